@@ -1,0 +1,22 @@
+//! A directory tree to the bytes of an OCI layer, and back.
+//!
+//! Pure: what comes out is a function of the tree, its records and the [`Terms`]; no clock, environment, network or git is
+//! read. The same tree packs to the same bytes on one core or many, for any caller, on any file system.
+
+mod digest;
+mod records;
+
+pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
+pub use records::{Name, Record, Records};
+
+/// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// Members of RFC 1952 joined end to end.
+    Gzip,
+    /// Frames of RFC 8878 joined end to end.
+    Zstd,
+}

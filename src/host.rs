@@ -1,0 +1,51 @@
+//! The process's facts, read once: environment, home, cwd, clock, ids, cores.
+//!
+//! `main` reads them; every other room gets what it needs as an argument.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The facts of this process.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The environment, as far as it is UTF-8.
+    pub env: BTreeMap<String, String>,
+    /// The working directory; empty if it is gone.
+    pub cwd: PathBuf,
+    /// `HOME`, or `/` without one.
+    pub home: PathBuf,
+    /// Seconds since 1970.
+    pub now: i64,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// How many threads may run at once.
+    pub cores: NonZeroUsize,
+}
+
+impl Host {
+    /// Reads the facts. The only place that does.
+    #[expect(clippy::disallowed_methods, reason = "this is the room where facts enter")]
+    pub fn read() -> Self {
+        let env: BTreeMap<String, String> =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+        Self {
+            cwd: std::env::current_dir().unwrap_or_default(),
+            home: env.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            now,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            env,
+        }
+    }
+
+    /// An environment variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}

@@ -1,0 +1,1 @@
+//! What a user sees: one file per command, against real registries, readers and apps.
