@@ -28,10 +28,11 @@ pub struct DigestError {
 impl Digest {
     /// The SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::from_sha256(&Sha256::digest(bytes))
+        Self::from_hash(&Sha256::digest(bytes).into())
     }
 
-    fn from_sha256(hash: &[u8]) -> Self {
+    /// The digest whose SHA-256 is `hash`.
+    pub fn from_hash(hash: &[u8; 32]) -> Self {
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
         for byte in hash {
@@ -122,7 +123,7 @@ impl<W: Write> Sha256Writer<W> {
 
     /// The inner writer, the digest of all that was written, and how many bytes that was.
     pub fn finish(self) -> (W, Digest, u64) {
-        (self.inner, Digest::from_sha256(&self.hash.finalize()), self.size)
+        (self.inner, Digest::from_hash(&self.hash.finalize().into()), self.size)
     }
 }
 

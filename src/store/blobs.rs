@@ -1,0 +1,106 @@
+//! Blobs by digest, as in an OCI layout's `blobs` folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use phial_layers::{Digest, Sha256Writer};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use super::{Store, StoreError, at, sync_dir};
+
+/// A blob on its way in; without [`BlobWriter::keep`] nothing of it stays.
+pub struct BlobWriter {
+    out: Sha256Writer<BufWriter<NamedTempFile>>,
+    store: Store,
+}
+
+impl Store {
+    /// Where a blob would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+
+    /// Whether a blob of that digest and size is there, without reading it.
+    pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
+        fs::symlink_metadata(self.blob_path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// The blob, to be read to its end: the last read fails if the bytes do not have the digest. `None` if it is not there
+    /// or has another size.
+    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<Verified>, StoreError> {
+        if !self.has_blob(digest, size) {
+            return Ok(None);
+        }
+        let path = self.blob_path(digest);
+        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(at("open", &path))?;
+        Ok(Some(Verified { file, hash: Sha256::new(), digest: digest.clone() }))
+    }
+
+    /// Starts a new blob.
+    pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
+        let folder = self.root().join("scratch");
+        let file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
+        Ok(BlobWriter { out: Sha256Writer::new(BufWriter::with_capacity(1 << 18, file)), store: self.clone() })
+    }
+
+    /// Puts a bad blob where nobody finds it, for whoever wants to know why.
+    pub fn set_aside(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.blob_path(digest);
+        match fs::rename(&path, self.root().join("bad").join(digest.hex())) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at("set aside", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl BlobWriter {
+    /// Keeps what was written under its digest, if it is the `expected` one.
+    pub fn keep(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+        let (buffered, found, _) = self.out.finish();
+        if let Some(expected) = expected.filter(|digest| **digest != found) {
+            return Err(StoreError::Mismatch { expected: expected.clone(), found });
+        }
+        let path = self.store.blob_path(&found);
+        let file = buffered.into_inner().map_err(|e| at("write", &path)(e.into_error()))?;
+        file.as_file().sync_all().map_err(at("sync", &path))?;
+        file.persist(&path).map_err(|e| at("keep", &path)(e.error))?;
+        sync_dir(path.parent().unwrap_or(Path::new("/")))?;
+        Ok(found)
+    }
+}
+
+/// A blob that hashes itself while it is read.
+pub struct Verified {
+    file: File,
+    hash: Sha256,
+    digest: Digest,
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        if n == 0 && !buffer.is_empty() && self.digest.algorithm() == "sha256" {
+            let found = Digest::from_hash(&self.hash.clone().finalize().into());
+            if found != self.digest {
+                let text = format!("the kept blob `{}` is damaged", self.digest);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,253 @@
+//! What is kept on disk between runs: blobs by digest, unpacked trees by diff id, results by key, and scratch that may
+//! vanish.
+//!
+//! Nothing on disk is believed: a blob enters by write, fsync, rename, fsync of the directory and is hashed again whenever
+//! it is read; a tree enters by `syncfs` and rename. What turns out bad is set aside and made again. Everything is private
+//! to the user (mode 0700).
+
+mod blobs;
+mod recall;
+mod scratch;
+mod trees;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use phial_layers::{Digest, DigestError};
+
+pub use blobs::{BlobWriter, Verified};
+pub use recall::{Key, Recall, Slot};
+pub use scratch::{Scratch, remove_tree};
+pub use trees::{About, Tree, TreeSlot, Trees};
+
+/// The layout of the store; another number on disk means another program's store.
+const VERSION: &str = "1\n";
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder is not one that secrets-free bytes may be trusted to.
+    #[error("the cache folder `{}` {reason}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was written is not what was promised.
+    #[error("`{expected}` was expected, but its bytes have the digest `{found}`")]
+    Mismatch {
+        /// The digest promised.
+        expected: Digest,
+        /// The digest of what came.
+        found: Digest,
+    },
+    /// A digest in a kept file is none.
+    #[error("a record in the cache is damaged")]
+    Damaged(#[from] DigestError),
+}
+
+impl StoreError {
+    /// The exit code of `style.md`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Mismatch { .. } => 3,
+            _ => 6,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, .. } => match source.raw_os_error() {
+                Some(libc_errno::ENOSPC) => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
+                Some(libc_errno::EDQUOT) => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
+                Some(libc_errno::EACCES | libc_errno::EROFS) => {
+                    Some("set `PHIAL_CACHE_DIR` to a folder that can be written".into())
+                }
+                _ => None,
+            },
+            Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a folder of your own".into()),
+            Self::Mismatch { .. } | Self::Damaged(_) => None,
+        }
+    }
+}
+
+/// The few error numbers that a hint tells apart (errno(3)).
+mod libc_errno {
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const ENOSPC: i32 = 28;
+    pub(super) const EROFS: i32 = 30;
+    pub(super) const EDQUOT: i32 = 122;
+}
+
+/// Puts the path and the action to an `io::Error`.
+fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { action, path: path.to_owned(), source }
+}
+
+/// A store in a folder of the user's.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A lock that other processes of this store respect; held until dropped.
+#[derive(Debug)]
+pub struct Guard(#[expect(dead_code, reason = "holds the lock")] File);
+
+impl Store {
+    /// Opens the store in `root`, makes it if it is not there, and removes the scratch of processes that are gone.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned() };
+        for folder in ["", "blobs/sha256", "blobs/sha512", "trees", "recall", "scratch", "locks", "git", "bad"] {
+            private_dir(&root.join(folder))?;
+        }
+        store.check_folder()?;
+        let version = root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(text) if text == VERSION => {}
+            Ok(text) => {
+                let reason = format!("has the format `{}`, this Phial knows `{}`", text.trim(), VERSION.trim());
+                return Err(StoreError::Folder { path: root.to_owned(), reason });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::write(&version, VERSION).map_err(at("write", &version))?;
+            }
+            Err(e) => return Err(at("read", &version)(e)),
+        }
+        scratch::sweep(&root.join("scratch"))?;
+        Ok(store)
+    }
+
+    fn check_folder(&self) -> Result<(), StoreError> {
+        let meta = fs::symlink_metadata(&self.root).map_err(at("look at", &self.root))?;
+        let reason = if meta.uid() != rustix::process::geteuid().as_raw() {
+            "belongs to another user"
+        } else if meta.mode() & 0o022 != 0 {
+            "can be written by other users"
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::Folder { path: self.root.clone(), reason: reason.into() })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the bare mirrors of git repositories live.
+    pub fn git_dir(&self) -> PathBuf {
+        self.root.join("git")
+    }
+
+    /// Waits for the lock `name` (letters, digits and dashes) and holds it.
+    pub fn lock(&self, name: &str) -> Result<Guard, StoreError> {
+        let path = self.root.join("locks").join(name);
+        let file = File::create(&path).map_err(at("create", &path))?;
+        file.lock().map_err(at("lock", &path))?;
+        Ok(Guard(file))
+    }
+
+    /// A fresh private folder that is removed when dropped, or by the next run if this one is killed.
+    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        Scratch::new(&self.root.join("scratch"))
+    }
+}
+
+fn private_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create", path))
+}
+
+/// Makes a rename durable.
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(at("sync", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_blob_with_other_bytes_than_promised_is_not_kept() {
+        let (_dir, store) = store();
+        let promised = Digest::of(b"good");
+        let mut writer = store.blob_writer().unwrap();
+        writer.write_all(b"evil").unwrap();
+        assert!(matches!(writer.keep(Some(&promised)), Err(StoreError::Mismatch { .. })));
+        assert!(store.blob(&promised, 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_kept_blob_that_rots_is_found_out_when_read() {
+        let (_dir, store) = store();
+        let mut writer = store.blob_writer().unwrap();
+        writer.write_all(b"good").unwrap();
+        let digest = writer.keep(None).unwrap();
+        fs::remove_file(store.blob_path(&digest)).unwrap();
+        fs::write(store.blob_path(&digest), b"rot!").unwrap();
+        let mut blob = store.blob(&digest, 4).unwrap().unwrap();
+        assert!(blob.read_to_end(&mut Vec::new()).is_err());
+        store.set_aside(&digest).unwrap();
+        assert!(store.blob(&digest, 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_result_is_recalled_by_the_same_inputs_only() {
+        let (_dir, store) = store();
+        let key = |lock: &str| Key::new("deps").with("mix.lock", lock);
+        let Recall::Miss(slot) = store.recall::<u32>(&key("a")).unwrap() else { panic!("empty store") };
+        slot.keep(&7).unwrap();
+        assert!(matches!(store.recall::<u32>(&key("a")).unwrap(), Recall::Hit(7)));
+        assert!(matches!(store.recall::<u32>(&key("b")).unwrap(), Recall::Miss(_)));
+    }
+
+    #[test]
+    fn a_damaged_result_is_a_miss() {
+        let (_dir, store) = store();
+        let key = Key::new("deps");
+        fs::write(store.root().join("recall").join(key.hex()), b"{").unwrap();
+        assert!(matches!(store.recall::<u32>(&key).unwrap(), Recall::Miss(_)));
+    }
+
+    #[test]
+    fn the_scratch_of_a_process_that_is_gone_is_swept() {
+        let (_dir, store) = store();
+        let left = store.root().join("scratch/abc");
+        fs::create_dir_all(left.join("work/work")).unwrap();
+        fs::write(store.root().join("scratch/abc.lock"), b"").unwrap();
+        let held = store.scratch().unwrap();
+        Store::open(store.root()).unwrap();
+        assert!(!left.exists());
+        assert!(held.path().exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_dir, store) = store();
+        fs::set_permissions(store.root(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Store::open(store.root()), Err(StoreError::Folder { .. })));
+    }
+}

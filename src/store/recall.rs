@@ -1,0 +1,91 @@
+//! Results by key: the deps cache and every other step that need not be done twice.
+//!
+//! A key is a list of named inputs, kept in clear beside the result, so that it can be shown and compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use phial_layers::Digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use super::{Store, StoreError, at};
+
+/// The named inputs of a step. Two steps with equal keys have equal results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Which kind of step.
+    pub step: String,
+    /// Name to value or digest; no secret.
+    pub inputs: BTreeMap<String, String>,
+}
+
+/// A key was found, or is to be filled.
+pub enum Recall<T> {
+    /// What an earlier run kept.
+    Hit(T),
+    /// Nothing usable; only this slot can keep a result.
+    Miss(Slot<T>),
+}
+
+/// The right to keep a result under a key.
+pub struct Slot<T> {
+    path: PathBuf,
+    key: Key,
+    kind: PhantomData<T>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    key: Key,
+    result: T,
+}
+
+impl Key {
+    /// A key of `step` without inputs.
+    pub fn new(step: &str) -> Self {
+        Self { step: step.into(), inputs: BTreeMap::new() }
+    }
+
+    /// The same with one more input.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.inputs.insert(name.into(), value.into());
+        self
+    }
+
+    /// The name of the key on disk: the hex SHA-256 of its sorted JSON.
+    pub fn hex(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        Digest::of(&json).hex().to_owned()
+    }
+}
+
+impl Store {
+    /// Looks the key up. What cannot be read or belongs to another key is a miss.
+    pub fn recall<T: Serialize + DeserializeOwned>(&self, key: &Key) -> Result<Recall<T>, StoreError> {
+        let path = self.root().join("recall").join(key.hex());
+        let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept<T>>(&bytes).ok());
+        Ok(match kept {
+            Some(kept) if kept.key == *key => Recall::Hit(kept.result),
+            _ => Recall::Miss(Slot { path, key: key.clone(), kind: PhantomData }),
+        })
+    }
+}
+
+impl<T: Serialize> Slot<T> {
+    /// Keeps the result.
+    pub fn keep(self, result: &T) -> Result<(), StoreError> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let mut file = NamedTempFile::new_in(folder).map_err(at("create a file in", folder))?;
+        let json =
+            serde_json::to_vec(&Kept { key: self.key, result }).map_err(|e| at("write", &self.path)(e.into()))?;
+        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(at("write", &self.path))?;
+        file.persist(&self.path).map_err(|e| at("keep", &self.path)(e.error))?;
+        super::sync_dir(folder)
+    }
+}
