@@ -5,4 +5,5 @@
 
 pub mod event;
 pub mod host;
+pub mod image;
 pub mod store;

@@ -1,0 +1,97 @@
+//! Media types: the words of the OCI image specification, and Docker's words for the same things.
+
+use oci_spec::image::MediaType;
+use phial_layers::Compression;
+
+use super::error::{ImageError, shown};
+
+/// An OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An OCI image config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// A layer that is a plain tar.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A layer compressed by gzip.
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer compressed by zstd.
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Docker's image manifest, version 2, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Docker's plain layer.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker's layer compressed by gzip.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// Docker's layer compressed by zstd.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
+/// How a layer of this media type is compressed. Foreign, encrypted and unknown types are refused by name.
+pub fn layer_compression(media_type: &str) -> Result<Compression, ImageError> {
+    let refused = |why| Err(ImageError::LayerType { media_type: shown(media_type), why });
+    match MediaType::from(media_type) {
+        MediaType::ImageLayer => Ok(Compression::None),
+        MediaType::ImageLayerGzip => Ok(Compression::Gzip),
+        MediaType::ImageLayerZstd => Ok(Compression::Zstd),
+        MediaType::ImageLayerNonDistributable
+        | MediaType::ImageLayerNonDistributableGzip
+        | MediaType::ImageLayerNonDistributableZstd => refused("a non-distributable layer is not fetched"),
+        MediaType::Other(docker) => match docker.as_str() {
+            DOCKER_LAYER => Ok(Compression::None),
+            DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
+            DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
+            other if other.contains(".foreign.") => refused("a foreign layer is not fetched"),
+            other if other.ends_with("+encrypted") => refused("the layer is encrypted"),
+            _ => refused("unknown layer type"),
+        },
+        _ => refused("not a layer type"),
+    }
+}
+
+/// The OCI media type of a layer.
+pub const fn layer_media_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => OCI_LAYER,
+        Compression::Gzip => OCI_LAYER_GZIP,
+        Compression::Zstd => OCI_LAYER_ZSTD,
+    }
+}
+
+/// Whether this is the config of a container image, in either dialect.
+pub(super) fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_cannot_be_unpacked_are_refused_by_name() {
+        for (media_type, said) in [
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "non-distributable"),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
+            ("application/vnd.oci.image.config.v1+json", "not a layer"),
+            ("text/plain", "unknown"),
+        ] {
+            let error = layer_compression(media_type).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains(media_type), "{error}");
+        }
+    }
+
+    #[test]
+    fn both_dialects_name_the_same_compressions() {
+        for (oci, docker) in
+            [(OCI_LAYER, DOCKER_LAYER), (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP), (OCI_LAYER_ZSTD, DOCKER_LAYER_ZSTD)]
+        {
+            let compression = layer_compression(docker).unwrap();
+            assert_eq!(layer_media_type(compression), oci);
+            assert_eq!(layer_compression(oci).unwrap(), compression);
+        }
+    }
+}

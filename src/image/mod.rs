@@ -1,0 +1,34 @@
+//! References, platforms, configs, manifests and indexes as values, and the one door from a value to canonical JSON.
+//!
+//! What comes from outside is parsed strictly, once: [`Reference`], [`read_manifest`], [`Image::read`]. What goes out
+//! is written by [`canonical_json`] alone, so the same value is the same bytes anywhere. Pure: no clock, disk or network.
+
+mod assemble;
+mod config;
+mod error;
+mod json;
+mod manifest;
+mod media;
+mod platform;
+mod reference;
+mod time;
+mod verified;
+
+pub use assemble::{NewLayer, Terms, assemble};
+pub use config::{Config, Execution, History, Rootfs};
+pub use error::{ImageError, shown};
+pub use json::{canonical_json, read_json};
+pub use manifest::{
+    Descriptor, Image, Index, Layer, MAX_MANIFEST_PULL, MAX_MANIFEST_PUSH, Manifest, ManifestOrIndex, read_manifest,
+};
+pub use media::{
+    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG,
+    OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, layer_compression, layer_media_type,
+};
+pub use platform::Platform;
+pub use reference::{Reference, RegistryRef, Target};
+pub use time::rfc3339;
+pub use verified::{BlobError, Verified};
+
+#[cfg(test)]
+mod tests;

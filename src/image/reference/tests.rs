@@ -1,0 +1,99 @@
+//! Tables for the grammar of references.
+
+use super::*;
+
+const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn a_reference_is_written_as_it_was_read() {
+    let digest = format!("localhost:5000/team/app:v1.2@{D}");
+    let layout = format!("oci:./out/app.oci:v1@{D}");
+    for text in [
+        "registry.example/app",
+        "registry.example/app:v1",
+        &digest,
+        "localhost/app:_x",
+        "[::1]:5000/a/b--c/d__e/f.g",
+        "127.0.0.1:443/app",
+        "oci:dir",
+        "oci:/tmp/a:b/c",
+        &layout,
+        "oci-archive:out.tar:v1",
+    ] {
+        assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
+    }
+    for text in ["registry.example/app:v1", "oci:dir:v1", "oci-archive:x@y.tar", "docker-archive:a.tar:v1"] {
+        assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn short_names_mean_docker_hub_as_docker_reads_them() {
+    for (short, long) in [
+        ("debian:trixie", "docker.io/library/debian:trixie"),
+        ("hexpm/elixir:1.18", "docker.io/hexpm/elixir:1.18"),
+        ("docker.io/debian", "docker.io/library/debian"),
+        ("index.docker.io/debian", "docker.io/library/debian"),
+        ("Registry.Example/app", "registry.example/app"),
+        ("localhost/app", "localhost/app"),
+    ] {
+        assert_eq!(short.parse::<Reference>().unwrap().to_string(), long);
+    }
+}
+
+#[test]
+fn a_bad_part_is_named() {
+    let long_tag = format!("r.example/a:{}", "x".repeat(129));
+    let long_name = format!("r.example/{}", "a/".repeat(130) + "a");
+    for (text, said) in [
+        ("registry.example/Team/app", "repository part `Team`: upper case"),
+        ("App", "repository part `App`: upper case"),
+        ("registry.example/", "the repository is missing"),
+        ("", "the repository is missing"),
+        ("registry.example/a//b", "between slashes is empty"),
+        ("registry.example/a b", "` ` is not allowed"),
+        ("registry.example/a..b", "may stand between"),
+        ("registry.example/a___b", "may stand between"),
+        ("registry.example/-a", "may stand between"),
+        ("registry.example/a:", "tag ``: it is empty"),
+        ("registry.example/a:.x", "tag `.x`: it may not begin"),
+        ("registry.example/a:v+1", "`+` is not allowed"),
+        (&long_tag, "more than 128"),
+        (&long_name, "more than 255"),
+        ("registry.example/a@sha256:abc", "`sha256:abc` is not a digest"),
+        ("registry.example/a@md5:d41d8cd98f00b204e9800998ecf8427e", "is not a digest"),
+        ("registry.example:0/a", "the port"),
+        ("registry.example:99999/a", "the port"),
+        ("registry..example/a", "host `registry..example`"),
+        ("reg_istry.example/a", "host `reg_istry.example`"),
+        ("[::1/a", "the bracket"),
+        ("[zz]:5000/a", "not an IPv6 address"),
+        ("docker://registry.example/a", "`docker://` does not belong"),
+        ("./app.oci", "looks like a path"),
+        ("oci:", "the path is empty"),
+        ("oci:dir:", "tag ``"),
+        ("docker-archive:x.tar", "can be written, not read"),
+        ("registry.example/a\u{1b}[31m", "\\u{1b}"),
+    ] {
+        let error = text.parse::<Reference>().expect_err(text);
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+    let error = "registry.example/Team/app".parse::<Reference>().unwrap_err();
+    assert_eq!(error.hint().unwrap(), "write `team/app`");
+}
+
+#[test]
+fn a_target_has_no_digest() {
+    for text in [format!("registry.example/a@{D}"), format!("oci:dir@{D}")] {
+        assert!(text.parse::<Target>().unwrap_err().to_string().contains("a target has no digest"));
+    }
+}
+
+#[test]
+fn a_digest_wins_over_a_tag() {
+    let both: RegistryRef = format!("registry.example/a:v1@{D}").parse().unwrap();
+    assert_eq!(both.selector(), D);
+    let neither: RegistryRef = "registry.example/a".parse().unwrap();
+    assert_eq!(neither.selector(), "latest");
+}

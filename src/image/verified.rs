@@ -1,0 +1,205 @@
+//! A stream that is what its descriptor says, or an error: no reader gets the end of a blob that was not checked.
+
+use std::io::{self, Read};
+
+use phial_layers::Digest;
+use sha2::{Digest as _, Sha256, Sha512};
+
+use super::manifest::Descriptor;
+
+/// How a blob differs from its descriptor. Inside an [`io::Error`] of kind `InvalidData` when it comes from a stream.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BlobError {
+    /// Other bytes.
+    #[error("`{expected}` was expected, the bytes are `{actual}`")]
+    Digest {
+        /// Digest asked for.
+        expected: Digest,
+        /// Digest of what came, in the same algorithm.
+        actual: String,
+    },
+    /// Fewer bytes.
+    #[error("`{digest}` ends after {actual} of {expected} bytes")]
+    Short {
+        /// The blob.
+        digest: Digest,
+        /// Bytes that its descriptor states.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// More bytes.
+    #[error("`{digest}` has more than the {expected} bytes its descriptor states")]
+    Long {
+        /// The blob.
+        digest: Digest,
+        /// Bytes that its descriptor states.
+        expected: u64,
+    },
+}
+
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    fn new(digest: &Digest) -> Self {
+        if digest.algorithm() == "sha512" { Self::Sha512(Sha512::new()) } else { Self::Sha256(Sha256::new()) }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        let (name, hash) = match self {
+            Self::Sha256(hash) => ("sha256", hash.finalize().to_vec()),
+            Self::Sha512(hash) => ("sha512", hash.finalize().to_vec()),
+        };
+        let mut text = format!("{name}:");
+        for byte in hash {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+            }
+        }
+        text
+    }
+}
+
+impl BlobError {
+    /// Checks bytes that are at hand against the digest they were asked for by.
+    pub fn check(expected: &Digest, bytes: &[u8]) -> Result<(), Self> {
+        let mut hash = Hasher::new(expected);
+        hash.update(bytes);
+        let actual = hash.finish();
+        if actual == expected.as_str() { Ok(()) } else { Err(Self::Digest { expected: expected.clone(), actual }) }
+    }
+}
+
+/// Reads `inner` and checks size and digest *before* it hands out the last bytes. At most one byte more than the stated
+/// size is ever read.
+pub struct Verified<R> {
+    inner: R,
+    digest: Digest,
+    size: u64,
+    seen: u64,
+    hash: Option<Hasher>,
+    passed: bool,
+}
+
+impl<R: Read> Verified<R> {
+    /// A stream over `inner` that must turn out to be `descriptor`'s blob.
+    pub fn new(inner: R, descriptor: &Descriptor) -> Self {
+        let digest = descriptor.digest.clone();
+        Self { inner, size: descriptor.size, seen: 0, hash: Some(Hasher::new(&digest)), passed: false, digest }
+    }
+
+    fn check_end(&mut self) -> io::Result<()> {
+        if self.passed {
+            return Ok(());
+        }
+        let Some(hash) = self.hash.take() else {
+            return Err(io::ErrorKind::InvalidData.into()); // read on after an error
+        };
+        if read_some(&mut self.inner, &mut [0])? > 0 {
+            return Err(refused(BlobError::Long { digest: self.digest.clone(), expected: self.size }));
+        }
+        let actual = hash.finish();
+        self.passed = actual == self.digest.as_str();
+        if self.passed { Ok(()) } else { Err(refused(BlobError::Digest { expected: self.digest.clone(), actual })) }
+    }
+}
+
+impl<R: Read> Read for Verified<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let left = self.size - self.seen;
+        if left == 0 {
+            return self.check_end().map(|()| 0);
+        }
+        let Some(hash) = self.hash.as_mut() else {
+            return Err(io::ErrorKind::InvalidData.into()); // read on after an error
+        };
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let n = read_some(&mut self.inner, &mut buffer[..most])?;
+        if n == 0 {
+            self.hash = None;
+            let (digest, expected, actual) = (self.digest.clone(), self.size, self.seen);
+            return Err(refused(BlobError::Short { digest, expected, actual }));
+        }
+        hash.update(&buffer[..n]);
+        self.seen += n as u64;
+        if self.seen == self.size {
+            self.check_end()?;
+        }
+        Ok(n)
+    }
+}
+
+fn refused(error: BlobError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn read_some(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA512_OF_HELLO: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca7\
+                                   2323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
+
+    fn read(bytes: &[u8], digest: &Digest, size: u64) -> Result<Vec<u8>, String> {
+        let descriptor = Descriptor::new("x", digest.clone(), size);
+        let mut out = Vec::new();
+        Verified::new(bytes, &descriptor).read_to_end(&mut out).map_err(|e| e.to_string())?;
+        Ok(out)
+    }
+
+    #[test]
+    fn a_blob_passes_only_with_its_own_bytes_and_size() {
+        let digest = Digest::of(b"hello");
+        assert_eq!(read(b"hello", &digest, 5).unwrap(), b"hello");
+        assert_eq!(read(b"", &Digest::of(b""), 0).unwrap(), b"");
+        for (bytes, size, said) in [
+            (&b"hellO"[..], 5, "the bytes are `sha256:"),
+            (b"hell", 5, "ends after 4 of 5"),
+            (b"hello!", 5, "more than the 5"),
+            (b"hello", 4, "more than the 4"),
+            (b"hello", 6, "ends after 5 of 6"),
+            (b"hello", 0, "more than the 0"),
+        ] {
+            let error = read(bytes, &digest, size).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn sha512_is_checked_in_its_own_algorithm() {
+        let digest: Digest = SHA512_OF_HELLO.parse().unwrap();
+        assert_eq!(read(b"hello", &digest, 5).unwrap(), b"hello");
+        assert!(read(b"hellO", &digest, 5).unwrap_err().contains("sha512:"));
+    }
+
+    #[test]
+    fn who_takes_only_the_stated_bytes_still_hears_of_a_mismatch() {
+        let descriptor = Descriptor::new("x", Digest::of(b"hello"), 5);
+        let mut bytes = [0; 5];
+        let mut stream = Verified::new(&b"hellO"[..], &descriptor);
+        assert!(stream.read_exact(&mut bytes).is_err());
+        assert!(stream.read(&mut bytes).is_err(), "an error must not be followed by a clean end");
+    }
+}
