@@ -7,3 +7,5 @@ pub mod event;
 pub mod host;
 pub mod image;
 pub mod store;
+pub mod prepare;
+pub mod config;

@@ -44,6 +44,7 @@ impl Store {
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
         let folder = self.root().join("scratch");
         let file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
+        file.as_file().lock().map_err(at("lock", &folder))?;
         Ok(BlobWriter { out: Sha256Writer::new(BufWriter::with_capacity(1 << 18, file)), store: self.clone() })
     }
 

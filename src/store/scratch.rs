@@ -17,11 +17,13 @@ pub struct Scratch {
 
 impl Scratch {
     pub(super) fn new(parent: &Path) -> Result<Self, StoreError> {
-        let path = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir_in(parent);
-        let path = path.map_err(at("create a folder in", parent))?.keep();
-        let lock = path.with_extension("lock");
-        let held = File::create(&lock).map_err(at("create", &lock))?;
+        // The lock first: a folder never stands without one.
+        let lock = tempfile::Builder::new().prefix("").rand_bytes(12).suffix(".lock").tempfile_in(parent);
+        let (held, lock) =
+            lock.and_then(|file| file.keep().map_err(|e| e.error)).map_err(at("create a file in", parent))?;
         held.lock().map_err(at("lock", &lock))?;
+        let path = lock.with_extension("");
+        super::private_dir(&path)?;
         Ok(Self { path, lock, _held: held })
     }
 
@@ -68,15 +70,16 @@ fn open_up(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the folders and files that no living process holds.
+/// Removes the folders and half-written blobs that no living process holds.
 pub(super) fn sweep(parent: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(parent).map_err(at("read", parent))? {
         let path = entry.map_err(at("read", parent))?.path();
-        if path.extension().is_none_or(|extension| extension != "lock") {
+        let Ok(file) = File::open(&path).and_then(|file| Ok((file.metadata()?.is_file(), file))) else { continue };
+        if !file.0 || file.1.try_lock().is_err() {
             continue;
         }
-        let free = File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok());
-        if free && remove_tree(&path.with_extension("")).is_ok() {
+        let of_folder = path.extension().is_some_and(|extension| extension == "lock");
+        if !of_folder || remove_tree(&path.with_extension("")).is_ok() {
             let _ = fs::remove_file(&path);
         }
     }
