@@ -1,0 +1,118 @@
+//! `phial.toml`: every line optional.
+
+use std::collections::BTreeMap;
+
+use phial_layers::Compression;
+use serde::Deserialize;
+
+use super::{ConfigError, Network};
+
+/// The file's tables.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wish {
+    /// `[image]`.
+    pub image: Image,
+    /// `[prepare]`.
+    pub prepare: Prepare,
+}
+
+/// `[image]`: what the image is called, built on, and says of itself.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Image {
+    /// Where it goes.
+    pub name: Option<String>,
+    /// What it is built on.
+    pub base: Option<String>,
+    /// The environments to compile for.
+    pub envs: Option<Vec<String>>,
+    /// The repository's URL, for the annotation, where the origin of the clone is not it.
+    pub source: Option<String>,
+    /// `Entrypoint` of the config.
+    pub entrypoint: Option<Vec<String>>,
+    /// `Cmd` of the config.
+    pub cmd: Option<Vec<String>>,
+    /// `User` of the config.
+    pub user: Option<String>,
+    /// `ExposedPorts` of the config, such as `4000/tcp`.
+    pub ports: Option<Vec<String>>,
+    /// `Env` of the config.
+    pub env: Option<BTreeMap<String, String>>,
+    /// `Labels` of the config.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// How layers are compressed.
+    pub compression: Option<Compression>,
+}
+
+/// `[prepare]`: how the app is prepared.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Prepare {
+    /// A script of the repository in place of the built-in one.
+    pub script: Option<String>,
+    /// More files that the deps step may see.
+    pub inputs: Option<Vec<String>>,
+    /// Whether steps reach the network.
+    pub network: Option<Network>,
+    /// Variables of the steps; recorded.
+    pub env: Option<BTreeMap<String, String>>,
+    /// Names of the caller's variables that the steps may see; values not recorded.
+    pub pass: Option<Vec<String>>,
+    /// Whether to map a range of ids where `newuidmap` and `/etc/subuid` allow it.
+    pub ranges: Option<bool>,
+}
+
+/// Every key there is. A table whose keys are the user's own ends in `.*`.
+const KEYS: [&str; 18] = [
+    "image.name",
+    "image.base",
+    "image.envs",
+    "image.source",
+    "image.entrypoint",
+    "image.cmd",
+    "image.user",
+    "image.ports",
+    "image.env.*",
+    "image.labels.*",
+    "image.compression",
+    "prepare.script",
+    "prepare.inputs",
+    "prepare.network",
+    "prepare.env.*",
+    "prepare.pass",
+    "prepare.ranges",
+    "test.*",
+];
+
+/// Reads the file's text. `file` is its name for errors.
+pub fn parse(file: &str, text: &str) -> Result<Wish, ConfigError> {
+    let broken = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
+    let table: toml::Table = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)?;
+    check_keys(file, "", &table)?;
+    toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)
+}
+
+fn check_keys(file: &str, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let key = format!("{prefix}{name}");
+        let free = KEYS.iter().any(|known| known.strip_suffix(".*") == Some(key.as_str()));
+        let inner = format!("{key}.");
+        if KEYS.contains(&key.as_str()) || free {
+            continue;
+        }
+        match value {
+            toml::Value::Table(table) if KEYS.iter().any(|known| known.starts_with(&inner)) => {
+                check_keys(file, &inner, table)?;
+            }
+            _ => return Err(ConfigError::Unknown { file: file.into(), nearest: nearest(&key), key }),
+        }
+    }
+    Ok(())
+}
+
+fn nearest(key: &str) -> Option<String> {
+    let names = KEYS.iter().map(|known| known.trim_end_matches(".*"));
+    let scored = names.map(|name| (strsim::damerau_levenshtein(name, key), name));
+    scored.min().filter(|(distance, _)| *distance <= 4).map(|(_, name)| name.to_owned())
+}
