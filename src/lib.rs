@@ -9,3 +9,4 @@ pub mod image;
 pub mod store;
 pub mod prepare;
 pub mod config;
+pub mod layout;

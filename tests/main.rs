@@ -1,1 +1,2 @@
 //! What a user sees: one file per command, against real registries, readers and apps.
+mod registry;

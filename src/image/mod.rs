@@ -30,5 +30,10 @@ pub use reference::{Reference, RegistryRef, Target};
 pub use time::rfc3339;
 pub use verified::{BlobError, Verified};
 
+/// Where a writer gets the blobs it lacks: the stored bytes of a digest, from their beginning. It may be called from many
+/// threads. `NotFound` means that the blob is not at hand, which only a registry target can live with. What it gives is
+/// checked again.
+pub type Blobs<'a> = &'a (dyn Fn(&phial_layers::Digest) -> std::io::Result<Box<dyn std::io::Read + Send>> + Sync);
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,147 @@
+//! What can go wrong with a layout, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use phial_layers::Digest;
+
+use crate::image::{BlobError, ImageError};
+
+/// Why a layout or archive was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The operating system said no.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else than an OCI layout.
+    #[error("`{}` is not an OCI layout: {why}", path.display())]
+    NotALayout {
+        /// The directory or archive.
+        path: PathBuf,
+        /// What is missing or wrong.
+        why: String,
+        /// What to do instead, if that is known.
+        remedy: Option<String>,
+    },
+    /// A document in it is refused.
+    #[error("`{}` holds an image that is refused", path.display())]
+    Image {
+        /// The directory or archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// No such tag or digest, or no image at all.
+    #[error("`{}` has no image {wanted}; it has {offered}", path.display())]
+    NotFound {
+        /// The directory or archive.
+        path: PathBuf,
+        /// The tag or digest asked for.
+        wanted: String,
+        /// The tags that are there.
+        offered: String,
+    },
+    /// More than one image answers to the name.
+    #[error("`{}` has more than one image {wanted}; it has {offered}", path.display())]
+    Ambiguous {
+        /// The directory or archive.
+        path: PathBuf,
+        /// The tag asked for.
+        wanted: String,
+        /// The tags that are there.
+        offered: String,
+    },
+    /// A blob that a manifest or index names is not there.
+    #[error("`{}` lacks the blob `{digest}`", path.display())]
+    MissingBlob {
+        /// The directory or archive.
+        path: PathBuf,
+        /// The blob.
+        digest: Digest,
+    },
+    /// A link, pipe, device or directory where a file should be.
+    #[error("`{name}` in `{}` is not a regular file", path.display())]
+    NotRegular {
+        /// The directory or archive.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+    },
+    /// Other bytes than the digest says.
+    #[error("a blob in `{}` is not what its name says", path.display())]
+    Blob {
+        /// The directory or archive.
+        path: PathBuf,
+        /// Expected and found.
+        #[source]
+        source: BlobError,
+    },
+    /// A blob to be written could not be had.
+    #[error("cannot get the blob `{digest}` to write it to `{}`", path.display())]
+    Source {
+        /// The directory or archive.
+        path: PathBuf,
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LayoutError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    pub(super) fn image(path: &Path) -> impl FnOnce(ImageError) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Image { path, source }
+    }
+
+    pub(super) fn not_a_layout(path: &Path, why: impl Into<String>) -> Self {
+        Self::NotALayout { path: path.to_owned(), why: why.into(), remedy: None }
+    }
+
+    /// A remedy, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotALayout { remedy, .. } => remedy.clone(),
+            Self::Image { source, .. } => source.hint(),
+            Self::Ambiguous { path, .. } => Some(format!("name one: `{}:TAG` or `{0}@sha256:...`", path.display())),
+            Self::MissingBlob { .. } | Self::Blob { .. } | Self::NotRegular { .. } => {
+                Some("copy or build the image again".into())
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room on this file system".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The exit code of the command: 3 for refused input, 6 for what this machine does not do.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { .. } => 6,
+            Self::Source { source, .. } => {
+                if source.kind() == io::ErrorKind::InvalidData {
+                    3
+                } else {
+                    6
+                }
+            }
+            Self::Image { source, .. } => source.exit_code(),
+            _ => 3,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! OCI layouts (`image-layout.md`), as a directory or in a tar, read and written; and archives for `docker load`.
+//!
+//! Nothing read is believed: every blob is a regular file inside the layout and passes its digest and size, or is an error.
+//! Whatever is killed while writing, `index.json` and archives are whole: old or new.
+
+mod archive;
+mod error;
+mod read;
+mod write;
+
+pub use archive::{write_docker_archive, write_oci_archive};
+pub use error::LayoutError;
+pub use read::{Blob, Layout};
+pub use write::write_layout;
+
+/// The annotation that holds a tag in `index.json`.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The content of `oci-layout`.
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

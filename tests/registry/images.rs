@@ -1,0 +1,80 @@
+//! Small images made by hand, and other people's tools.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::process::Command;
+
+use phial::image::{Image, NewLayer, Platform, Terms, assemble};
+use phial_layers::{Compression, DiffId, Digest};
+
+/// Blobs by digest, as a store would have them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shelf(pub(super) BTreeMap<Digest, Vec<u8>>);
+
+impl Shelf {
+    /// What writers ask for blobs.
+    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        match self.0.get(digest) {
+            Some(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// A layer with one file, compressed by gzip, on the shelf.
+    pub(super) fn layer(&mut self, name: &str, content: &[u8]) -> NewLayer {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let blob = gzip.finish().unwrap();
+        let digest = Digest::of(&blob);
+        let size = blob.len() as u64;
+        self.0.insert(digest.clone(), blob);
+        let created_by = format!("add {name}");
+        NewLayer { diff_id: DiffId(Digest::of(&tar)), digest, size, compression: Compression::Gzip, created_by }
+    }
+}
+
+/// Terms that say little.
+pub(super) fn terms(command: &str) -> Terms {
+    Terms {
+        created: 1_700_000_000,
+        entrypoint: None,
+        cmd: Some(vec![command.into()]),
+        env: BTreeMap::from([("LANG".into(), "C.UTF-8".into())]),
+        working_dir: Some("/app".into()),
+        user: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::from([("org.opencontainers.image.revision".into(), "0123456789abcdef".into())]),
+    }
+}
+
+/// An image of two layers.
+pub(super) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
+    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", b"base")], &terms("sh"));
+    assemble(&base, &[shelf.layer("app/file", content)], &terms("run"))
+}
+
+/// Runs a tool and returns what it printed; panics with what it complained about.
+pub(super) fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// The error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,6 @@
+//! Images on their way in and out: layouts, archives and registries, with skopeo and umoci as independent readers.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
+
+mod images;
+mod layout;
