@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The facts of this process.
 #[derive(Clone, Debug)]
@@ -16,8 +16,10 @@ pub struct Host {
     pub cwd: PathBuf,
     /// `HOME`, or `/` without one.
     pub home: PathBuf,
-    /// Seconds since 1970.
+    /// Seconds since 1970 when the process began; [`Host::clock`] goes on.
     pub now: i64,
+    /// The same moment on a clock that nobody sets.
+    pub began: Instant,
     /// Effective user id.
     pub uid: u32,
     /// Effective group id.
@@ -37,11 +39,17 @@ impl Host {
             cwd: std::env::current_dir().unwrap_or_default(),
             home: env.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from),
             now,
+            began: Instant::now(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             env,
         }
+    }
+
+    /// Seconds since 1970 at this moment.
+    pub fn clock(&self) -> i64 {
+        self.now.saturating_add(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(0))
     }
 
     /// An environment variable that is set and not empty.

@@ -7,6 +7,6 @@ pub mod event;
 pub mod host;
 pub mod image;
 pub mod store;
+pub mod layout;
 pub mod prepare;
 pub mod config;
-pub mod layout;

@@ -35,8 +35,6 @@ pub struct Image {
     pub cmd: Option<Vec<String>>,
     /// `User` of the config.
     pub user: Option<String>,
-    /// `ExposedPorts` of the config, such as `4000/tcp`.
-    pub ports: Option<Vec<String>>,
     /// `Env` of the config.
     pub env: Option<BTreeMap<String, String>>,
     /// `Labels` of the config.
@@ -64,7 +62,7 @@ pub struct Prepare {
 }
 
 /// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 17] = [
     "image.name",
     "image.base",
     "image.envs",
@@ -72,7 +70,6 @@ const KEYS: [&str; 18] = [
     "image.entrypoint",
     "image.cmd",
     "image.user",
-    "image.ports",
     "image.env.*",
     "image.labels.*",
     "image.compression",

@@ -16,6 +16,9 @@ pub const FORMAT: u32 = 1;
 /// Where the app's source lies in the image and in the sandbox. Compilers write it into what they make.
 pub const WORKDIR: &str = "/app";
 
+/// Where Mix keeps hex and rebar3 if the base does not say: a place that every user of the image can read.
+pub const MIX_HOME: &str = "/opt/mix";
+
 /// No file of ours is older (2000-01-01): Mix takes any earlier time for "missing" and rebuilds on every start.
 pub const EPOCH: i64 = 946_684_800;
 
@@ -203,7 +206,7 @@ impl Recipe {
         ];
         let mut env = BTreeMap::from([
             ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-            ("MIX_HOME".to_owned(), "/opt/mix".to_owned()),
+            ("MIX_HOME".to_owned(), MIX_HOME.to_owned()),
         ]);
         env.extend(base.clone());
         env.extend(fixed.map(|(key, value)| (key.to_owned(), value.to_owned())));

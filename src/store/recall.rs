@@ -66,13 +66,18 @@ impl Key {
 }
 
 impl Store {
+    /// The right to keep a result under `key` in place of the one that is there.
+    pub fn slot<T>(&self, key: &Key) -> Slot<T> {
+        Slot { path: self.root().join("recall").join(key.hex()), key: key.clone(), kind: PhantomData }
+    }
+
     /// Looks the key up. What cannot be read or belongs to another key is a miss.
     pub fn recall<T: Serialize + DeserializeOwned>(&self, key: &Key) -> Result<Recall<T>, StoreError> {
         let path = self.root().join("recall").join(key.hex());
         let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept<T>>(&bytes).ok());
         Ok(match kept {
             Some(kept) if kept.key == *key => Recall::Hit(kept.result),
-            _ => Recall::Miss(Slot { path, key: key.clone(), kind: PhantomData }),
+            _ => Recall::Miss(self.slot(key)),
         })
     }
 }

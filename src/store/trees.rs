@@ -1,6 +1,5 @@
 //! Unpacked, normalised trees by diff id: the lower directories of every root filesystem.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use super::{Guard, Scratch, Store, StoreError, at, sync_dir};
 
 /// One layer as a directory, in overlayfs's own form (whiteouts are character devices 0:0, opaque directories carry
 /// `user.overlay.opaque`), with the records of what the disk cannot say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tree {
     /// The directory that is the layer's root.
     pub root: PathBuf,
@@ -26,9 +25,13 @@ pub struct Tree {
 pub struct About {
     /// Device nodes of the layer that an ordinary user cannot make; the blob still has them.
     pub skipped_devices: u64,
-    /// Facts by name, for the rooms that want to keep one (such as the newest file of a toolchain).
-    #[serde(default)]
-    pub facts: BTreeMap<String, i64>,
+}
+
+impl Tree {
+    /// A directory of which nothing is recorded.
+    pub fn bare(root: &Path) -> Self {
+        Self { root: root.to_owned(), records: Records::default(), about: About::default() }
+    }
 }
 
 /// A tree was found, or is to be made.
