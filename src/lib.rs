@@ -10,3 +10,4 @@ pub mod store;
 pub mod layout;
 pub mod prepare;
 pub mod config;
+pub mod source;

@@ -1,2 +1,4 @@
 //! What a user sees: one file per command, against real registries, readers and apps.
 mod registry;
+
+mod source;
