@@ -10,7 +10,7 @@ use std::time::Duration;
 use git2::{Cred, CredentialType};
 
 use super::error::SSH_AGENT;
-use super::place::Url;
+use super::place::{Place, Url};
 use crate::host::Host;
 
 /// A string that is never shown.
@@ -33,6 +33,8 @@ pub(super) struct Ways {
     tried: Vec<&'static str>,
     /// Nothing was left when the server asked.
     pub(super) exhausted: bool,
+    /// Another server, to which the first one redirected, asked; without user information.
+    pub(super) stranger: Option<String>,
 }
 
 const USER_INFO: &str = "the URL's user information";
@@ -154,11 +156,27 @@ impl Access {
 impl Ways {
     pub(super) fn new(url: &Url, access: &Access) -> Self {
         let left = access.ways(url);
-        Self { url: url.clone(), access: access.clone(), left, given: None, tried: Vec::new(), exhausted: false }
+        Self {
+            url: url.clone(),
+            access: access.clone(),
+            left,
+            given: None,
+            tried: Vec::new(),
+            exhausted: false,
+            stranger: None,
+        }
     }
 
     /// The next credential that fits `allowed`, or an authentication error when none is left. What libgit2 calls back.
-    pub(super) fn next(&mut self, allowed: CredentialType) -> Result<Cred, git2::Error> {
+    ///
+    /// libgit2 follows the first redirect wherever it leads, and asks here for the credentials of that other server (`asker`
+    /// is its URL): it gets none.
+    pub(super) fn next(&mut self, asker: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {
+        if !self.url.is_ssh() && !self.url.same_server(asker) {
+            self.stranger =
+                Some(asker.parse::<Place>().map_or_else(|_| "another server".to_owned(), |p| p.to_string()));
+            return Err(none_left());
+        }
         let login = self.url.user.clone().unwrap_or_else(|| "git".to_owned());
         if allowed.contains(CredentialType::USERNAME) {
             return Cred::username(&login);
@@ -184,7 +202,7 @@ impl Ways {
             return cred;
         }
         self.exhausted = true;
-        Err(git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, "no credentials left to try"))
+        Err(none_left())
     }
 
     /// What was given last was accepted: give it again when the next request asks.
@@ -199,4 +217,8 @@ impl Ways {
     pub(super) fn tried(&self) -> Vec<&'static str> {
         self.tried.clone()
     }
+}
+
+fn none_left() -> git2::Error {
+    git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, "no credentials left to try")
 }

@@ -98,6 +98,14 @@ pub enum SourceError {
         /// Kinds of credentials that were tried; never a value.
         tried: Vec<&'static str>,
     },
+    /// The server redirects to another one, and that wants credentials, which it does not get.
+    #[error("`{place}` redirects to `{to}`, which wants credentials")]
+    Redirected {
+        /// The URL.
+        place: String,
+        /// Where it redirects to, without user information.
+        to: String,
+    },
     /// The host key or the certificate of the server is not trusted.
     #[error("the identity of `{place}` is not proven")]
     Untrusted {
@@ -159,7 +167,7 @@ impl SourceError {
             | Self::Object { .. }
             | Self::Entry { .. } => 3,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => 4,
-            Self::Auth { .. } | Self::Untrusted { .. } => 5,
+            Self::Auth { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => 5,
             Self::Io { .. } => 6,
         }
     }
@@ -197,6 +205,7 @@ impl SourceError {
             Self::Auth { .. } => {
                 "set `GIT_TOKEN` (and `GIT_USERNAME`), configure a git credential helper, or for ssh start an agent with a key"
             }
+            Self::Redirected { .. } => "credentials do not follow a redirect: name the repository by its own URL",
             Self::Untrusted { source, .. } if source.class() == git2::ErrorClass::Ssh => {
                 "an unknown or changed host key is never accepted: check it, and add it to `~/.ssh/known_hosts`"
             }

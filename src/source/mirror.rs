@@ -235,7 +235,7 @@ impl Job {
         let ways = Rc::clone(ways);
         let (first, second) = (Arc::clone(&self.pulse), Arc::clone(&self.pulse));
         let mut callbacks = RemoteCallbacks::new();
-        callbacks.credentials(move |_, _, allowed| ways.borrow_mut().next(allowed));
+        callbacks.credentials(move |asker, _, allowed| ways.borrow_mut().next(asker, allowed));
         callbacks.transfer_progress(move |_| first.beat());
         callbacks.sideband_progress(move |_| second.beat());
         callbacks
@@ -257,6 +257,9 @@ impl Job {
     fn failure(&self, source: git2::Error, ways: &Ways) -> SourceError {
         let place = self.url.identity();
         let status = |code: &str| source.class() == ErrorClass::Http && source.message().ends_with(code);
+        if let Some(to) = ways.stranger.clone() {
+            return SourceError::Redirected { place, to };
+        }
         match source.class() {
             _ if is_trust(&source) => SourceError::Untrusted { place, source },
             _ if ways.exhausted || source.code() == ErrorCode::Auth || status(" 401") || status(" 403") => {

@@ -141,9 +141,8 @@ impl Objects {
             repo.set_config(&Config::new()?)?;
             Ok(repo)
         });
-        opened.map_err(|source| match self.mirror {
-            true => self.broken(&source),
-            false => SourceError::Open { path: self.gitdir.clone(), source },
+        opened.map_err(|source| {
+            if self.mirror { self.broken(&source) } else { SourceError::Open { path: self.gitdir.clone(), source } }
         })
     }
 

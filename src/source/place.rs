@@ -206,6 +206,14 @@ impl Url {
         }
     }
 
+    /// Whether `other`, a URL, is of the same scheme, host and port.
+    pub(super) fn same_server(&self, other: &str) -> bool {
+        let standard = if self.scheme == Scheme::Https { 443 } else { 80 };
+        let server = |url: &Self| (url.scheme(), url.host.clone(), url.port.unwrap_or(standard));
+        let other = other.split_once("://").map(|(scheme, rest)| Self::parse(scheme, rest));
+        matches!(other, Some(Ok(other)) if server(&other) == server(self))
+    }
+
     /// The scheme as written in a URL.
     pub(super) fn scheme(&self) -> &'static str {
         match self.scheme {

@@ -21,8 +21,8 @@ pub(crate) struct Request {
 enum Conduct {
     /// Serves the repositories below a directory, to anyone or to who sends this `Authorization`.
     Serve { root: PathBuf, authorization: Option<String> },
-    /// Sends everyone to another base URL.
-    Redirect(String),
+    /// Sends everyone, or who sends this `Authorization`, to another base URL.
+    Redirect { base: String, authorization: Option<String> },
 }
 
 /// A server that runs until it is dropped.
@@ -44,9 +44,9 @@ impl GitServer {
         Self::run(Conduct::Serve { root: root.to_owned(), authorization: Some(authorization.to_owned()) })
     }
 
-    /// Redirects every request to the same target below `base`.
-    pub(crate) fn start_redirect(base: &str) -> Self {
-        Self::run(Conduct::Redirect(base.to_owned()))
+    /// Redirects every request to the same target below `base`, after `authorization` if one is wanted.
+    pub(crate) fn start_redirect(base: &str, authorization: Option<&str>) -> Self {
+        Self::run(Conduct::Redirect { base: base.to_owned(), authorization: authorization.map(str::to_owned) })
     }
 
     /// All requests so far.
@@ -102,14 +102,19 @@ fn answer(mut stream: TcpStream, conduct: &Conduct, log: &Mutex<Vec<Request>>) -
         reader.read_exact(&mut body).ok()?;
         body
     };
+    let (Conduct::Serve { authorization, .. } | Conduct::Redirect { authorization, .. }) = conduct;
     let reply = match conduct {
-        Conduct::Redirect(base) => format!("HTTP/1.1 302 Found\r\nLocation: {base}{target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes(),
-        Conduct::Serve { authorization: Some(wanted), .. } if request.authorization.as_ref() != Some(wanted) => {
-            b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
+        _ if authorization.is_some() && request.authorization != *authorization => {
+            empty("401 Unauthorized", "WWW-Authenticate: Basic realm=\"git\"")
         }
+        Conduct::Redirect { base, .. } => empty("302 Found", &format!("Location: {base}{target}")),
         Conduct::Serve { root, .. } => backend(root, (&method, &target), &headers, &body)?,
     };
     stream.write_all(&reply).ok()
+}
+
+fn empty(status: &str, header: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 fn chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
@@ -146,7 +151,7 @@ fn backend(root: &Path, (method, target): (&str, &str), headers: &[(String, Stri
     }
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git http-backend");
-    let mut stdin = child.stdin.take()?;
+    let mut stdin = child.stdin.take().expect("piped");
     let sent = body.to_vec();
     let feeder = std::thread::spawn(move || stdin.write_all(&sent));
     let output = child.wait_with_output().ok()?.stdout;
@@ -154,11 +159,11 @@ fn backend(root: &Path, (method, target): (&str, &str), headers: &[(String, Stri
     let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&output[..end]).into_owned();
     let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
-    let kept: String =
-        head.lines().filter(|line| !line.starts_with("Status: ")).map(|line| format!("{line}\r\n")).collect();
+    let kept: Vec<&str> = head.lines().filter(|line| !line.starts_with("Status: ")).collect();
+    let kept = kept.join("\r\n");
     let length = output.len() - end - 4;
     let mut reply =
-        format!("HTTP/1.1 {status}\r\n{kept}Content-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes();
+        format!("HTTP/1.1 {status}\r\n{kept}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes();
     reply.extend_from_slice(&output[end + 4..]);
     Some(reply)
 }
