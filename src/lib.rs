@@ -11,3 +11,4 @@ pub mod layout;
 pub mod prepare;
 pub mod config;
 pub mod source;
+pub mod normal;

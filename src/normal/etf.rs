@@ -1,0 +1,363 @@
+//! Erlang's external term format: bytes to a [`Term`] and back to one canonical form.
+//!
+//! Rules: the chapter "External Term Format" of the ERTS manual. Reading accepts every tag that `term_to_binary` writes,
+//! compressed or not, never panics, and stops at [`MAX_BYTES`], [`MAX_DEPTH`] and [`MAX_TERMS`]. Writing is a function of
+//! the term alone: uncompressed, the shortest tag for each value, maps sorted by the written bytes of their keys.
+
+use std::io::Read as _;
+
+/// More than any manifest; also the limit of what a compressed term may inflate to.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Nesting of terms; a manifest of Mix has about a dozen levels.
+const MAX_DEPTH: usize = 400;
+/// So many terms at most, since one byte may stand for a term.
+const MAX_TERMS: usize = 4 << 20;
+
+const VERSION: u8 = 131;
+const COMPRESSED: u8 = 80;
+
+/// An Erlang term, as far as a manifest needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Term {
+    Int(i64),
+    /// Beyond 64 bits: sign byte, then the magnitude, least byte first.
+    Big(u8, Vec<u8>),
+    /// IEEE bits, so that every float survives.
+    Float([u8; 8]),
+    /// UTF-8, which is not checked.
+    Atom(Vec<u8>),
+    Tuple(Vec<Term>),
+    /// Elements and the tail, which is [`Term::Nil`] for a proper list.
+    List(Vec<Term>, Box<Term>),
+    /// A list of bytes: what Erlang calls a string.
+    Str(Vec<u8>),
+    Nil,
+    Bin(Vec<u8>),
+    /// Bytes, and how many bits of the last one count.
+    Bits(Vec<u8>, u8),
+    Map(Vec<(Term, Term)>),
+    /// A pid, port, reference, fun or old float: its bytes with the tag.
+    Opaque(Vec<u8>),
+}
+
+impl Term {
+    /// The atom `name`.
+    #[cfg(test)]
+    pub(super) fn atom(name: &str) -> Self {
+        Self::Atom(name.as_bytes().to_vec())
+    }
+
+    /// Whether this is the atom `name`.
+    pub(super) fn is_atom(&self, name: &str) -> bool {
+        matches!(self, Self::Atom(text) if text == name.as_bytes())
+    }
+}
+
+/// Why bytes are not read as a term.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EtfError {
+    #[error("the term ends too early")]
+    Short,
+    #[error("bytes after the term")]
+    Trailing,
+    #[error("unknown tag {0}")]
+    Tag(u8),
+    #[error("damaged compression")]
+    Compression,
+    #[error("too large or too deep")]
+    Limit,
+}
+
+/// Whether `bytes` begin like a term at all.
+pub(super) fn looks_like_term(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&VERSION)
+}
+
+/// The term in `bytes`, which hold one term and nothing else.
+pub(super) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(EtfError::Limit);
+    }
+    match bytes {
+        [VERSION, COMPRESSED, rest @ ..] => read_whole(&inflate(rest)?),
+        [VERSION, rest @ ..] => read_whole(rest),
+        [other, ..] => Err(EtfError::Tag(*other)),
+        [] => Err(EtfError::Short),
+    }
+}
+
+/// The canonical bytes of `term`, with the version byte.
+pub(super) fn encode(term: &Term) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    write(term, &mut out);
+    out
+}
+
+/// Sorts terms by their canonical bytes: an order that depends on nothing else, though it is not Erlang's.
+pub(super) fn sort(terms: &mut [Term]) {
+    terms.sort_by_cached_key(|term| {
+        let mut bytes = Vec::new();
+        write(term, &mut bytes);
+        bytes
+    });
+}
+
+fn inflate(rest: &[u8]) -> Result<Vec<u8>, EtfError> {
+    let (size, packed) = rest.split_first_chunk::<4>().ok_or(EtfError::Short)?;
+    let size = u32::from_be_bytes(*size) as usize;
+    if size > MAX_BYTES {
+        return Err(EtfError::Limit);
+    }
+    let mut plain = Vec::new();
+    let mut reader = flate2::read::ZlibDecoder::new(packed).take(size as u64 + 1);
+    reader.read_to_end(&mut plain).map_err(|_| EtfError::Compression)?;
+    if plain.len() == size { Ok(plain) } else { Err(EtfError::Compression) }
+}
+
+fn read_whole(bytes: &[u8]) -> Result<Term, EtfError> {
+    let mut reader = Reader { rest: bytes, left: MAX_TERMS };
+    let term = reader.term(0)?;
+    if reader.rest.is_empty() { Ok(term) } else { Err(EtfError::Trailing) }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// How many more terms are allowed.
+    left: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], EtfError> {
+        let (head, tail) = self.rest.split_at_checked(count).ok_or(EtfError::Short)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], EtfError> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(EtfError::Short)?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    fn byte(&mut self) -> Result<u8, EtfError> {
+        Ok(self.chunk::<1>()?[0])
+    }
+
+    fn short(&mut self) -> Result<usize, EtfError> {
+        Ok(usize::from(u16::from_be_bytes(self.chunk()?)))
+    }
+
+    fn long(&mut self) -> Result<usize, EtfError> {
+        Ok(u32::from_be_bytes(self.chunk()?) as usize)
+    }
+
+    fn term(&mut self, depth: usize) -> Result<Term, EtfError> {
+        if depth > MAX_DEPTH || self.left == 0 {
+            return Err(EtfError::Limit);
+        }
+        self.left -= 1;
+        let start = self.rest;
+        let tag = self.byte()?;
+        Ok(match tag {
+            97 => Term::Int(i64::from(self.byte()?)),
+            98 => Term::Int(i64::from(i32::from_be_bytes(self.chunk()?))),
+            110 => self.byte().map(usize::from).and_then(|len| self.big(len))?,
+            111 => self.long().and_then(|len| self.big(len))?,
+            70 => Term::Float(self.chunk()?),
+            100 => self.short().and_then(|len| self.latin1(len))?,
+            115 => self.byte().map(usize::from).and_then(|len| self.latin1(len))?,
+            118 => self.short().and_then(|len| self.take(len)).map(|text| Term::Atom(text.to_vec()))?,
+            119 => self.byte().and_then(|len| self.take(usize::from(len))).map(|text| Term::Atom(text.to_vec()))?,
+            104 => self.byte().map(usize::from).and_then(|count| self.many(count, depth)).map(Term::Tuple)?,
+            105 => self.long().and_then(|count| self.many(count, depth)).map(Term::Tuple)?,
+            106 => Term::Nil,
+            107 => self.short().and_then(|len| self.take(len)).map(|text| Term::Str(text.to_vec()))?,
+            108 => {
+                let count = self.long()?;
+                let items = self.many(count, depth)?;
+                Term::List(items, Box::new(self.term(depth + 1)?))
+            }
+            109 => self.long().and_then(|len| self.take(len)).map(|bytes| Term::Bin(bytes.to_vec()))?,
+            77 => {
+                let len = self.long()?;
+                let bits = self.byte()?;
+                Term::Bits(self.take(len)?.to_vec(), bits)
+            }
+            116 => {
+                let count = self.long()?;
+                let mut pairs = Vec::new();
+                for _ in 0..count {
+                    pairs.push((self.term(depth + 1)?, self.term(depth + 1)?));
+                }
+                Term::Map(pairs)
+            }
+            _ => {
+                self.skip_opaque(tag, depth)?;
+                Term::Opaque(start[..start.len() - self.rest.len()].to_vec())
+            }
+        })
+    }
+
+    fn many(&mut self, count: usize, depth: usize) -> Result<Vec<Term>, EtfError> {
+        let mut terms = Vec::new();
+        for _ in 0..count {
+            terms.push(self.term(depth + 1)?);
+        }
+        Ok(terms)
+    }
+
+    fn big(&mut self, len: usize) -> Result<Term, EtfError> {
+        let sign = self.byte()?;
+        let magnitude = self.take(len)?;
+        let small = magnitude.iter().rev().try_fold(0_i64, |sum, byte| {
+            let sum = sum.checked_mul(256)?;
+            if sign == 0 { sum.checked_add(i64::from(*byte)) } else { sum.checked_sub(i64::from(*byte)) }
+        });
+        Ok(small.map_or_else(|| Term::Big(sign, magnitude.to_vec()), Term::Int))
+    }
+
+    fn latin1(&mut self, len: usize) -> Result<Term, EtfError> {
+        let text: String = self.take(len)?.iter().copied().map(char::from).collect();
+        Ok(Term::Atom(text.into_bytes()))
+    }
+
+    /// Steps over a term of which only the bytes matter.
+    fn skip_opaque(&mut self, tag: u8, depth: usize) -> Result<(), EtfError> {
+        let (words, rest) = match tag {
+            99 => return self.take(31).map(drop),
+            112 => {
+                let size = self.long()?;
+                return self.take(size.checked_sub(4).ok_or(EtfError::Short)?).map(drop);
+            }
+            113 => return (0..3).try_for_each(|_| self.term(depth + 1).map(drop)),
+            101 | 102 => (0, 5),
+            103 => (0, 9),
+            88 | 120 => (0, 12),
+            89 => (0, 8),
+            114 => (self.short()?, 1),
+            90 => (self.short()?, 4),
+            other => return Err(EtfError::Tag(other)),
+        };
+        self.term(depth + 1)?; // the node's name
+        self.take(words * 4 + rest).map(drop)
+    }
+}
+
+fn write(term: &Term, out: &mut Vec<u8>) {
+    match term {
+        Term::Int(value) => write_int(*value, out),
+        Term::Big(sign, magnitude) => write_big(*sign, magnitude, out),
+        Term::Float(bits) => {
+            out.push(70);
+            out.extend_from_slice(bits);
+        }
+        Term::Atom(text) => match u8::try_from(text.len()) {
+            Ok(len) => write_bytes(&[119, len], text, out),
+            Err(_) => write_bytes(&[&[118], &len_u32(text.len())[2..]].concat(), text, out),
+        },
+        Term::Tuple(items) => {
+            match u8::try_from(items.len()) {
+                Ok(count) => out.extend_from_slice(&[104, count]),
+                Err(_) => write_bytes(&[105], &len_u32(items.len()), out),
+            }
+            write_all(items, out);
+        }
+        Term::List(items, tail) => write_list(items, tail, out),
+        Term::Str(text) => write_list_of_bytes(text, out),
+        Term::Nil => out.push(106),
+        Term::Bin(bytes) => {
+            write_bytes(&[109], &len_u32(bytes.len()), out);
+            out.extend_from_slice(bytes);
+        }
+        Term::Bits(bytes, bits) => {
+            write_bytes(&[77], &len_u32(bytes.len()), out);
+            write_bytes(&[*bits], bytes, out);
+        }
+        Term::Map(pairs) => write_map(pairs, out),
+        Term::Opaque(bytes) => out.extend_from_slice(bytes),
+    }
+}
+
+fn write_all(terms: &[Term], out: &mut Vec<u8>) {
+    for term in terms {
+        write(term, out);
+    }
+}
+
+fn write_bytes(head: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(head);
+    out.extend_from_slice(tail);
+}
+
+/// Lengths fit: every term was read from at most [`MAX_BYTES`].
+fn len_u32(len: usize) -> [u8; 4] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+fn write_int(value: i64, out: &mut Vec<u8>) {
+    if let Ok(small) = u8::try_from(value) {
+        out.extend_from_slice(&[97, small]);
+    } else if let Ok(word) = i32::try_from(value) {
+        write_bytes(&[98], &word.to_be_bytes(), out);
+    } else {
+        write_big(u8::from(value < 0), &value.unsigned_abs().to_le_bytes(), out);
+    }
+}
+
+fn write_big(sign: u8, magnitude: &[u8], out: &mut Vec<u8>) {
+    let len = magnitude.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if let Ok(short) = u8::try_from(len) {
+        out.extend_from_slice(&[110, short, sign]);
+    } else {
+        write_bytes(&[111], &len_u32(len), out);
+        out.push(sign);
+    }
+    out.extend_from_slice(&magnitude[..len]);
+}
+
+/// A proper list of bytes is written as a string, as `term_to_binary` does, whatever it was read from.
+fn write_list(items: &[Term], tail: &Term, out: &mut Vec<u8>) {
+    let byte = |item: &Term| if let Term::Int(value) = item { u8::try_from(*value).ok() } else { None };
+    if *tail == Term::Nil
+        && let Some(text) = items.iter().map(byte).collect::<Option<Vec<u8>>>()
+    {
+        return write_list_of_bytes(&text, out);
+    }
+    write_bytes(&[108], &len_u32(items.len()), out);
+    write_all(items, out);
+    write(tail, out);
+}
+
+fn write_list_of_bytes(text: &[u8], out: &mut Vec<u8>) {
+    match u16::try_from(text.len()) {
+        Ok(0) => out.push(106),
+        Ok(len) => {
+            write_bytes(&[107], &len.to_be_bytes(), out);
+            out.extend_from_slice(text);
+        }
+        Err(_) => {
+            write_bytes(&[108], &len_u32(text.len()), out);
+            out.extend(text.iter().flat_map(|byte| [97, *byte]));
+            out.push(106);
+        }
+    }
+}
+
+fn write_map(pairs: &[(Term, Term)], out: &mut Vec<u8>) {
+    let mut written: Vec<(Vec<u8>, &Term)> = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        let mut bytes = Vec::new();
+        write(key, &mut bytes);
+        written.push((bytes, value));
+    }
+    written.sort_by(|left, right| left.0.cmp(&right.0));
+    write_bytes(&[116], &len_u32(pairs.len()), out);
+    for (key, value) in written {
+        out.extend_from_slice(&key);
+        write(value, out);
+    }
+}
+
+#[cfg(test)]
+#[path = "etf_tests.rs"]
+mod tests;
