@@ -1,0 +1,3 @@
+import Config
+
+config :parts, env: config_env()

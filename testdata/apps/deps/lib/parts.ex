@@ -1,0 +1,32 @@
+defmodule Parts do
+  @moduledoc "One call into each kind of dependency."
+
+  @doc "An Elixir package that generates its code with macros."
+  def tokens(source), do: Makeup.Lexers.ElixirLexer.lex(source)
+
+  @doc "An Elixir package with leex and yecc grammars."
+  def html(markdown) do
+    {:ok, ast, []} = EarmarkParser.as_ast(markdown)
+    ast
+  end
+
+  @doc "Two Erlang packages built by rebar3."
+  def host(name), do: name |> to_charlist() |> :idna.encode(uts46: true) |> to_string()
+
+  @doc "A NIF in C and C++."
+  def json(term), do: term |> :jiffy.encode() |> IO.iodata_to_binary()
+
+  @doc "A git dependency."
+  def stamp, do: Stamp.text()
+
+  @doc "All of them, for a test of the image."
+  def report do
+    [
+      tokens: length(tokens("x = 1")),
+      html: html("*hi*"),
+      host: host("bücher.example"),
+      json: json(%{env: Application.fetch_env!(:parts, :env)}),
+      stamp: stamp()
+    ]
+  end
+end

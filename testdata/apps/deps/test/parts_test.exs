@@ -1,0 +1,12 @@
+defmodule PartsTest do
+  use ExUnit.Case, async: true
+
+  test "each kind of dependency answers" do
+    report = Parts.report()
+    assert report[:tokens] > 3
+    assert [{"p", [], [{"em", [], ["hi"], %{}}], %{}}] = report[:html]
+    assert report[:host] == "xn--bcher-kva.example"
+    assert report[:json] == ~s({"env":"test"})
+    assert report[:stamp] == "stamped"
+  end
+end

@@ -1,0 +1,3 @@
+import Config
+
+config :hello, stage: "production"

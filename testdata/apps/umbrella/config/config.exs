@@ -1,0 +1,3 @@
+import Config
+
+config :right, env: config_env()
