@@ -3,6 +3,7 @@
 //! `phial build` takes a git commit to an image digest; the rooms below stand in the order in which data walks through
 //! them, and a room knows only those before it. `tests/rooms.rs` holds the allowed edges.
 
+pub mod base;
 pub mod event;
 pub mod host;
 pub mod image;

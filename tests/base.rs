@@ -1,0 +1,36 @@
+//! Debian bases, made by the real `mmdebstrap` from this machine's own mirror.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use phial::base::{Debian, EPOCH, debian};
+use phial::event::nobody;
+use phial::host::Host;
+
+fn listing(tar: &Path) -> Vec<String> {
+    let output = Command::new("tar").arg("--list").arg("--file").arg(tar).output().expect("tar");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_same_packages_make_the_same_bytes_and_nothing_tells_of_the_machine() {
+    let order =
+        Debian { suite: "trixie".into(), packages: vec!["busybox-static".into()], mirrors: vec![], epoch: EPOCH };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let host = Host::read();
+    let first = debian(&order, &host, one.path(), &nobody).expect("a base");
+    let second = debian(&order, &host, two.path(), &nobody).expect("a base again");
+    assert!(fs::read(&first.tar).unwrap() == fs::read(&second.tar).unwrap(), "two runs, two tars");
+
+    let names = listing(&first.tar);
+    for expected in ["./dev/", "./etc/hosts", "./bin", "./usr/bin/busybox"] {
+        assert!(names.iter().any(|name| name == expected), "{expected} is missing");
+    }
+    for unwanted in
+        ["./etc/resolv.conf", "./etc/hostname", "./etc/apt/sources.list", "./dev/null", "./var/log/dpkg.log"]
+    {
+        assert!(!names.iter().any(|name| name == unwanted), "{unwanted} is there");
+    }
+}
