@@ -8,6 +8,14 @@ use phial::base::{Debian, EPOCH, debian};
 use phial::event::nobody;
 use phial::host::Host;
 
+/// The names of this machine's own package lists.
+fn lists() -> Vec<String> {
+    let read = fs::read_dir("/var/lib/apt/lists").expect("apt's lists");
+    let mut names: Vec<_> = read.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 fn listing(tar: &Path) -> Vec<String> {
     let output = Command::new("tar").arg("--list").arg("--file").arg(tar).output().expect("tar");
     assert!(output.status.success());
@@ -20,9 +28,11 @@ fn the_same_packages_make_the_same_bytes_and_nothing_tells_of_the_machine() {
         Debian { suite: "trixie".into(), packages: vec!["busybox-static".into()], mirrors: vec![], epoch: EPOCH };
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let host = Host::read();
+    let before = lists();
     let first = debian(&order, &host, one.path(), &nobody).expect("a base");
     let second = debian(&order, &host, two.path(), &nobody).expect("a base again");
     assert!(fs::read(&first.tar).unwrap() == fs::read(&second.tar).unwrap(), "two runs, two tars");
+    assert_eq!(lists(), before, "this machine's own lists are not ours to change");
 
     let names = listing(&first.tar);
     for expected in ["./dev/", "./etc/hosts", "./bin", "./usr/bin/busybox"] {

@@ -39,8 +39,9 @@ const REBAR3: &str =
 /// Where Mix looks for rebar3 under `MIX_HOME`; root finds it without that variable too.
 const REGISTER: &str = r#"chroot "$1" env HOME=/root MIX_HOME=/opt/mix LC_ALL=C.UTF-8 mix local.rebar rebar3 /usr/bin/rebar3 --force >&2; ln -s /opt/mix "$1"/root/.mix"#;
 
-/// What tells one machine, mirror or minute from another.
-const FORGET: &str = r#"cd "$1"; rm -rf etc/resolv.conf etc/hostname etc/machine-id etc/apt/sources.list etc/apt/sources.list.d/* usr/share/doc/* usr/share/man/* var/cache/apt/* var/cache/ldconfig/* var/cache/debconf/*-old var/lib/apt/lists/* var/lib/dpkg/*-old var/log/*.log var/log/apt tmp/*; find usr etc opt -name __pycache__ -prune -exec rm -rf {} +"#;
+/// What tells one machine, mirror or minute from another and is not taken away by mmdebstrap itself. Hands off `/tmp`: its
+/// apt configuration is there until the end, and without it the last `apt-get` works on this machine's own lists.
+const FORGET: &str = r#"cd "$1"; rm -rf etc/resolv.conf etc/hostname etc/machine-id etc/apt/sources.list etc/apt/sources.list.d/* usr/share/doc/* usr/share/man/* var/cache/ldconfig/* var/cache/debconf/*-old var/lib/dpkg/*-old var/log/*.log var/log/apt; find usr etc opt -name __pycache__ -prune -exec rm -rf {} +"#;
 
 /// Refuses names that Debian could not have given, before a shell or apt sees them.
 pub(super) fn check(order: &Debian) -> Result<(), Error> {
