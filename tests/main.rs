@@ -3,3 +3,4 @@ mod registry;
 
 mod source;
 mod base;
+mod rooms;
