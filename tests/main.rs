@@ -4,3 +4,5 @@ mod registry;
 mod source;
 mod base;
 mod rooms;
+
+mod prepare_script;

@@ -17,6 +17,8 @@ mod git;
 mod hex;
 mod mix;
 
+use etf::EtfError;
+
 /// Which step wrote the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -208,34 +210,52 @@ impl Walk<'_> {
     }
 
     fn manifest(&mut self, path: &Path, name: &str) -> Result<(), NormalError> {
-        let Some(bytes) = self.term(path)? else { return Ok(()) };
-        match mix::normal(name, &bytes, self.terms, self.terms.part == Part::Deps) {
-            Ok((normal, scrubbed)) => {
-                self.report.manifests += 1;
-                self.report.scrubbed += u64::from(scrubbed);
-                replace(path, &bytes, &normal)
-            }
-            Err(reason) => self.leave(path, &reason.to_string()),
-        }
+        let terms = self.terms;
+        let mut scrubbed = false;
+        let understood = self.rewrite(path, |bytes| {
+            let (normal, emptied) = mix::normal(name, bytes, terms, terms.part == Part::Deps)?;
+            scrubbed = emptied;
+            Ok(normal)
+        })?;
+        self.report.manifests += u64::from(understood);
+        self.report.scrubbed += u64::from(scrubbed);
+        Ok(())
     }
 
     fn marker(&mut self, path: &Path) -> Result<(), NormalError> {
-        let Some(bytes) = self.term(path)? else { return Ok(()) };
-        match hex::normal(&bytes) {
-            Ok(normal) => {
-                self.report.hex += 1;
-                replace(path, &bytes, &normal)
+        self.report.hex += u64::from(self.rewrite(path, hex::normal)?);
+        Ok(())
+    }
+
+    /// Replaces a file that holds a term by its normal form, if it can be understood; says whether it could.
+    fn rewrite<F>(&mut self, path: &Path, normal: F) -> Result<bool, NormalError>
+    where
+        F: FnOnce(&[u8]) -> Result<Vec<u8>, EtfError>,
+    {
+        if fs::symlink_metadata(path).map_err(failed("look at", path))?.len() > etf::MAX_BYTES as u64 {
+            self.leave(path, EtfError::Limit.to_string());
+            return Ok(false);
+        }
+        let bytes = fs::read(path).map_err(failed("read", path))?;
+        if !etf::looks_like_term(&bytes) {
+            return Ok(false);
+        }
+        match normal(&bytes) {
+            Ok(normal) => replace(path, &bytes, &normal).map(|()| true),
+            Err(reason) => {
+                self.leave(path, reason.to_string());
+                Ok(false)
             }
-            Err(reason) => self.leave(path, &reason.to_string()),
         }
     }
 
     fn repository(&mut self, path: &Path) -> Result<(), NormalError> {
         let Some(mut head) = git::read(path).map_err(failed("read", path))? else {
-            return self.leave(path, "not a repository with a commit and an origin");
+            self.leave(path, "not a repository with a commit and an origin".to_owned());
+            return Ok(());
         };
         let public = git::public_url(&head.url, self.terms.lock);
-        if public == head.url && git::public_url(&head.url, "") != head.url {
+        if git::public_url(&public, "") != public {
             self.report.urls_with_user.push(self.name(path.parent().unwrap_or(path)));
         }
         head.url = public;
@@ -243,20 +263,8 @@ impl Walk<'_> {
         git::write(path, &head).map_err(failed("rewrite", path))
     }
 
-    /// The bytes of a file that begins like a term and is not too large to be one.
-    fn term(&mut self, path: &Path) -> Result<Option<Vec<u8>>, NormalError> {
-        if fs::symlink_metadata(path).map_err(failed("look at", path))?.len() > etf::MAX_BYTES as u64 {
-            self.leave(path, "too large")?;
-            return Ok(None);
-        }
-        let bytes = fs::read(path).map_err(failed("read", path))?;
-        Ok(Some(bytes).filter(|bytes| etf::looks_like_term(bytes)))
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "stands where a rewrite stands")]
-    fn leave(&mut self, path: &Path, reason: &str) -> Result<(), NormalError> {
-        self.report.left.push((self.name(path), reason.to_owned()));
-        Ok(())
+    fn leave(&mut self, path: &Path, reason: String) {
+        self.report.left.push((self.name(path), reason));
     }
 
     fn set_mode(&mut self, path: &Path, meta: &Metadata) -> Result<(), NormalError> {
