@@ -13,3 +13,4 @@ pub mod prepare;
 pub mod config;
 pub mod source;
 pub mod normal;
+pub mod sandbox;

@@ -1,3 +1,9 @@
 //! The command: everything it does is in the library.
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    phial::sandbox::entry(&args).unwrap_or(ExitCode::from(2))
+}

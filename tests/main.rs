@@ -6,3 +6,5 @@ mod base;
 mod rooms;
 
 mod prepare_script;
+
+mod sandbox;

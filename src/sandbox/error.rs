@@ -1,0 +1,199 @@
+//! Why a sandbox could not be set up or did not start its command, and what to do about it.
+
+use std::fs;
+use std::io;
+
+use super::wire::{Step, Trouble};
+
+/// A sandbox that did not run its command, or did not see its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// An order that no sandbox can follow.
+    #[error("the sandbox's order is wrong: {0}")]
+    Order(&'static str),
+    /// This program cannot be started as the sandbox's first stage, or the talk with it broke.
+    #[error("cannot {what} for the sandbox")]
+    Start {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The machine refused a step of setting up.
+    #[error("cannot {what} `{on}`")]
+    Refused {
+        /// The step, as a verb.
+        what: &'static str,
+        /// What it was tried on.
+        on: String,
+        /// The remedy, if one is known.
+        remedy: Option<String>,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The root filesystem is not as it must be.
+    #[error("`{path}` of the root filesystem {why}")]
+    Image {
+        /// Inside the root.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The command is not in the root filesystem.
+    #[error("there is no command `{command}` in the root filesystem")]
+    Missing {
+        /// As ordered.
+        command: String,
+    },
+    /// The command is there; the program that its first line or its ELF header names is not.
+    #[error("`{command}` needs `{interpreter}`, which is not in the root filesystem")]
+    Interpreter {
+        /// As ordered.
+        command: String,
+        /// As named by the command.
+        interpreter: String,
+    },
+    /// The command is there and the kernel does not start it.
+    #[error("cannot start `{command}`")]
+    Unstartable {
+        /// As ordered.
+        command: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The chroot rung, without real root.
+    #[error("a chroot needs root")]
+    NotRoot,
+    /// Ranges of ids were ordered and there are none.
+    #[error("no range of ids for this user in `{file}`")]
+    NoRanges {
+        /// `/etc/subuid` or `/etc/subgid`.
+        file: &'static str,
+    },
+    /// `newuidmap` or `newgidmap` refused.
+    #[error("`{program}` failed: {said}")]
+    Mapper {
+        /// Which one.
+        program: &'static str,
+        /// What it wrote.
+        said: String,
+    },
+    /// A helper in a user namespace failed.
+    #[error("the helper in a user namespace ended with {code}: {said}")]
+    Helper {
+        /// Its exit code.
+        code: i32,
+        /// The end of what it wrote to stderr.
+        said: String,
+    },
+    /// The caller asked for the end.
+    #[error("interrupted")]
+    Interrupted,
+    /// The stage is gone and has not said why.
+    #[error("the sandbox ended without a word ({how})")]
+    Lost {
+        /// How its process ended.
+        how: String,
+    },
+}
+
+impl SandboxError {
+    /// What a user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::NotRoot => {
+                Some("run as root, or use `--isolation auto` on a machine with user namespaces".to_owned())
+            }
+            Self::NoRanges { file } => Some(format!(
+                "`sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` adds one to `{file}`"
+            )),
+            Self::Mapper { program, .. } => {
+                Some(format!("install `{program}` (package `uidmap`), or build without ranges"))
+            }
+            Self::Missing { .. } | Self::Interpreter { .. } => {
+                Some("install it in the base image, or name another base".to_owned())
+            }
+            Self::Image { .. } => Some("make it a directory in the base image".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The exit code of the house's table.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => 6,
+            Self::Image { .. } | Self::Missing { .. } | Self::Interpreter { .. } | Self::Unstartable { .. } => 3,
+            Self::Interrupted => 130,
+            Self::Order(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => 70,
+        }
+    }
+}
+
+impl From<Trouble> for SandboxError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused { step, on, errno } => Self::Refused {
+                what: step.text(),
+                on,
+                remedy: remedy(step, errno),
+                source: io::Error::from_raw_os_error(errno),
+            },
+            Trouble::Image { path, why } => Self::Image { path, why },
+            Trouble::Missing { command } => Self::Missing { command },
+            Trouble::Interpreter { command, interpreter } => Self::Interpreter { command, interpreter },
+            Trouble::Unstartable { command, errno } => {
+                Self::Unstartable { command, source: io::Error::from_raw_os_error(errno) }
+            }
+            Trouble::NotRoot => Self::NotRoot,
+        }
+    }
+}
+
+/// The known reasons why machines refuse, the most certain first.
+fn remedy(step: Step, errno: i32) -> Option<String> {
+    let denied = errno == nix::libc::EPERM || errno == nix::libc::EACCES;
+    let text = match step {
+        Step::UserNamespace | Step::Namespaces | Step::MapIds => return namespaces(step, denied),
+        Step::NetworkNamespace | Step::Loopback => {
+            "a chroot has no network of its own on this machine: use `--network host`"
+        }
+        Step::Overlay if errno == nix::libc::EINVAL => {
+            "this file system cannot hold an overlay's upper directory (another overlay, NFS): \
+             move the cache to another disk, or use `--isolation copy`"
+        }
+        Step::Overlay => "overlays in a user namespace need Linux 5.11: use `--isolation copy`",
+        Step::Proc if denied => {
+            "`/proc` of this container is masked, so a new one is refused: run it with an unmasked `/proc` \
+             (`--security-opt systempaths=unconfined`), or as root with `--isolation chroot`"
+        }
+        _ if denied => return namespaces(step, denied),
+        _ if errno == nix::libc::ENOSYS => "Linux 5.6 or newer is needed, and a container that lets `openat2` through",
+        _ if errno == nix::libc::ENOSPC => "free some space",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn namespaces(step: Step, denied: bool) -> Option<String> {
+    let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    let text = if is("/proc/sys/user/max_user_namespaces", "0") {
+        "user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`"
+    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "user namespaces are switched off for ordinary users: `sudo sysctl kernel.unprivileged_userns_clone=1`"
+    } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor restricts user namespaces: `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, \
+         or an AppArmor profile with `userns` for this program"
+    } else if step == Step::UserNamespace && !denied {
+        "the limit of user namespaces is reached: raise it by `sudo sysctl user.max_user_namespaces=15000`"
+    } else if denied {
+        "a container or a chroot around this program forbids namespaces: run it with `--security-opt seccomp=unconfined`, \
+         or as root with `--isolation chroot`"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,138 @@
+//! Starting the command inside its root, and saying exactly why it does not start.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::order::{Order, PATH};
+use super::wire::Trouble;
+
+/// Starts the command of an order in the current root and working directory; gives its process id.
+pub(super) fn start(order: &Order, stdin: Option<File>) -> Result<i32, Trouble> {
+    start_as(order, stdin, None)
+}
+
+/// As [`start`], as another user and group if they are given (for real root).
+pub(super) fn start_as(order: &Order, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, Trouble> {
+    let name = order.argv.first().map_or("", String::as_str);
+    let path = order.env.get("PATH").map_or(PATH, String::as_str);
+    let program = find(name, path).ok_or_else(|| Trouble::Missing { command: name.to_owned() })?;
+    let mut command = Command::new(&program);
+    // A process group of its own: `kill 0` must not reach us.
+    command.arg0(name).args(order.argv.iter().skip(1)).env_clear().envs(&order.env).process_group(0);
+    if let Some(stdin) = stdin {
+        command.stdin(stdin);
+    }
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    match command.spawn() {
+        Ok(child) => Ok(i32::try_from(child.id()).unwrap_or(0)),
+        Err(error) => Err(diagnose(name, &program, &error)),
+    }
+}
+
+/// As `execvp` searches.
+fn find(name: &str, path: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|program| fs::symlink_metadata(program).is_ok());
+    }
+    let executable = |program: &PathBuf| {
+        fs::metadata(program).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    };
+    path.split(':').filter(|_| !name.is_empty()).map(|dir| Path::new(dir).join(name)).find(executable)
+}
+
+fn diagnose(name: &str, program: &Path, error: &io::Error) -> Trouble {
+    let command = name.to_owned();
+    let errno = error.raw_os_error().unwrap_or(0);
+    if errno != nix::libc::ENOENT {
+        return Trouble::Unstartable { command, errno };
+    }
+    match interpreter(program) {
+        Some(interpreter) => Trouble::Interpreter { command, interpreter },
+        None => Trouble::Missing { command },
+    }
+}
+
+/// The program that the first line of a script, or an ELF file's header, names.
+fn interpreter(program: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    File::open(program).ok()?.take(1 << 16).read_to_end(&mut head).ok()?;
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next()?;
+        return String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned);
+    }
+    head.starts_with(b"\x7fELF\x02\x01").then(|| loader(&head)).flatten()
+}
+
+/// `PT_INTERP` of a 64-bit little-endian file (elf(5)).
+fn loader(elf: &[u8]) -> Option<String> {
+    let number = |at: usize, size: usize| {
+        let bytes = elf.get(at..at.checked_add(size)?)?;
+        usize::try_from(bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))).ok()
+    };
+    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    (0..count).find_map(|index| {
+        let header = table.checked_add(index.checked_mul(size)?)?;
+        if number(header, 4)? != 3 {
+            return None;
+        }
+        let at = number(header + 8, 8)?;
+        let text = elf.get(at..at.checked_add(number(header + 32, 8)?)?)?;
+        Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_interpreter_of_a_script_is_the_first_word_of_its_first_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, expected) in [
+            ("#! /no/such/sh -e\necho", Some("/no/such/sh")),
+            ("#!/bin/sh", Some("/bin/sh")),
+            ("#!\n", None),
+            ("echo", None),
+            ("\x7fELF", None),
+        ] {
+            let script = dir.path().join("script");
+            fs::write(&script, text).unwrap();
+            assert_eq!(interpreter(&script).as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_loader_of_a_dynamic_program_is_found() {
+        let loader = interpreter(Path::new("/proc/self/exe"));
+        assert!(loader.as_deref().is_some_and(|path| path.contains("ld")), "{loader:?}");
+    }
+
+    #[test]
+    fn a_truncated_program_has_no_loader() {
+        let whole = fs::read("/proc/self/exe").unwrap();
+        for length in [6, 40, 64, 100] {
+            assert_eq!(loader(&whole[..length]), None);
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_the_path_and_must_be_executable() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, tool) = (dir.path().join("plain"), dir.path().join("tool"));
+        fs::write(&plain, "").unwrap();
+        fs::write(&tool, "").unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("/nowhere:{}", dir.path().display());
+        assert_eq!(find("tool", &path), Some(tool));
+        assert_eq!(find("plain", &path), None);
+        assert_eq!(find("", &path), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! What the command may not: capabilities, system calls, limits.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use caps::{CapSet, Capability};
+use nix::libc;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::set_no_new_privs;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::wire::{At, Step, Trouble};
+
+/// Docker's default list without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
+const KEPT: [Capability; 11] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FSETID,
+    Capability::CAP_FOWNER,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_KILL,
+];
+
+/// Reduces the bounding set, so that not even the sandbox's root gets more than [`KEPT`] by executing a file.
+pub(super) fn bound() -> Result<(), Trouble> {
+    for capability in caps::all() {
+        if !KEPT.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))
+                .at(Step::Harden, "PR_CAPBSET_DROP")?;
+        }
+    }
+    drop(caps::clear(None, CapSet::Ambient));
+    caps::clear(None, CapSet::Inheritable)
+        .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))
+        .at(Step::Harden, "capset")
+}
+
+/// No core files; at most 65536 open files, 1024 unless the command asks for more.
+pub(super) fn limit() -> Result<(), Trouble> {
+    let least = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
+    let maximum = least(getrlimit(Resource::Nofile).maximum, 65536);
+    let files = Rlimit { current: least(maximum, 1024), maximum };
+    setrlimit(Resource::Nofile, files).at(Step::Harden, "RLIMIT_NOFILE")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(Step::Harden, "RLIMIT_CORE")
+}
+
+/// Sets `no_new_privs` and the seccomp filters for this thread and all that it starts: the last step.
+/// `alone` says that the command has a process namespace of its own, in which it may trace.
+pub(super) fn filter(alone: bool) -> Result<(), Trouble> {
+    set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
+    for (errno, rules) in [(libc::EPERM, denied(alone)), (libc::ENOSYS, absent())] {
+        let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
+        seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;
+    }
+    Ok(())
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
+    let errno = SeccompAction::Errno(errno.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).map_err(io::Error::other)?;
+    BpfProgram::try_from(filter).map_err(io::Error::other)
+}
+
+/// Calls that kernels may lack, so programs have another way.
+fn absent() -> io::Result<Rules> {
+    let mut rules = Rules::new();
+    for call in [
+        libc::SYS_clone3, // its flags are in memory, out of a filter's sight; libraries fall back to clone
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_mount_setattr,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ] {
+        deny(&mut rules, call, vec![]);
+    }
+    Ok(rules)
+}
+
+/// Calls that ordinary software never makes: mounts, namespaces, keys, kernel interfaces with a record of holes.
+/// After flatpak's `syscall_blocklist` and the default profile of Docker.
+fn denied(alone: bool) -> io::Result<Rules> {
+    let mut rules = Rules::new();
+    for &call in ALWAYS.iter().chain(if alone { &[] } else { TRACING }) {
+        deny(&mut rules, call, vec![]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    deny(&mut rules, libc::SYS_uselib, vec![]);
+
+    let namespaces = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+    ];
+    let clone = namespaces.map(|flag| rule([(0, masked(flag.cast_unsigned()), flag.cast_unsigned())]));
+    deny(&mut rules, libc::SYS_clone, clone.into_iter().collect::<Result<_, _>>()?);
+
+    const NETLINK: u32 = 16;
+    let mut socket = vec![rule([(0, SeccompCmpOp::Eq, NETLINK), (2, SeccompCmpOp::Ne, 0)])?]; // all but NETLINK_ROUTE
+    for family in [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_XDP] {
+        socket.push(rule([(0, SeccompCmpOp::Eq, family.cast_unsigned())])?);
+    }
+    deny(&mut rules, libc::SYS_socket, socket);
+
+    let ioctl = [0x5412, 0x541c].map(|request| rule([(1, SeccompCmpOp::Eq, request)])); // TIOCSTI, TIOCLINUX
+    deny(&mut rules, libc::SYS_ioctl, ioctl.into_iter().collect::<Result<_, _>>()?);
+
+    let usual = [0, 8, 0x2_0000, 0x2_0008, u32::MAX].map(|persona| (0, SeccompCmpOp::Ne, persona));
+    deny(&mut rules, libc::SYS_personality, vec![rule(usual)?]);
+
+    let devices = |argument| {
+        let kinds = [libc::S_IFCHR, libc::S_IFBLK].map(|kind| rule([(argument, masked(libc::S_IFMT), kind)]));
+        kinds.into_iter().collect::<io::Result<Vec<_>>>()
+    };
+    deny(&mut rules, libc::SYS_mknodat, devices(2)?);
+    #[cfg(target_arch = "x86_64")]
+    deny(&mut rules, libc::SYS_mknod, devices(1)?);
+    Ok(rules)
+}
+
+const TRACING: &[i64] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
+const ALWAYS: &[i64] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_syslog,
+    libc::SYS_move_pages,
+    libc::SYS_mbind,
+    libc::SYS_migrate_pages,
+    libc::SYS_set_mempolicy,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+];
+
+/// Denies a call under any of the rules, or always without rules. The x32 calls of an `x86_64` kernel carry the same
+/// architecture in their data and another number.
+fn deny(rules: &mut Rules, call: i64, when: Vec<SeccompRule>) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const X32: i64 = 0x4000_0000;
+        let renumbered = match call {
+            libc::SYS_ioctl => 514,
+            libc::SYS_ptrace => 521,
+            libc::SYS_kexec_load => 528,
+            libc::SYS_move_pages => 533,
+            libc::SYS_process_vm_readv => 539,
+            libc::SYS_process_vm_writev => 540,
+            other => other,
+        };
+        rules.insert(X32 | call, when.clone());
+        rules.insert(X32 | renumbered, when.clone());
+    }
+    rules.insert(call, when);
+}
+
+fn masked(mask: u32) -> SeccompCmpOp {
+    SeccompCmpOp::MaskedEq(u64::from(mask))
+}
+
+/// All conditions hold: (argument, comparison, value), on the lower 32 bits as the kernel sees them.
+fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u32); N]) -> io::Result<SeccompRule> {
+    let conditions = conditions
+        .into_iter()
+        .map(|(argument, op, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, u64::from(value)))
+        .collect::<Result<_, _>>()
+        .map_err(io::Error::other)?;
+    SeccompRule::new(conditions).map_err(io::Error::other)
+}

@@ -1,0 +1,111 @@
+//! What a sandbox is asked to do, as a value that crosses to the stages as JSON.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the root filesystem comes from, and with it the rung of isolation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// An overlay in namespaces, mounted with `userxattr` (whiteouts are 0/0 devices, opaque directories carry
+    /// `user.overlay.opaque`). All three are on file systems that overlayfs takes.
+    Overlay {
+        /// Read-only trees, the topmost first; at most 500.
+        lowers: Vec<PathBuf>,
+        /// Receives what the command writes.
+        upper: PathBuf,
+        /// An empty directory on the file system of `upper`, for the kernel.
+        work: PathBuf,
+    },
+    /// A directory that is written to directly, in namespaces.
+    Plain {
+        /// The root: a copy that the caller owns.
+        dir: PathBuf,
+    },
+    /// A directory as root of a plain `chroot`: no namespaces, no mounts, real root only.
+    Chroot {
+        /// The root: a copy that the caller owns.
+        dir: PathBuf,
+    },
+}
+
+/// What the command reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Whatever the caller reaches.
+    Host,
+    /// Its own loopback and nothing else.
+    None,
+}
+
+/// Which ids exist in the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ids {
+    /// One: the caller is 0. `chown` to any other id fails with `EINVAL`.
+    Single,
+    /// The caller is 0, and 1.. are the caller's largest ranges of `/etc/subuid` and `/etc/subgid`, mapped by
+    /// `newuidmap` and `newgidmap`.
+    Ranges,
+}
+
+/// A file or directory of the host, in sight of the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute, on the host.
+    pub source: PathBuf,
+    /// Absolute, inside: resolved in the root and created if it is missing.
+    pub target: String,
+    /// Whether writing fails with `EROFS`.
+    pub read_only: bool,
+}
+
+/// Where the command's standard streams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// stdin is `/dev/null`; stdout and stderr, merged, go to the closure given to [`run`](super::run).
+    Stream,
+    /// The caller's own three. There is no controlling terminal either way.
+    Inherit,
+}
+
+/// One command and everything around it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The root filesystem.
+    pub root: Root,
+    /// The command and its arguments; without a slash the command is looked for in `PATH` of `env`, inside the root.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing is added.
+    pub env: BTreeMap<String, String>,
+    /// The working directory inside; must exist.
+    pub cwd: String,
+    /// User and group inside.
+    pub user: (u32, u32),
+    /// What the command reaches.
+    pub network: Network,
+    /// Which ids exist. A chroot has all of them.
+    pub ids: Ids,
+    /// More files in sight, bound in this order. Refused in a chroot.
+    pub binds: Vec<Bind>,
+    /// Content of `/etc/hosts`, read-only over the image's.
+    pub hosts: String,
+    /// Content of `/etc/resolv.conf`; the image's own stays in sight without it.
+    pub resolv: Option<String>,
+    /// Where the standard streams go.
+    pub stdio: Stdio,
+    /// Whether the root itself is read-only (`/tmp`, `/run`, `/dev/shm` stay writable). Not enforced in a chroot.
+    pub read_only: bool,
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// The environment variable `PATH` of an order without one, as container runtimes have it.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

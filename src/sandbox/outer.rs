@@ -1,0 +1,89 @@
+//! Stage 1, in the caller's namespaces at first: makes the namespaces, then starts PID 1 in them and waits.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{DumpableBehavior, getegid, geteuid, set_dumpable_behavior};
+
+use super::order::{Ids, Network, Order, Root};
+use super::stage::{self, Talk, command, envelope, guard, settle};
+use super::wire::{self, At, Job, Report, Step, Trouble};
+use super::{chroot, net};
+
+/// The stage `__sandbox-outer`.
+pub(super) fn run(talk: &mut Talk) -> Result<(), Trouble> {
+    settle()?;
+    let Job::Run(order) = envelope(true)?.job else { return Err(wrong_job()) };
+    if let Root::Chroot { dir } = &order.root {
+        return chroot::run(&order, dir, talk);
+    }
+    guard(false)?;
+    envelope(true)?;
+    user_namespace(order.ids, talk)?;
+    namespaces(&order)?;
+    let fd = |fd: i32, write| wire::reopen(fd, write).map(Into::into).at(Step::Start, "descriptors");
+    let fds = [fd(wire::ORDER_FD, false)?, fd(wire::STATUS_FD, true)?, fd(wire::GO_FD, false)?];
+    let mut init = command(Path::new("/proc/self/exe"), wire::INIT, fds)?.spawn().at(Step::Start, "/proc/self/exe")?;
+    talk.say(&Report::Init(i32::try_from(init.id()).unwrap_or(0)))?;
+    init.wait().at(Step::Start, "wait")?;
+    Ok(())
+}
+
+/// The stage `__sandbox-ids`: becomes ourselves again with other arguments, as 0 of a user namespace.
+pub(super) fn ids(talk: &mut Talk) -> Result<(), Trouble> {
+    guard(false)?;
+    let Job::Ids { ids, hidden } = envelope(true)?.job else { return Err(wrong_job()) };
+    user_namespace(ids, talk)?;
+    unshare(CloneFlags::CLONE_NEWNS).at(Step::Namespaces, "unshare")?;
+    let error = Command::new("/proc/self/exe").args(hidden).env_clear().exec();
+    Err(error).at(Step::Start, "/proc/self/exe")
+}
+
+fn wrong_job() -> Trouble {
+    Trouble::Refused { step: Step::Start, on: "order".to_owned(), errno: nix::libc::EINVAL }
+}
+
+/// A user namespace in which the caller is 0.
+///
+/// The map is written by ourselves when one id is enough. `/proc/self/uid_map` belongs to root while a process is not
+/// dumpable, so it is dumpable for that moment, in which nobody else is in the namespace.
+fn user_namespace(ids: Ids, talk: &mut Talk) -> Result<(), Trouble> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let _ = nix::unistd::setgroups(&[]); // root's supplementary groups; nobody else may
+    unshare(CloneFlags::CLONE_NEWUSER).at(Step::UserNamespace, "unshare")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+    match ids {
+        Ids::Single => map_self((0, uid), (0, gid))?,
+        Ids::Ranges => {
+            talk.say(&Report::WantsIds)?;
+            talk.go.read_exact(&mut [0]).at(Step::MapIds, "newuidmap")?;
+        }
+    }
+    guard(false)?;
+    if talk.alone() {
+        return Err(Trouble::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
+    }
+    Ok(())
+}
+
+/// Maps one id, (inside, outside), of each kind, for this process's own new user namespace.
+pub(super) fn map_self(uid: (u32, u32), gid: (u32, u32)) -> Result<(), Trouble> {
+    fs::write("/proc/self/setgroups", "deny").at(Step::MapIds, "/proc/self/setgroups")?;
+    fs::write("/proc/self/uid_map", format!("{} {} 1", uid.0, uid.1)).at(Step::MapIds, "/proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", format!("{} {} 1", gid.0, gid.1)).at(Step::MapIds, "/proc/self/gid_map")
+}
+
+fn namespaces(order: &Order) -> Result<(), Trouble> {
+    let all = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(all).at(Step::Namespaces, "unshare")?;
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP); // Linux 4.6, and nothing here depends on it
+    if order.network == Network::None {
+        unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
+        net::loopback_up().at(Step::Loopback, "lo")?;
+    }
+    stage::guard(false)
+}

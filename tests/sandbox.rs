@@ -1,0 +1,753 @@
+//! The sandbox, seen from inside: a root filesystem of busybox and a probe in C, run by the real program.
+//!
+//! All of it runs once more as an ordinary user when the tests run as root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio as Standard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use phial::sandbox::{Bind, Exit, Ids, Network, Order, Root, SandboxError, Stdio, inside_ids, probe, run};
+use tempfile::TempDir;
+
+const APPLETS: [&str; 24] = [
+    "sh", "cat", "chown", "echo", "env", "find", "grep", "hostname", "id", "ifconfig", "kill", "ln", "ls", "mkdir",
+    "mount", "nc", "ps", "readlink", "rm", "setsid", "sleep", "stat", "true", "umount",
+];
+
+/// The program under test: beside this one if it was copied there, for a user who cannot see the build's directory.
+fn exe() -> PathBuf {
+    let beside = std::env::current_exe().unwrap().with_file_name("phial");
+    if beside.exists() { beside } else { PathBuf::from(env!("CARGO_BIN_EXE_phial")) }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+struct World {
+    dir: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap() };
+        for name in ["root/bin", "root/etc", "root/srv", "upper", "work"] {
+            fs::create_dir_all(world.path(name)).unwrap();
+        }
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        fs::copy(busybox.expect("busybox-static is installed"), world.path("root/bin/busybox")).unwrap();
+        for applet in APPLETS {
+            symlink("busybox", world.path(&format!("root/bin/{applet}"))).unwrap();
+        }
+        fs::write(world.path("root/etc/hosts"), "192.0.2.1 of-the-image\n").unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn overlay(&self) -> Root {
+        Root::Overlay { lowers: vec![self.path("root")], upper: self.path("upper"), work: self.path("work") }
+    }
+
+    fn order(&self, script: &str) -> Order {
+        Order {
+            root: self.overlay(),
+            argv: ["sh", "-c", script].map(str::to_owned).into(),
+            env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
+            cwd: "/".to_owned(),
+            user: (0, 0),
+            network: Network::Host,
+            ids: Ids::Single,
+            binds: Vec::new(),
+            hosts: "127.0.0.1 localhost\n".to_owned(),
+            resolv: Some("nameserver 192.0.2.53\n".to_owned()),
+            stdio: Stdio::Stream,
+            read_only: false,
+        }
+    }
+
+    /// What a script writes; it must succeed.
+    fn sh(&self, script: &str) -> String {
+        says(&self.order(script))
+    }
+
+    /// The lines `name errno` of the probe in C.
+    fn probe(&self) -> BTreeMap<String, String> {
+        let source = self.path("probe.c");
+        fs::write(&source, PROBE).unwrap();
+        let program = self.path("root/bin/probe");
+        let cc = Command::new("cc").args(["-static", "-w", "-o"]).arg(&program).arg(&source).output().unwrap();
+        assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+        let said = self.sh("exec probe");
+        said.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+    }
+}
+
+fn result(order: &Order) -> (Result<Exit, SandboxError>, String) {
+    let mut output = Vec::new();
+    let exit = run(&exe(), order, &AtomicBool::new(false), &mut |bytes| output.extend_from_slice(bytes));
+    (exit, String::from_utf8(output).unwrap())
+}
+
+fn says(order: &Order) -> String {
+    match result(order) {
+        (Ok(Exit::Code(0)), output) => output,
+        (other, output) => panic!("{other:?}: {output} ({:?})", other.as_ref().err().and_then(SandboxError::hint)),
+    }
+}
+
+/// How many processes of the machine have this word in their arguments.
+fn alive(word: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
+}
+
+fn gone_within(word: &str, limit: Duration) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if alive(word) == 0 {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+fn number(seed: u32) -> String {
+    format!("{}{seed:02}", 1_000_000 + std::process::id())
+}
+
+/// A test of this file in a process of its own, in a directory: `prefix` is put before it.
+fn helper(prefix: &[&str], test: &str, dir: &Path) -> Command {
+    let me = std::env::current_exe().unwrap();
+    let mut words: Vec<&str> = prefix.to_vec();
+    words.push(me.to_str().unwrap());
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(["--exact", "--ignored", "--nocapture", &format!("sandbox::{test}")]);
+    command.current_dir(dir);
+    command
+}
+
+/// A directory that everyone may use with copies of this program and the one under test.
+fn for_everyone() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    for (from, name) in [(std::env::current_exe().unwrap(), "tests"), (exe(), "phial")] {
+        fs::copy(from, dir.path().join(name)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn everything_works_for_an_ordinary_user_without_subuids() {
+    if !is_root() {
+        return; // the whole file runs as one already
+    }
+    let dir = for_everyone();
+    let output = Command::new("runuser")
+        .args(["-u", "nobody", "--"])
+        .arg(dir.path().join("tests"))
+        .args(["sandbox::", "--test-threads=2"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("test result: ok"), "{said}");
+}
+
+#[test]
+fn exit_codes_and_signals_are_reported_exactly() {
+    let world = World::new();
+    for code in [0, 1, 2, 126, 127, 255] {
+        assert_eq!(result(&world.order(&format!("exit {code}"))).0.unwrap(), Exit::Code(code));
+    }
+    for signal in [9, 11, 15] {
+        assert_eq!(result(&world.order(&format!("kill -{signal} $$"))).0.unwrap(), Exit::Signal(signal));
+    }
+}
+
+#[test]
+fn output_of_both_kinds_comes_and_stdin_is_at_its_end() {
+    let world = World::new();
+    assert_eq!(world.sh("cat; echo out; echo err >&2"), "out\nerr\n");
+}
+
+#[test]
+fn only_three_descriptors_are_open() {
+    let world = World::new();
+    let leaked = fs::File::open("/proc/self/status").unwrap();
+    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+    assert_eq!(
+        world.sh("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done").lines().collect::<Vec<_>>(),
+        ["0", "1", "2"]
+    );
+    assert_eq!(world.sh("readlink /proc/$$/fd/0"), "/dev/null\n");
+}
+
+#[test]
+fn the_environment_is_exactly_the_ordered_one() {
+    let world = World::new();
+    let mut order = world.order("");
+    order.argv = vec!["env".to_owned()];
+    order.env.insert("GREETING".to_owned(), "a b\nc=d".to_owned());
+    assert_eq!(says(&order), "GREETING=a b\nc=d\nPATH=/bin\n");
+}
+
+#[test]
+fn the_first_process_keeps_its_secrets() {
+    let world = World::new();
+    for file in ["environ", "mem", "maps", "cwd/etc", "root/etc", "fd/1", "exe"] {
+        let (exit, said) = result(&world.order(&format!("cat /proc/1/{file}")));
+        assert!(said.contains("denied") && exit.unwrap() == Exit::Code(1), "{file}: {said}");
+    }
+    assert!(world.sh("echo x > /proc/1/exe || true").contains("denied"));
+}
+
+#[test]
+fn host_name_umask_ids_and_session_are_fixed() {
+    let world = World::new();
+    assert_eq!(world.sh("hostname; umask; id -u; id -g; cat /proc/self/setgroups"), "phial\n0022\n0\n0\ndeny\n");
+    assert_eq!(world.sh("cut() { echo $7; }; cut $(cat /proc/self/stat)"), "0\n", "a controlling terminal");
+    assert_eq!(world.sh("ls /dev"), "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n");
+}
+
+#[test]
+fn killing_everything_kills_nothing_outside() {
+    let world = World::new();
+    let word = number(1);
+    let mut bystander = Command::new("sleep").arg(&word).spawn().unwrap();
+    assert_eq!(result(&world.order("kill -9 1; kill -9 -1; exit 3")).0.unwrap(), Exit::Code(3));
+    assert_eq!(result(&world.order("kill -9 0; exit 3")).0.unwrap(), Exit::Signal(9));
+    assert_eq!(alive(&word), 1);
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn only_own_processes_are_seen() {
+    let world = World::new();
+    assert_eq!(world.sh("cd /proc; for p in [0-9]*; do echo $p; done"), "1\n2\n");
+}
+
+#[test]
+fn dangerous_calls_are_denied() {
+    let probed = World::new().probe();
+    for (name, expected) in [
+        ("alg", "EPERM"),
+        ("vsock", "EPERM"),
+        ("packet", "EPERM"),
+        ("netlink-generic", "EPERM"),
+        ("netlink-route", "0"),
+        ("inet", "0"),
+        ("unshare", "EPERM"),
+        ("clone-newuser", "EPERM"),
+        ("clone3", "ENOSYS"),
+        ("mount", "EPERM"),
+        ("umount", "EPERM"),
+        ("pivot_root", "EPERM"),
+        ("open_tree", "ENOSYS"),
+        ("fsopen", "ENOSYS"),
+        ("io_uring", "ENOSYS"),
+        ("bpf", "EPERM"),
+        ("perf", "EPERM"),
+        ("userfaultfd", "EPERM"),
+        ("keyctl", "EPERM"),
+        ("ptrace-1", "EPERM"),
+        ("ptrace-own", "0"),
+        ("tiocsti", "EPERM"),
+        ("tiocsti-high", "EPERM"),
+        ("personality", "EPERM"),
+        ("personality-read", "0"),
+        ("mknod", "EPERM"),
+        ("mkfifo", "0"),
+        ("setns", "EPERM"),
+        ("x32-unshare", "EPERM"),
+    ] {
+        assert_eq!(probed.get(name).map(String::as_str), Some(expected), "{name} of {probed:?}");
+    }
+}
+
+#[test]
+fn privileges_and_limits_are_reduced() {
+    let world = World::new();
+    let status = world.sh("cat /proc/self/status; ulimit -c; ulimit -n");
+    let kept = 0b100_0000_0101_1110_1011_u64; // chown dac_override fowner fsetid kill setgid setuid setpcap bind chroot
+    let kept = format!("{:016x}", kept & !0b100 | 1 << 31);
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", &format!("CapBnd:\t{kept}"), "CapAmb:\t0000000000000000"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    assert!(status.ends_with("\n0\n1024\n"), "{status}");
+}
+
+#[test]
+fn the_kernel_is_not_to_be_written() {
+    let world = World::new();
+    for file in ["sys/kernel/core_pattern", "sysrq-trigger", "sys/kernel/hostname"] {
+        let (_, said) = result(&world.order(&format!("echo x > /proc/{file}")));
+        assert!(said.contains("Read-only") || said.contains("denied"), "{file}: {said}");
+    }
+    assert_eq!(world.sh("cat /proc/keys /proc/timer_list 2>/dev/null; ls /sys 2>/dev/null; true"), "");
+}
+
+#[test]
+fn without_a_network_there_is_loopback_and_refusal_is_quick() {
+    let world = World::new();
+    let mut order = world.order("ifconfig lo; ifconfig -a | grep -c Link; nc -w 5 192.0.2.1 80; true");
+    order.network = Network::None;
+    let begun = Instant::now();
+    let said = says(&order);
+    assert!(said.contains("inet addr:127.0.0.1") && said.contains("UP LOOPBACK RUNNING"), "{said}");
+    assert!(said.contains("\n1\n") && said.contains("unreachable"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn daemons_are_gone_when_the_command_has_ended() {
+    let world = World::new();
+    let word = number(2);
+    let script =
+        format!("(setsid sh -c 'trap \"\" TERM HUP; sleep {word}; sleep {word}' >/dev/null 2>&1 &) ; sleep 0.2");
+    world.sh(&script);
+    assert_eq!(alive(&word), 0);
+}
+
+#[test]
+fn cancelling_kills_everything_at_once() {
+    let world = World::new();
+    let word = number(3);
+    let cancel = AtomicBool::new(false);
+    let order = world.order(&format!("(setsid sleep {word} &); trap '' TERM; echo up; sleep {word}"));
+    let begun = Instant::now();
+    let ended = run(&exe(), &order, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
+    let error = ended.unwrap_err();
+    assert!(matches!(error, SandboxError::Interrupted), "{error}");
+    assert_eq!(error.exit_code(), 130);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(alive(&word), 0);
+}
+
+#[test]
+#[ignore = "a part of the next test"]
+fn a_caller_that_will_be_killed() {
+    let here = fs::canonicalize(".").unwrap();
+    let word = fs::read_to_string("word").unwrap();
+    let world = World::new();
+    let script =
+        format!("(setsid sh -c 'trap \"\" TERM; sleep {word}; sleep {word}' >/dev/null 2>&1 &); echo; sleep {word}");
+    let mut order = world.order(&script);
+    if here.join("chroot").exists() {
+        order.root = Root::Chroot { dir: world.path("root") };
+    }
+    drop(run(&exe(), &order, &AtomicBool::new(false), &mut |_| fs::write(here.join("ready"), "").unwrap()));
+}
+
+#[test]
+fn nothing_survives_a_caller_that_is_killed() {
+    let rungs: &[&str] = if is_root() { &["overlay", "chroot"] } else { &["overlay"] };
+    for (index, rung) in rungs.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let word = number(40 + u32::try_from(index).unwrap());
+        fs::write(dir.path().join("word"), &word).unwrap();
+        fs::write(dir.path().join(rung), "").unwrap();
+        let mut caller = helper(&[], "a_caller_that_will_be_killed", dir.path());
+        let mut caller = caller.stdout(Standard::null()).stderr(Standard::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while !dir.path().join("ready").exists() || alive(&word) < 2 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{rung}: the sandbox does not start");
+            thread::sleep(Duration::from_millis(20));
+        }
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        assert!(gone_within(&word, Duration::from_secs(2)), "{rung}");
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_the_command_and_loses_nothing() {
+    let world = World::new();
+    let mut order = world
+        .order("i=0; while [ $i -lt 3000 ]; do echo $i-0123456789012345678901234567890123456789; i=$((i+1)); done");
+    order.env.clear();
+    order.argv[0] = "/bin/sh".to_owned();
+    let mut output = Vec::new();
+    let mut first = true;
+    let slow = &mut |bytes: &[u8]| {
+        if std::mem::take(&mut first) {
+            thread::sleep(Duration::from_millis(500));
+        }
+        output.extend_from_slice(bytes);
+    };
+    assert_eq!(run(&exe(), &order, &AtomicBool::new(false), slow).unwrap(), Exit::Code(0));
+    assert_eq!(String::from_utf8(output).unwrap().lines().count(), 3000);
+}
+
+#[test]
+fn what_is_written_lands_in_the_upper_directory_and_nothing_else() {
+    let world = World::new();
+    let said =
+        world.sh("echo new > /srv/new; rm /bin/id; echo t > /tmp/t; echo r > /run/r; cat /etc/hosts /etc/resolv.conf");
+    assert_eq!(said, "127.0.0.1 localhost\nnameserver 192.0.2.53\n");
+    let mut found: Vec<String> = walkdir::WalkDir::new(world.path("upper"))
+        .min_depth(1)
+        .into_iter()
+        .map(|entry| entry.unwrap().path().strip_prefix(world.path("upper")).unwrap().display().to_string())
+        .collect();
+    found.sort();
+    assert_eq!(found, ["bin", "bin/id", "etc", "srv", "srv/new"], "etc is copied up, for a mount point");
+    assert_eq!(fs::symlink_metadata(world.path("upper/bin/id")).unwrap().rdev(), 0, "a whiteout");
+    assert!(world.path("root/bin/id").symlink_metadata().is_ok() && !world.path("root/srv/new").exists());
+}
+
+#[test]
+fn a_plain_directory_receives_what_is_written() {
+    let world = World::new();
+    let mut order = world.order("echo new > /srv/new; cat /etc/hosts");
+    order.root = Root::Plain { dir: world.path("root") };
+    assert_eq!(says(&order), "127.0.0.1 localhost\n");
+    assert_eq!(fs::read_to_string(world.path("root/srv/new")).unwrap(), "new\n");
+    assert_eq!(fs::read_to_string(world.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
+    for made in ["proc", "dev", "tmp", "run", "etc/resolv.conf"] {
+        assert!(!world.path("root").join(made).exists(), "{made} is left");
+    }
+}
+
+#[test]
+fn sixty_lower_directories_with_long_names_stack_in_order() {
+    let world = World::new();
+    let mut lowers: Vec<PathBuf> = (0..60).map(|number| world.path(&format!("{number:064x}"))).collect();
+    for (number, lower) in lowers.iter().enumerate() {
+        fs::create_dir_all(lower.join("srv")).unwrap();
+        fs::write(lower.join("srv/top"), number.to_string()).unwrap();
+        fs::write(lower.join(format!("srv/{number}")), "").unwrap();
+    }
+    lowers.push(world.path("root"));
+    let mut order = world.order("cat /srv/top; echo; ls /srv | grep -c .");
+    order.root = Root::Overlay { lowers, upper: world.path("upper"), work: world.path("work") };
+    assert_eq!(says(&order), "0\n61\n");
+}
+
+#[test]
+fn a_missing_command_is_named() {
+    let world = World::new();
+    let bin = |name: &str, text: &str| {
+        fs::write(world.path(&format!("root/bin/{name}")), text).unwrap();
+        fs::set_permissions(world.path(&format!("root/bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    bin("bad", "#!/usr/bin/no-elixir -x\n");
+    bin("junk", "\u{1}\u{2}");
+    for (command, expected) in [
+        ("mix", "there is no command `mix` in the root filesystem"),
+        ("/opt/mix", "there is no command `/opt/mix` in the root filesystem"),
+        ("bad", "`bad` needs `/usr/bin/no-elixir`, which is not in the root filesystem"),
+        ("junk", "cannot start `junk`"),
+        ("/etc/hosts", "cannot start `/etc/hosts`"),
+    ] {
+        let mut order = world.order("");
+        order.argv = vec![command.to_owned()];
+        let error = result(&order).0.unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (expected, 3));
+    }
+}
+
+#[test]
+fn a_missing_working_directory_is_named() {
+    let world = World::new();
+    let mut order = world.order("true");
+    order.cwd = "/no/such".to_owned();
+    let error = result(&order).0.unwrap_err();
+    assert_eq!(error.to_string(), "cannot enter the working directory `/no/such`");
+}
+
+#[test]
+fn an_image_with_symbolic_links_for_mount_points_reaches_nothing_outside() {
+    let canary = tempfile::tempdir().unwrap();
+    fs::write(canary.path().join("canary"), "alive").unwrap();
+    for name in ["proc", "dev"] {
+        let world = World::new();
+        symlink(canary.path(), world.path(&format!("root/{name}"))).unwrap();
+        let error = result(&world.order("true")).0.unwrap_err();
+        assert_eq!(error.to_string(), format!("`/{name}` of the root filesystem is not a directory"));
+        assert_eq!(error.exit_code(), 3);
+    }
+    let world = World::new();
+    for name in ["tmp", "run", "etc/resolv.conf"] {
+        symlink(canary.path(), world.path(&format!("root/{name}"))).unwrap();
+    }
+    fs::remove_file(world.path("root/etc/resolv.conf")).unwrap();
+    symlink("../../../../run/systemd/resolve/stub", world.path("root/etc/resolv.conf")).unwrap();
+    assert_eq!(world.sh("echo x > /tmp/mine; cat /etc/resolv.conf"), "nameserver 192.0.2.53\n");
+    let left: Vec<_> = fs::read_dir(canary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["canary"]);
+}
+
+#[test]
+fn another_user_is_that_user_in_and_the_caller_outside() {
+    let world = World::new();
+    let mut order =
+        world.order("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
+    order.user = (65532, 65532);
+    let said = says(&order);
+    assert!(said.starts_with("65532\n65532\n65532\n") && said.contains("denied"), "{said}");
+    assert_eq!(fs::metadata(world.path("upper/srv/mine")).unwrap().uid(), rustix::process::getuid().as_raw());
+    order.argv[2] = "cat /proc/self/status".to_owned();
+    assert!(says(&order).contains("CapEff:\t0000000000000000"));
+}
+
+#[test]
+fn binds_are_in_sight_and_read_only_ones_stay_as_they_are() {
+    let world = World::new();
+    fs::create_dir(world.path("input")).unwrap();
+    fs::write(world.path("input/file"), "text\n").unwrap();
+    let bind = |source: &str, target: &str, read_only| Bind {
+        source: world.path(source),
+        target: target.to_owned(),
+        read_only,
+    };
+    let mut order = world.order("cat /in/file /one; echo x > /in/file || echo > /one || echo more >> /rw/file; ls /in");
+    order.binds = vec![bind("input", "/in", true), bind("input/file", "/one", true), bind("input", "/rw", false)];
+    let said = says(&order);
+    assert!(said.starts_with("text\ntext\n") && said.matches("Read-only").count() == 2, "{said}");
+    assert_eq!(fs::read_to_string(world.path("input/file")).unwrap(), "text\nmore\n");
+    assert!(!world.path("upper/in").exists(), "the mount point is left");
+}
+
+#[test]
+fn a_read_only_root_is_that() {
+    let world = World::new();
+    let mut order = world.order("echo x > /srv/x; echo y > /tmp/y; cat /tmp/y");
+    order.read_only = true;
+    let said = says(&order);
+    assert!(said.contains("Read-only") && said.ends_with("y\n"), "{said}");
+}
+
+#[test]
+fn orders_that_nobody_can_follow_are_refused() {
+    let world = World::new();
+    let spoil: [fn(&mut Order); 5] = [
+        |order| order.argv.clear(),
+        |order| order.argv[0] = "a\0b".to_owned(),
+        |order| drop(order.env.insert("A=B".to_owned(), String::new())),
+        |order| order.cwd = "srv".to_owned(),
+        |order| order.root = Root::Overlay { lowers: vec![], upper: "/u".into(), work: "/w".into() },
+    ];
+    for spoil in spoil {
+        let mut order = world.order("true");
+        spoil(&mut order);
+        assert!(matches!(result(&order).0, Err(SandboxError::Order(_))));
+    }
+}
+
+#[test]
+fn a_missing_layer_is_named() {
+    let world = World::new();
+    let mut order = world.order("true");
+    let absent = world.path("absent");
+    order.root = Root::Overlay { lowers: vec![absent.clone()], upper: world.path("upper"), work: world.path("work") };
+    assert_eq!(result(&order).0.unwrap_err().to_string(), format!("cannot use as the root `{}`", absent.display()));
+}
+
+#[test]
+fn a_chroot_works_for_root_and_refuses_others() {
+    let world = World::new();
+    let word = number(5);
+    let script = format!(
+        "(setsid sleep {word} >/dev/null 2>&1 &); echo x > /dev/null; echo new > /srv/new; cat /etc/hosts; umask; pwd; env; exit 4"
+    );
+    let mut order = world.order(&script);
+    order.root = Root::Chroot { dir: world.path("root") };
+    order.cwd = "/srv".to_owned();
+    let (exit, said) = result(&order);
+    if !is_root() {
+        let error = exit.unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), ("a chroot needs root", 6));
+        assert!(error.hint().is_some());
+        return;
+    }
+    assert_eq!(exit.unwrap(), Exit::Code(4), "{said}");
+    assert!(said.starts_with("127.0.0.1 localhost\n0022\n/srv\n"), "{said}");
+    assert_eq!(alive(&word), 0);
+    assert_eq!(fs::read_to_string(world.path("root/srv/new")).unwrap(), "new\n");
+    assert_eq!(fs::read_to_string(world.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
+    let mut left: Vec<_> = fs::read_dir(world.path("root")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["bin", "etc", "srv"]);
+    assert_eq!(fs::read_dir(world.path("root/etc")).unwrap().count(), 1);
+
+    order.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();
+    order.network = Network::None;
+    order.user = (65532, 65532);
+    fs::create_dir_all(world.path("root/proc")).unwrap();
+    let said = says(&order);
+    assert!(said.ends_with("65532\n"), "{said}");
+}
+
+#[test]
+#[ignore = "a part of the next test"]
+fn a_caller_without_namespaces() {
+    let world = World::new();
+    let error = result(&world.order("true")).0.unwrap_err();
+    println!("{error}; {}; {}", error.exit_code(), error.hint().unwrap());
+    let probed = probe(&exe(), world.dir.path());
+    assert!(probed.overlay.is_err() && probed.namespaces.is_err());
+}
+
+#[test]
+fn a_machine_that_forbids_user_namespaces_is_told_what_to_do() {
+    let dir = for_everyone();
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let output =
+        helper(&["unshare", "-Ur", "sh", "-c", forbid, "sh"], "a_caller_without_namespaces", dir.path()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = "cannot make a user namespace by `unshare`; 6; \
+                    user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`";
+    assert!(output.status.success() && said.contains(expected), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn probing_says_which_rungs_work() {
+    let scratch = tempfile::tempdir().unwrap();
+    let probed = probe(&exe(), scratch.path());
+    probed.overlay.unwrap();
+    probed.namespaces.unwrap();
+    assert_eq!(probed.chroot.is_ok(), is_root());
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn with_one_id_other_owners_are_refused() {
+    let world = World::new();
+    let (exit, said) = result(&world.order("chown 5:5 /srv"));
+    assert!(exit.unwrap() == Exit::Code(1) && said.contains("Invalid argument"), "{said}");
+}
+
+#[test]
+#[ignore = "a part of the next test"]
+fn a_caller_with_ranges() {
+    let world = World::new();
+    let mut order = world.order("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
+    order.ids = Ids::Ranges;
+    assert_eq!(says(&order), "1000:1000\n0\n");
+    let owner = fs::metadata(world.path("upper/srv/owned")).unwrap().uid();
+    assert!(owner > 1000, "{owner}");
+
+    order.user = (1000, 1000);
+    order.argv[2] = "id -u; cat /srv/owned; cat /proc/1/environ 2>&1; grep CapEff /proc/self/status".to_owned();
+    let said = says(&order);
+    assert!(
+        said.starts_with("1000\nx\n") && said.contains("denied") && said.contains("CapEff:\t0000000000000000"),
+        "{said}"
+    );
+
+    let map = inside_ids(&exe(), Ids::Ranges, &["__sandbox-nonsense"], b"").unwrap_err();
+    assert!(matches!(map, SandboxError::Helper { code: 2, .. }), "{map}");
+    let cancel = AtomicBool::new(false);
+    order.argv[2] = "echo; sleep 60".to_owned();
+    let begun = Instant::now();
+    let ended = run(&exe(), &order, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
+    assert!(matches!(ended, Err(SandboxError::Interrupted)) && begun.elapsed() < Duration::from_secs(2));
+    println!("all is well");
+}
+
+#[test]
+fn with_ranges_other_owners_work() {
+    if is_root() {
+        if !Command::new("id").arg("ranger").output().unwrap().status.success() {
+            assert!(Command::new("useradd").args(["-m", "ranger"]).status().unwrap().success());
+        }
+        let entry = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        if !entry.contains("ranger:") {
+            let add = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", "ranger"];
+            assert!(Command::new("usermod").args(add).status().unwrap().success());
+        }
+        let dir = for_everyone();
+        let mut command = Command::new("runuser");
+        command.args(["-u", "ranger", "--"]).arg(dir.path().join("tests"));
+        command.args(["--exact", "--ignored", "--nocapture", "sandbox::a_caller_with_ranges"]).current_dir(dir.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("all is well"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    } else {
+        let world = World::new();
+        let mut order = world.order("true");
+        order.ids = Ids::Ranges;
+        if let Err(error) = result(&order).0 {
+            assert_eq!(
+                (error.to_string().as_str(), error.exit_code()),
+                ("no range of ids for this user in `/etc/subuid`", 6)
+            );
+            assert!(error.hint().unwrap().contains("usermod --add-subuids"));
+        }
+    }
+}
+
+const PROBE: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void say(const char *name, long result) {
+    const char *text = result >= 0 ? "0" : errno == EPERM ? "EPERM" : errno == ENOSYS ? "ENOSYS" : strerror(errno);
+    printf("%s %s\n", name, text);
+    fflush(stdout);
+}
+int main(void) {
+    say("alg", socket(38, SOCK_SEQPACKET, 0));
+    say("vsock", socket(40, SOCK_STREAM, 0));
+    say("packet", socket(17, SOCK_RAW, 0));
+    say("netlink-generic", socket(16, SOCK_RAW, 16));
+    say("netlink-route", socket(16, SOCK_RAW, 0));
+    say("inet", socket(AF_INET, SOCK_STREAM, 0));
+    say("unshare", unshare(CLONE_NEWUSER));
+    say("clone-newuser", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0));
+    say("clone3", syscall(435, 0, 0));
+    say("mount", syscall(SYS_mount, "none", "/tmp", "tmpfs", 0, 0));
+    say("umount", syscall(SYS_umount2, "/tmp", 2));
+    say("pivot_root", syscall(SYS_pivot_root, ".", "."));
+    say("open_tree", syscall(428, -100, "/", 1));
+    say("fsopen", syscall(430, "tmpfs", 0));
+    say("io_uring", syscall(425, 1, 0));
+    say("bpf", syscall(SYS_bpf, 0, 0, 0));
+    say("perf", syscall(SYS_perf_event_open, 0, 0, -1, -1, 0));
+    say("userfaultfd", syscall(SYS_userfaultfd, 1));
+    say("keyctl", syscall(SYS_keyctl, 0, -3, 0));
+    say("ptrace-1", ptrace(PTRACE_ATTACH, 1, 0, 0));
+    pid_t child = fork();
+    if (child == 0) { pause(); _exit(0); }
+    say("ptrace-own", ptrace(PTRACE_SEIZE, child, 0, 0));
+    kill(child, SIGKILL);
+    waitpid(child, 0, 0);
+    say("tiocsti", syscall(SYS_ioctl, 0, 0x5412UL, "x"));
+    say("tiocsti-high", syscall(SYS_ioctl, 0, 0x100005412UL, "x"));
+    say("personality", syscall(SYS_personality, 0x0040000UL));
+    say("personality-read", syscall(SYS_personality, 0xffffffffUL));
+    say("mknod", mknod("/tmp/null", S_IFCHR | 0666, 0x103));
+    say("mkfifo", mkfifo("/tmp/fifo", 0666));
+    say("setns", setns(0, 0));
+#ifdef __x86_64__
+    say("x32-unshare", syscall(0x40000000 + SYS_unshare, CLONE_NEWUSER));
+#else
+    printf("x32-unshare EPERM\n");
+#endif
+    return 0;
+}
+"#;
