@@ -1,8 +1,9 @@
 //! The caller's side of a sandbox: starts stage 1, listens, and sees to it that nothing is left.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio as Standard};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,8 +47,8 @@ pub fn run(
     running.gentle = matches!(order.root, Root::Chroot { .. });
     let listened = listen(&mut running, output, cancel, out);
     let status = running.end(listened.is_err())?;
+    tidy(&order.root, listened.as_ref().map_or(&[], |heard| &heard.made));
     let heard = listened?;
-    tidy(&order.root, &heard.made);
     match (heard.trouble, heard.exit) {
         (Some(trouble), _) => Err(trouble.into()),
         (None, Some(exit)) => Ok(exit),
@@ -213,8 +214,16 @@ impl Drop for Running {
     }
 }
 
-/// Removes the mount points that had to be made, as far as nothing was put there.
+/// Removes the mount points that had to be made, as far as nothing was put there, and what the kernel leaves in an
+/// overlay's `work` (a directory that not even its owner may enter).
 fn tidy(root: &Root, made: &[String]) {
+    if let Root::Overlay { work, .. } = root {
+        for left in ["work", "index"].map(|name| work.join(name)) {
+            if left.is_dir() && fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).is_ok() {
+                drop(fs::remove_dir(left));
+            }
+        }
+    }
     let dir = match root {
         Root::Overlay { upper: dir, .. } | Root::Plain { dir } | Root::Chroot { dir } => dir,
     };
