@@ -1,0 +1,32 @@
+# What one can do here
+default:
+    @just --list --unsorted
+
+# From a git commit to a running app: base, build, start, ask it over HTTP
+demo:
+    testdata/setup demo
+    cargo build --release --locked
+    testdata/demo
+
+# Every test: real registries, real readers, real apps (makes the Elixir base first, once)
+test:
+    testdata/setup test
+    cargo test --workspace --locked
+
+# Format, lints, and the dependencies' licences and advisories where `cargo deny` is installed
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
+
+# The Elixir base of the tests, as an OCI layout in target/world/base
+base:
+    testdata/setup demo
+    cargo build --locked
+    PHIAL_CACHE_DIR="$PWD/target/world/cache" testdata/base target/debug/phial target/world/base
+
+# Packing, unpacking, starting and rebuilding, beside other tools on the same tree
+bench:
+    testdata/setup test
+    cargo build --release --locked
+    testdata/bench
