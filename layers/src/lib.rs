@@ -3,11 +3,20 @@
 //! Pure: what comes out is a function of the tree, its records and the [`Terms`]; no clock, environment, network or git is
 //! read. The same tree packs to the same bytes on one core or many, for any caller, on any file system.
 
+mod blocks;
 mod digest;
+mod escape;
+mod frame;
+mod pack;
 mod records;
+mod scan;
+mod tar_out;
+mod unpack;
 
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
+pub use pack::{PackError, Packed, Terms, pack};
 pub use records::{Name, Record, Records};
+pub use unpack::{Limits, Rule, UnpackError, Unpacked, unpack};
 
 /// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,170 @@
+//! A tree packed and unpacked is the same tree, for us and for others; what a layer cannot hold is refused.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use phial_layers::{Compression, Limits, Name, Record, Records, pack, unpack};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::golden::{terms, tree};
+use crate::tars::{TarBytes, listing};
+
+#[test]
+fn a_tree_survives_packing_and_unpacking_in_every_compression() {
+    let from = tempfile::tempdir().unwrap();
+    let records = tree(from.path());
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let mut blob = Vec::new();
+        let packed = pack(from.path(), &records, &terms(compression, 2), &mut blob).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let unpacked = unpack(&blob[..], compression, to.path(), &Limits::GENEROUS).unwrap();
+        let sums = (&unpacked.diff_id, &unpacked.digest, unpacked.size, unpacked.entries);
+        assert_eq!(sums, (&packed.diff_id, &packed.digest, packed.size, packed.entries));
+        assert_eq!(unpacked.records, records);
+        assert_eq!(listing(to.path()), listing(from.path()));
+        let inode = |name: &str| fs::metadata(to.path().join(name)).unwrap().ino();
+        assert_eq!(inode("app/mix.exs"), inode("app/mix.link"));
+        for name in ["app", "app/bin/again", "app/mix.exs", "app/priv/numbers", "app/pipe"] {
+            assert_eq!(fs::symlink_metadata(to.path().join(name)).unwrap().mtime(), 1_700_000_000, "{name}");
+        }
+        let again = pack(to.path(), &unpacked.records, &terms(compression, 3), &mut io::sink()).unwrap();
+        assert_eq!(again, packed);
+    }
+}
+
+#[test]
+fn what_a_layer_cannot_hold_is_refused_by_name() {
+    let code = |make: &dyn Fn(&Path), records: &Records| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        make(&dir.path().join("d"));
+        let error = pack(dir.path(), records, &terms(Compression::Gzip, 1), &mut io::sink()).unwrap_err();
+        (error.code(), error.to_string())
+    };
+    let none = Records::default();
+    let socket = code(&|dir| drop(UnixListener::bind(dir.join("s")).unwrap()), &none);
+    assert_eq!(socket, ("layer.special-file", "`d/s` is a socket, which a layer cannot hold".into()));
+    let reserved = code(&|dir| fs::write(dir.join(".wh.x"), "").unwrap(), &none);
+    assert_eq!(reserved, ("layer.reserved-name", "the name of `d/.wh.x` is reserved for whiteouts".into()));
+    let record = Record { xattrs: [("user.a=b".to_owned(), vec![])].into(), ..Record::default() };
+    let named = Records([(Name::new(b"d"), record)].into());
+    assert_eq!(code(&|_| {}, &named).0, "layer.xattr-name");
+    let long = |dir: &Path| {
+        let mut fd = rustix::fs::open(dir, rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
+        let part = "n".repeat(250);
+        for _ in 0..17 {
+            rustix::fs::mkdirat(&fd, &part, Mode::RWXU).unwrap();
+            fd = rustix::fs::openat(&fd, &part, rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+    };
+    assert_eq!(code(&long, &none).0, "layer.name-too-long");
+}
+
+#[test]
+fn a_device_is_refused_and_so_is_a_missing_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = mknodat(CWD, dir.path().join("null"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3));
+    let terms = terms(Compression::None, 1);
+    if made.is_ok() {
+        let error = pack(dir.path(), &Records::default(), &terms, &mut io::sink()).unwrap_err();
+        assert_eq!(error.to_string(), "`null` is a character device, which a layer cannot hold");
+    }
+    let error = pack(&dir.path().join("absent"), &Records::default(), &terms, &mut io::sink()).unwrap_err();
+    assert_eq!(error.code(), "layer.read");
+}
+
+#[test]
+fn a_tree_deeper_than_the_held_directories_is_walked_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut path = dir.path().to_path_buf();
+    for _ in 0..300 {
+        fs::write(path.join("z"), "").unwrap();
+        path.push("d");
+        fs::create_dir(&path).unwrap();
+    }
+    let mut blob = Vec::new();
+    let packed = pack(dir.path(), &Records::default(), &terms(Compression::Gzip, 1), &mut blob).unwrap();
+    assert_eq!(packed.entries, 600);
+    let to = tempfile::tempdir().unwrap();
+    unpack(&blob[..], Compression::Gzip, to.path(), &Limits::GENEROUS).unwrap();
+    let again = pack(to.path(), &Records::default(), &terms(Compression::Gzip, 1), &mut io::sink()).unwrap();
+    assert_eq!(again.diff_id, packed.diff_id);
+}
+
+#[test]
+fn entries_are_sorted_by_the_bytes_of_their_whole_names() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a/x", "a-b/x", "a0", "a.d", "a/b/c", "Z", "é"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let mut tar = Vec::new();
+    pack(dir.path(), &Records::default(), &terms(Compression::None, 1), &mut tar).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let names: Vec<_> = archive.entries().unwrap().map(|e| e.unwrap().path_bytes().into_owned()).collect();
+    let mut sorted = names.clone();
+    sorted.sort();
+    assert_eq!(names, sorted);
+    assert_eq!(names.len(), 9);
+}
+
+#[test]
+fn umoci_sees_the_files_that_went_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    tree(&from);
+    let mut tar = Vec::new();
+    pack(&from, &Records::default(), &terms(Compression::None, 2), &mut tar).unwrap();
+    fs::write(dir.path().join("layer.tar"), tar).unwrap();
+    let line = "command -v umoci > /dev/null || exit 77; umoci init --layout layout && umoci new --image layout:t && \
+                umoci raw add-layer --image layout:t layer.tar && umoci unpack --rootless --image layout:t bundle";
+    let out = Command::new("sh").args(["-c", line]).current_dir(dir.path()).output().unwrap();
+    if out.status.code() == Some(77) {
+        return;
+    }
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // Over nothing, a whiteout is no file and an opaque directory is a plain one.
+    let ours = listing(&from).replace(" opaque", "");
+    let ours: Vec<&str> = ours.lines().filter(|line| !line.starts_with("20000 ")).collect();
+    assert_eq!(listing(&dir.path().join("bundle/rootfs")), ours.join("\n"));
+}
+
+#[test]
+fn a_layer_made_by_gnu_tar_unpacks_like_with_gnu_tar() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let records = tree(&from);
+    assert!(!records.0.is_empty());
+    fs::remove_file(from.join("app/gone")).unwrap();
+    for format in ["gnu", "pax"] {
+        let mut gnu = Command::new("tar");
+        gnu.arg(format!("--format={format}")).args(["-C", "from", "-cf", "t.tar", "."]);
+        assert!(gnu.current_dir(dir.path()).status().unwrap().success());
+        let to = dir.path().join(format);
+        fs::create_dir(&to).unwrap();
+        unpack(fs::File::open(dir.path().join("t.tar")).unwrap(), Compression::None, &to, &Limits::GENEROUS).unwrap();
+        assert_eq!(listing(&to), listing(&from).replace(" opaque", ""), "{format}");
+        let (a, b) = (from.join("app/mix.exs"), to.join("app/mix.exs"));
+        let time = |path: &Path| fs::metadata(path).map(|stat| (stat.mtime(), stat.mtime_nsec())).unwrap();
+        assert_eq!(time(&a).0, time(&b).0);
+        assert_eq!(format == "pax", time(&a) == time(&b), "only pax holds fractions of a second");
+    }
+}
+
+#[test]
+fn a_small_file_written_twice_and_linked_has_its_last_content() {
+    let root = tempfile::tempdir().unwrap();
+    let mut tar = TarBytes::default();
+    for round in 0..300 {
+        tar.file("f", format!("content {round}").as_bytes()).hardlink(&format!("h{round}"), "f");
+    }
+    unpack(&tar.end()[..], Compression::None, root.path(), &Limits::GENEROUS).unwrap();
+    for round in 0..300 {
+        assert_eq!(fs::read_to_string(root.path().join(format!("h{round}"))).unwrap(), format!("content {round}"));
+    }
+}
