@@ -97,6 +97,16 @@ impl std::fmt::Debug for Name {
 }
 
 impl Records {
+    /// Drops the records of `name` and of all below it.
+    pub(crate) fn forget(&mut self, name: &Name) {
+        self.0.remove(name);
+        let below = Name([name.as_bytes(), b"/"].concat());
+        let gone = self.0.range(&below..).take_while(|(name, _)| name.0.starts_with(&below.0));
+        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.0.remove(&name);
+        }
+    }
+
     /// The record of `name`, or the default.
     pub fn of(&self, name: &Name) -> Record {
         self.0.get(name).cloned().unwrap_or_default()

@@ -163,7 +163,7 @@ fn list(dir: &OwnedFd, path: &[u8]) -> Result<Vec<Item>, PackError> {
         if name == b"." || name == b".." {
             continue;
         }
-        let full = || escaped(&[path, name].join(&b'/'));
+        let full = || escaped(&if path.is_empty() { name.to_vec() } else { [path, name].join(&b'/') });
         if name.starts_with(WHITEOUT) {
             return Err(PackError::ReservedName { entry: full() });
         }

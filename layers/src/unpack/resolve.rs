@@ -76,8 +76,9 @@ enum Step {
 pub(super) struct Resolver {
     root: Rc<Dir>,
     held: BTreeMap<Vec<u8>, Rc<Dir>>,
-    /// Real paths of directories that no entry has named yet.
-    pub(super) implied: Vec<Vec<u8>>,
+    /// Times of directories by real path, to be set when nothing more is written into them. Those that no entry names
+    /// have time 0.
+    pub(super) times: BTreeMap<Vec<u8>, (i64, u32)>,
 }
 
 impl Resolver {
@@ -90,7 +91,7 @@ impl Resolver {
                 return Err(UnpackError::RootNotEmpty);
             }
         }
-        Ok(Self { root: Rc::new(Dir { fd, real: Vec::new() }), held: BTreeMap::new(), implied: Vec::new() })
+        Ok(Self { root: Rc::new(Dir { fd, real: Vec::new() }), held: BTreeMap::new(), times: BTreeMap::new() })
     }
 
     /// The root.
@@ -100,14 +101,11 @@ impl Resolver {
 
     /// The directory at `path`, a clean relative path; symlinks on the way are followed inside the root.
     pub(super) fn dir(&mut self, path: &[u8], absent: Absent) -> Result<Rc<Dir>, Fault> {
-        if path.is_empty() {
-            return Ok(self.root());
+        let (mut here, rest) = self.nearest(path);
+        if rest.is_empty() {
+            return Ok(here);
         }
-        if let Some(dir) = self.held.get(path) {
-            return Ok(Rc::clone(dir));
-        }
-        let mut here = self.root();
-        let mut rest: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
+        let mut rest: VecDeque<Vec<u8>> = parts(rest).map(<[u8]>::to_vec).collect();
         let mut links = 0;
         while let Some(part) = rest.pop_front() {
             if part == b".." {
@@ -134,24 +132,48 @@ impl Resolver {
         Ok(here)
     }
 
-    /// Forgets all descriptors: a symlink or a directory went away, so paths may lead elsewhere.
-    pub(super) fn forget(&mut self) {
-        self.held.clear();
-    }
-
     /// The directory at a path that [`Dir::real`] gave.
     pub(super) fn dir_without_links(&mut self, real: &[u8]) -> Result<Rc<Dir>, Fault> {
-        let mut here = self.root();
-        if let Some(dir) = self.held.get(real) {
-            return Ok(Rc::clone(dir));
-        }
-        for part in parts(real) {
+        let (mut here, rest) = self.nearest(real);
+        for part in parts(rest) {
             match self.step(&here, part, Absent::Refuse)? {
                 Step::Dir(dir) => here = dir,
                 Step::Link(_) => return Err(Fault::System(Errno::NOTDIR)), // someone else writes to the tree
             }
         }
         Ok(here)
+    }
+
+    /// Forgets all descriptors: a symlink or a directory goes away, so paths may lead elsewhere.
+    pub(super) fn forget(&mut self) {
+        self.held.clear();
+    }
+
+    /// Forgets the directory at the real path `real`, which had nothing below it, after a [`forget`](Self::forget).
+    pub(super) fn forget_one(&mut self, real: &[u8]) {
+        self.held.remove(real);
+    }
+
+    /// Forgets the times of `real` and of all below it.
+    pub(super) fn forget_times(&mut self, real: &[u8]) {
+        self.times.remove(real);
+        let below = [real, b"/"].concat();
+        let gone = self.times.range(below.clone()..).take_while(|(name, _)| name.starts_with(&below));
+        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.times.remove(&name);
+        }
+    }
+
+    /// The longest part of `path` whose directory is held, and the rest of the path.
+    fn nearest<'p>(&self, path: &'p [u8]) -> (Rc<Dir>, &'p [u8]) {
+        let mut head = path;
+        while !head.is_empty() {
+            if let Some(dir) = self.held.get(head) {
+                return (Rc::clone(dir), &path[head.len()..]);
+            }
+            head = parent(head);
+        }
+        (self.root(), path)
     }
 
     fn hold(&mut self, path: Vec<u8>, dir: &Rc<Dir>) {
@@ -195,7 +217,7 @@ impl Resolver {
         if opaque {
             set_opaque(&fd)?;
         }
-        self.implied.push(real.to_vec());
+        self.times.insert(real.to_vec(), (0, 0));
         Ok(fd)
     }
 }
