@@ -14,3 +14,4 @@ pub mod config;
 pub mod source;
 pub mod normal;
 pub mod sandbox;
+pub mod registry;

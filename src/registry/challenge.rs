@@ -1,0 +1,175 @@
+//! `WWW-Authenticate`: how a registry wants to be asked (RFC 9110, 11.6.1; distribution, `spec/auth/token.md`).
+
+use std::collections::BTreeMap;
+
+use reqwest::Url;
+
+use super::http::{is_loopback, is_private};
+use crate::image::shown;
+
+/// Challenges longer than this are not read.
+const MAX_LENGTH: usize = 8 << 10;
+
+/// How a registry wants to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// User and password with each request.
+    Basic,
+    /// A token from a token server.
+    Bearer {
+        /// The token server.
+        realm: String,
+        /// What it calls the registry.
+        service: Option<String>,
+        /// What the registry would have one ask for.
+        scope: Option<String>,
+        /// `insufficient_scope`, `invalid_token`.
+        error: Option<String>,
+    },
+}
+
+/// The best challenge in these headers: a token before a password.
+pub(super) fn parse<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
+    let mut basic = None;
+    for header in headers.filter(|header| header.len() <= MAX_LENGTH) {
+        for (scheme, mut parameters) in schemes(header) {
+            if scheme.eq_ignore_ascii_case("basic") {
+                basic = Some(Challenge::Basic);
+            } else if scheme.eq_ignore_ascii_case("bearer")
+                && let Some(realm) = parameters.remove("realm")
+            {
+                let mut take = |name| parameters.remove(name).filter(|value: &String| !value.is_empty());
+                let (service, scope, error) = (take("service"), take("scope"), take("error"));
+                return Some(Challenge::Bearer { realm, service, scope, error });
+            }
+        }
+    }
+    basic
+}
+
+/// `Scheme name="value", name=value, Scheme2 ...`. What does not parse ends its scheme.
+fn schemes(header: &str) -> Vec<(&str, BTreeMap<String, String>)> {
+    let mut found: Vec<(&str, BTreeMap<String, String>)> = Vec::new();
+    let mut rest = header;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let end = rest.find([' ', '\t', ',', '=']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        if word.is_empty() {
+            return found;
+        }
+        let Some(value) = after.trim_start().strip_prefix('=') else {
+            found.push((word, BTreeMap::new()));
+            rest = after;
+            continue;
+        };
+        let Some((value, after)) = value_of(value.trim_start()) else { return found };
+        if let Some((_, parameters)) = found.last_mut() {
+            parameters.entry(word.to_ascii_lowercase()).or_insert(value);
+        }
+        rest = after;
+    }
+}
+
+/// A token or quoted string; `None` if the quote is not closed.
+fn value_of(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+        return Some((text[..end].to_owned(), &text[end..]));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &quoted[at + 1..])),
+            '\\' => value.push(chars.next()?.1),
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+/// A token server to which credentials may go: https, or loopback for a registry on loopback; not a private address, unless
+/// it is the registry's own (go-containerregistry, `validateRealmURL`; CVE-2024-3727). Errors name the rule.
+pub(super) fn checked_realm(realm: &str, registry: &Url) -> Result<Url, (String, &'static str)> {
+    let Ok(url) = Url::parse(realm) else { return Err((shown(realm), "it is not an absolute URL")) };
+    check_realm(&url, registry).map_err(|why| (super::http::place(&url), why)).map(|()| url)
+}
+
+/// The rule of [`checked_realm`], for redirects too.
+pub(super) fn check_realm(url: &Url, registry: &Url) -> Result<(), &'static str> {
+    let both_near = is_loopback(registry) && is_loopback(url);
+    match url.scheme() {
+        "https" => {}
+        "http" if both_near && registry.scheme() == "http" => {}
+        "http" => return Err("it is not https"),
+        _ => return Err("its scheme is neither http nor https"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds user information");
+    }
+    if is_private(url) && !both_near && url.origin() != registry.origin() {
+        return Err("it is a private address and not the registry's own");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
+        let (service, scope) = (service.map(Into::into), scope.map(Into::into));
+        Some(Challenge::Bearer { realm: realm.into(), service, scope, error: None })
+    }
+
+    #[test]
+    fn the_first_usable_challenge_is_taken() {
+        let plain = r#"Bearer realm="https://a/t",service="r",scope="repository:x:pull,push""#;
+        let long = format!("Bearer realm=\"{}\"", "x".repeat(64 << 10));
+        for (header, expected) in [
+            (plain, bearer("https://a/t", Some("r"), Some("repository:x:pull,push"))),
+            (r#"Negotiate, Basic realm="x", Bearer realm="https://a/t""#, bearer("https://a/t", None, None)),
+            (r#"Digest nonce="a, b", bearer realm=https://a/t , service=r"#, bearer("https://a/t", Some("r"), None)),
+            (r#"Bearer realm="https://a/\"t""#, bearer("https://a/\"t", None, None)),
+            (r#"Basic realm="Registry""#, Some(Challenge::Basic)),
+            ("Basic", Some(Challenge::Basic)),
+            (r#"Bearer realm="https://unclosed"#, None),
+            (r#"Bearer service="no realm""#, None),
+            ("Negotiate", None),
+            ("", None),
+            (", ,=", None),
+            (&long, None),
+        ] {
+            assert_eq!(parse([header].into_iter()), expected, "{header:.80}");
+        }
+    }
+
+    #[test]
+    fn credentials_go_only_to_token_servers_that_may_have_them() {
+        let far = Url::parse("https://registry.example/").unwrap();
+        let near = Url::parse("http://127.0.0.1:5000/").unwrap();
+        let own = Url::parse("https://10.0.0.5:5000/").unwrap();
+        for (realm, registry, ok) in [
+            ("https://auth.example/token", &far, true),
+            ("http://auth.example/token", &far, false),
+            ("http://169.254.169.254/latest", &far, false),
+            ("https://169.254.169.254/latest", &far, false),
+            ("https://[fd00:ec2::254]/", &far, false),
+            ("https://[::ffff:127.0.0.1]/", &far, false),
+            ("https://10.0.0.5:5000/token", &far, false),
+            ("https://10.0.0.5:5000/token", &own, true),
+            ("https://10.0.0.5:5001/token", &own, false),
+            ("https://localhost/token", &far, false),
+            ("http://127.0.0.1:6000/token", &near, true),
+            ("http://auth.example/token", &near, false),
+            ("https://user:pw@auth.example/", &far, false),
+            ("file:///etc/passwd", &far, false),
+            ("gopher://x/", &far, false),
+            ("/token", &far, false),
+            ("", &far, false),
+        ] {
+            assert_eq!(checked_realm(realm, registry).is_ok(), ok, "{realm}");
+        }
+    }
+}

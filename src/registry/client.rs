@@ -1,0 +1,282 @@
+//! Asking a registry: manifests and blobs, every byte checked.
+
+use std::io::Read;
+
+use phial_layers::Digest;
+use reqwest::blocking::Response;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::{Method, StatusCode, Url};
+
+use super::auth::{Access, Auth};
+use super::credentials::Credentials;
+use super::error::RegistryError;
+use super::http::{Anonymous, Call, Transport, bounded, broken, is_loopback, is_passing, place, refusal, request};
+use super::retry::patiently;
+use crate::image::{
+    BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
+    OCI_MANIFEST, Platform, RegistryRef, Verified, read_manifest, shown,
+};
+
+/// How deep an index may hold an index.
+const MAX_DEPTH: usize = 3;
+/// 401s that are answered with better credentials, for one request.
+const MAX_EXCHANGES: usize = 2;
+
+/// A client for any number of registries; it may be used from many threads.
+pub struct Client {
+    pub(super) transport: Transport,
+    pub(super) auth: Auth,
+}
+
+/// What a reference names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Digest of the bytes, computed here; the reference's own, if it has one.
+    pub digest: Digest,
+    /// What they are.
+    pub media_type: String,
+    /// The manifest or index as the registry stores it.
+    pub bytes: Vec<u8>,
+}
+
+impl Client {
+    /// A client that shows these credentials to whom they are for. TLS roots are those of the system, or of `SSL_CERT_FILE`.
+    pub fn new(credentials: Credentials) -> Result<Self, RegistryError> {
+        Ok(Self { transport: Transport::new()?, auth: Auth::new(credentials) })
+    }
+
+    /// The manifest or index that a reference names; its digest, if it has one, wins over the tag.
+    pub fn resolve(&self, reference: &RegistryRef) -> Result<Resolved, RegistryError> {
+        self.get_manifest(reference, false)
+    }
+
+    fn get_manifest(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
+        let site = Site::of(reference)?;
+        let call = manifest_call(Method::GET, site.manifest(reference.selector()));
+        let response = self.send(&site.access(push), &call)?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(RegistryError::NotFound { reference: reference.to_string() }),
+            _ => return Err(refusal(&call, response)),
+        }
+        let place = place(response.url());
+        let announced = header(&response, CONTENT_TYPE.as_str());
+        let said = header(&response, DIGEST_HEADER).and_then(|text| text.parse::<Digest>().ok());
+        if announced.as_deref().is_some_and(|kind| kind.starts_with("text/html")) {
+            return Err(RegistryError::NotARegistry { place, why: "an HTML page came instead of a manifest".into() });
+        }
+        let bytes = bounded(response, &request(&call), MAX_MANIFEST_PULL)?;
+        // Without a digest of our own to hold it to, the registry's word must at least fit what it sent.
+        for digest in reference.digest.iter().chain(said.as_ref().filter(|_| reference.digest.is_none())) {
+            BlobError::check(digest, &bytes).map_err(RegistryError::blob(reference))?;
+        }
+        let read = read_manifest(&bytes, announced.as_deref()).map_err(RegistryError::image(reference))?;
+        let (own, usual) = match read {
+            ManifestOrIndex::Manifest(manifest) => (manifest.media_type, OCI_MANIFEST),
+            ManifestOrIndex::Index(index) => (index.media_type, OCI_INDEX),
+        };
+        let media_type = own.or_else(|| announced.as_deref().map(bare)).unwrap_or_else(|| usual.to_owned());
+        let digest = reference.digest.clone().unwrap_or_else(|| Digest::of(&bytes));
+        Ok(Resolved { digest, media_type, bytes })
+    }
+
+    /// The image that a reference names; through an index the one for `platform`, whose config must agree.
+    pub fn image(&self, reference: &RegistryRef, platform: &Platform) -> Result<Image, RegistryError> {
+        let mut reference = reference.clone();
+        let mut chosen = false;
+        for _ in 0..=MAX_DEPTH {
+            let refused = RegistryError::image(&reference);
+            let found = self.resolve(&reference)?;
+            match read_manifest(&found.bytes, Some(&found.media_type)) {
+                Err(error) => return Err(refused(error)),
+                Ok(ManifestOrIndex::Manifest(manifest)) => {
+                    if let Err(error) = manifest.check_image() {
+                        return Err(refused(error));
+                    }
+                    let config = self.small_blob(&reference, &manifest.config)?;
+                    let image = Image::read(found.bytes, Some(&found.media_type), config);
+                    let checked = image.and_then(|image| {
+                        if chosen {
+                            image.check_platform(platform)?;
+                        }
+                        Ok(image)
+                    });
+                    return checked.map_err(refused);
+                }
+                Ok(ManifestOrIndex::Index(index)) => {
+                    let digest = platform.select(&index).map_err(refused)?.digest.clone();
+                    reference.digest = Some(digest);
+                    chosen = true;
+                }
+            }
+        }
+        let why = format!("indexes are nested deeper than {MAX_DEPTH}");
+        Err(RegistryError::NotARegistry { place: shown(&reference.to_string()), why })
+    }
+
+    /// The digest that a name has now, or `None` if it has none: the registry's word where it gives one, else our own hash.
+    pub fn head_manifest(&self, reference: &RegistryRef) -> Result<Option<Digest>, RegistryError> {
+        self.head(reference, false)
+    }
+
+    /// With `push`, as one who may push: some registries deny to others that a repository is not there yet.
+    pub(super) fn head(&self, reference: &RegistryRef, push: bool) -> Result<Option<Digest>, RegistryError> {
+        let site = Site::of(reference)?;
+        let call = manifest_call(Method::HEAD, site.manifest(reference.selector()));
+        let response = self.send(&site.access(push), &call)?;
+        match response.status() {
+            StatusCode::OK => {
+                let said = header(&response, DIGEST_HEADER).and_then(|text| text.parse().ok());
+                if said.is_some() {
+                    return Ok(said);
+                }
+            }
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => {} // a registry that knows no HEAD, or an error whose text only a GET has
+        }
+        match self.get_manifest(reference, push) {
+            Ok(found) => Ok(Some(found.digest)),
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A blob of `repository`, as a stream that errs before its last bytes unless digest and size are the descriptor's.
+    pub fn blob(
+        &self,
+        repository: &RegistryRef,
+        descriptor: &Descriptor,
+    ) -> Result<Verified<Box<dyn Read + Send>>, RegistryError> {
+        let site = Site::of(repository)?;
+        let call = Call::new(Method::GET, site.blob(&descriptor.digest)).with(ACCEPT_ENCODING, "identity");
+        let response = self.send(&site.access(false), &call)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            let reference = format!("{}@{}", repository.name(), descriptor.digest);
+            return Err(RegistryError::NotFound { reference });
+        }
+        if response.status() != StatusCode::OK {
+            return Err(refusal(&call, response));
+        }
+        if header(&response, CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
+            let why = "the blob came with a `Content-Encoding` that was not asked for".into();
+            return Err(RegistryError::NotARegistry { place: place(response.url()), why });
+        }
+        Ok(Verified::new(Box::new(Anonymous(response)), descriptor))
+    }
+
+    /// Whether the repository has the blob, as far as the registry says.
+    pub fn has_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<bool, RegistryError> {
+        self.has(&Site::of(repository)?.access(false), descriptor)
+    }
+
+    pub(super) fn has(&self, access: &Access<'_>, descriptor: &Descriptor) -> Result<bool, RegistryError> {
+        let url = blob_url(access, &descriptor.digest);
+        let call = Call::new(Method::HEAD, url).with(ACCEPT_ENCODING, "identity");
+        let response = self.send(access, &call)?;
+        let size = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
+        Ok(response.status() == StatusCode::OK && size.is_none_or(|size| size == descriptor.size))
+    }
+
+    /// A blob that may be held in memory.
+    fn small_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+        let reference = format!("{}@{}", repository.name(), descriptor.digest);
+        let mut bytes = Vec::new();
+        self.blob(repository, descriptor)?.read_to_end(&mut bytes).map_err(|error| {
+            match error.downcast::<BlobError>() {
+                Ok(source) => RegistryError::Blob { reference, source },
+                Err(error) => broken(&format!("GET {reference}"), error),
+            }
+        })?;
+        Ok(bytes)
+    }
+
+    /// Sends a request with the credentials that its access needs, patiently. Answers that may pass are errors; all others
+    /// but 401 and 403 are the caller's to judge.
+    pub(super) fn send(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
+        patiently(|| self.send_once(access, call))
+    }
+
+    pub(super) fn send_once(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
+        let own = call.url.origin() == access.base.origin();
+        let mut exchanges = 0;
+        loop {
+            let header = if own { self.auth.header(&self.transport, access)? } else { None };
+            let response = self.transport.follow(call, header.as_ref())?;
+            let is_own = own && response.url().origin() == access.base.origin();
+            match response.status() {
+                StatusCode::UNAUTHORIZED if is_own && exchanges < MAX_EXCHANGES => {
+                    exchanges += 1;
+                    self.auth.learn(&self.transport, access, header.as_ref(), response)?;
+                }
+                StatusCode::UNAUTHORIZED if is_own => return Err(self.auth.refused(access, response)),
+                // Why is only in the body of a GET.
+                StatusCode::FORBIDDEN if is_own && call.method != Method::HEAD => {
+                    return Err(self.auth.refused(access, response));
+                }
+                status if is_passing(status) => return Err(refusal(call, response)),
+                _ => return Ok(response),
+            }
+        }
+    }
+}
+
+pub(super) const DIGEST_HEADER: &str = "docker-content-digest";
+
+pub(super) fn header(response: &Response, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// A media type without its parameters.
+fn bare(kind: &str) -> String {
+    kind.split(';').next().map_or(String::new(), |kind| kind.trim().to_owned())
+}
+
+fn manifest_call(method: Method, url: Url) -> Call<'static> {
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST]
+        .into_iter()
+        .fold(Call::new(method, url), |call, kind| call.with(ACCEPT, kind))
+}
+
+pub(super) fn blob_url(access: &Access<'_>, digest: &Digest) -> Url {
+    let mut url = access.base.clone();
+    url.set_path(&format!("/v2/{}/blobs/{digest}", access.repository));
+    url
+}
+
+/// A repository and where its registry is spoken to.
+pub(super) struct Site<'a> {
+    reference: &'a RegistryRef,
+    base: Url,
+}
+
+impl<'a> Site<'a> {
+    pub(super) fn of(reference: &'a RegistryRef) -> Result<Self, RegistryError> {
+        let host = if reference.host == "docker.io" { "registry-1.docker.io" } else { &reference.host };
+        let parse = |scheme: &str| {
+            Url::parse(&format!("{scheme}://{host}/"))
+                .map_err(|error| RegistryError::NotARegistry { place: shown(host), why: error.to_string() })
+        };
+        let near = parse("http")?;
+        let base = if is_loopback(&near) { near } else { parse("https")? };
+        Ok(Self { reference, base })
+    }
+
+    pub(super) fn access(&self, push: bool) -> Access<'_> {
+        let (host, repository) = (self.reference.host.as_str(), self.reference.repository.as_str());
+        Access { host, base: &self.base, repository, push, mount: None }
+    }
+
+    pub(super) fn url(&self, rest: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("/v2/{}/{rest}", self.reference.repository));
+        url
+    }
+
+    pub(super) fn manifest(&self, selector: &str) -> Url {
+        self.url(&format!("manifests/{selector}"))
+    }
+
+    fn blob(&self, digest: &Digest) -> Url {
+        self.url(&format!("blobs/{digest}"))
+    }
+}

@@ -1,0 +1,258 @@
+//! What can go wrong with a registry, and what to do about it. No text here holds a secret: URLs are shown without their
+//! user information and query, answers of registries escaped and cut.
+
+use std::io;
+use std::time::Duration;
+
+use phial_layers::Digest;
+
+use crate::image::{BlobError, ImageError};
+
+/// Why a registry did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No answer: no connection, no TLS, or it broke.
+    #[error("cannot reach the registry for `{request}`")]
+    Reach {
+        /// Method and place.
+        request: String,
+        /// The network's answer, without the URL.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// This machine has no usable TLS roots, or another part of the client could not be made.
+    #[error("cannot set up TLS")]
+    Tls {
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer that is not the one hoped for.
+    #[error("`{request}` was answered {status}{}{text}", if text.is_empty() { "" } else { ": " })]
+    Status {
+        /// Method and place.
+        request: String,
+        /// HTTP status.
+        status: u16,
+        /// What the registry said, escaped and cut.
+        text: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// No such manifest.
+    #[error("`{reference}` is not in the registry")]
+    NotFound {
+        /// What was asked for.
+        reference: String,
+    },
+    /// The answer comes from something else, such as a login page.
+    #[error("`{place}` does not answer as a registry does: {why}")]
+    NotARegistry {
+        /// Host and path.
+        place: String,
+        /// What is odd.
+        why: String,
+    },
+    /// A redirect or upload location that must not be followed.
+    #[error("`{request}` is redirected to `{to}`, which is refused: {why}")]
+    Redirect {
+        /// Method and place.
+        request: String,
+        /// Where it leads, without its query.
+        to: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// An answer longer than is read.
+    #[error("the answer to `{request}` has more than {limit} bytes")]
+    TooLarge {
+        /// Method and place.
+        request: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// What came is refused.
+    #[error("`{reference}` is refused")]
+    Image {
+        /// What was asked for.
+        reference: String,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// Other bytes came than the digest says.
+    #[error("`{reference}` is not what its digest says")]
+    Blob {
+        /// What was asked for.
+        reference: String,
+        /// Expected and found.
+        #[source]
+        source: BlobError,
+    },
+    /// A name in the registry does not hold what was just put there.
+    #[error("`{reference}` should now be `{expected}` but the registry says {found}")]
+    Verify {
+        /// Tag or digest.
+        reference: String,
+        /// What was pushed.
+        expected: Digest,
+        /// What it says now.
+        found: String,
+    },
+    /// A tag that cannot be moved.
+    #[error("the tag `{reference}` is immutable and names `{found}`")]
+    Immutable {
+        /// The tag.
+        reference: String,
+        /// What it names.
+        found: Digest,
+    },
+    /// A blob to be pushed could not be had.
+    #[error("cannot get the blob `{digest}` to push it")]
+    Source {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Refused, with the best credentials there were.
+    #[error("`{name}` refuses access{}{text}", if text.is_empty() { "" } else { ": " })]
+    Denied {
+        /// Host and repository.
+        name: String,
+        /// What the registry said, escaped and cut.
+        text: String,
+        /// Whether there were credentials to send.
+        had_login: bool,
+    },
+    /// The registry wants credentials in a way that is not known.
+    #[error("`{host}` asks for credentials in no way that is known: {why}")]
+    Challenge {
+        /// The registry.
+        host: String,
+        /// What is missing or wrong.
+        why: String,
+    },
+    /// A token server that must not get credentials.
+    #[error("`{host}` sends to the token server `{realm}`, which is refused: {why}")]
+    Realm {
+        /// The registry.
+        host: String,
+        /// The token server, escaped, without its query.
+        realm: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// No token from the token server.
+    #[error("the token server `{realm}` gives no token: {why}")]
+    Token {
+        /// Host and path.
+        realm: String,
+        /// What it answered.
+        why: String,
+    },
+    /// A file or variable with credentials that cannot be used.
+    #[error("cannot use the credentials in {place}: {why}")]
+    Credentials {
+        /// The file or variable.
+        place: String,
+        /// What is wrong; never what it holds.
+        why: String,
+    },
+    /// A credential helper that fails.
+    #[error("`{helper}` gives no credentials for `{host}`: {why}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// The registry.
+        host: String,
+        /// What it said or did.
+        why: String,
+    },
+}
+
+impl RegistryError {
+    pub(super) fn image(reference: &impl ToString) -> impl FnOnce(ImageError) -> Self {
+        let reference = reference.to_string();
+        move |source| Self::Image { reference, source }
+    }
+
+    pub(super) fn blob(reference: &impl ToString) -> impl FnOnce(BlobError) -> Self {
+        let reference = reference.to_string();
+        move |source| Self::Blob { reference, source }
+    }
+
+    /// Whether the same request may do better a little later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Reach { source, .. } => !source.is_builder(),
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// A remedy, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Denied { name, .. } if name.contains(".dkr.ecr") || name.contains(".dkr-ecr") => {
+                Some("the ECR helper writes why it has no credentials to `~/.ecr/log`".into())
+            }
+            Self::Denied { name, had_login, .. } => {
+                let host = name.split('/').next().unwrap_or_default();
+                Some(if *had_login {
+                    format!("the credentials for `{host}` may be wrong or expired, or lack rights on this repository")
+                } else {
+                    format!(
+                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`"
+                    )
+                })
+            }
+            Self::Status { status: 404, text, .. } if text.contains("NAME_UNKNOWN") => {
+                Some("some registries want a repository to be created before the first push".into())
+            }
+            Self::Status { status: 413, .. } => {
+                Some("the registry or a proxy before it limits the size of a request".into())
+            }
+            Self::Status { status: 429, .. } => {
+                Some("the registry limits how often it is asked: wait, or log in".into())
+            }
+            Self::Reach { source, .. } if source.is_connect() => {
+                Some("only https is spoken, but for loopback; `SSL_CERT_FILE` names further certificates".into())
+            }
+            Self::Tls { .. } => {
+                Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
+            }
+            Self::Image { source, .. } => source.hint(),
+            Self::Immutable { .. } => Some("choose another tag".into()),
+            _ => None,
+        }
+    }
+
+    /// The exit code of the command: 3 refused input, 4 registry or network, 5 authentication, 6 this machine.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Image { .. } | Self::Blob { .. } | Self::NotFound { .. } | Self::Immutable { .. } => 3,
+            Self::Source { source, .. } => source_code(source),
+            Self::Tls { .. } => 6,
+            Self::Denied { .. }
+            | Self::Challenge { .. }
+            | Self::Realm { .. }
+            | Self::Token { .. }
+            | Self::Credentials { .. }
+            | Self::Helper { .. }
+            | Self::Status { status: 401 | 403, .. } => 5,
+            _ => 4,
+        }
+    }
+}
+
+/// A blob may come from the disk, or from another registry.
+fn source_code(source: &io::Error) -> u8 {
+    match source.get_ref() {
+        Some(inner) if inner.is::<reqwest::Error>() => 4,
+        Some(inner) if inner.is::<RegistryError>() => inner.downcast_ref().map_or(4, RegistryError::exit_code),
+        _ if source.kind() == io::ErrorKind::InvalidData => 3,
+        _ => 6,
+    }
+}

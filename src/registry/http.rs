@@ -1,0 +1,312 @@
+//! One request and its answer: which scheme, which redirects, how much of a body.
+
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use reqwest::blocking::{Client as Http, Response};
+use reqwest::header::{AUTHORIZATION, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
+use serde_json::Value;
+
+use super::error::RegistryError;
+use super::secret::Secret;
+use crate::image::shown;
+
+/// Redirects that are followed in a row.
+const MAX_REDIRECTS: usize = 5;
+/// Bytes of an error's body that are read.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long an answer, or the next piece of it, may take.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Where a redirect may lead; an error names what is broken.
+pub(super) type Rule<'a> = &'a dyn Fn(&Url) -> Result<(), &'static str>;
+
+/// What is sent.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: Vec<(HeaderName, &'a str)>,
+    pub(super) body: Body<'a>,
+    /// A rule for redirects beyond the general one.
+    pub(super) rule: Option<Rule<'a>>,
+}
+
+/// The body of a request, such that it can be sent again.
+pub(super) enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    Stream { size: u64, open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, RegistryError> },
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: Vec::new(), body: Body::None, rule: None }
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: &'a str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// Two HTTP clients: one for loopback, without proxy and TLS roots, and one for the world, made when first needed.
+pub(super) struct Transport {
+    near: Http,
+    far: OnceLock<Http>,
+}
+
+impl Transport {
+    pub(super) fn new() -> Result<Self, RegistryError> {
+        // Fails only if a provider is there already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let near = builder().no_proxy().tls_certs_only([]).build();
+        Ok(Self { near: near.map_err(|source| RegistryError::Tls { source })?, far: OnceLock::new() })
+    }
+
+    fn client(&self, url: &Url) -> Result<&Http, RegistryError> {
+        if url.scheme() == "http" {
+            return Ok(&self.near);
+        }
+        if self.far.get().is_none() {
+            let far = builder().https_only(true).build().map_err(|source| RegistryError::Tls { source })?;
+            let _ = self.far.set(far); // another thread was as fast
+        }
+        Ok(self.far.get().unwrap_or(&self.near))
+    }
+
+    /// Sends `call` and follows its redirects. The credentials go to the origin of `call.url` alone, and are gone for good
+    /// once a redirect leaves it (distribution specification, "pulling blobs"; CVE-2020-15157).
+    pub(super) fn follow(&self, call: &Call<'_>, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
+        let mut authorization = authorization;
+        let mut url = call.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.once(call, &url, authorization)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let refused = |to: &Url, why| RegistryError::Redirect { request: request(call), to: place(to), why };
+            let Some(next) = location(&response) else { return Err(refused(&url, "it names no new place")) };
+            let own_rule = |()| call.rule.map_or(Ok(()), |rule| rule(&next));
+            may_redirect(&url, &next).and_then(own_rule).map_err(|why| refused(&next, why))?;
+            let moved = url.origin() != next.origin();
+            let is_read = matches!(call.method, Method::GET | Method::HEAD);
+            if !is_read && (moved || !matches!(response.status().as_u16(), 307 | 308)) {
+                return Err(refused(&next, "a request that writes is not sent elsewhere"));
+            }
+            if moved {
+                authorization = None;
+            }
+            url = next;
+        }
+        Err(RegistryError::Redirect { request: request(call), to: place(&url), why: "more than 5 redirects in a row" })
+    }
+
+    fn once(&self, call: &Call<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
+        if url.scheme() != "https" && !is_loopback(url) {
+            let why = "plain http is for loopback only";
+            return Err(RegistryError::Redirect { request: request(call), to: place(url), why });
+        }
+        let mut builder = self.client(url)?.request(call.method.clone(), url.clone());
+        for (name, value) in &call.headers {
+            builder = builder.header(name, *value);
+        }
+        if let Some(secret) = authorization {
+            let mut value = reqwest::header::HeaderValue::from_str(secret.expose()).map_err(|_| {
+                let why = "they hold characters that no header can carry".into();
+                RegistryError::Credentials { place: "a login".into(), why }
+            })?;
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        builder = match &call.body {
+            Body::None if matches!(call.method, Method::POST | Method::PUT) => builder.body(Vec::new()),
+            Body::None => builder,
+            Body::Bytes(bytes) => builder.body(bytes.to_vec()),
+            Body::Stream { size, open } => {
+                // Slower than 64 KiB a second counts as broken.
+                let limit = Duration::from_secs(300 + size / (64 << 10));
+                builder.body(reqwest::blocking::Body::sized(open()?, *size)).timeout(limit)
+            }
+        };
+        builder.send().map_err(|source| RegistryError::Reach { request: request(call), source: source.without_url() })
+    }
+}
+
+fn builder() -> reqwest::blocking::ClientBuilder {
+    Http::builder()
+        .user_agent(concat!("phial/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .timeout(SILENCE)
+}
+
+/// Method and place, for errors.
+pub(super) fn request(call: &Call<'_>) -> String {
+    format!("{} {}", call.method, place(&call.url))
+}
+
+/// A URL as it may be shown: no user information, no query, no fragment.
+pub(super) fn place(url: &Url) -> String {
+    let mut bare = url.clone();
+    let _ = (bare.set_username(""), bare.set_password(None)); // URLs without a host have none
+    bare.set_query(None);
+    bare.set_fragment(None);
+    shown(bare.as_str())
+}
+
+/// Where the answer sends to, resolved against where it came from (RFC 3986, 5).
+pub(super) fn location(response: &Response) -> Option<Url> {
+    let text = response.headers().get(LOCATION)?.to_str().ok().filter(|text| !text.is_empty())?;
+    response.url().join(text).ok()
+}
+
+/// `localhost`, 127.0.0.0/8, `::1`.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match address(url) {
+        Some(address) => address.is_loopback(),
+        None => url.host_str() == Some("localhost"),
+    }
+}
+
+fn address(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?;
+    let address: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    Some(address.to_canonical())
+}
+
+/// Addresses that only make sense within this machine or its link, where metadata services live.
+pub(super) fn is_inside(url: &Url) -> bool {
+    is_loopback(url)
+        || match address(url) {
+            Some(IpAddr::V4(v4)) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
+            Some(IpAddr::V6(v6)) => v6.is_unicast_link_local() || v6.is_unspecified() || v6.segments()[0] == 0xfd00,
+            None => false,
+        }
+}
+
+/// Those, and the private networks.
+pub(super) fn is_private(url: &Url) -> bool {
+    is_inside(url)
+        || match address(url) {
+            Some(IpAddr::V4(v4)) => v4.is_private(),
+            Some(IpAddr::V6(v6)) => v6.is_unique_local(),
+            None => false,
+        }
+}
+
+/// Whether a read may go on from `from` to `to`.
+fn may_redirect(from: &Url, to: &Url) -> Result<(), &'static str> {
+    match to.scheme() {
+        "https" => {}
+        "http" if from.scheme() == "https" => return Err("it leaves https"),
+        "http" if is_loopback(to) => {}
+        "http" => return Err("plain http is for loopback only"),
+        _ => return Err("its scheme is neither http nor https"),
+    }
+    if from.host() != to.host() && !is_loopback(from) && is_inside(to) {
+        return Err("it leads to an address inside this machine or link");
+    }
+    Ok(())
+}
+
+/// Where an upload is to be sent. Proxies that end TLS often announce http for their own host: that is read as https.
+pub(super) fn upload_location(response: &Response, method: &Method) -> Result<Url, RegistryError> {
+    let from = response.url();
+    let refused = |to: String, why| RegistryError::Redirect { request: format!("{method} {}", place(from)), to, why };
+    let Some(mut to) = location(response) else {
+        return Err(refused(place(from), "no `Location` for the upload"));
+    };
+    if from.scheme() == "https" && to.scheme() == "http" && from.host() == to.host() {
+        let port = from.port();
+        let _ = (to.set_scheme("https"), to.set_port(port)); // a URL with a host takes both
+    }
+    may_redirect(from, &to).map_err(|why| refused(place(&to), why))?;
+    if to.origin() != from.origin() && is_private(&to) {
+        return Err(refused(place(&to), "an upload does not go to a private address on another host"));
+    }
+    Ok(to)
+}
+
+/// The whole body, if it is not longer than `limit`.
+pub(super) fn bounded(response: Response, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    let too_large = || RegistryError::TooLarge { request: what.to_owned(), limit };
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    match response.take(limit + 1).read_to_end(&mut bytes) {
+        Ok(n) if n as u64 > limit => Err(too_large()),
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(broken(what, error)),
+    }
+}
+
+/// An error while a body was read, which `reqwest` wraps.
+pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
+    match error.downcast::<reqwest::Error>() {
+        Ok(source) => RegistryError::Reach { request: what.to_owned(), source: source.without_url() },
+        Err(error) => {
+            let why = shown(&error.to_string());
+            RegistryError::NotARegistry { place: what.to_owned(), why }
+        }
+    }
+}
+
+/// A body whose errors do not show the URL, which after a redirect may hold a signature.
+pub(super) struct Anonymous(pub(super) Response);
+
+impl Read for Anonymous {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            match error.downcast::<reqwest::Error>() {
+                Ok(source) => io::Error::new(kind, source.without_url()),
+                Err(error) => error,
+            }
+        })
+    }
+}
+
+/// An answer that was not hoped for, with what the registry says about it (distribution specification, "error codes").
+pub(super) fn refusal(call: &Call<'_>, response: Response) -> RegistryError {
+    let status = response.status();
+    let retry_after = retry_after(&response);
+    let text = if call.method == Method::HEAD { String::new() } else { error_text(response) };
+    RegistryError::Status { request: request(call), status: status.as_u16(), text, retry_after }
+}
+
+pub(super) fn error_text(response: Response) -> String {
+    let mut bytes = Vec::new();
+    let _ = response.take(MAX_ERROR_BODY).read_to_end(&mut bytes); // half a reason is better than none
+    let said: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let errors = said.as_ref().and_then(|said| said["errors"].as_array());
+    let Some(errors) = errors else {
+        let text = String::from_utf8_lossy(&bytes);
+        let is_page = text.trim_start().starts_with('<');
+        return if is_page { "an HTML page".into() } else { shown(text.trim()) };
+    };
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            let parts = [error["code"].as_str(), error["message"].as_str()];
+            parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    shown(&lines.join("; "))
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Whether the answer is one that a later try may change; see `retry`.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}

@@ -1,0 +1,23 @@
+//! The distribution API (opencontainers/distribution-spec): resolve, pull, push, mount and tag.
+//!
+//! What comes is hashed here, never believed; credentials go to the registry they are for and nowhere else; a tag moves
+//! last. Plain http is for loopback only, and nothing falls back to it.
+
+mod auth;
+mod challenge;
+mod client;
+mod credentials;
+mod error;
+mod helper;
+mod http;
+mod push;
+mod retry;
+mod secret;
+mod upload;
+
+pub use client::{Client, Resolved};
+pub use credentials::{Credentials, Login};
+pub use error::RegistryError;
+pub use push::{Outcome, Push};
+pub use secret::Secret;
+pub use upload::Pushed;
