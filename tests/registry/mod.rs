@@ -2,5 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
+mod debian;
 mod images;
 mod layout;
+mod push;
+mod scripted;
+mod stubborn;
+mod tokens;

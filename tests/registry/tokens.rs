@@ -1,0 +1,191 @@
+//! Bearer tokens: who gets credentials, for which scopes, how often.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use phial::host::Host;
+use phial::registry::{Client, Credentials, RegistryError};
+use serde_json::{Value, json};
+
+use super::images::chain;
+use super::scripted::{Answer, Asked, Server, answer};
+
+const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+fn client(auths: &Value) -> Client {
+    let env = BTreeMap::from([("DOCKER_AUTH_CONFIG".to_owned(), json!({"auths": auths}).to_string())]);
+    let home = Path::new("/nonexistent");
+    let host =
+        Host { env, cwd: home.into(), home: home.into(), now: 0, uid: 4242, gid: 4242, cores: NonZeroUsize::MIN };
+    Client::new(Credentials::from_host(&host)).unwrap()
+}
+
+fn token(text: &str) -> Answer {
+    answer(200).body(json!({"token": text, "expires_in": 300}).to_string())
+}
+
+fn challenge(realm: &str, more: &str) -> Answer {
+    answer(401).with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"reg\"{more}"))
+}
+
+/// A registry that wants `Bearer good` from the token server at `realm`.
+fn registry(realm: String) -> Server {
+    Server::start(move |asked| {
+        if asked.headers.get("authorization").is_some_and(|value| value == "Bearer good") {
+            answer(200).body(MANIFEST)
+        } else {
+            challenge(&realm, ",scope=\"repository:else:*\"")
+        }
+    })
+}
+
+fn user(server: &Server) -> Value {
+    json!({&server.host: {"username": "user", "password": "hunter2"}})
+}
+
+const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
+
+#[test]
+fn a_token_is_asked_for_once_with_our_scope_and_the_password_goes_nowhere_else() {
+    let tokens = Server::start(|_| token("good"));
+    let server = registry(format!("http://{}/token?x=1", tokens.host));
+    let client = client(&user(&server));
+    for _ in 0..3 {
+        client.resolve(&server.reference("team/app:v1")).unwrap();
+    }
+    let asked = tokens.asked();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].path, "/token?x=1&service=reg&scope=repository%3Ateam%2Fapp%3Apull");
+    assert_eq!(asked[0].headers["authorization"], BASIC);
+    assert_eq!(server.asked().len(), 4, "the first request learns what the registry wants");
+    assert!(server.asked().iter().all(|asked| asked.headers.get("authorization").is_none_or(|value| value != BASIC)));
+    client.resolve(&server.reference("team/web:v1")).unwrap();
+    assert_eq!(tokens.asked().len(), 2, "another repository is another scope");
+}
+
+#[test]
+fn anyone_may_ask_without_credentials_and_an_identity_token_is_posted() {
+    let tokens = Server::start(|asked| {
+        if asked.method == "POST" { token("good") } else { answer(200).body(r#"{"access_token":"good"}"#) }
+    });
+    let server = registry(format!("http://{}/token", tokens.host));
+    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    assert!(!tokens.asked()[0].headers.contains_key("authorization"));
+    client(&json!({&server.host: {"identitytoken": "id&t"}})).resolve(&server.reference("app")).unwrap();
+    let post = &tokens.asked()[1];
+    assert_eq!(post.method, "POST");
+    let body = String::from_utf8(post.body.clone()).unwrap();
+    assert_eq!(
+        body,
+        "grant_type=refresh_token&service=reg&client_id=phial&scope=repository%3Aapp%3Apull&refresh_token=id%26t"
+    );
+}
+
+#[test]
+fn a_registry_that_is_never_content_gets_two_tokens_and_no_more() {
+    let tokens = Server::start(|_| token("bad"));
+    let server = registry(format!("http://{}/token", tokens.host));
+    let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { had_login: true, .. }), "{}", chain(&error));
+    assert_eq!((tokens.asked().len(), error.exit_code()), (2, 5));
+    assert!(!format!("{error:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_token_with_too_little_scope_is_asked_for_again_as_the_registry_says() {
+    let tokens = Server::start(|asked| token(if asked.path.contains("other") { "good" } else { "small" }));
+    let realm = format!("http://{}/token", tokens.host);
+    let server = Server::start(move |asked| match asked.headers.get("authorization").map(String::as_str) {
+        Some("Bearer good") => answer(200).body(MANIFEST),
+        Some(_) => challenge(&realm, ",scope=\"repository:other:pull\",error=\"insufficient_scope\""),
+        None => challenge(&realm, ""),
+    });
+    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    assert_eq!(tokens.asked().len(), 2);
+}
+
+#[test]
+fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
+    for realm in ["http://169.254.169.254/latest", "http://registry.invalid/token", "file:///etc/passwd", "/token", ""]
+    {
+        let server = registry(realm.into());
+        let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+        assert!(matches!(error, RegistryError::Realm { .. }), "{realm}: {}", chain(&error));
+        assert_eq!(error.exit_code(), 5);
+    }
+    let elsewhere = Server::start(|_| token("good"));
+    let to = format!("http://{}/token", elsewhere.host);
+    let tokens = Server::start(move |_| answer(307).with("Location", to.clone()));
+    let server = registry(format!("http://{}/token", tokens.host));
+    client(&user(&server)).resolve(&server.reference("app")).unwrap();
+    assert!(!elsewhere.asked()[0].headers.contains_key("authorization"), "the redirect leaves the password behind");
+    let tokens = Server::start(|_| answer(302).with("Location", "http://10.0.0.1/token"));
+    let server = registry(format!("http://{}/token", tokens.host));
+    let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Realm { .. }), "{}", chain(&error));
+}
+
+#[test]
+fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
+    let huge = format!(r#"{{"token":"{}"}}"#, "x".repeat(2 << 20));
+    for (reply, said) in [
+        (answer(200).body("<html>"), "not a token"),
+        (answer(200).body("[]"), "not a token"),
+        (answer(200).body("{}"), "neither"),
+        (answer(200).body(r#"{"token":""}"#), "neither"),
+        (answer(200).body(huge), "more than 1048576 bytes"),
+        (answer(404).body("nothing here"), "404 nothing here"),
+        (
+            answer(401).body(r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#),
+            "UNAUTHORIZED wrong password",
+        ),
+    ] {
+        let tokens = Server::start(move |_| reply.clone());
+        let server = registry(format!("http://{}/token", tokens.host));
+        let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+    }
+    for life in ["0", "-1", "1e12", "null"] {
+        let body = format!(r#"{{"token":"good","expires_in":{life}}}"#);
+        let tokens = Server::start(move |_| answer(200).body(body.clone()));
+        let server = registry(format!("http://{}/token", tokens.host));
+        client(&user(&server)).resolve(&server.reference("app")).unwrap();
+    }
+}
+
+#[test]
+fn a_401_that_asks_for_nothing_is_explained_at_the_root() {
+    let tokens = Server::start(|_| token("good"));
+    let realm = format!("http://{}/token", tokens.host);
+    let server = Server::start(move |asked: &Asked| match asked.headers.get("authorization").map(String::as_str) {
+        Some("Bearer good") => answer(200).body(MANIFEST),
+        _ if asked.path == "/v2/" => challenge(&realm, ""),
+        _ => answer(401),
+    });
+    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    let mute = Server::start(|_| answer(401));
+    let error = client(&json!({})).resolve(&mute.reference("app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Challenge { .. }), "{}", chain(&error));
+}
+
+#[test]
+fn a_token_that_is_over_is_renewed_in_the_middle_of_the_work() {
+    let made = AtomicUsize::new(0);
+    let tokens = Server::start(move |_| token(&format!("t{}", made.fetch_add(1, Ordering::Relaxed))));
+    let realm = format!("http://{}/token", tokens.host);
+    let served = AtomicUsize::new(0);
+    let server = Server::start(move |asked| {
+        let wanted = if served.load(Ordering::Relaxed) == 0 { "Bearer t0" } else { "Bearer t1" };
+        if asked.headers.get("authorization").is_some_and(|value| value == wanted) {
+            served.fetch_add(1, Ordering::Relaxed);
+            return answer(200).body(MANIFEST);
+        }
+        challenge(&realm, ",error=\"invalid_token\"")
+    });
+    let client = client(&json!({}));
+    client.resolve(&server.reference("app")).unwrap();
+    client.resolve(&server.reference("app")).unwrap();
+    assert_eq!(tokens.asked().len(), 2);
+}
