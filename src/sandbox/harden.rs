@@ -56,7 +56,7 @@ pub(super) fn limit() -> Result<(), Trouble> {
 /// `alone` says that the command has a process namespace of its own, in which it may trace.
 pub(super) fn filter(alone: bool) -> Result<(), Trouble> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
-    for (errno, rules) in [(libc::EPERM, denied(alone)), (libc::ENOSYS, absent())] {
+    for (errno, rules) in [(libc::EPERM, denied(alone)), (libc::ENOSYS, Ok(absent()))] {
         let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
         seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;
     }
@@ -73,7 +73,7 @@ fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
 }
 
 /// Calls that kernels may lack, so programs have another way.
-fn absent() -> io::Result<Rules> {
+fn absent() -> Rules {
     let mut rules = Rules::new();
     for call in [
         libc::SYS_clone3, // its flags are in memory, out of a filter's sight; libraries fall back to clone
@@ -90,7 +90,7 @@ fn absent() -> io::Result<Rules> {
     ] {
         deny(&mut rules, call, vec![]);
     }
-    Ok(rules)
+    rules
 }
 
 /// Calls that ordinary software never makes: mounts, namespaces, keys, kernel interfaces with a record of holes.
@@ -115,8 +115,8 @@ fn denied(alone: bool) -> io::Result<Rules> {
     let clone = namespaces.map(|flag| rule([(0, masked(flag.cast_unsigned()), flag.cast_unsigned())]));
     deny(&mut rules, libc::SYS_clone, clone.into_iter().collect::<Result<_, _>>()?);
 
-    const NETLINK: u32 = 16;
-    let mut socket = vec![rule([(0, SeccompCmpOp::Eq, NETLINK), (2, SeccompCmpOp::Ne, 0)])?]; // all but NETLINK_ROUTE
+    let netlink = libc::AF_NETLINK.cast_unsigned();
+    let mut socket = vec![rule([(0, SeccompCmpOp::Eq, netlink), (2, SeccompCmpOp::Ne, 0)])?]; // all but NETLINK_ROUTE
     for family in [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_XDP] {
         socket.push(rule([(0, SeccompCmpOp::Eq, family.cast_unsigned())])?);
     }

@@ -160,7 +160,7 @@ impl Running {
             match serde_json::from_slice(&line).map_err(io::Error::from).map_err(start("read the status"))? {
                 Report::WantsIds => self.map_ids()?,
                 Report::Init(pid) => {
-                    self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                    self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 }
                 Report::Made(made) => heard.made = made,
                 Report::Trouble(trouble) => heard.trouble = Some(heard.trouble.take().unwrap_or(trouble)),
