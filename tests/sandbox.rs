@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Standard};
@@ -588,7 +589,7 @@ fn a_chroot_works_for_root_and_refuses_others() {
 #[ignore = "a part of the next test"]
 fn a_caller_on_a_poor_machine() {
     let world = World::new();
-    let mut order = world.order("echo fine");
+    let mut order = world.order("echo fine $(grep SigIgn /proc/self/status 2>/dev/null)");
     if Path::new("chroot").exists() {
         order.root = Root::Chroot { dir: world.path("root") };
     }
@@ -635,6 +636,36 @@ fn a_machine_that_forbids_something_is_told_what_to_do() {
         let plain = if prefix == inside(stacked) { "rungs: false true" } else { "rungs: false false" };
         assert!(said.contains(plain), "{prefix:?}: {said}");
     }
+}
+
+#[test]
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let said = poor(&["sh", "-c", "trap '' CHLD INT HUP PIPE TERM USR1; exec \"$@\"", "sh"], &[]);
+    let ignored = said.lines().find_map(|line| line.split_once("SigIgn:")).expect(&said).1.trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{said}");
+    assert!(said.contains("rungs: true true"), "{said}");
+}
+
+#[test]
+#[ignore = "a part of the next test"]
+fn a_caller_that_gives_its_own_streams() {
+    let world = World::new();
+    let mut order = world.order("read line; echo out $line; echo err >&2; [ -t 0 ] || exit 7");
+    order.stdio = Stdio::Inherit;
+    let exit = run(&exe(), &order, &AtomicBool::new(false), &mut |_| panic!("nothing is streamed")).unwrap();
+    assert_eq!(exit, Exit::Code(7));
+}
+
+#[test]
+fn the_streams_of_the_caller_can_be_given_to_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut caller = helper(&[], "a_caller_that_gives_its_own_streams", dir.path());
+    caller.stdin(Standard::piped()).stdout(Standard::piped()).stderr(Standard::piped());
+    let mut caller = caller.spawn().unwrap();
+    caller.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let output = caller.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("out hello\n") && err.contains("err\n"), "{out}{err}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(super) fn build(order: &Order) -> Result<Place, Trouble> {
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Trouble> {
     let name = || work.to_string_lossy();
     let below = open(work, DIR, Mode::empty()).at(Step::Root, name())?;
-    mount("tmpfs", work, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=700,size=1m")
+    mount("tmpfs", work, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=700,size=16m")
         .at(Step::Tmpfs, name())?;
     chdir(work).at(Step::Root, name())?;
     for (number, lower) in lowers.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! What a sandbox is asked to do, as a value that crosses to the stages as JSON.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,7 @@ pub enum Stdio {
 }
 
 /// One command and everything around it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The root filesystem.
     pub root: Root,
@@ -96,6 +97,23 @@ pub struct Order {
     pub stdio: Stdio,
     /// Whether the root itself is read-only (`/tmp`, `/run`, `/dev/shm` stay writable). Not enforced in a chroot.
     pub read_only: bool,
+}
+
+impl fmt::Debug for Order {
+    /// Without the values of variables, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Order")
+            .field("root", &self.root)
+            .field("argv", &self.argv)
+            .field("env", &names)
+            .field("cwd", &self.cwd)
+            .field("user", &self.user)
+            .field("network", &self.network)
+            .field("ids", &self.ids)
+            .field("binds", &self.binds)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How the command ended.

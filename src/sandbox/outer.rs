@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::process::{DumpableBehavior, getegid, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, chdir, getegid, geteuid, set_dumpable_behavior};
 
 use super::order::{Ids, Network, Order, Root};
 use super::stage::{self, Talk, command, envelope, guard, settle};
@@ -39,6 +39,7 @@ pub(super) fn ids(talk: &mut Talk) -> Result<(), Trouble> {
     let Job::Ids { ids, hidden } = envelope(true)?.job else { return Err(wrong_job()) };
     user_namespace(ids, talk)?;
     unshare(CloneFlags::CLONE_NEWNS).at(Step::Namespaces, "unshare")?;
+    chdir("/").at(Step::Start, "/")?;
     let error = Command::new("/proc/self/exe").args(hidden).env_clear().exec();
     Err(error).at(Step::Start, "/proc/self/exe")
 }

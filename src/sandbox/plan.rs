@@ -75,3 +75,53 @@ pub(super) fn contents(order: &Order) -> impl Iterator<Item = (&'static str, &st
     let resolv = order.resolv.as_deref().map(|content| ("/etc/resolv.conf", content));
     [("/etc/hosts", order.hosts.as_str())].into_iter().chain(resolv)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::order::{Ids, Network, Root, Stdio};
+    use super::*;
+
+    fn order(resolv: Option<&str>) -> Order {
+        Order {
+            root: Root::Plain { dir: "/r".into() },
+            argv: vec!["true".to_owned()],
+            env: BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]),
+            cwd: "/".to_owned(),
+            user: (0, 0),
+            network: Network::None,
+            ids: Ids::Single,
+            binds: vec![Bind { source: "/a".into(), target: "/proc/x".to_owned(), read_only: true }],
+            hosts: "h".to_owned(),
+            resolv: resolv.map(str::to_owned),
+            stdio: Stdio::Stream,
+            read_only: false,
+        }
+    }
+
+    #[test]
+    fn proc_is_mounted_after_what_could_hide_it_and_masked_at_once() {
+        let order = order(None);
+        let list = plan(&order);
+        let at = |wanted: &Mount<'_>| list.iter().position(|mount| mount == wanted).unwrap();
+        let last_tmpfs = list.iter().rposition(|mount| matches!(mount, Mount::Tmpfs { .. })).unwrap();
+        assert!(at(&Mount::Proc) > last_tmpfs);
+        assert!(at(&Mount::Mask("kcore")) > at(&Mount::Proc));
+        assert!(at(&Mount::ReadOnly("sys")) > at(&Mount::Proc));
+        assert_eq!(list.last(), Some(&Mount::Bind(&order.binds[0])));
+    }
+
+    #[test]
+    fn the_resolver_of_the_image_is_covered_only_if_there_is_another() {
+        let covered = |order: &Order| plan(order).iter().filter(|mount| matches!(mount, Mount::Content { .. })).count();
+        assert_eq!(covered(&order(None)), 1);
+        assert_eq!(covered(&order(Some("r"))), 2);
+    }
+
+    #[test]
+    fn an_order_shows_no_values_of_variables() {
+        let shown = format!("{:?}", order(None));
+        assert!(shown.contains("TOKEN") && !shown.contains("hidden"), "{shown}");
+    }
+}

@@ -13,7 +13,7 @@ use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{
-    DumpableBehavior, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
+    DumpableBehavior, Signal, chdir, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
 
 use super::wire::{self, At, Envelope, Report, Step, Trouble};
@@ -67,6 +67,7 @@ pub(super) fn settle() -> Result<(), Trouble> {
     guard(true)?;
     let _ = setsid();
     umask(Mode::from_raw_mode(0o022));
+    chdir("/").at(Step::Start, "/")?;
     // An ignored signal stays ignored over exec, a handled one does not: a handler is the way back to the default.
     let heard = Arc::new(AtomicBool::new(false));
     for signal in (1..=31).filter(|signal| !signal_hook::consts::FORBIDDEN.contains(signal)) {

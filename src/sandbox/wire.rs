@@ -144,7 +144,7 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 /// The envelope as a file in memory, read from its beginning by whoever opens it.
 pub(super) fn seal(envelope: &Envelope) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("phial-order", MemfdFlags::CLOEXEC)?);
-    serde_json::to_writer(&mut file, envelope)?;
+    file.write_all(&serde_json::to_vec(envelope)?)?;
     file.rewind()?;
     Ok(file.into())
 }
