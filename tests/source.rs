@@ -827,3 +827,31 @@ fn a_checkout_into_a_directory_that_is_not_empty_is_refused() {
     assert_eq!(checkout(&fetched, &world.path("link"), T, &nobody).unwrap_err().exit_code(), 6);
     assert_eq!(seen(&elsewhere).len(), 1);
 }
+
+#[test]
+fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
+    let world = World::new();
+    let (key, cert) = (world.path("key.pem"), world.path("cert.pem"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=127.0.0.1"]);
+    command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key).arg("-out").arg(&cert);
+    assert!(command.stderr(Stdio::null()).status().unwrap().success());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]).arg(&key);
+    let server =
+        server.arg("-cert").arg(&cert).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut server = server.unwrap();
+    for _ in 0..200 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let fetched = world.fetch_as(&format!("https://127.0.0.1:{port}/x"), "main", &[("GIT_TOKEN", CANARY)]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let error = fetched.unwrap_err();
+    assert!(matches!(error, SourceError::Untrusted { .. }) && error.exit_code() == 5, "{}", told(&error));
+    assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{}", told(&error));
+}

@@ -198,6 +198,9 @@ impl SourceError {
             Self::RevUnknown { .. } => "is it pushed? `git ls-remote` lists what the server has",
             Self::Ambiguous { .. } => "give more digits of the SHA",
             Self::NotACommit { .. } => "name a commit, or a tag of one",
+            Self::Network { source, .. } if source.class() == git2::ErrorClass::Ssl => {
+                "the connection is not secure or broke off: is the certificate made out for this host?"
+            }
             Self::Network { .. } | Self::Stalled { .. } => "look at the address and the network, then run it again",
             Self::Auth { tried, .. } if tried.contains(&SSH_AGENT) => {
                 "the ssh agent's keys must be known to the server: look at `ssh-add -l`"

@@ -160,7 +160,7 @@ impl Job {
         })?;
         let repo = objects.open()?;
         let ways = Rc::new(RefCell::new(Ways::new(&self.url, &self.access)));
-        let failed = |error| self.failure(error, &ways.borrow());
+        let failed = |error: git2::Error| self.failure(&error, &ways.borrow());
         let mut remote = repo.remote_anonymous(&self.url.wire()).map_err(failed)?;
         let callbacks = self.callbacks(&ways);
         let mut connection =
@@ -254,8 +254,9 @@ impl Job {
         SourceError::RevUnknown { place: self.url.identity(), rev: self.rev.to_string(), tried }
     }
 
-    fn failure(&self, source: git2::Error, ways: &Ways) -> SourceError {
+    fn failure(&self, error: &git2::Error, ways: &Ways) -> SourceError {
         let place = self.url.identity();
+        let source = plain(error);
         let status = |code: &str| source.class() == ErrorClass::Http && source.message().ends_with(code);
         if let Some(to) = ways.stranger.clone() {
             return SourceError::Redirected { place, to };
@@ -266,6 +267,11 @@ impl Job {
                 SourceError::Auth { place, tried: ways.tried() }
             }
             _ if status(" 404") => SourceError::NoRemote { place },
+            ErrorClass::Ssh
+                if ["not appear to be a git", "not found"].iter().any(|said| source.message().contains(said)) =>
+            {
+                SourceError::NoRemote { place }
+            }
             ErrorClass::Odb
             | ErrorClass::Object
             | ErrorClass::Repository
@@ -300,8 +306,15 @@ impl Objects {
     }
 }
 
+/// The error with its message on one line and without control characters: a server may have had its say in it.
+fn plain(error: &git2::Error) -> git2::Error {
+    let message: String =
+        error.message().trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    git2::Error::new(error.code(), error.class(), message)
+}
+
 fn is_trust(error: &git2::Error) -> bool {
-    error.code() == ErrorCode::Certificate || error.class() == ErrorClass::Ssl
+    error.code() == ErrorCode::Certificate
 }
 
 /// The commit that `sha` is or points to, if it was received as a whole.
