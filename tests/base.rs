@@ -11,7 +11,8 @@ use phial::host::Host;
 /// The names of this machine's own package lists.
 fn lists() -> Vec<String> {
     let read = fs::read_dir("/var/lib/apt/lists").expect("apt's lists");
-    let mut names: Vec<_> = read.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        read.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.sort();
     names
 }

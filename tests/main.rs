@@ -2,9 +2,12 @@
 mod registry;
 
 mod source;
+
 mod base;
+mod fixtures;
 mod rooms;
 
 mod prepare_script;
 
 mod sandbox;
+mod world;

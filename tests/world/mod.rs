@@ -1,0 +1,211 @@
+//! The world that tests run in: a home and a cache apart from the user's, apps as git repositories, real servers on
+//! loopback. Nothing is written outside of `target/`.
+
+#![allow(dead_code, reason = "a helper stays when the last test that used it goes")]
+
+pub(crate) mod parts;
+mod servers;
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use phial::host::Host;
+use tempfile::TempDir;
+
+pub(crate) use parts::{Hex, hex_registry, in_root};
+pub(crate) use servers::{Registry, Static};
+
+/// Where things that tests share are kept from run to run.
+pub(crate) fn shared() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/world");
+    fs::create_dir_all(&dir).expect("target/world");
+    dir
+}
+
+/// A file of `testdata/`.
+pub(crate) fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+/// One test's directory, home and cache.
+pub(crate) struct World {
+    dir: TempDir,
+    cache: PathBuf,
+}
+
+impl World {
+    /// With the cache that all tests share: bases are unpacked there once.
+    pub(crate) fn new() -> Self {
+        Self::over(|_| shared().join("cache"))
+    }
+
+    /// With an empty cache of its own, gone with the test.
+    pub(crate) fn with_empty_cache() -> Self {
+        Self::over(|dir| dir.join("cache"))
+    }
+
+    fn over(cache: impl Fn(&Path) -> PathBuf) -> Self {
+        let scratch = shared().join("tmp");
+        fs::create_dir_all(&scratch).expect("a scratch directory");
+        let dir = tempfile::Builder::new().prefix("test-").tempdir_in(scratch).expect("a test's directory");
+        fs::create_dir(dir.path().join("home")).expect("a home");
+        Self { cache: cache(dir.path()), dir }
+    }
+
+    /// This test's own directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path in it, as text.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir().join(name).into_os_string().into_string().expect("UTF-8")
+    }
+
+    /// The cache that this world's commands use.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The command, in this world: no variable of the user's but `PATH` reaches it.
+    pub(crate) fn phial<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phial"));
+        command.args(args).env_clear().env("PATH", search_path()).env("HOME", self.dir().join("home"));
+        command.env("PHIAL_CACHE_DIR", &self.cache).current_dir(self.dir()).stdin(Stdio::null());
+        command
+    }
+
+    /// `testdata/apps/NAME` as a git repository with one commit, always the same one.
+    pub(crate) fn app(&self, name: &str) -> Repo {
+        let repo = Repo::copied(&testdata("apps").join(name), &self.dir().join(name));
+        repo.commit("The first commit");
+        repo
+    }
+
+    /// `testdata/apps/deps` with its git dependency on a server of its own and a mix.lock made by Mix itself. The server
+    /// answers as long as it is held.
+    pub(crate) fn deps_app(&self, hex: &Hex) -> (Repo, Static) {
+        let stamp = Repo::copied(&testdata("apps/stamp"), &self.dir().join("stamp"));
+        stamp.commit("The dependency");
+        stamp.git(["tag", "v1.0.0"]);
+        let bare = self.dir().join("served/stamp.git");
+        stamp.git([OsStr::new("clone"), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
+        Repo::at(&bare).git(["update-server-info"]);
+        let server = Static::start(&self.dir().join("served"));
+
+        let repo = Repo::copied(&testdata("apps/deps"), &self.dir().join("deps"));
+        let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
+        repo.write("mix.exs", mix.replace("@GIT_URL@", &format!("{}/stamp.git", server.url())));
+        run(in_root(repo.dir(), ["mix", "deps.get"], &hex.env())).ok();
+        repo.commit("The first commit");
+        (repo, server)
+    }
+}
+
+/// The `PATH` that programs are looked for in.
+pub(crate) fn search_path() -> String {
+    Host::read().var("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned()
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Its exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to stdout.
+    pub(crate) out: String,
+    /// What it wrote to stderr.
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// Its stdout without the last line's end, if it succeeded; a panic with all it said if not.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self.out.trim_end_matches('\n').to_owned()
+    }
+
+    /// Its stderr, if it failed with this code.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self.err
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn run(mut command: Command) -> Ran {
+    let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A git repository whose commits have fixed authors and times, so that the same files make the same SHA.
+pub(crate) struct Repo {
+    dir: PathBuf,
+    commits: Cell<u32>,
+}
+
+impl Repo {
+    /// One that is there already.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.into(), commits: Cell::new(0) }
+    }
+
+    /// A copy of a directory, with nothing committed yet.
+    pub(crate) fn copied(from: &Path, to: &Path) -> Self {
+        let mut copy = Command::new("cp");
+        copy.arg("-R").arg(from).arg(to);
+        run(copy).ok();
+        let repo = Self::at(to);
+        repo.git(["init", "-q", "-b", "main"]);
+        repo
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its directory as text, as `phial build` takes it.
+    pub(crate) fn source(&self) -> &str {
+        self.dir.to_str().expect("UTF-8")
+    }
+
+    /// Writes one file of the working tree, and the directories above it.
+    pub(crate) fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.dir.join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("its directory");
+        fs::write(path, bytes).expect("a file of the repository");
+    }
+
+    /// Runs git in it, with none of the user's settings; its stdout.
+    #[track_caller]
+    pub(crate) fn git<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> String {
+        let mut git = Command::new("git");
+        git.args(args).current_dir(&self.dir).env_clear().env("PATH", search_path());
+        git.envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1"), ("HOME", "/nonexistent")]);
+        let date = format!("{} +0000", 1_767_225_600 + 60 * self.commits.get());
+        git.envs([("GIT_AUTHOR_NAME", "Ann"), ("GIT_AUTHOR_EMAIL", "ann@localhost"), ("GIT_AUTHOR_DATE", &date)]);
+        git.envs([
+            ("GIT_COMMITTER_NAME", "Ann"),
+            ("GIT_COMMITTER_EMAIL", "ann@localhost"),
+            ("GIT_COMMITTER_DATE", &date),
+        ]);
+        run(git).ok()
+    }
+
+    /// Commits all that is in the working tree and git does not ignore; its SHA.
+    #[track_caller]
+    pub(crate) fn commit(&self, message: &str) -> String {
+        self.git(["add", "--all"]);
+        self.git(["commit", "-q", "-m", message]);
+        self.commits.set(self.commits.get() + 1);
+        self.git(["rev-parse", "HEAD"])
+    }
+}
