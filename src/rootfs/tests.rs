@@ -1,0 +1,226 @@
+//! What a step changed is the same tree whether an overlay or a copy saw it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use phial_layers::Records;
+
+use super::*;
+use crate::store::About;
+
+/// A tree with these files; `path -> "text"`, `path/` a directory, `path -> "!"` a whiteout.
+fn tree(dir: &Path, files: &[(&str, &str)]) -> Tree {
+    write(dir, files);
+    Tree { root: dir.to_owned(), records: Records::default(), about: About::default() }
+}
+
+fn write(dir: &Path, files: &[(&str, &str)]) {
+    fs::create_dir_all(dir).unwrap();
+    for (name, text) in files {
+        let path = dir.join(name.trim_end_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if name.ends_with('/') {
+            fs::create_dir_all(&path).unwrap();
+        } else if *text == "!" {
+            let kind = rustix::fs::FileType::CharacterDevice;
+            rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::empty(), 0).unwrap();
+        } else {
+            fs::write(&path, text).unwrap();
+        }
+    }
+}
+
+fn opaque(dir: &Path) {
+    rustix::fs::lsetxattr(dir, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// What stands in a tree: names with text, `!` for a whiteout, `/` for a directory, `@` for a link.
+fn shown(dir: &Path) -> BTreeMap<String, String> {
+    walkdir::WalkDir::new(dir)
+        .min_depth(1)
+        .into_iter()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let meta = entry.path().symlink_metadata().unwrap();
+            let what = if meta.is_dir() {
+                "/".into()
+            } else if view::is_whiteout(&meta) {
+                "!".into()
+            } else if meta.is_symlink() {
+                format!("@{}", fs::read_link(entry.path()).unwrap().display())
+            } else {
+                fs::read_to_string(entry.path()).unwrap()
+            };
+            (entry.path().strip_prefix(dir).unwrap().display().to_string(), what)
+        })
+        .collect()
+}
+
+fn expect(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, what)| ((*name).to_owned(), (*what).to_owned())).collect()
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    lowers: Vec<Tree>,
+}
+
+impl Bench {
+    fn new(base: &[(&str, &str)], above: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let lowers = vec![tree(&dir.path().join("above"), above), tree(&dir.path().join("base"), base)];
+        Self { dir, lowers }
+    }
+
+    fn overlay(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, Harvest) {
+        let (upper, dest) = (self.dir.path().join("upper"), self.dir.path().join("dest"));
+        fs::create_dir(&upper).unwrap();
+        fs::create_dir(&dest).unwrap();
+        act(&upper);
+        let out = harvest(&New::Uppers(vec![Tree::bare(&upper)]), &self.lowers, &dest).unwrap();
+        (shown(&dest), out)
+    }
+
+    fn copy(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, Harvest) {
+        let (scratch, dest) = (self.dir.path().join("scratch"), self.dir.path().join("dest2"));
+        fs::create_dir(&scratch).unwrap();
+        fs::create_dir(&dest).unwrap();
+        let rootfs = stand(Rung::Copy, &self.lowers, &scratch).unwrap();
+        let New::Whole { dir, .. } = &rootfs.new else { panic!("a copy is whole") };
+        act(dir);
+        let out = harvest(&rootfs.new, &self.lowers, &dest).unwrap();
+        (shown(&dest), out)
+    }
+}
+
+#[test]
+fn overlay_and_copy_give_the_same_tree() {
+    let bench = Bench::new(
+        &[
+            ("etc/passwd", "root"),
+            ("etc/old", "old"),
+            ("usr/lib/a", "a"),
+            ("usr/lib/b", "b"),
+            ("srv/x/y", "y"),
+            ("root/", ""),
+        ],
+        &[("app/mix.exs", "mix"), ("etc/old2", "2"), ("srv/x/z", "z")],
+    );
+    let expected = expect(&[
+        ("app", "/"),
+        ("app/_build", "/"),
+        ("app/_build/m", "beam"),
+        ("etc", "/"),
+        ("etc/old", "!"),
+        ("etc/passwd", "root app"),
+        ("srv", "/"),
+        ("srv/x", "/"),
+        ("srv/x/w", "w"),
+        ("srv/x/z", "!"),
+        ("usr", "/"),
+        ("usr/lib", "!"),
+    ]);
+    let overlay = bench.overlay(|upper| {
+        let files = [
+            ("app/_build/m", "beam"),
+            ("etc/passwd", "root app"),
+            ("etc/old", "!"),
+            ("etc/old2", "2"),
+            ("usr/lib", "!"),
+            ("srv/x/w", "w"),
+            ("srv/x/y", "y"),
+            ("tmp/junk", "junk"),
+            ("root/.hex/cache", "junk"),
+        ];
+        write(upper, &files);
+        opaque(&upper.join("srv/x"));
+    });
+    let copy = bench.copy(|root| {
+        write(root, &[("app/_build/m", "beam"), ("etc/passwd", "root app"), ("srv/x/w", "w"), ("tmp/junk", "junk")]);
+        fs::remove_file(root.join("etc/old")).unwrap();
+        fs::write(root.join("etc/old2"), "2").unwrap();
+        fs::remove_dir_all(root.join("usr/lib")).unwrap();
+        fs::remove_file(root.join("srv/x/z")).unwrap();
+        fs::write(root.join("srv/x/y"), "y").unwrap();
+    });
+    assert_eq!(overlay.0, expected);
+    assert_eq!(copy, overlay);
+}
+
+#[test]
+fn a_change_of_kind_or_mode_is_a_change_and_a_touch_is_none() {
+    let bench = Bench::new(&[("a/file", "x"), ("a/dir/f", "f"), ("a/touched", "t"), ("a/mode", "m")], &[]);
+    let act = |root: &Path| {
+        fs::set_permissions(root.join("a/mode"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::File::open(root.join("a/touched")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let copy = bench.copy(|root| {
+        fs::remove_dir_all(root.join("a/dir")).unwrap();
+        symlink("elsewhere", root.join("a/dir")).unwrap();
+        fs::remove_file(root.join("a/file")).unwrap();
+        fs::create_dir(root.join("a/file")).unwrap();
+        act(root);
+    });
+    let overlay = bench.overlay(|upper| {
+        write(upper, &[("a/file/", ""), ("a/touched", "t"), ("a/mode", "m")]);
+        symlink("elsewhere", upper.join("a/dir")).unwrap();
+        act(upper);
+    });
+    assert_eq!(copy.0, expect(&[("a", "/"), ("a/dir", "@elsewhere"), ("a/file", "/"), ("a/mode", "m")]));
+    assert_eq!(overlay, copy);
+}
+
+#[test]
+fn a_changed_file_keeps_the_owner_that_the_base_recorded() {
+    let mut bench = Bench::new(&[("etc/shadow", "secret")], &[]);
+    let record = phial_layers::Record { gid: 42, mode: Some(0o640), ..Default::default() };
+    bench.lowers[1].records.0.insert(Name::new(b"etc/shadow"), record.clone());
+    let (_, out) = bench.overlay(|upper| write(upper, &[("etc/shadow", "other!")]));
+    assert_eq!(out.records.of(&Name::new(b"etc/shadow")), record);
+}
+
+#[test]
+fn two_uppers_add_up_and_what_they_disagree_on_is_named() {
+    let bench = Bench::new(&[("base", "b")], &[]);
+    let (first, second, dest) =
+        (bench.dir.path().join("u1"), bench.dir.path().join("u2"), bench.dir.path().join("dest3"));
+    write(&first, &[("app/same", "s"), ("app/differs", "1"), ("app/only1", "1")]);
+    write(&second, &[("app/same", "s"), ("app/differs", "2"), ("app/only2", "2"), ("app/only1", "!")]);
+    fs::create_dir(&dest).unwrap();
+    let out = harvest(&New::Uppers(vec![Tree::bare(&second), Tree::bare(&first)]), &bench.lowers, &dest).unwrap();
+    let expected = [("app", "/"), ("app/differs", "2"), ("app/only2", "2"), ("app/same", "s")];
+    assert_eq!(shown(&dest), expect(&expected));
+    assert_eq!(out.clashes, [Name::new(b"app/differs")]);
+}
+
+#[test]
+fn a_name_that_means_deleted_is_refused() {
+    let bench = Bench::new(&[], &[]);
+    let upper = bench.dir.path().join("u");
+    write(&upper, &[("app/.wh.x", "")]);
+    let out = harvest(&New::Uppers(vec![Tree::bare(&upper)]), &bench.lowers, bench.dir.path());
+    assert!(matches!(out, Err(RootfsError::Reserved(_))));
+}
+
+#[test]
+fn a_directory_that_nobody_may_read_is_harvested_with_its_mode() {
+    let bench = Bench::new(&[], &[]);
+    let (tree, out) = bench.overlay(|upper| {
+        write(upper, &[("closed/f", "f")]);
+        fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0o050)).unwrap();
+    });
+    assert_eq!(tree, expect(&[("closed", "/"), ("closed/f", "f")]));
+    assert_eq!(out.records.of(&Name::new(b"closed")).mode, Some(0o050));
+}
+
+#[test]
+fn a_harvest_of_harvests_keeps_their_records() {
+    let bench = Bench::new(&[("base", "b")], &[]);
+    let (draft, dest) = (bench.dir.path().join("draft"), bench.dir.path().join("dest4"));
+    let mut first = tree(&draft, &[("bin/su", "x")]);
+    let record = phial_layers::Record { uid: 7, mode: Some(0o4755), ..Default::default() };
+    first.records.0.insert(Name::new(b"bin/su"), record.clone());
+    fs::create_dir(&dest).unwrap();
+    let out = harvest(&New::Uppers(vec![first]), &bench.lowers, &dest).unwrap();
+    assert_eq!(out.records.of(&Name::new(b"bin/su")), record);
+}
