@@ -4,6 +4,7 @@
 //! read. The same tree packs to the same bytes on one core or many, for any caller, on any file system.
 
 mod blocks;
+mod compress;
 mod digest;
 mod escape;
 mod frame;
@@ -13,6 +14,7 @@ mod scan;
 mod tar_out;
 mod unpack;
 
+pub use compress::{compress, decompressed};
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
 pub use pack::{PackError, Packed, Terms, pack};
 pub use records::{Name, Record, Records};
