@@ -3,15 +3,18 @@
 //! `phial build` takes a git commit to an image digest; the rooms below stand in the order in which data walks through
 //! them, and a room knows only those before it. `tests/rooms.rs` holds the allowed edges.
 
-pub mod base;
 pub mod event;
 pub mod host;
 pub mod image;
 pub mod store;
 pub mod layout;
-pub mod prepare;
-pub mod config;
+pub mod registry;
 pub mod source;
+pub mod prepare;
 pub mod normal;
 pub mod sandbox;
-pub mod registry;
+pub mod rootfs;
+pub mod base;
+pub mod config;
+pub mod pipeline;
+pub mod cli;

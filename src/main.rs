@@ -5,5 +5,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    phial::sandbox::entry(&args).unwrap_or(ExitCode::from(2))
+    if let Some(ended) = phial::sandbox::entry(&args) {
+        return ended;
+    }
+    if args.get(1).is_some_and(|name| name == phial::pipeline::hidden::NAME) {
+        return phial::pipeline::hidden::entry();
+    }
+    phial::cli::main()
 }

@@ -1,13 +1,11 @@
 //! What a user sees: one file per command, against real registries, readers and apps.
-mod registry;
 
-mod source;
+mod world;
 
 mod base;
 mod fixtures;
-mod rooms;
-
 mod prepare_script;
-
+mod registry;
+mod rooms;
 mod sandbox;
-mod world;
+mod source;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use phial_layers::Compression;
 
 pub use file::{Image, Prepare, Wish, parse};
-pub use lock::Lock;
+pub use lock::{Base as LockedBase, Lock};
 
 use crate::image::{ImageError, Reference, Target};
 use crate::prepare::Script;
@@ -116,6 +116,9 @@ pub enum ConfigError {
     /// `--locked` without a lock for this base.
     #[error("`--locked` was asked for, and `phial.lock` in the commit {0}")]
     Unlocked(String),
+    /// A lock is written into a working tree.
+    #[error("`{0}` is no working tree, and `phial.lock` is written into one")]
+    Tree(String),
     /// The settings cannot be read from disk.
     #[error("cannot read `{}`", path.display())]
     Io {
@@ -173,7 +176,7 @@ impl Plan {
         Ok(Self {
             base,
             pinned,
-            targets: targets(&flags.to, wish.image.name.as_deref(), name)?,
+            targets: targets(&wanted(&flags.to, wish.image.name.as_deref(), name))?,
             envs,
             script,
             inputs,
@@ -192,12 +195,16 @@ pub fn reference(key: &str, text: &str) -> Result<Reference, ConfigError> {
     text.parse().map_err(|source| ConfigError::Reference { key: key.into(), source })
 }
 
-fn targets(flags: &[String], name: Option<&str>, app: &str) -> Result<Vec<Target>, ConfigError> {
-    let texts = match (flags, name) {
+fn wanted(flags: &[String], name: Option<&str>, app: &str) -> Vec<String> {
+    match (flags, name) {
         ([], None) => vec![format!("oci:./{app}.oci")],
         ([], Some(name)) => vec![name.to_owned()],
         (flags, _) => flags.to_vec(),
-    };
+    }
+}
+
+/// Targets, each named in the error if it is none.
+pub fn targets(texts: &[String]) -> Result<Vec<Target>, ConfigError> {
     let parse = |text: &String| text.parse().map_err(|source| ConfigError::Reference { key: text.clone(), source });
     texts.iter().map(parse).collect()
 }

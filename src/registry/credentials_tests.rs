@@ -10,7 +10,16 @@ fn host(home: &Path, env: &[(&str, &str)]) -> Host {
     let bin = home.join("bin").display().to_string();
     let path = ("PATH".to_owned(), format!("{bin}:/usr/bin:/bin"));
     let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).chain([path]).collect();
-    Host { env, cwd: home.into(), home: home.into(), now: 0, uid: 4242, gid: 4242, cores: NonZeroUsize::MIN }
+    Host {
+        env,
+        cwd: home.into(),
+        home: home.into(),
+        now: 0,
+        began: std::time::Instant::now(),
+        uid: 4242,
+        gid: 4242,
+        cores: NonZeroUsize::MIN,
+    }
 }
 
 fn write(home: &Path, name: &str, text: &str) {

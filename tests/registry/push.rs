@@ -158,7 +158,16 @@ fn many_layers_go_at_once_and_each_is_said_to_be_whole() {
 
 fn host(home: &Path) -> Host {
     let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
-    Host { env, cwd: home.into(), home: home.into(), now: 0, uid: 4242, gid: 4242, cores: NonZeroUsize::MIN }
+    Host {
+        env,
+        cwd: home.into(),
+        home: home.into(),
+        now: 0,
+        began: std::time::Instant::now(),
+        uid: 4242,
+        gid: 4242,
+        cores: NonZeroUsize::MIN,
+    }
 }
 
 #[test]

@@ -17,8 +17,16 @@ const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
 fn client(auths: &Value) -> Client {
     let env = BTreeMap::from([("DOCKER_AUTH_CONFIG".to_owned(), json!({"auths": auths}).to_string())]);
     let home = Path::new("/nonexistent");
-    let host =
-        Host { env, cwd: home.into(), home: home.into(), now: 0, uid: 4242, gid: 4242, cores: NonZeroUsize::MIN };
+    let host = Host {
+        env,
+        cwd: home.into(),
+        home: home.into(),
+        now: 0,
+        began: std::time::Instant::now(),
+        uid: 4242,
+        gid: 4242,
+        cores: NonZeroUsize::MIN,
+    };
     Client::new(Credentials::from_host(&host)).unwrap()
 }
 

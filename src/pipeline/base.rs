@@ -1,0 +1,175 @@
+//! An image that is built on or run: resolved to a digest, its layers fetched only when somebody needs them.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use phial_layers::{Digest, Limits, UnpackError, unpack};
+
+use super::{BuildError, World};
+use crate::event::Event;
+use crate::image::{Descriptor, Image, Layer, Platform, Reference, RegistryRef};
+use crate::layout::Layout;
+use crate::store::{About, BlobWriter, Key, Recall, Tree, Trees};
+
+/// An image and where its blobs come from.
+pub(super) struct Base {
+    pub(super) image: Image,
+    pub(super) origin: Origin,
+}
+
+/// Where blobs come from.
+pub(super) enum Origin {
+    /// A repository of a registry.
+    Registry(RegistryRef),
+    /// A layout or archive on disk.
+    Layout(Layout),
+}
+
+impl Base {
+    /// Resolves a reference to an image for this machine. `pinned` is a digest that stands above the reference's tag.
+    pub(super) fn resolve(world: &World<'_>, of: &Reference, pinned: Option<&Digest>) -> Result<Self, BuildError> {
+        let platform = Platform::host();
+        let layout =
+            |open: fn(&Path) -> Result<Layout, crate::layout::LayoutError>, path, tag: &Option<String>, digest| {
+                let layout = open(path)?;
+                let image = layout.resolve(tag.as_deref(), digest, &platform)?;
+                Ok::<_, BuildError>(Self { image, origin: Origin::Layout(layout) })
+            };
+        match of {
+            Reference::Layout { dir, tag, digest } => layout(Layout::open_dir, dir, tag, pinned.or(digest.as_ref())),
+            Reference::OciArchive { file, tag, digest } => {
+                layout(Layout::open_archive, file, tag, pinned.or(digest.as_ref()))
+            }
+            Reference::Registry(name) => {
+                let mut exact = name.clone();
+                exact.digest = pinned.cloned().or(exact.digest);
+                let image = world.client.image(&exact, &platform)?;
+                Ok(Self { image, origin: Origin::Registry(name.repository_only()) })
+            }
+        }
+    }
+
+    /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked.
+    pub(super) fn trees(&self, world: &World<'_>) -> Result<Vec<Tree>, BuildError> {
+        let mut trees = self.image.layers().map(|layer| self.tree(world, &layer)).collect::<Result<Vec<_>, _>>()?;
+        trees.reverse();
+        Ok(trees)
+    }
+
+    fn tree(&self, world: &World<'_>, layer: &Layer<'_>) -> Result<Tree, BuildError> {
+        let slot = match world.store.tree(layer.diff_id)? {
+            Trees::Hit(tree) => return Ok(tree),
+            Trees::Miss(slot) => slot,
+        };
+        let digest = &layer.descriptor.digest;
+        let name = format!("unpack {}", &digest.hex()[..12]);
+        let start = world.began(&name);
+        let unpacked = match self.kept(world, layer.descriptor)? {
+            Some(kept) => unpack(kept, layer.compression, &slot.root, &Limits::GENEROUS),
+            None => self.fetch_and_unpack(world, layer, &slot.root)?,
+        };
+        let unpacked = unpacked.map_err(|source| {
+            let _ = world.store.set_aside(digest);
+            BuildError::Unpack { digest: digest.clone(), source }
+        })?;
+        if unpacked.diff_id != *layer.diff_id {
+            return Err(BuildError::DiffId { digest: digest.clone(), expected: layer.diff_id.0.clone() });
+        }
+        if unpacked.skipped_devices > 0 {
+            let text = format!(
+                "{} device nodes of `{digest}` are not unpacked; the layer still has them",
+                unpacked.skipped_devices
+            );
+            (world.watch)(Event::Notice { text });
+        }
+        let about = About { skipped_devices: unpacked.skipped_devices };
+        let tree = slot.keep(&unpacked.records, about)?;
+        world.ended(&name, &format!("{} files", unpacked.entries), Some(start));
+        Ok(tree)
+    }
+
+    fn fetch_and_unpack(
+        &self,
+        world: &World<'_>,
+        layer: &Layer<'_>,
+        root: &Path,
+    ) -> Result<Result<phial_layers::Unpacked, UnpackError>, BuildError> {
+        let mut keeper = world.store.blob_writer()?;
+        let from = self.open(world, layer.descriptor)?;
+        let tee = Tee { from, to: &mut keeper };
+        let unpacked = unpack(tee, layer.compression, root, &Limits::GENEROUS);
+        if unpacked.is_ok() {
+            keeper.keep(Some(&layer.descriptor.digest))?;
+        }
+        Ok(unpacked)
+    }
+
+    fn kept(&self, world: &World<'_>, of: &Descriptor) -> Result<Option<crate::store::Verified>, BuildError> {
+        Ok(world.store.blob(&of.digest, of.size)?)
+    }
+
+    fn open(&self, world: &World<'_>, of: &Descriptor) -> Result<Box<dyn Read + Send>, BuildError> {
+        Ok(match &self.origin {
+            Origin::Layout(layout) => Box::new(layout.blob(of)?),
+            Origin::Registry(repository) => Box::new(world.client.blob(repository, of)?),
+        })
+    }
+
+    /// A blob of this image as a stream: the kept one, or from where it comes.
+    pub(super) fn blob(&self, world: &World<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
+        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        match self.kept(world, of).map_err(io::Error::other)? {
+            Some(kept) => Ok(Box::new(kept)),
+            None => self.open(world, of).map_err(io::Error::other),
+        }
+    }
+
+    /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named
+    /// `erlang` or `elixir`; 0 without any. No file that we write may be older, or Mix would compile again what includes
+    /// such a file.
+    pub(super) fn toolchain(&self, world: &World<'_>) -> Result<i64, BuildError> {
+        let key = Key::new("toolchain").with("base", self.image.manifest_digest.as_str());
+        match world.store.recall::<i64>(&key)? {
+            Recall::Hit(time) => Ok(time),
+            Recall::Miss(slot) => {
+                let mut newest = 0;
+                for tree in self.trees(world)? {
+                    newest = newest.max(newest_below(&tree.root).map_err(BuildError::io("read", &tree.root))?);
+                }
+                slot.keep(&newest)?;
+                Ok(newest)
+            }
+        }
+    }
+}
+
+fn newest_below(root: &Path) -> io::Result<i64> {
+    let mut newest = 0;
+    for entry in walkdir::WalkDir::new(root) {
+        let entry = entry?;
+        let of_toolchain = entry.path().strip_prefix(root).is_ok_and(|path| {
+            path.parent().is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"))
+        });
+        if of_toolchain && entry.file_type().is_file() {
+            newest = newest.max(fs::symlink_metadata(entry.path())?.mtime());
+        }
+    }
+    Ok(newest)
+}
+
+/// Reads and keeps at once.
+struct Tee<'a> {
+    from: Box<dyn Read + Send>,
+    to: &'a mut BlobWriter,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..n])?;
+        Ok(n)
+    }
+}
