@@ -133,7 +133,8 @@ fn a_full_disk_is_the_error_and_no_thread_waits_for_ever() {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let large: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b1).rotate_left(9).to_le_bytes()).collect();
+    let large: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b1).rotate_left(9).to_le_bytes()).collect();
     fs::write(dir.path().join("large"), large).unwrap();
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         for room in [0, 1 << 20] {

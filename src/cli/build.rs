@@ -1,0 +1,129 @@
+//! `phial build`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use phial_layers::Compression;
+use serde_json::json;
+
+use super::mouth::{Mouth, size};
+use super::{Common, IsolationArg, Outcome};
+use crate::config::{Flags, Network};
+use crate::pipeline::{self, BuildError, Built, Request, World};
+
+/// Build an image from a git commit
+#[derive(Args)]
+pub(super) struct BuildArgs {
+    /// Path or URL of a git repository
+    #[arg(default_value = ".")]
+    source: String,
+    /// SHA, tag or branch
+    #[arg(long, value_name = "REV", default_value = "HEAD")]
+    rev: String,
+    /// The image to build on: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    #[arg(long, value_name = "REF")]
+    base: Option<String>,
+    /// Where the image goes: as for `--base`, or `docker-archive:FILE[:tag]`; may be repeated [default: `oci:./APP.oci`]
+    #[arg(long, value_name = "TARGET")]
+    to: Vec<String>,
+    /// An environment to compile for; may be repeated [default: staging and prod]
+    #[arg(long, value_name = "ENV")]
+    env: Vec<String>,
+    /// How steps are kept apart from the machine
+    #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
+    isolation: IsolationArg,
+    /// Whether steps reach the network [default: host]
+    #[arg(long, value_enum)]
+    network: Option<NetworkArg>,
+    /// How layers are compressed [default: gzip]
+    #[arg(long, value_enum)]
+    compression: Option<CompressionArg>,
+    /// Do every step, recalled or not
+    #[arg(long)]
+    no_cache: bool,
+    /// Insist on a `phial.lock` in the commit
+    #[arg(long)]
+    locked: bool,
+    /// Settings in place of the commit's `phial.toml`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the digest to this file
+    #[arg(long, value_name = "FILE")]
+    digest_file: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NetworkArg {
+    Host,
+    None,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CompressionArg {
+    Gzip,
+    Zstd,
+}
+
+pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
+    let network = args.network.map(|network| match network {
+        NetworkArg::Host => Network::Host,
+        NetworkArg::None => Network::None,
+    });
+    let compression = args.compression.map(|compression| match compression {
+        CompressionArg::Gzip => Compression::Gzip,
+        CompressionArg::Zstd => Compression::Zstd,
+    });
+    let flags = Flags {
+        base: args.base.clone(),
+        to: args.to.clone(),
+        envs: args.env.clone(),
+        network,
+        compression,
+        locked: args.locked,
+    };
+    let request = Request {
+        place: args.source.parse()?,
+        rev: args.rev.clone(),
+        flags,
+        config: args.config.clone(),
+        isolation: args.isolation.into(),
+        no_cache: args.no_cache,
+    };
+    let built = pipeline::build(&request, world)?;
+    if let Some(path) = &args.digest_file {
+        fs::write(path, format!("{}\n", built.digest)).map_err(BuildError::io("write", path))?;
+    }
+    for report in &built.layers {
+        match &report.layer {
+            Some(layer) => mouth.say(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
+            None => mouth.say(&format!("  {:<16} {:>9}", report.name, "empty")),
+        }
+    }
+    let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0], built.digest) };
+    Mouth::data(&line).map_err(BuildError::io("write to", "stdout".as_ref()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(built: &Built) -> String {
+    let layers: Vec<_> = built
+        .layers
+        .iter()
+        .map(|report| json!({ "name": report.name, "layer": report.layer, "recalled": report.recalled, "key": report.key }))
+        .collect();
+    json!({
+        "digest": built.digest,
+        "targets": built.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "commit": built.commit,
+        "base": { "digest": built.base, "layers": built.base_layers },
+        "isolation": built.rung.map(|rung| rung.to_string()),
+        "layers": layers,
+    })
+    .to_string()
+}

@@ -1,0 +1,11 @@
+//! Exit codes that no error brings along; the whole table is in the README.
+
+use std::process::ExitCode;
+
+/// Usage or configuration.
+pub(super) const USAGE: u8 = 2;
+
+/// A command that ended by a signal, as shells count it.
+pub(super) fn of_signal(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
+}

@@ -1,0 +1,134 @@
+//! The command line: one file per command, one mouth that prints, one table of exit codes.
+//!
+//! stdout is data; everything else goes to stderr.
+
+mod base;
+mod build;
+mod exit;
+mod lock;
+mod mouth;
+mod run;
+mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::mouth::{Mouth, Progress};
+use crate::host::Host;
+use crate::pipeline::{BuildError, Isolation, World};
+use crate::registry::{Client, Credentials};
+use crate::rootfs::Rung;
+use crate::store::Store;
+
+/// Puts an Elixir app into a container image: no daemon, no root, the same digest anywhere.
+#[derive(Parser)]
+#[command(name = "phial", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build an image from a git commit
+    Build(build::BuildArgs),
+    /// Run a command in an image, without root
+    Run(run::RunArgs),
+    /// Make a base image
+    Base(base::BaseArgs),
+    /// Write the digest of the base image to `phial.lock`
+    Lock(lock::LockArgs),
+}
+
+/// What every command takes.
+#[derive(Args)]
+struct Common {
+    /// How to talk on stderr
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    progress: Progress,
+    /// Where blobs and trees are kept [default: `PHIAL_CACHE_DIR`, or `phial` in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+/// How steps are kept apart from the machine.
+#[derive(Clone, Copy, ValueEnum)]
+enum IsolationArg {
+    /// The best that works here
+    Auto,
+    /// User namespace, overlay
+    Overlay,
+    /// User namespace, a copy of the base
+    Copy,
+    /// No namespaces: for root in a plain container
+    Chroot,
+}
+
+impl From<IsolationArg> for Isolation {
+    fn from(arg: IsolationArg) -> Self {
+        match arg {
+            IsolationArg::Auto => Self::Auto,
+            IsolationArg::Overlay => Self::Only(Rung::Overlay),
+            IsolationArg::Copy => Self::Only(Rung::Copy),
+            IsolationArg::Chroot => Self::Only(Rung::Chroot),
+        }
+    }
+}
+
+/// The command's end: an error, or the exit code of what was run.
+type Outcome = Result<ExitCode, BuildError>;
+
+/// Reads the arguments, does what they say, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = !error.use_stderr();
+            let _ = error.print();
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
+        }
+    };
+    let host = Host::read();
+    match cli.command {
+        Command::Build(args) => with_world(&host, &args.common, |world, mouth| build::build(&args, world, mouth)),
+        Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
+        Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
+        Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
+    }
+}
+
+fn with_world(host: &Host, common: &Common, act: impl FnOnce(&World<'_>, &Mouth) -> Outcome) -> ExitCode {
+    let mouth = Mouth::new(common.progress);
+    let cancel: &'static AtomicBool = signals::listen();
+    let ended = (|| {
+        let store = Store::open(&cache_dir(host, common))?;
+        let client = Client::new(Credentials::from_host(host))?;
+        let watch = |event| mouth.hear(event);
+        act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth)
+    })();
+    mouth.quiet_line();
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            if let Some(code) = signals::code() {
+                mouth.error_text("interrupted", None);
+                return code;
+            }
+            mouth.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Where things are kept: as told, or where the XDG base directory specification says.
+fn cache_dir(host: &Host, common: &Common) -> PathBuf {
+    let given = common.cache_dir.clone().or_else(|| host.var("PHIAL_CACHE_DIR").map(PathBuf::from));
+    let dir = given.unwrap_or_else(|| match host.var("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')) {
+        Some(xdg) => PathBuf::from(xdg).join("phial"),
+        None => host.home.join(".cache/phial"),
+    });
+    host.cwd.join(dir)
+}

@@ -1,0 +1,210 @@
+//! The one mouth: what happened, on stderr; results, on stdout. Reads well without colour, on a terminal and in a CI log.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::event::Event;
+use crate::pipeline::BuildError;
+
+/// How to talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Progress {
+    /// `tty` on a terminal, else `plain`
+    Auto,
+    /// One line that changes
+    Tty,
+    /// A line for each thing that happens
+    Plain,
+    /// Errors only
+    Quiet,
+}
+
+/// Prints; nobody else does.
+pub(super) struct Mouth {
+    style: Progress,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: BTreeMap<String, Vec<u8>>,
+    line_up: bool,
+    last: Option<Instant>,
+}
+
+/// How wide the changing line may be.
+const WIDTH: usize = 78;
+
+impl Mouth {
+    pub(super) fn new(style: Progress) -> Self {
+        let style = match style {
+            Progress::Auto if io::stderr().is_terminal() => Progress::Tty,
+            Progress::Auto => Progress::Plain,
+            chosen => chosen,
+        };
+        Self { style, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says an event.
+    pub(super) fn hear(&self, event: Event) {
+        if self.style == Progress::Quiet {
+            return;
+        }
+        match event {
+            Event::Began { step } => self.change(&format!("{step} ...")),
+            Event::Ended { step, note, millis } => {
+                self.flush(&step);
+                let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
+                self.line(&format!("{step:<18} {note}{time}"));
+            }
+            Event::Output { step, bytes } => self.output(&step, &bytes),
+            Event::Moved { digest, done, total } => {
+                let percent = (done * 100).checked_div(total).unwrap_or(100);
+                self.change(&format!("{} {percent} % of {}", &digest.hex()[..12], size(total)));
+            }
+            Event::Notice { text } => self.line(&format!("note: {text}")),
+        }
+    }
+
+    /// Whole lines of a step's output, each with the step before it, so that none can pass for ours.
+    fn output(&self, step: &str, bytes: &[u8]) {
+        let mut lines = vec![];
+        {
+            let mut state = self.state();
+            let open = state.open.entry(step.to_owned()).or_default();
+            for piece in bytes.split_inclusive(|b| *b == b'\n') {
+                open.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
+                if piece.ends_with(b"\n") || open.len() > 8192 {
+                    lines.push(String::from_utf8_lossy(&std::mem::take(open)).into_owned());
+                }
+            }
+        }
+        for line in lines {
+            self.step_line(step, &line);
+        }
+    }
+
+    fn step_line(&self, step: &str, line: &str) {
+        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        if self.style == Progress::Tty {
+            self.change(&format!("{step} | {line}"));
+        } else {
+            self.line(&format!("{step} | {line}"));
+        }
+    }
+
+    fn flush(&self, step: &str) {
+        let rest = self.state().open.remove(step).unwrap_or_default();
+        if !rest.is_empty() {
+            self.step_line(step, &String::from_utf8_lossy(&rest));
+        }
+    }
+
+    /// A line that stays.
+    fn line(&self, text: &str) {
+        let mut state = self.state();
+        let clear = if std::mem::take(&mut state.line_up) { "\r\x1b[K" } else { "" };
+        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
+    }
+
+    /// A line that the next one replaces; on a terminal only, and not more often than anybody can read.
+    fn change(&self, text: &str) {
+        let mut state = self.state();
+        let soon = state.last.is_some_and(|last| last.elapsed() < Duration::from_millis(50));
+        if self.style != Progress::Tty || soon {
+            return;
+        }
+        state.last = Some(Instant::now());
+        state.line_up = true;
+        let short: String = text.chars().take(WIDTH).collect();
+        let _ = write!(io::stderr().lock(), "\r\x1b[K{short}");
+    }
+
+    /// Takes the changing line away.
+    pub(super) fn quiet_line(&self) {
+        if std::mem::take(&mut self.state().line_up) {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+
+    /// Says something that is neither data nor an error.
+    pub(super) fn say(&self, text: &str) {
+        if self.style != Progress::Quiet {
+            self.line(text);
+        }
+    }
+
+    /// One line of data.
+    pub(super) fn data(text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// An error: what was tried, on what, why not, and the remedy.
+    pub(super) fn error(&self, error: &BuildError) {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.ends_with(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        if let BuildError::Script { tail, .. } = error
+            && !tail.is_empty()
+        {
+            text = format!("{text}; its last lines:");
+            for line in tail {
+                text = format!("{text}\n  | {line}");
+            }
+        }
+        self.error_text(&text, error.hint().as_deref());
+    }
+
+    /// An error that has no value of its own.
+    pub(super) fn error_text(&self, text: &str, hint: Option<&str>) {
+        self.quiet_line();
+        let mut out = io::stderr().lock();
+        let _ = writeln!(out, "error: {text}");
+        if let Some(hint) = hint {
+            let _ = writeln!(out, "hint: {hint}");
+        }
+    }
+}
+
+/// `12.3 s`.
+pub(super) fn seconds(millis: u64) -> String {
+    format!("{}.{:02} s", millis / 1000, millis % 1000 / 10)
+}
+
+/// `1.2 MB`, in powers of ten.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{}.{} kB", bytes / 1_000, bytes % 1_000 / 100),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        assert_eq!([size(999), size(1_234), size(56_780_000)], ["999 B", "1.2 kB", "56.7 MB"]);
+        assert_eq!(seconds(12_345), "12.34 s");
+    }
+}

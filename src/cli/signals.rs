@@ -1,0 +1,42 @@
+//! SIGINT and SIGTERM: the sandbox is killed at once, and everything else within two seconds.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+static CANCEL: AtomicBool = AtomicBool::new(false);
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// How long a command may take to end by itself.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Starts to listen. The flag becomes true at the first signal; a second one ends the process at once.
+pub(super) fn listen() -> &'static AtomicBool {
+    if let Ok(mut signals) = Signals::new([SIGHUP, SIGINT, SIGTERM]) {
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                if SIGNAL.swap(signal, Ordering::SeqCst) != 0 {
+                    std::process::exit(128 + signal);
+                }
+                CANCEL.store(true, Ordering::SeqCst);
+                thread::spawn(move || {
+                    thread::sleep(GRACE);
+                    std::process::exit(128 + signal);
+                });
+            }
+        });
+    }
+    &CANCEL
+}
+
+/// The exit code of a process that was asked to end.
+pub(super) fn code() -> Option<ExitCode> {
+    match SIGNAL.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(super::exit::of_signal(signal)),
+    }
+}
