@@ -38,12 +38,7 @@ struct Writer<'a> {
 /// Each entry is made anew in a directory that was just made and is held open, so no link of the tree is ever followed.
 /// Submodules become empty directories. After an error the part that was written stays, for the caller to remove.
 pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    let objects = &fetched.objects;
-    let written = write_all(fetched, dest, mtime, watch);
-    if matches!(written, Err(SourceError::Mirror { .. })) {
-        objects.set_aside()?;
-    }
-    written
+    fetched.healed(write_all(fetched, dest, mtime, watch))
 }
 
 fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {

@@ -181,7 +181,7 @@ impl SourceError {
             Self::Open { source, .. }
                 if source.message().contains("extension") || source.message().contains("object") =>
             {
-                "this form of repository (SHA-256, partial clone, reftable) cannot be read in place: name its URL instead"
+                "this form of repository (SHA-256, reftable) cannot be read in place: name its URL instead"
             }
             Self::Open { .. } => "look at it with `git fsck`; its files must be readable by this user",
             Self::NoRemote { .. } => {

@@ -261,6 +261,10 @@ impl Job {
         if let Some(to) = ways.stranger.clone() {
             return SourceError::Redirected { place, to };
         }
+        if source.message().contains("No space left on device") {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return SourceError::Io { what: "write into", path: self.shallow.gitdir.clone(), source };
+        }
         match source.class() {
             _ if is_trust(&source) => SourceError::Untrusted { place, source },
             _ if ways.exhausted || source.code() == ErrorCode::Auth || status(" 401") || status(" 403") => {

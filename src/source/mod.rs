@@ -129,6 +129,16 @@ fn fetched(objects: Objects, oid: Oid, complete: impl FnOnce(Commit) -> Commit) 
     Ok(Fetched { commit: complete(bare), objects, oid })
 }
 
+impl Fetched {
+    /// What was read, or the error; a mirror that turns out to be broken is set aside, so that the next run makes it again.
+    fn healed<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
+        if matches!(read, Err(SourceError::Mirror { .. })) {
+            self.objects.set_aside()?;
+        }
+        read
+    }
+}
+
 fn notice(watch: Watch<'_>, text: String) {
     watch(Event::Notice { text });
 }

@@ -44,11 +44,15 @@ pub enum Mode {
 /// All files, links and submodules of the commit, sorted by the bytes of their paths.
 pub fn list(fetched: &Fetched) -> Result<Vec<Entry>, SourceError> {
     let repo = fetched.objects.open()?;
-    fetched.objects.list(&repo, fetched.oid)
+    fetched.healed(fetched.objects.list(&repo, fetched.oid))
 }
 
 /// The bytes of the regular file `path` of the commit. `None` if there is none. At most 1 MiB.
 pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
+    fetched.healed(read(fetched, path))
+}
+
+fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     let objects = &fetched.objects;
     let repo = objects.open()?;
     let mut tree = objects.root(&repo, fetched.oid)?;

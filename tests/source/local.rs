@@ -1,0 +1,106 @@
+//! A repository on this machine, read in place.
+
+use std::fs;
+
+use phial::event::nobody;
+use phial::source::{Place, checkout, fetch, read_file, working_tree_root};
+
+use super::{CANARY, T, World, access, commit, git, heard, told, write};
+
+#[test]
+fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
+    let world = World::new();
+    let repo = world.repo("shop");
+    git(&repo, &["remote", "add", "origin", &format!("https://me:{CANARY}@example.org/team/shop.git")]);
+    let sha = git(&repo, &["rev-parse", "HEAD"]);
+    git(&repo, &["worktree", "add", "-q", "../linked", "--detach", "v1"]);
+    git(&repo, &["clone", "-q", "--bare", ".", "../bare.git"]);
+    git(&repo, &["commit", "-q", "--allow-empty", "-m", "second"]);
+    git(&repo, &["clone", "-q", "--depth", "1", &format!("file://{}", repo.display()), "../shallow"]);
+    let second = git(&repo, &["rev-parse", "HEAD"]);
+    let cases = [
+        ("shop", &second, "shop", Some("shop")),
+        ("shop/lib", &second, "shop", Some("shop")),
+        ("shop/.git", &second, "shop", Some("shop")),
+        ("linked/lib", &sha, "linked", Some("linked")),
+        ("bare.git", &sha, "bare", None),
+        ("shallow", &second, "shallow", Some("shallow")),
+    ];
+    for (path, sha, name, top) in cases {
+        let place: Place = world.path(path).to_str().unwrap().parse().unwrap();
+        let fetched = fetch(&place, "HEAD", &world.path("mirrors"), &access(&[]), &nobody).unwrap();
+        assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
+        let top = top.map(|top| fs::canonicalize(world.path(top)).unwrap());
+        assert_eq!(working_tree_root(&place).unwrap(), top, "{path}");
+        assert_eq!(world.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
+        let origin = matches!(path, "shop" | "shop/lib" | "shop/.git" | "linked/lib")
+            .then_some("https://example.org/team/shop.git");
+        assert_eq!(fetched.commit.origin.as_deref(), origin, "{path}");
+    }
+    let url = format!("file://{}", repo.display());
+    for rev in ["main", "v1", "refs/tags/v1", &sha[..10], &sha] {
+        let wanted = if rev == "main" { &second } else { &sha };
+        assert_eq!(&world.fetch(&url, rev).unwrap().commit.sha, wanted, "{rev}");
+    }
+    assert!(!world.path("mirrors").exists());
+}
+
+#[test]
+fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
+    let world = World::new();
+    let repo = world.repo("shop");
+    let place: Place = repo.to_str().unwrap().parse().unwrap();
+    let look = |rev: &str| {
+        let mut dirty = false;
+        let said = heard(|watch| {
+            let fetched = fetch(&place, rev, &world.path("mirrors"), &access(&[]), watch).unwrap();
+            assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
+            dirty = fetched.commit.dirty;
+        });
+        (dirty, said)
+    };
+    assert_eq!(look("HEAD"), (false, String::new()));
+    write(&repo, "new.ex", "new\n");
+    let (dirty, said) = look("HEAD");
+    assert!(!dirty && said.contains("0 changed, 1 untracked, such as `new.ex`"), "{said}");
+    write(&repo, "lib/a.ex", "changed\n");
+    let (dirty, said) = look("main");
+    assert!(dirty && said.contains("1 changed, 1 untracked, such as `lib/a.ex`"), "{said}");
+    git(&repo, &["add", "-A"]);
+    assert!(look("HEAD").0);
+    git(&repo, &["commit", "-q", "-m", "second"]);
+    assert_eq!(look("v1"), (false, String::new()));
+}
+
+#[test]
+fn a_partial_clone_is_read_as_far_as_its_objects_go() {
+    let world = World::new();
+    let repo = world.repo("shop");
+    write(&repo, "lib/a.ex", "2\n");
+    commit(&repo, "second");
+    git(&repo, &["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", repo.display());
+    git(world.dir.path(), &["clone", "-q", "--filter=blob:none", &url, "partial"]);
+    let partial = world.path("partial").to_str().unwrap().to_owned();
+    let tree = world.tree(&world.fetch(&partial, "HEAD").unwrap(), "tree");
+    assert_eq!(tree["lib/a.ex"], format!("644 {T} 2\\n"));
+    let old = world.fetch(&partial, "v1").unwrap();
+    let error = checkout(&old, &world.path("old"), T, &nobody).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.hint().unwrap().contains("partial clone"), "{}", told(&error));
+}
+
+#[test]
+fn a_repository_of_another_user_is_read() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        return; // only root can give a repository away
+    }
+    let world = World::new();
+    let repo = world.repo("shop");
+    for entry in walkdir::WalkDir::new(&repo).into_iter().flatten() {
+        std::os::unix::fs::lchown(entry.path(), Some(65534), Some(65534)).unwrap();
+    }
+    let fetched = world.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
+    assert_eq!(world.tree(&fetched, "tree").len(), 4);
+    assert!(!fetched.commit.dirty);
+}
