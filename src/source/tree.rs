@@ -9,7 +9,7 @@ use super::error::SourceError;
 use super::{Fetched, Objects};
 
 /// More entries than a repository has in earnest; a tree that repeats itself reaches billions in a few kilobytes.
-const MAX_ENTRIES: usize = 5_000_000;
+const MAX_ENTRIES: usize = 1_000_000;
 /// Directories below each other; each holds a descriptor open during the checkout.
 const MAX_DEPTH: usize = 128;
 /// libgit2 holds a blob in memory as a whole.

@@ -86,7 +86,10 @@ fn git(dir: &Path, args: &[&str]) -> String {
 fn git_with(dir: &Path, args: &[&str], input: &[u8]) -> String {
     use std::io::Write as _;
     let mut command = Command::new("git");
-    command.current_dir(dir).args(["-c", "safe.directory=*", "-c", "protocol.file.allow=always"]).args(args);
+    command
+        .current_dir(dir)
+        .args(["-c", "safe.directory=*", "-c", "protocol.file.allow=always", "-c", "core.safecrlf=false"])
+        .args(args);
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env_remove("GIT_DIR");
     for who in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{who}_NAME"), "A").env(format!("GIT_{who}_EMAIL"), "a@example.org");

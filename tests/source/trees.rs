@@ -178,6 +178,25 @@ fn an_entry_that_must_not_reach_a_disk_is_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_written() {
+    let world = World::new();
+    let repo = world.repo("bomb");
+    let tree = |entries: &str| git_with(&repo, &["mktree"], entries.as_bytes());
+    let first = tree(&format!("100644 blob {}\tf\n", git_with(&repo, &["hash-object", "-w", "--stdin"], b"boom\n")));
+    let wide = (0..7).fold(first.clone(), |below, _| {
+        tree(&(0..10).map(|n| format!("040000 tree {below}\t{n}")).collect::<Vec<_>>().join("\n"))
+    });
+    let deep = (0..150).fold(first, |below, _| tree(&format!("040000 tree {below}\td\n")));
+    for root in [wide, deep] {
+        let sha = git(&repo, &["commit-tree", "-m", "bomb", &root]);
+        let fetched = world.fetch(repo.to_str().unwrap(), &sha).unwrap();
+        let error = checkout(&fetched, &world.path("tree"), T, &nobody).unwrap_err();
+        assert!(error.exit_code() == 3 && told(&error).contains("too deep or too large"), "{}", told(&error));
+        assert!(!world.path("tree").exists());
+    }
+}
+
+#[test]
 fn submodules_and_lfs_pointers_are_named_and_not_fetched() {
     let world = World::new();
     let (repo, module) = (world.repo("shop"), world.repo("module"));
