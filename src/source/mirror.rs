@@ -158,6 +158,7 @@ impl Job {
             path: objects.gitdir.clone(),
             source,
         })?;
+        sweep(&objects.gitdir.join("objects/pack"));
         let repo = objects.open()?;
         let ways = Rc::new(RefCell::new(Ways::new(&self.url, &self.access)));
         let failed = |error: git2::Error| self.failure(&error, &ways.borrow());
@@ -343,6 +344,17 @@ fn make(gitdir: &Path) -> std::io::Result<()> {
     fs::write(new.join("config"), "[core]\n\trepositoryformatversion = 0\n\tbare = true\n")?;
     fs::write(new.join("HEAD"), "ref: refs/heads/none\n")?;
     fs::rename(new, gitdir)
+}
+
+/// Removes what a fetch that was killed left in the directory of packs; the lock says that no other is at work. What cannot
+/// be removed only costs space.
+fn sweep(packs: &Path) {
+    for entry in fs::read_dir(packs).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !path.extension().is_some_and(|kind| kind == "pack" || kind == "idx") {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Holds the file `path` below `mirrors` locked until it is dropped; the kernel lets go of it when a process dies.

@@ -59,7 +59,8 @@ impl Place {
             Kind::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             Kind::Remote(url) => url.path.clone(),
         };
-        let last = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let text = text.trim_end_matches('/');
+        let last = text.strip_suffix("/.git").unwrap_or(text).rsplit('/').next().unwrap_or_default();
         let name = last.strip_suffix(".git").unwrap_or(last);
         if name.is_empty() { "app".to_owned() } else { name.to_owned() }
     }

@@ -25,7 +25,7 @@ fn head_a_branch_a_tag_and_a_sha_of_a_server_are_fetched_without_their_history()
         assert_eq!(fetched.commit.sha, second, "{rev}");
         assert_eq!(fetched.commit.time, 1_600_000_000);
         assert_eq!(fetched.commit.origin.as_deref(), Some(url.as_str()));
-        assert!(!fetched.commit.dirty);
+        assert_eq!((fetched.commit.dirty, fetched.commit.name.as_str()), (false, "shop"));
     }
     assert_eq!(world.commits_in_mirrors(), 1);
     let tagged = world.fetch(&url, "v1").unwrap();
@@ -227,4 +227,19 @@ fn a_server_that_says_nothing_is_given_up() {
     let access = access(&[]).with_patience(Duration::from_secs(1));
     let error = fetch(&place, "main", &world.path("mirrors"), &access, &nobody).unwrap_err();
     assert!(matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_code() == 4, "{}", told(&error));
+}
+
+#[test]
+fn what_a_killed_fetch_left_is_swept_up_by_the_next() {
+    let world = World::new();
+    let repo = world.repo("shop");
+    let server = GitServer::start(world.dir.path());
+    let url = format!("{}/shop/.git", server.url);
+    world.fetch(&url, "main").unwrap();
+    let mirror = fs::read_dir(world.path("mirrors")).unwrap().flatten().map(|e| e.path()).find(|p| p.is_dir()).unwrap();
+    let left = mirror.join("objects/pack/pack_git2_a1b2c3");
+    fs::write(&left, b"PACK").unwrap();
+    commit(&repo, "second");
+    assert_eq!(world.tree(&world.fetch(&url, "main").unwrap(), "tree").len(), 4);
+    assert!(!left.exists());
 }

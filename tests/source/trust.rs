@@ -113,11 +113,13 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
     let asked = |server: &GitServer| format!("{}/shop/.git", server.url);
     let in_url = asked(&by_name).replace("http://", &format!("http://me:{CANARY}@"));
     let helper = [("PATH", path.as_str()), ("HOME", home.as_str())];
-    let good: [(_, _, &[_]); 4] = [
+    let by_job = GitServer::start_private(world.dir.path(), &base64("gitlab-ci-token"));
+    let good: [(_, _, &[_]); 5] = [
         ("token", asked(&by_token), &[("GIT_TOKEN", CANARY)]),
         ("token and name", asked(&by_name), &[("GIT_TOKEN", CANARY), ("GIT_USERNAME", "me")]),
         ("url", in_url, &[("GIT_TOKEN", "wrong")]),
         ("helper", asked(&by_name), &helper),
+        ("job", asked(&by_job), &[("CI_JOB_TOKEN", CANARY), ("CI_SERVER_HOST", "127.0.0.1")]),
     ];
     for (kind, url, env) in &good {
         let fresh = World::new();
