@@ -118,9 +118,9 @@ pub(super) fn check_realm(url: &Url, registry: &Url) -> Result<(), &'static str>
 mod tests {
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
         let (service, scope) = (service.map(Into::into), scope.map(Into::into));
-        Some(Challenge::Bearer { realm: realm.into(), service, scope, error: None })
+        Challenge::Bearer { realm: realm.into(), service, scope, error: None }
     }
 
     #[test]
@@ -128,10 +128,13 @@ mod tests {
         let plain = r#"Bearer realm="https://a/t",service="r",scope="repository:x:pull,push""#;
         let long = format!("Bearer realm=\"{}\"", "x".repeat(64 << 10));
         for (header, expected) in [
-            (plain, bearer("https://a/t", Some("r"), Some("repository:x:pull,push"))),
-            (r#"Negotiate, Basic realm="x", Bearer realm="https://a/t""#, bearer("https://a/t", None, None)),
-            (r#"Digest nonce="a, b", bearer realm=https://a/t , service=r"#, bearer("https://a/t", Some("r"), None)),
-            (r#"Bearer realm="https://a/\"t""#, bearer("https://a/\"t", None, None)),
+            (plain, Some(bearer("https://a/t", Some("r"), Some("repository:x:pull,push")))),
+            (r#"Negotiate, Basic realm="x", Bearer realm="https://a/t""#, Some(bearer("https://a/t", None, None))),
+            (
+                r#"Digest nonce="a, b", bearer realm=https://a/t , service=r"#,
+                Some(bearer("https://a/t", Some("r"), None)),
+            ),
+            (r#"Bearer realm="https://a/\"t""#, Some(bearer("https://a/\"t", None, None))),
             (r#"Basic realm="Registry""#, Some(Challenge::Basic)),
             ("Basic", Some(Challenge::Basic)),
             (r#"Bearer realm="https://unclosed"#, None),

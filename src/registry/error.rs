@@ -186,7 +186,7 @@ impl RegistryError {
     /// Whether the same request may do better a little later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Reach { source, .. } => !source.is_builder(),
+            Self::Reach { source, .. } => !source.is_builder() && !is_about_tls(source),
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }
@@ -217,8 +217,11 @@ impl RegistryError {
             Self::Status { status: 429, .. } => {
                 Some("the registry limits how often it is asked: wait, or log in".into())
             }
+            Self::Reach { source, .. } if is_about_tls(source) => {
+                Some("`SSL_CERT_FILE` names a file of certificates to trust instead of the system's".into())
+            }
             Self::Reach { source, .. } if source.is_connect() => {
-                Some("only https is spoken, but for loopback; `SSL_CERT_FILE` names further certificates".into())
+                Some("the host and port may be wrong; only https is spoken, but for loopback".into())
             }
             Self::Tls { .. } => {
                 Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
@@ -255,4 +258,13 @@ fn source_code(source: &io::Error) -> u8 {
         _ if source.kind() == io::ErrorKind::InvalidData => 3,
         _ => 6,
     }
+}
+
+/// Whether the other side's certificate or way of TLS is the trouble: no later try changes that.
+fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // An `io::Error` hides what it wraps from `source`.
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || inner.is_some_and(|inner| is_about_tls(inner))
+        || error.source().is_some_and(is_about_tls)
 }

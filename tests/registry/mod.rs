@@ -8,4 +8,5 @@ mod layout;
 mod push;
 mod scripted;
 mod stubborn;
+mod tls;
 mod tokens;

@@ -92,7 +92,7 @@ fn base_layers_that_are_not_at_hand_are_mounted_or_streamed() {
     let (registry, other) = (Registry::open(), Registry::open());
     let from = registry.reference("builder/elixir");
     let mut shelf = Shelf::default();
-    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", &[7; 2_000_000])], &terms("sh"));
+    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", &vec![7; 2_000_000])], &terms("sh"));
     let open = |d: &Digest| shelf.open(d);
     client().push(&from, &push_of(&base, &open, &tags(&["1"])), &nobody).unwrap();
     let mut own = Shelf::default();

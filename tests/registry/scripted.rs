@@ -101,16 +101,15 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Asked>>, script: &Script) -> Option
     let reply = script(&asked);
     let is_head = asked.method == "HEAD";
     log.lock().unwrap().push(asked);
-    let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
+    let mut stream = stream;
+    write!(stream, "HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status).ok()?;
     if !reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
+        write!(stream, "Content-Length: {}\r\n", reply.body.len()).ok()?;
     }
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(stream, "{name}: {value}\r\n").ok()?;
     }
-    head.push_str("\r\n");
-    let mut stream = stream;
-    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(b"\r\n").ok()?;
     if !is_head {
         stream.write_all(&reply.body).ok()?;
     }

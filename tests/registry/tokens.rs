@@ -183,11 +183,11 @@ fn a_token_that_is_over_is_renewed_in_the_middle_of_the_work() {
     let made = AtomicUsize::new(0);
     let tokens = Server::start(move |_| token(&format!("t{}", made.fetch_add(1, Ordering::Relaxed))));
     let realm = format!("http://{}/token", tokens.host);
-    let served = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     let server = Server::start(move |asked| {
-        let wanted = if served.load(Ordering::Relaxed) == 0 { "Bearer t0" } else { "Bearer t1" };
+        let wanted = if done.load(Ordering::Relaxed) == 0 { "Bearer t0" } else { "Bearer t1" };
         if asked.headers.get("authorization").is_some_and(|value| value == wanted) {
-            served.fetch_add(1, Ordering::Relaxed);
+            done.fetch_add(1, Ordering::Relaxed);
             return answer(200).body(MANIFEST);
         }
         challenge(&realm, ",error=\"invalid_token\"")
