@@ -41,7 +41,7 @@ pub enum LayoutError {
         source: ImageError,
     },
     /// No such tag or digest, or no image at all.
-    #[error("`{}` has no image {wanted}; it has {offered}", path.display())]
+    #[error("`{}` has no image{wanted}; it has {offered}", path.display())]
     NotFound {
         /// The directory or archive.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum LayoutError {
         offered: String,
     },
     /// More than one image answers to the name.
-    #[error("`{}` has more than one image {wanted}; it has {offered}", path.display())]
+    #[error("`{}` has more than one image{wanted}; it has {offered}", path.display())]
     Ambiguous {
         /// The directory or archive.
         path: PathBuf,

@@ -178,7 +178,7 @@ impl Layout {
             return Ok(descriptor.clone());
         }
         let Some(span) = self.span(&blob_name(digest))? else {
-            return Err(self.not_found(index, format!("`{digest}`")));
+            return Err(self.not_found(index, format!(" `{digest}`")));
         };
         let wanted = Descriptor::new("", digest.clone(), span.left);
         let bytes = self.bytes(&wanted)?;
@@ -198,7 +198,7 @@ impl Layout {
         let is_it = |d: &&Descriptor| tag.is_none_or(|tag| d.annotations.get(REF_NAME).is_some_and(|name| name == tag));
         let mut found: Vec<&Descriptor> = index.manifests.iter().filter(is_it).collect();
         found.dedup_by(|a, b| a.digest == b.digest);
-        let wanted = tag.map_or_else(String::new, |tag| format!("tagged `{}`", shown(tag)));
+        let wanted = tag.map_or_else(String::new, |tag| format!(" tagged `{}`", shown(tag)));
         match found.as_slice() {
             [] => Err(self.not_found(index, wanted)),
             [only] => Ok(only),
@@ -213,7 +213,7 @@ impl Layout {
                 pick.ok_or_else(|| self.not_found(index, wanted))
             }
             _ => {
-                let wanted = if wanted.is_empty() { "and no tag is named".into() } else { wanted };
+                let wanted = if wanted.is_empty() { ", and no tag is named".into() } else { wanted };
                 Err(LayoutError::Ambiguous { path: self.path.clone(), wanted, offered: offered(index) })
             }
         }

@@ -280,3 +280,26 @@ impl<'a> Site<'a> {
         self.url(&format!("blobs/{digest}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for (name, base) in [
+            ("registry.example/app", "https://registry.example/"),
+            ("registry.example:5000/app", "https://registry.example:5000/"),
+            ("10.0.0.5:5000/app", "https://10.0.0.5:5000/"),
+            ("localhost.example/app", "https://localhost.example/"),
+            ("debian", "https://registry-1.docker.io/"),
+            ("localhost:5000/app", "http://localhost:5000/"),
+            ("127.9.9.9:5000/app", "http://127.9.9.9:5000/"),
+            ("[::1]:5000/app", "http://[::1]:5000/"),
+            ("[fd00::1]:5000/app", "https://[fd00::1]:5000/"),
+        ] {
+            let reference: RegistryRef = name.parse().unwrap();
+            assert_eq!(Site::of(&reference).unwrap().base.as_str(), base);
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod credentials;
 mod error;
 mod helper;
 mod http;
+mod pipe;
 mod push;
 mod retry;
 mod secret;

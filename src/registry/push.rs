@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,8 +18,6 @@ use crate::image::{Blobs, Descriptor, Image, RegistryRef};
 /// Transfers at once: what go-containerregistry does, and no registry minds.
 const TRANSFERS: usize = 4;
 const TICK: Duration = Duration::from_millis(200);
-/// Pieces in which a blob goes from one registry to another.
-const PIECE: usize = 256 << 10;
 
 /// What is to be pushed.
 #[derive(Clone, Copy)]
@@ -149,7 +147,7 @@ impl Client {
             match ((push.blobs)(&descriptor.digest), base) {
                 (Ok(blob), _) => Ok(blob),
                 (Err(error), Some(base)) if error.kind() == io::ErrorKind::NotFound => {
-                    Ok(Box::new(Pipe::from(self.blob(base, descriptor)?)))
+                    Ok(Box::new(self.blob(base, descriptor)?))
                 }
                 (Err(source), _) => Err(lost(descriptor, source)),
             }
@@ -196,47 +194,5 @@ fn tick(transfers: &[Transfer<'_>], done: &AtomicBool, watch: Watch<'_>) {
             return;
         }
         thread::park_timeout(TICK);
-    }
-}
-
-/// A reader whose source is read in a thread of its own: one blocking answer must not be awaited inside the sending of
-/// another request, whose waiting thread it would rob of its wake-ups.
-struct Pipe {
-    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
-    piece: io::Cursor<Vec<u8>>,
-}
-
-impl Pipe {
-    fn from(mut source: impl Read + Send + 'static) -> Self {
-        let (to, pieces) = mpsc::sync_channel(4);
-        thread::spawn(move || {
-            loop {
-                let mut piece = vec![0; PIECE];
-                let result = source.read(&mut piece);
-                let is_last = !matches!(result, Ok(n) if n > 0);
-                let piece = result.map(|n| {
-                    piece.truncate(n);
-                    piece
-                });
-                if to.send(piece).is_err() || is_last {
-                    return; // nobody reads on
-                }
-            }
-        });
-        Self { pieces, piece: io::Cursor::default() }
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.piece.read(buffer)?;
-        if n > 0 || buffer.is_empty() {
-            return Ok(n);
-        }
-        match self.pieces.recv() {
-            Ok(piece) => self.piece = io::Cursor::new(piece?),
-            Err(_) => return Ok(0),
-        }
-        self.piece.read(buffer)
     }
 }

@@ -12,6 +12,7 @@ use super::auth::Access;
 use super::client::{Client, DIGEST_HEADER, Site, header};
 use super::error::RegistryError;
 use super::http::{Body, Call, refusal, upload_location};
+use super::pipe::Pipe;
 use super::retry::patiently;
 use crate::image::{Descriptor, ImageError, MAX_MANIFEST_PUSH, RegistryRef, Verified};
 
@@ -128,7 +129,7 @@ impl Client {
         let descriptor = parcel.descriptor;
         let failed = Arc::new(Mutex::new(None));
         let counted = || -> Result<Box<dyn Read + Send>, RegistryError> {
-            let inner = Verified::new((parcel.open)()?, descriptor);
+            let inner = Pipe::from(Verified::new((parcel.open)()?, descriptor));
             Ok(Box::new(Counted { inner, sent: Arc::clone(parcel.sent), failed: Arc::clone(&failed) }))
         };
         let mut call = Call::new(Method::PUT, with_digest(location, &descriptor.digest))
