@@ -15,8 +15,10 @@ use super::write::{copy, descriptors, entry, index_of, open, put};
 use crate::event::Watch;
 use crate::image::{Blobs, Descriptor, Image, canonical_json};
 
-/// One file of an archive.
+/// One entry of an archive.
 enum Content<'a> {
+    /// skopeo, run by an ordinary user, fails to make directories that have no entry of their own.
+    Directory,
     Bytes(Vec<u8>),
     Blob(&'a Descriptor),
 }
@@ -33,7 +35,9 @@ pub fn write_oci_archive(
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
     let mut files = Files::new();
+    files.insert("blobs/".into(), Content::Directory);
     for descriptor in descriptors(image) {
+        files.insert(format!("blobs/{}/", descriptor.digest.algorithm()), Content::Directory);
         files.insert(blob_name(&descriptor.digest), Content::Blob(descriptor));
     }
     files.insert(blob_name(&image.manifest_digest), Content::Bytes(image.manifest_bytes.clone()));
@@ -81,6 +85,7 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
         let mut tar = Tar { path: file, out: BufWriter::with_capacity(1 << 20, to) };
         for (name, content) in files {
             match content {
+                Content::Directory => tar.header(name, tar::EntryType::Directory, 0)?,
                 Content::Bytes(bytes) => {
                     tar.append(name, bytes.len() as u64, |out| {
                         out.write_all(bytes).map_err(LayoutError::io("write to", file))
@@ -96,7 +101,7 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
     })
 }
 
-/// Just enough of a tar writer: regular files, mode 0644, owner 0:0, time 0.
+/// Just enough of a tar writer: modes 0644 and 0755, owner 0:0, time 0.
 struct Tar<'a> {
     path: &'a Path,
     out: BufWriter<&'a mut File>,
@@ -123,7 +128,7 @@ impl Tar<'_> {
     fn header(&mut self, name: &str, kind: tar::EntryType, size: u64) -> Result<(), LayoutError> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
-        header.set_mode(0o644);
+        header.set_mode(if kind == tar::EntryType::Directory { 0o755 } else { 0o644 });
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);

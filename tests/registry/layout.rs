@@ -36,7 +36,7 @@ fn a_layout_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let reference = format!("{}:v1", layout.display());
     assert_eq!(digest_by_skopeo(&format!("oci:{reference}")), image.manifest_digest.as_str());
     let bundle = dir.path().join("bundle");
-    run("umoci", &["unpack", "--image", &reference, bundle.to_str().unwrap()]);
+    run("umoci", &["unpack", "--rootless", "--image", &reference, bundle.to_str().unwrap()]);
     assert_eq!(fs::read(bundle.join("rootfs/app/file")).unwrap(), b"one");
     let open = Layout::open_dir(&layout).unwrap();
     assert_eq!(open.resolve(Some("v1"), None, &Platform::host()).unwrap(), image);

@@ -47,7 +47,7 @@ fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let dir = tempfile::tempdir().unwrap();
     let layout = format!("{}:v1", dir.path().join("oci").display());
     run("skopeo", &["copy", "--src-tls-verify=false", &format!("docker://{v1}"), &format!("oci:{layout}")]);
-    run("umoci", &["unpack", "--image", &layout, dir.path().join("bundle").to_str().unwrap()]);
+    run("umoci", &["unpack", "--rootless", "--image", &layout, dir.path().join("bundle").to_str().unwrap()]);
     assert_eq!(std::fs::read(dir.path().join("bundle/rootfs/app/file")).unwrap(), b"one");
     let by_digest = RegistryRef { digest: Some(image.manifest_digest.clone()), ..to.clone() };
     for reference in [&v1, &to, &by_digest] {
