@@ -3,6 +3,7 @@
 mod world;
 
 mod base;
+mod build;
 mod fixtures;
 mod prepare_script;
 mod registry;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::mouth::{Mouth, size};
 use super::{Common, IsolationArg, Outcome};
 use crate::config::{Flags, Network};
+use crate::image::Target;
 use crate::pipeline::{self, BuildError, Built, Request, World};
 
 /// Build an image from a git commit
@@ -106,7 +107,7 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
             None => mouth.say(&format!("  {:<16} {:>9}", report.name, "empty")),
         }
     }
-    let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0], built.digest) };
+    let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };
     Mouth::data(&line).map_err(BuildError::io("write to", "stdout".as_ref()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +120,7 @@ fn as_json(built: &Built) -> String {
         .collect();
     json!({
         "digest": built.digest,
-        "targets": built.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "targets": built.targets.iter().map(Target::place).collect::<Vec<_>>(),
         "commit": built.commit,
         "base": { "digest": built.base, "layers": built.base_layers },
         "isolation": built.rung.map(|rung| rung.to_string()),

@@ -46,31 +46,37 @@ pub enum Reference {
     },
 }
 
-/// Where an image can be written. A digest cannot be chosen, so none is named.
+/// Where an image can be written. A digest follows from the image; one that is named is a condition: that image or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// `host/repository[:tag]`; its `digest` is `None`.
+    /// `host/repository[:tag][@digest]`.
     Registry(RegistryRef),
-    /// `oci:DIR[:tag]`.
+    /// `oci:DIR[:tag][@digest]`.
     Layout {
         /// The layout directory, made if it is not there.
         dir: PathBuf,
         /// Its name in `index.json`.
         tag: Option<String>,
+        /// The only digest that may be written.
+        digest: Option<Digest>,
     },
-    /// `oci-archive:FILE[:tag]`.
+    /// `oci-archive:FILE[:tag][@digest]`.
     OciArchive {
         /// The tar to write.
         file: PathBuf,
         /// Its name in `index.json`.
         tag: Option<String>,
+        /// The only digest that may be written.
+        digest: Option<Digest>,
     },
-    /// `docker-archive:FILE[:tag]`, for `docker load`.
+    /// `docker-archive:FILE[:tag][@digest]`, for `docker load`.
     DockerArchive {
         /// The tar to write.
         file: PathBuf,
         /// The tag; the caller has the name before it.
         tag: Option<String>,
+        /// The only digest that may be written.
+        digest: Option<Digest>,
     },
 }
 
@@ -105,20 +111,35 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
         let parsed = match split_transport(text) {
-            Some((transport, rest)) => split_path(rest).and_then(|(path, tag, digest)| {
-                no_digest(digest.as_ref())?;
-                Ok(match transport {
-                    "oci" => Self::Layout { dir: path, tag },
-                    "oci-archive" => Self::OciArchive { file: path, tag },
-                    _ => Self::DockerArchive { file: path, tag },
-                })
+            Some((transport, rest)) => split_path(rest).map(|(path, tag, digest)| match transport {
+                "oci" => Self::Layout { dir: path, tag, digest },
+                "oci-archive" => Self::OciArchive { file: path, tag, digest },
+                _ => Self::DockerArchive { file: path, tag, digest },
             }),
-            None => split_registry(text).and_then(|reference| {
-                no_digest(reference.digest.as_ref())?;
-                Ok(Self::Registry(reference))
-            }),
+            None => split_registry(text).map(Self::Registry),
         };
         parsed.map_err(|bad| refused(text, bad))
+    }
+}
+
+impl Target {
+    /// The only digest that may be written, if one is named.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Registry(reference) => reference.digest.as_ref(),
+            Self::Layout { digest, .. } | Self::OciArchive { digest, .. } | Self::DockerArchive { digest, .. } => {
+                digest.as_ref()
+            }
+        }
+    }
+
+    /// The target without a digest.
+    pub fn place(&self) -> String {
+        let text = self.to_string();
+        match self.digest() {
+            Some(digest) => text.trim_end_matches(&format!("@{digest}")).to_owned(),
+            None => text,
+        }
     }
 }
 
@@ -132,13 +153,6 @@ impl FromStr for RegistryRef {
 
 fn refused(text: &str, (why, remedy): Bad) -> ImageError {
     ImageError::Reference { text: shown(text), why, remedy }
-}
-
-fn no_digest(digest: Option<&Digest>) -> Result<(), Bad> {
-    match digest {
-        Some(_) => bad("a target has no digest: it follows from the image".into()),
-        None => Ok(()),
-    }
 }
 
 fn split_transport(text: &str) -> Option<(&str, &str)> {
@@ -327,14 +341,14 @@ impl fmt::Display for Reference {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (transport, path, tag) = match self {
+        let (transport, path, tag, digest) = match self {
             Self::Registry(reference) => return reference.fmt(f),
-            Self::Layout { dir, tag } => ("oci", dir, tag),
-            Self::OciArchive { file, tag } => ("oci-archive", file, tag),
-            Self::DockerArchive { file, tag } => ("docker-archive", file, tag),
+            Self::Layout { dir, tag, digest } => ("oci", dir, tag, digest),
+            Self::OciArchive { file, tag, digest } => ("oci-archive", file, tag, digest),
+            Self::DockerArchive { file, tag, digest } => ("docker-archive", file, tag, digest),
         };
         write!(f, "{transport}:{}", path.display())?;
-        suffix(f, tag.as_ref(), None)
+        suffix(f, tag.as_ref(), digest.as_ref())
     }
 }
 

@@ -50,14 +50,14 @@ fn bring(
         check(target, image)?;
     }
     for target in targets {
-        let name = format!("to {target}");
+        let name = format!("to {}", target.place());
         let start = world.began(&name);
         match target {
             Target::Layout { dir, tag, .. } => layout::write_layout(dir, image, tag.as_deref(), blobs, world.watch)?,
             Target::OciArchive { file, tag, .. } => {
                 layout::write_oci_archive(file, image, tag.as_deref(), blobs, world.watch)?;
             }
-            Target::DockerArchive { file, tag } => {
+            Target::DockerArchive { file, tag, .. } => {
                 let name = tag.as_ref().map(|tag| format!("{}:{tag}", stem(file)));
                 layout::write_docker_archive(file, image, name.as_deref(), blobs, world.watch)?;
             }
@@ -75,10 +75,12 @@ fn bring(
 
 /// A target with a digest takes that image and no other.
 fn check(target: &Target, image: &Image) -> Result<(), BuildError> {
-    match target {
-        Target::Registry(RegistryRef { digest: Some(asked), .. }) if *asked != image.manifest_digest => {
-            Err(BuildError::Other { target: target.to_string(), found: image.manifest_digest.clone() })
-        }
+    match target.digest() {
+        Some(asked) if *asked != image.manifest_digest => Err(BuildError::Other {
+            target: target.place(),
+            asked: asked.clone(),
+            found: image.manifest_digest.clone(),
+        }),
         _ => Ok(()),
     }
 }

@@ -93,10 +93,12 @@ pub enum BuildError {
         pinned: Digest,
     },
     /// A target names a digest, and the image has another.
-    #[error("`{target}` names a digest, and the image is `{found}`")]
+    #[error("the image is `{found}`, and for `{target}` only `{asked}` was asked for")]
     Other {
         /// The target.
         target: String,
+        /// The digest it names.
+        asked: Digest,
         /// The image's digest.
         found: Digest,
     },

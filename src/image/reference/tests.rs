@@ -84,9 +84,11 @@ fn a_bad_part_is_named() {
 }
 
 #[test]
-fn a_target_has_no_digest() {
-    for text in [format!("registry.example/a@{D}"), format!("oci:dir@{D}")] {
-        assert!(text.parse::<Target>().unwrap_err().to_string().contains("a target has no digest"));
+fn a_target_may_name_the_only_digest_that_it_takes() {
+    for place in ["registry.example/a:v1", "oci:dir", "oci-archive:f.tar:v1", "docker-archive:f.tar"] {
+        let target: Target = format!("{place}@{D}").parse().unwrap();
+        assert_eq!((target.digest().unwrap().as_str(), target.place().as_str()), (D, place));
+        assert_eq!(target.to_string(), format!("{place}@{D}"));
     }
 }
 

@@ -1,0 +1,219 @@
+//! `phial build` with real apps over a real Elixir base: one digest, whatever the circumstances; nothing done twice.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::parts::base;
+use crate::world::{self, Repo, World, hex_registry, run};
+
+/// The base, as the command line names it.
+fn elixir() -> String {
+    format!("oci:{}", base().display())
+}
+
+fn digest_of(line: &str) -> String {
+    line.rsplit_once('@').expect("TARGET@digest").1.to_owned()
+}
+
+/// Builds `repo` to a layout of its own; the digest.
+fn build(world: &World, repo: &Repo, name: &str, more: &[&str]) -> (String, String) {
+    build_with(world, repo, name, more, |command| command)
+}
+
+fn build_with(
+    world: &World,
+    repo: &Repo,
+    name: &str,
+    more: &[&str],
+    adjust: impl FnOnce(&mut Command) -> &mut Command,
+) -> (String, String) {
+    let (base, to) = (elixir(), format!("oci:{}", world.path(name)));
+    let mut command = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
+    command.args(more);
+    adjust(&mut command);
+    let ran = run(command);
+    let said = ran.err.clone();
+    (digest_of(&ran.ok()), said)
+}
+
+/// Builds the app in every way that may not matter, and gives the first image's layout.
+fn one_digest(app: &str) -> (World, String) {
+    let world = World::new();
+    let repo = world.app(app);
+    let (digest, _) = build(&world, &repo, "first.oci", &[]);
+    let same = |name: &str, more: &[&str]| assert_eq!(build(&world, &repo, name, more).0, digest, "{name}");
+    same("recalled.oci", &[]);
+    same("fresh.oci", &["--no-cache"]);
+    same("copy.oci", &["--no-cache", "--isolation", "copy"]);
+    if rustix::process::geteuid().is_root() {
+        same("chroot.oci", &["--no-cache", "--isolation", "chroot"]);
+    }
+
+    let other = World::with_empty_cache();
+    fs::create_dir(other.dir().join("a longer way")).unwrap();
+    let elsewhere = Repo::copied(&world::testdata("apps").join(app), &other.dir().join("a longer way/to it"));
+    elsewhere.commit("The first commit");
+    let sh = "umask 0077; export TZ=Asia/Tokyo LC_ALL=C; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    let inner = other.phial(["build", elsewhere.source(), "--base", &elixir(), "--to", "oci:out"]);
+    command.args(["-c", sh]).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(other.dir());
+    assert_eq!(digest_of(&run(command).ok()), digest, "other path, umask, zone, locale and an empty cache");
+    (world, digest)
+}
+
+#[test]
+fn an_app_without_packages_has_one_digest_and_starts_without_compiling() {
+    let (world, _) = one_digest("hello");
+    let image = format!("oci:{}", world.path("first.oci"));
+    let said = run(world.phial(["run", &image, "--", "mix", "compile"]));
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "mix has nothing to compile: {}", said.err);
+    let shown = "ls -ld _build && id -u && mix run --no-start -e 'IO.puts(Mix.env())'";
+    let said = run(world.phial(["run", &image, "--read-only", "--", "sh", "-c", shown])).ok();
+    assert!(said.ends_with("65532\nprod"), "{said}");
+}
+
+#[test]
+fn an_umbrella_with_a_path_dependency_and_a_nif_has_one_digest() {
+    let (world, _) = one_digest("umbrella");
+    let image = format!("oci:{}", world.path("first.oci"));
+    let ran = run(world.phial(["run", &image]));
+    assert!(!ran.out.contains("Compiling"), "{}", ran.out);
+    let said = ran.ok();
+    assert!(said.contains("left"), "{said}");
+}
+
+#[test]
+fn an_app_with_a_script_of_its_own_has_one_digest_and_loses_what_the_script_deleted() {
+    let (world, _) = one_digest("shell");
+    let image = format!("oci:{}", world.path("first.oci"));
+    let shown = "cat /etc/issue; test -e /etc/issue.net || echo gone; stat -c %h /opt/shell-app/note; ls -b out/prod";
+    let said = run(world.phial(["run", &image, "--", "sh", "-c", shown])).ok();
+    assert_eq!(said, "made by shell-app\ngone\n2\ncaf\\351\ndangling\npart\nserver.sh");
+}
+
+#[test]
+fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall() {
+    let world = World::new();
+    let hex = hex_registry();
+    let (repo, _git) = world.deps_app(&hex);
+    let with_hex = |name: &str, more: &[&str]| build_with(&world, &repo, name, more, |c| c.envs(hex.env()));
+    let (digest, _) = with_hex("first.oci", &[]);
+    assert_eq!(with_hex("fresh.oci", &["--no-cache"]).0, digest);
+    assert_eq!(with_hex("copy.oci", &["--no-cache", "--isolation", "copy"]).0, digest);
+
+    let image = format!("oci:{}", world.path("first.oci"));
+    let said = run(world.phial(["run", &image])).ok();
+    assert!(!said.contains("Compiling"), "{said}");
+
+    let asked = hex.requests().len();
+    repo.write("lib/more.ex", "defmodule Parts.More do\n  def more, do: :more\nend\n");
+    repo.commit("Only the source");
+    let (_, said) = with_hex("second.oci", &[]);
+    assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
+    assert_eq!(hex.requests().len(), asked, "a source-only change asks Hex nothing");
+    let layers = |name: &str| layers(&world, name);
+    let (before, after) = (layers("first.oci"), layers("second.oci"));
+    assert_eq!(before[..2], after[..2], "base and deps are the same layers");
+    assert_ne!(before[2], after[2]);
+}
+
+/// The digests of an image's layers, by skopeo.
+fn layers(world: &World, name: &str) -> Vec<String> {
+    let image = format!("oci:{}", world.path(name));
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--format", "{{range .Layers}}{{.}} {{end}}", &image]);
+    run(skopeo).ok().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_environments_do_not_see_what_the_deps_step_may_not_see() {
+    let world = World::new();
+    let repo = world.app("hello");
+    let mix = fs::read_to_string(repo.dir().join("mix.exs")).unwrap();
+    repo.write("VERSION", "0.7.0\n");
+    repo.write("mix.exs", mix.replace("version: \"0.1.0\"", "version: String.trim(File.read!(\"VERSION\"))"));
+    repo.commit("The version from a file");
+    let (base, to) = (elixir(), format!("oci:{}", world.path("out")));
+    let args = ["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"];
+    let error = run(world.phial(args)).failed(1);
+    assert!(error.contains("prepare.inputs"), "{error}");
+    assert!(!Path::new(&world.path("out")).exists());
+    repo.write("phial.toml", "[prepare]\ninputs = [\"VERSION\"]\n");
+    repo.commit("Named");
+    build(&world, &repo, "out", &[]);
+}
+
+#[test]
+fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
+    let world = World::new();
+    let repo = world.app("shell");
+    let (digest, _) = build(&world, &repo, "clean.oci", &[]);
+    repo.write("VERSION", "9.9.9\n");
+    let (dirty, said) = build(&world, &repo, "dirty.oci", &[]);
+    assert_eq!(dirty, digest);
+    assert!(said.contains("note: ") && said.contains("VERSION"), "{said}");
+}
+
+#[test]
+fn an_ordinary_user_without_a_range_of_ids_builds_the_same_digest() {
+    if !rustix::process::geteuid().is_root() {
+        return; // every other test here is this one
+    }
+    let world = World::new();
+    let repo = world.app("shell");
+    let (digest, _) = build(&world, &repo, "root.oci", &[]);
+    let open = tempfile::Builder::new().prefix("phial-nobody-").tempdir_in("/tmp").unwrap();
+    let dir = open.path();
+    for (from, to) in [(env!("CARGO_BIN_EXE_phial").into(), "phial"), (base(), "base"), (repo.dir().into(), "app")] {
+        run_ok(Command::new("cp").arg("-rL").arg(&from).arg(dir.join(to)));
+    }
+    run_ok(Command::new("chown").args(["-R", "65534:65534"]).arg(dir));
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--",
+        "./phial",
+        "build",
+        "app",
+    ]);
+    command.args(["--base", "oci:base", "--to", "oci:out"]).env_clear().env("HOME", dir).current_dir(dir);
+    assert_eq!(digest_of(&run(command).ok()), digest);
+}
+
+fn run_ok(command: &mut Command) {
+    assert!(command.status().expect("the command starts").success(), "{command:?}");
+}
+
+#[test]
+fn the_digest_goes_to_a_file_and_json_has_the_keys_of_every_layer() {
+    let world = World::new();
+    let repo = world.app("shell");
+    let file = world.path("digest");
+    let (digest, _) = build(&world, &repo, "out.oci", &["--digest-file", &file]);
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), digest);
+    let (base, to) = (elixir(), format!("oci:{}", world.path("out.oci")));
+    let out = run(world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--json"])).ok();
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["digest"], digest);
+    let deps = &json["layers"][0];
+    assert_eq!((deps["name"].as_str(), deps["recalled"].as_bool()), (Some("deps"), Some(true)));
+    let inputs = deps["key"]["inputs"].as_object().unwrap();
+    assert!(inputs.contains_key("file VERSION") && inputs.contains_key("base"), "{inputs:?}");
+    assert!(!inputs.keys().any(|name| name.contains("server.sh")), "{inputs:?}");
+}
+
+#[test]
+fn a_target_that_names_another_digest_is_refused() {
+    let world = World::new();
+    let repo = world.app("shell");
+    let wrong = format!("oci:{}@sha256:{}", world.path("out"), "0".repeat(64));
+    let error = run(world.phial(["build", repo.source(), "--base", &elixir(), "--to", &wrong])).failed(3);
+    assert!(error.contains("only `sha256:000"), "{error}");
+    assert!(!Path::new(&world.path("out")).exists());
+}
