@@ -2,7 +2,7 @@
 //! take turns, as a markdown table.
 //!
 //!     cargo bench -p phial-layers                       # a generated tree: 20,000 small files and a large one
-//!     cargo bench -p phial-layers -- TREE [RUNS [DIR]]  # TREE: a directory; DIR: where scratch goes (default target/tmp)
+//!     cargo bench -p phial-layers -- TREE [RUNS [DIR]]  # TREE: a directory or a plain tar; DIR: scratch (target/tmp)
 //!
 //! Unpacked trees are kept until the end: deleting many files slows the next creation on some file systems (ext4 without a
 //! journal). The tree is read once before the first run.
@@ -29,7 +29,7 @@ fn main() {
     let scratch = args.get(2).map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let scratch = scratch.join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&scratch).unwrap();
-    let tree = args.first().map_or_else(|| generated(&scratch.join("tree")), PathBuf::from);
+    let tree = args.first().map_or_else(|| generated(&scratch.join("tree")), |tree| directory(tree.into(), &scratch));
     let terms = terms(Compression::None);
     let packed = pack(&tree, &Records::default(), &terms, &mut io::sink()).unwrap();
     println!(
@@ -96,6 +96,15 @@ fn unpacking(tree: &Path, scratch: &Path, runs: usize) {
     row("tar xz", tars, None, None);
 }
 
+fn directory(tree: PathBuf, scratch: &Path) -> PathBuf {
+    if tree.is_dir() {
+        return tree;
+    }
+    let root = scratch.join("tree");
+    unpack_to(&tree, Compression::None, &root);
+    root
+}
+
 fn terms(compression: Compression) -> Terms {
     let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     Terms { compression, mtime: 0, workers }
@@ -137,7 +146,7 @@ fn row(what: &str, mut times: Vec<f64>, blob: Option<u64>, peak_kib: Option<u64>
         return println!("| {what} | not on PATH | | |");
     }
     times.sort_by(f64::total_cmp);
-    let megabytes = blob.map_or(String::new(), |size| format!("{:.1}", size as f64 / 1e6));
+    let megabytes = blob.map_or(String::new(), |size| format!("{}.{}", size / 1_000_000, size / 100_000 % 10));
     let memory = peak_kib.map_or(String::new(), |kib| (kib / 1024).to_string());
     println!("| {what} | {:.2} | {megabytes} | {memory} |", times[times.len() / 2]);
 }

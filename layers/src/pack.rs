@@ -148,6 +148,14 @@ pub fn pack(root: &Path, records: &Records, terms: &Terms, out: &mut (dyn Write 
     Ok(Packed { diff_id: sums.diff_id, digest: sums.digest, size: sums.size, tar_size: sums.tar_size, entries })
 }
 
+/// What the disk says of an entry.
+struct Item<'a> {
+    kind: EntryType,
+    link: &'a [u8],
+    size: u64,
+    mode: u32,
+}
+
 struct Packing<'a> {
     records: &'a Records,
     mtime: i64,
@@ -174,7 +182,7 @@ impl<'a> Packing<'a> {
         match found {
             Found::Dir { mode, opaque } => {
                 let path = [path, b"/"].concat();
-                self.put(&path, EntryType::Directory, b"", 0, mode)?;
+                self.put(&path, &Item { kind: EntryType::Directory, link: b"", size: 0, mode })?;
                 if opaque {
                     self.marker(&[&path, OPAQUE_MARKER].concat())?;
                 }
@@ -184,16 +192,18 @@ impl<'a> Packing<'a> {
                 if stat.st_nlink > 1 {
                     let inode = (stat.st_dev, stat.st_ino);
                     if let Some(first) = self.links.get(&inode).cloned() {
-                        return self.put(path, EntryType::Link, &first, 0, mode);
+                        return self.put(path, &Item { kind: EntryType::Link, link: &first, size: 0, mode });
                     }
                     self.links.insert(inode, path.to_vec());
                 }
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                self.put(path, EntryType::Regular, b"", size, mode)?;
+                self.put(path, &Item { kind: EntryType::Regular, link: b"", size, mode })?;
                 self.body(path, file, size)?;
             }
-            Found::Symlink { target } => self.put(path, EntryType::Symlink, &target, 0, 0o777)?,
-            Found::Fifo { mode } => self.put(path, EntryType::Fifo, b"", 0, mode)?,
+            Found::Symlink { target } => {
+                self.put(path, &Item { kind: EntryType::Symlink, link: &target, size: 0, mode: 0o777 })?;
+            }
+            Found::Fifo { mode } => self.put(path, &Item { kind: EntryType::Fifo, link: b"", size: 0, mode })?,
             Found::Whiteout => {
                 let cut = path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
                 self.marker(&[&path[..cut], WHITEOUT, &path[cut..]].concat())?;
@@ -202,7 +212,8 @@ impl<'a> Packing<'a> {
         Ok(())
     }
 
-    fn put(&mut self, path: &[u8], kind: EntryType, link: &[u8], size: u64, mode: u32) -> Result<(), Halt> {
+    fn put(&mut self, path: &[u8], item: &Item<'_>) -> Result<(), Halt> {
+        let &Item { kind, link, size, mode } = item;
         let default = Record::default();
         let found = if self.records.0.is_empty() { None } else { self.records.0.get(&Name::new(path)) };
         let record = found.unwrap_or(&default);

@@ -16,7 +16,7 @@ use crate::PackError;
 use crate::escape::escaped;
 
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
-/// The longest path a layer may hold: what a kernel takes at once (PATH_MAX less the NUL).
+/// The longest path a layer may hold: what a kernel takes at once (`PATH_MAX` less the NUL).
 pub(crate) const LONGEST_PATH: usize = 4095;
 const OPAQUE: &str = "user.overlay.opaque";
 /// How many directories are held open at once; above them, a deep tree's ancestors are opened anew.

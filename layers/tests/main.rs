@@ -1,6 +1,9 @@
 //! What a user of the crate sees: trees packed, read by others, and unpacked again; and layers made to do harm.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod golden;
 mod hostile;
+mod hostile_streams;
 mod roundtrip;
 mod tars;

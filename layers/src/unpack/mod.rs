@@ -84,13 +84,14 @@ pub fn unpack(
         let taken = take(root, TarStream::new(full, empty, limits.max_bytes), &writers, limits);
         let written = writers.finish();
         let pumped = pump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let (taken, (digest, size)) = match (taken, pumped) {
-            // What looks cut off may have been: then the reason is the blob's.
-            (Ok(_) | Err(UnpackError::Stream { rule: Rule::Truncated, .. }), Err(error)) => return Err(error),
-            (Err(error), _) => return Err(error),
-            (Ok(taken), Ok(Some(sums))) => (taken, sums),
-            (Ok(_), Ok(None)) => return Err(UnpackError::stream(Rule::Truncated)),
+        // What looks cut off may have been: then the blob's own error is the reason.
+        let (taken, sums) = if matches!(&taken, Err(UnpackError::Stream { rule: Rule::Truncated, .. })) {
+            let sums = pumped?;
+            (taken?, sums)
+        } else {
+            (taken?, pumped?)
         };
+        let (digest, size) = sums.ok_or_else(|| UnpackError::stream(Rule::Truncated))?;
         written?;
         Ok(Unpacked { digest, size, ..taken })
     })
@@ -105,7 +106,7 @@ fn take(root: &Path, mut stream: TarStream, writers: &Writers<'_>, limits: &Limi
         if entries > limits.max_entries {
             return Err(UnpackError::stream(Rule::TooManyEntries));
         }
-        tree.put(entry, &mut stream)?;
+        tree.put(&entry, &mut stream)?;
     }
     let diff_id = DiffId(stream.finish()?);
     writers.wait()?;

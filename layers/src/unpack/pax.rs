@@ -12,6 +12,8 @@ const XATTRS_MAX: usize = 1 << 20;
 const XATTR_MAX: usize = 64 << 10;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
+type KeyValue<'a> = (&'a [u8], &'a [u8]);
+
 /// What an `x` header says of the next entry.
 #[derive(Default)]
 pub(super) struct Pax {
@@ -98,7 +100,7 @@ pub(super) fn check_global(body: &[u8]) -> Result<(), UnpackError> {
 }
 
 /// `LENGTH KEY=VALUE\n` again and again, to the last byte.
-fn records(mut body: &[u8]) -> Result<Vec<(&[u8], &[u8])>, UnpackError> {
+fn records(mut body: &[u8]) -> Result<Vec<KeyValue<'_>>, UnpackError> {
     let mut records = Vec::new();
     while !body.is_empty() {
         let digits = body.iter().take(10).position(|b| *b == b' ').ok_or_else(refused)?;

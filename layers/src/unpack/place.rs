@@ -47,11 +47,11 @@ impl<'w, 'scope> Tree<'w, 'scope> {
     }
 
     /// Puts `entry` in its place and reads its body from `stream`.
-    pub(super) fn put(&mut self, entry: Entry, stream: &mut TarStream) -> Result<(), UnpackError> {
+    pub(super) fn put(&mut self, entry: &Entry, stream: &mut TarStream) -> Result<(), UnpackError> {
         let parts = parts(&entry.name).map_err(|rule| UnpackError::entry(rule, &entry.name))?;
         let (stored, padding) = (entry.stored, entry.padding);
         let Some((last, above)) = parts.split_last() else {
-            self.root(&entry)?;
+            self.root(entry)?;
             return stream.skip(stored + padding);
         };
         if above.iter().any(|part| part.starts_with(AUFS)) {
@@ -62,16 +62,16 @@ impl<'w, 'scope> Tree<'w, 'scope> {
         }
         let above = above.join(&b'/');
         if let Some(hidden) = last.strip_prefix(WHITEOUT) {
-            self.whiteout(&entry, &above, last, hidden)?;
+            self.whiteout(entry, &above, last, hidden)?;
             return stream.skip(stored + padding);
         }
         match entry.kind {
             Kind::Device => self.skipped += 1,
-            Kind::Dir => self.directory(&entry, &above, last)?,
-            Kind::Symlink => self.symlink(&entry, &above, last)?,
-            Kind::Hardlink => self.hardlink(&entry, &above, last)?,
-            Kind::Fifo => self.fifo(&entry, &above, last)?,
-            Kind::File => return self.file(&entry, &above, last, stream),
+            Kind::Dir => self.directory(entry, &above, last)?,
+            Kind::Symlink => self.symlink(entry, &above, last)?,
+            Kind::Hardlink => self.hardlink(entry, &above, last)?,
+            Kind::Fifo => self.fifo(entry, &above, last)?,
+            Kind::File => return self.file(entry, &above, last, stream),
         }
         Ok(())
     }
@@ -141,11 +141,11 @@ impl<'w, 'scope> Tree<'w, 'scope> {
             }
         }
         let real = dir.join(last);
-        let made = self.dirs.dir_without_links(&real).map_err(|fault| fault.of(&entry.name))?;
+        let opened = self.dirs.dir_without_links(&real).map_err(|fault| fault.of(&entry.name))?;
         let mode = dir_mode(entry.mode);
-        rustix::fs::fchmod(&made.fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+        rustix::fs::fchmod(&opened.fd, Mode::from_raw_mode(mode)).map_err(failed)?;
         if opaque {
-            set_opaque(&made.fd).map_err(failed)?;
+            set_opaque(&opened.fd).map_err(failed)?;
         }
         self.record(&real, entry, Some(mode));
         self.dirs.times.insert(real, entry.mtime);
@@ -271,14 +271,14 @@ impl<'w, 'scope> Tree<'w, 'scope> {
         name: &[u8],
         make: impl Fn() -> Result<T, Errno>,
     ) -> Result<T, UnpackError> {
-        let made = match make() {
+        let result = match make() {
             Err(Errno::EXIST) => {
                 self.remove(entry, dir, name)?;
                 make()
             }
             other => other,
         };
-        made.map_err(|e| Fault::from(e).of(&entry.name))
+        result.map_err(|e| Fault::from(e).of(&entry.name))
     }
 
     /// Removes what `name` is, with all below it and all that is remembered of it.

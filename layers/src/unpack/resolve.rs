@@ -17,7 +17,7 @@ use super::error::{Rule, UnpackError};
 use crate::scan::LONGEST_PATH;
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// As many as the kernel follows (path_resolution(7)).
+/// As many as the kernel follows (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 /// Far below the usual limit of open files, 1024.
 const HELD_OPEN: usize = 200;
