@@ -1,7 +1,7 @@
 //! A tree packed and unpacked is the same tree, for us and for others; what a layer cannot hold is refused.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -167,4 +167,43 @@ fn a_small_file_written_twice_and_linked_has_its_last_content() {
     for round in 0..300 {
         assert_eq!(fs::read_to_string(root.path().join(format!("h{round}"))).unwrap(), format!("content {round}"));
     }
+}
+
+/// Changes `file` as soon as the first bytes arrive; the reader, held by the bounded queue, is far from its end then.
+struct Meddler {
+    file: std::path::PathBuf,
+    size: u64,
+}
+
+impl Write for Meddler {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fs::OpenOptions::new().write(true).open(&self.file)?.set_len(self.size)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_an_error() {
+    for (size, code) in [(1 << 20, Some("layer.changed")), (70 << 20, Some("layer.changed")), (64 << 20, None)] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("large");
+        fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
+        let mut out = Meddler { file, size };
+        let result = pack(dir.path(), &Records::default(), &terms(Compression::None, 1), &mut out);
+        assert_eq!(result.err().map(|error| error.code()), code, "{size}");
+    }
+}
+
+#[test]
+fn an_error_says_after_which_entry_a_header_is_bad() {
+    let root = tempfile::tempdir().unwrap();
+    let mut tar = TarBytes::default();
+    tar.file("good\n", b"").pax(&[("path", b"")]);
+    let error = unpack(&tar.end()[..], Compression::None, root.path(), &Limits::GENEROUS).unwrap_err();
+    let said = "the layer's entry after `good\\n` is refused: the extended header is malformed or contradicts itself";
+    assert_eq!((error.code(), error.to_string()), ("layer.pax", said.to_owned()));
 }

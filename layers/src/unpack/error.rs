@@ -123,6 +123,14 @@ pub enum UnpackError {
         /// The entry's name.
         entry: String,
     },
+    /// The headers of an entry break a rule before its name is known.
+    #[error("the layer's entry after `{entry}` is refused: {rule}")]
+    After {
+        /// The rule.
+        rule: Rule,
+        /// The name of the entry before it; empty for the first.
+        entry: String,
+    },
     /// The stream breaks a rule.
     #[error("the layer is refused: {rule}")]
     Stream {
@@ -165,7 +173,7 @@ impl UnpackError {
     /// A short name that stays the same from release to release.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Entry { rule, .. } | Self::Stream { rule, .. } => rule.code(),
+            Self::Entry { rule, .. } | Self::After { rule, .. } | Self::Stream { rule, .. } => rule.code(),
             Self::Declared { .. } => Rule::Compression.code(),
             Self::Read(_) => "layer.read",
             Self::Write { .. } => "layer.write",
@@ -182,7 +190,7 @@ impl UnpackError {
             | Self::Stream { rule: Rule::TooLarge | Rule::TooManyEntries, .. } => {
                 "raise the limit if the image is trusted".into()
             }
-            Self::Entry { .. } => {
+            Self::Entry { .. } | Self::After { .. } => {
                 "no image builder in common use writes such a layer; find out where it comes from".into()
             }
             Self::Stream { .. } => "fetch the layer again and compare its digest".into(),
@@ -195,7 +203,7 @@ impl UnpackError {
     /// The exit code of a program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Entry { .. } | Self::Stream { .. } | Self::Declared { .. } => 3,
+            Self::Entry { .. } | Self::After { .. } | Self::Stream { .. } | Self::Declared { .. } => 3,
             Self::Read(_) => 4,
             Self::Write { .. } | Self::Root(_) | Self::Thread(_) => 6,
             Self::RootNotEmpty => 70,
@@ -204,6 +212,16 @@ impl UnpackError {
 
     pub(super) fn entry(rule: Rule, name: &[u8]) -> Self {
         Self::Entry { rule, entry: escaped(name) }
+    }
+
+    /// Says where in the layer a header is bad.
+    pub(super) fn after(self, name: &[u8]) -> Self {
+        match self {
+            Self::Stream { rule: rule @ (Rule::TarHeader | Rule::Pax | Rule::Sparse | Rule::XattrSize), .. } => {
+                Self::After { rule, entry: escaped(name) }
+            }
+            other => other,
+        }
     }
 
     pub(super) fn stream(rule: Rule) -> Self {

@@ -101,12 +101,14 @@ pub fn unpack(
 fn take(root: &Path, mut stream: TarStream, writers: &Writers<'_>, limits: &Limits) -> Result<Unpacked, UnpackError> {
     let mut tree = Tree::new(root, writers)?;
     let mut entries = 0;
-    while let Some(entry) = header::next(&mut stream)? {
+    let mut last = Vec::new();
+    while let Some(entry) = header::next(&mut stream).map_err(|error| error.after(&last))? {
         entries += 1;
         if entries > limits.max_entries {
             return Err(UnpackError::stream(Rule::TooManyEntries));
         }
         tree.put(&entry, &mut stream)?;
+        last = entry.name;
     }
     let diff_id = DiffId(stream.finish()?);
     writers.wait()?;
