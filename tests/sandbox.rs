@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use phial::sandbox::{Bind, Exit, Ids, Network, Order, Root, SandboxError, Stdio, inside_ids, probe, run};
 use tempfile::TempDir;
 
-const APPLETS: [&str; 24] = [
-    "sh", "cat", "chown", "echo", "env", "find", "grep", "hostname", "id", "ifconfig", "kill", "ln", "ls", "mkdir",
-    "mount", "nc", "ps", "readlink", "rm", "setsid", "sleep", "stat", "true", "umount",
+const APPLETS: [&str; 25] = [
+    "sh", "cat", "chown", "chroot", "echo", "env", "find", "grep", "hostname", "id", "ifconfig", "kill", "ln", "ls",
+    "mkdir", "mount", "nc", "ps", "readlink", "rm", "setsid", "sleep", "stat", "true", "umount",
 ];
 
 /// The program under test: beside this one if it was copied there, for a user who cannot see the build's directory.
@@ -576,6 +576,13 @@ fn a_chroot_works_for_root_and_refuses_others() {
     left.sort();
     assert_eq!(left, ["bin", "etc", "srv"]);
     assert_eq!(fs::read_dir(world.path("root/etc")).unwrap().count(), 1);
+
+    order.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
+    let said = says(&order);
+    assert_eq!(said.matches("not permitted").count() + said.matches("denied").count(), 2, "{said}");
+    let bind = Bind { source: world.path("upper"), target: "/in".to_owned(), read_only: true };
+    let error = result(&Order { binds: vec![bind], ..order.clone() }).0.unwrap_err();
+    assert!(error.to_string().starts_with("cannot bind `") && error.hint().unwrap().contains("copy"), "{error}");
 
     order.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();
     order.network = Network::None;

@@ -170,6 +170,12 @@ fn remedy(step: Step, errno: i32) -> Option<String> {
             "`/proc` of this container is masked, so a new one is refused: run it with an unmasked `/proc` \
              (`--security-opt systempaths=unconfined`), or as root with `--isolation chroot`"
         }
+        Step::Root | Step::Bind | Step::Cwd | Step::File if errno == nix::libc::EACCES => {
+            "the directory, or one above it, does not let this user in"
+        }
+        Step::Bind if errno == nix::libc::EOPNOTSUPP => {
+            "a chroot has no mounts: copy what is to be in sight into the root"
+        }
         _ if denied => return namespaces(step, denied),
         _ if errno == nix::libc::ENOSYS => "Linux 5.6 or newer is needed, and a container that lets `openat2` through",
         _ if errno == nix::libc::ENOSPC => "free some space",

@@ -28,10 +28,12 @@ const KEPT: [Capability; 11] = [
     Capability::CAP_KILL,
 ];
 
-/// Reduces the bounding set, so that not even the sandbox's root gets more than [`KEPT`] by executing a file.
-pub(super) fn bound() -> Result<(), Trouble> {
+/// Reduces the bounding set, so that not even the sandbox's root gets more than [`KEPT`] by executing a file. In a
+/// plain chroot (`pivoted` is false) `SYS_CHROOT` goes as well: with it, root walks out of one.
+pub(super) fn bound(pivoted: bool) -> Result<(), Trouble> {
+    let kept = |capability| KEPT.contains(&capability) && (pivoted || capability != Capability::CAP_SYS_CHROOT);
     for capability in caps::all() {
-        if !KEPT.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+        if !kept(capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, capability)
                 .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))
                 .at(Step::Harden, "PR_CAPBSET_DROP")?;

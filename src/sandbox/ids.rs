@@ -16,7 +16,7 @@ use super::wire::Job;
 /// Runs this program with other arguments as 0 of a user namespace with the same ids as a sandbox has, `input` on its
 /// stdin, and gives its stdout: to change owners of files, and to read files, that belong to mapped ids.
 ///
-/// The environment is empty and the working directory `/`. An exit code other than 0 is an error.
+/// Files of ids that are not mapped look as if `nobody` (65534) had them. The environment is empty and the working directory `/`. An exit code other than 0 is an error.
 pub fn inside_ids(exe: &Path, ids: Ids, hidden: &[&str], input: &[u8]) -> Result<Vec<u8>, SandboxError> {
     let hidden = hidden.iter().map(|&word| word.to_owned()).collect();
     let mut running = Running::launch(exe, Job::Ids { ids, hidden }, [Stdio::piped(), Stdio::piped(), Stdio::piped()])?;

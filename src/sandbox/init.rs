@@ -80,7 +80,7 @@ fn become_user(order: &Order) -> Result<(), Trouble> {
         map_self((uid, 0), (gid, 0))?;
     }
     harden::limit()?;
-    harden::bound()?;
+    harden::bound(true)?;
     if order.ids == Ids::Ranges {
         let name = format!("{uid}:{gid}");
         setgroups(&[]).at(Step::User, &name)?;

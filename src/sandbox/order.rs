@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Root {
     /// An overlay in namespaces, mounted with `userxattr` (whiteouts are 0/0 devices, opaque directories carry
     /// `user.overlay.opaque`). All three are on file systems that overlayfs takes.
+    ///
+    /// Mount points that no lower tree has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`, targets of
+    /// binds) are made and removed again, but a directory above one stays copied up, with a new time.
     Overlay {
         /// Read-only trees, the topmost first; at most 500.
         lowers: Vec<PathBuf>,
