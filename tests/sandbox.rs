@@ -318,6 +318,19 @@ fn daemons_are_gone_when_the_command_has_ended() {
 }
 
 #[test]
+fn an_orphan_that_ends_first_is_not_taken_for_the_command() {
+    let world = World::new();
+    let order = world.order("(sh -c 'sleep 0.1; exit 9' &); sleep 0.5; exit 5");
+    let mut orders = vec![order.clone()];
+    if is_root() {
+        orders.push(Order { root: Root::Chroot { dir: world.path("root") }, ..order });
+    }
+    for order in orders {
+        assert_eq!(result(&order).0.unwrap(), Exit::Code(5));
+    }
+}
+
+#[test]
 fn cancelling_kills_everything_at_once() {
     let world = World::new();
     let mark = number(3);
@@ -576,6 +589,9 @@ fn a_chroot_works_for_root_and_refuses_others() {
     left.sort();
     assert_eq!(left, ["bin", "etc", "srv"]);
     assert_eq!(fs::read_dir(world.path("root/etc")).unwrap().count(), 1);
+
+    order.argv[2] = "kill -9 0".to_owned();
+    assert_eq!(result(&order).0.unwrap(), Exit::Signal(9), "killing its process group kills no stage");
 
     order.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
     let said = says(&order);
