@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, open, openat, symlinkat, unlinkat};
@@ -43,12 +43,14 @@ pub(super) fn build(order: &Order) -> Result<Place, Trouble> {
     Ok(place)
 }
 
-/// Mounts the overlay and gives its path.
+/// Mounts the overlay and gives its path. Volatile, because otherwise unmounting it flushes the whole file system that
+/// `upper` is on.
 ///
 /// The kernel takes one page of options, and 256 bytes of one of them through `fsconfig`: many layers with long names
 /// do not fit. So they get short names: symbolic links in a tmpfs over `work`, which becomes the working directory.
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Trouble> {
     let name = || work.to_string_lossy();
+    clear(work);
     let below = open(work, DIR, Mode::empty()).at(Step::Root, name())?;
     mount("tmpfs", work, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=700,size=16m")
         .at(Step::Tmpfs, name())?;
@@ -60,7 +62,7 @@ fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Tro
     symlink(fd_path(&below), "w").at(Step::Root, name())?;
     fs::create_dir("root").at(Step::Root, name())?;
     let numbers: Vec<String> = (0..lowers.len()).map(|number| number.to_string()).collect();
-    let options = format!("lowerdir={},upperdir=u,workdir=w,userxattr", numbers.join(":"));
+    let options = format!("lowerdir={},upperdir=u,workdir=w,userxattr,volatile", numbers.join(":"));
     let options = CString::new(options).map_err(|_| Errno::INVAL).at(Step::Overlay, name())?;
     if let Err(error) = mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, &*options) {
         let absent = lowers.iter().map(PathBuf::as_path).chain([upper]).find(|dir| !dir.is_dir());
@@ -68,6 +70,19 @@ fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Tro
         return Err(error).at(if absent.is_some() { Step::Root } else { Step::Overlay }, on);
     }
     Ok(work.join("root"))
+}
+
+/// Removes what the kernel leaves in an overlay's `work`: directories that not even their owner may enter, among them
+/// the mark of a volatile mount, which forbids the next one. If it cannot, the next mount says so.
+pub(super) fn clear(work: &Path) {
+    for left in ["work", "work/incompat", "work/incompat/volatile", "index"].map(|name| work.join(name)) {
+        if left.is_dir() {
+            drop(fs::set_permissions(&left, fs::Permissions::from_mode(0o700)));
+        }
+    }
+    for left in ["work", "index"] {
+        drop(fs::remove_dir_all(work.join(left)));
+    }
 }
 
 fn put(place: &mut Place, mount: &Mount<'_>) -> Result<(), Trouble> {

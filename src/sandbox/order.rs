@@ -12,6 +12,8 @@ pub enum Root {
     /// An overlay in namespaces, mounted with `userxattr` (whiteouts are 0/0 devices, opaque directories carry
     /// `user.overlay.opaque`). All three are on file systems that overlayfs takes.
     ///
+    /// The mount is volatile: nothing is flushed to the disk, not even by `fsync` inside. Who keeps `upper` sees to that.
+    ///
     /// Mount points that no lower tree has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`, targets of
     /// binds) are made and removed again, but a directory above one stays copied up, with a new time.
     Overlay {

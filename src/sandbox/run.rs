@@ -1,9 +1,8 @@
 //! The caller's side of a sandbox: starts stage 1, listens, and sees to it that nothing is left.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio as Standard};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::SandboxError;
 use super::ids::map_ranges;
+use super::mounts;
 use super::order::{Exit, Order, Root, Stdio};
 use super::stage::command;
 use super::wire::{self, Envelope, Job, Report, Trouble};
@@ -218,15 +218,10 @@ impl Drop for Running {
     }
 }
 
-/// Removes the mount points that had to be made, as far as nothing was put there, and what the kernel leaves in an
-/// overlay's `work` (a directory that not even its owner may enter).
+/// Removes the mount points that had to be made, as far as nothing was put there, and what the kernel leaves.
 fn tidy(root: &Root, made: &[String]) {
     if let Root::Overlay { work, .. } = root {
-        for left in ["work", "index"].map(|name| work.join(name)) {
-            if left.is_dir() && fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).is_ok() {
-                drop(fs::remove_dir(left));
-            }
-        }
+        mounts::clear(work);
     }
     let dir = match root {
         Root::Overlay { upper: dir, .. } | Root::Plain { dir } | Root::Chroot { dir } => dir,
