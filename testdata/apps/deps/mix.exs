@@ -18,9 +18,10 @@ defmodule Parts.MixProject do
     [extra_applications: [:logger]]
   end
 
+  # No makeup here: the order of a map in one of its modules is left to chance while it compiles.
   defp deps do
     [
-      {:makeup_elixir, "~> 1.0"},
+      {:nimble_parsec, "~> 1.4"},
       {:earmark_parser, "~> 1.4"},
       {:idna, "~> 6.1"},
       # Its rebar.config asks rebar3 for a plugin that Debian does not carry: the same compiler calls, spelt out.
