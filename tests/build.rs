@@ -51,7 +51,7 @@ fn one_digest(app: &str) -> (World, String) {
     }
 
     let other = World::with_empty_cache();
-    fs::create_dir(other.dir().join("a longer way")).unwrap();
+    fs::create_dir(other.dir().join("a longer way")).expect("a folder");
     let elsewhere = Repo::copied(&world::testdata("apps").join(app), &other.dir().join("a longer way/to it"));
     elsewhere.commit("The first commit");
     let sh = "umask 0077; export TZ=Asia/Tokyo LC_ALL=C; exec \"$0\" \"$@\"";

@@ -66,7 +66,7 @@ impl Base {
         let digest = &layer.descriptor.digest;
         let name = format!("unpack {}", &digest.hex()[..12]);
         let start = world.began(&name);
-        let unpacked = match self.kept(world, layer.descriptor)? {
+        let unpacked = match kept(world, layer.descriptor)? {
             Some(kept) => unpack(kept, layer.compression, &slot.root, &Limits::GENEROUS),
             None => self.fetch_and_unpack(world, layer, &slot.root)?,
         };
@@ -106,10 +106,6 @@ impl Base {
         Ok(unpacked)
     }
 
-    fn kept(&self, world: &World<'_>, of: &Descriptor) -> Result<Option<crate::store::Verified>, BuildError> {
-        Ok(world.store.blob(&of.digest, of.size)?)
-    }
-
     fn open(&self, world: &World<'_>, of: &Descriptor) -> Result<Box<dyn Read + Send>, BuildError> {
         Ok(match &self.origin {
             Origin::Layout(layout) => Box::new(layout.blob(of)?),
@@ -121,7 +117,7 @@ impl Base {
     pub(super) fn blob(&self, world: &World<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
         let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        match self.kept(world, of).map_err(io::Error::other)? {
+        match kept(world, of).map_err(io::Error::other)? {
             Some(kept) => Ok(Box::new(kept)),
             None => self.open(world, of).map_err(io::Error::other),
         }
@@ -144,6 +140,10 @@ impl Base {
             }
         }
     }
+}
+
+fn kept(world: &World<'_>, of: &Descriptor) -> Result<Option<crate::store::Verified>, BuildError> {
+    Ok(world.store.blob(&of.digest, of.size)?)
 }
 
 fn newest_below(root: &Path) -> io::Result<i64> {

@@ -36,10 +36,8 @@ pub struct Start {
 pub fn run(start: &Start, world: &World<'_>) -> Result<Exit, BuildError> {
     let base = Base::resolve(world, &config::reference("image", &start.image)?, None)?;
     let image = &base.image.config.config;
-    let argv = match start.command.is_empty() {
-        true => [image.entrypoint.clone(), image.cmd.clone()].concat(),
-        false => start.command.clone(),
-    };
+    let own = || [image.entrypoint.clone(), image.cmd.clone()].concat();
+    let argv = if start.command.is_empty() { own() } else { start.command.clone() };
     if argv.is_empty() {
         return Err(BuildError::NoCommand);
     }
