@@ -28,8 +28,8 @@ impl Store {
         fs::symlink_metadata(self.blob_path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
-    /// The blob, to be read to its end: the last read fails if the bytes do not have the digest. `None` if it is not there
-    /// or has another size.
+    /// The blob, to be read to its end: the last read fails if the bytes do not have the digest, and the blob is set aside.
+    /// `None` if it is not there or has another size.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<Verified>, StoreError> {
         if !self.has_blob(digest, size) {
             return Ok(None);
@@ -37,7 +37,7 @@ impl Store {
         let path = self.blob_path(digest);
         let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(at("open", &path))?;
-        Ok(Some(Verified { file, hash: Sha256::new(), digest: digest.clone() }))
+        Ok(Some(Verified { file, hash: Sha256::new(), digest: digest.clone(), store: self.clone() }))
     }
 
     /// Starts a new blob.
@@ -89,6 +89,7 @@ pub struct Verified {
     file: File,
     hash: Sha256,
     digest: Digest,
+    store: Store,
 }
 
 impl Read for Verified {
@@ -98,6 +99,7 @@ impl Read for Verified {
         if n == 0 && !buffer.is_empty() && self.digest.algorithm() == "sha256" {
             let found = Digest::from_hash(&self.hash.clone().finalize().into());
             if found != self.digest {
+                let _ = self.store.set_aside(&self.digest);
                 let text = format!("the kept blob `{}` is damaged", self.digest);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }

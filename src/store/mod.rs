@@ -71,11 +71,14 @@ impl StoreError {
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        use io::ErrorKind::{
+            NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
         match self {
-            Self::Io { source, .. } => match source.raw_os_error() {
-                Some(libc_errno::ENOSPC) => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
-                Some(libc_errno::EDQUOT) => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
-                Some(libc_errno::EACCES | libc_errno::EROFS) => {
+            Self::Io { source, .. } => match source.kind() {
+                StorageFull => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
+                QuotaExceeded => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
+                PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
                     Some("set `PHIAL_CACHE_DIR` to a folder that can be written".into())
                 }
                 _ => None,
@@ -84,14 +87,6 @@ impl StoreError {
             Self::Mismatch { .. } | Self::Damaged(_) => None,
         }
     }
-}
-
-/// The few error numbers that a hint tells apart (errno(3)).
-mod libc_errno {
-    pub(super) const EACCES: i32 = 13;
-    pub(super) const ENOSPC: i32 = 28;
-    pub(super) const EROFS: i32 = 30;
-    pub(super) const EDQUOT: i32 = 122;
 }
 
 /// Puts the path and the action to an `io::Error`.
@@ -113,10 +108,15 @@ impl Store {
     /// Opens the store in `root`, makes it if it is not there, and removes the scratch of processes that are gone.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned() };
-        for folder in ["", "blobs/sha256", "blobs/sha512", "trees", "recall", "scratch", "locks", "git", "bad"] {
+        let refused = |reason: &str| StoreError::Folder { path: root.to_owned(), reason: reason.into() };
+        if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
+            return Err(refused("is not a folder"));
+        }
+        private_dir(root)?;
+        store.check_folder()?;
+        for folder in ["blobs/sha256", "blobs/sha512", "trees", "recall", "scratch", "locks", "git", "bad"] {
             private_dir(&root.join(folder))?;
         }
-        store.check_folder()?;
         let version = root.join("version");
         match fs::read_to_string(&version) {
             Ok(text) if text == VERSION => {}
@@ -134,7 +134,7 @@ impl Store {
     }
 
     fn check_folder(&self) -> Result<(), StoreError> {
-        let meta = fs::symlink_metadata(&self.root).map_err(at("look at", &self.root))?;
+        let meta = fs::metadata(&self.root).map_err(at("look at", &self.root))?;
         let reason = if meta.uid() != rustix::process::geteuid().as_raw() {
             "belongs to another user"
         } else if meta.mode() & 0o022 != 0 {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_blob_that_rots_is_found_out_when_read() {
+    fn a_kept_blob_that_rots_is_found_out_when_read_and_set_aside() {
         let (_dir, store) = store();
         let mut writer = store.blob_writer().unwrap();
         writer.write_all(b"good").unwrap();
@@ -209,7 +209,6 @@ mod tests {
         fs::write(store.blob_path(&digest), b"rot!").unwrap();
         let mut blob = store.blob(&digest, 4).unwrap().unwrap();
         assert!(blob.read_to_end(&mut Vec::new()).is_err());
-        store.set_aside(&digest).unwrap();
         assert!(store.blob(&digest, 4).unwrap().is_none());
     }
 
