@@ -21,6 +21,12 @@ pub enum LayoutError {
         #[source]
         source: io::Error,
     },
+    /// Nothing there to read.
+    #[error("there is no `{}`", path.display())]
+    Absent {
+        /// The directory or archive.
+        path: PathBuf,
+    },
     /// Something else than an OCI layout.
     #[error("`{}` is not an OCI layout: {why}", path.display())]
     NotALayout {
@@ -113,9 +119,15 @@ impl LayoutError {
         Self::NotALayout { path: path.to_owned(), why: why.into(), remedy: None }
     }
 
+    pub(super) fn not_a_directory(path: &Path) -> Self {
+        let remedy = Some(format!("for an archive write `oci-archive:{}`", path.display()));
+        Self::NotALayout { path: path.to_owned(), why: "it is not a directory".into(), remedy }
+    }
+
     /// A remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Absent { .. } => Some("correct the path, or make an image there with `phial base`".into()),
             Self::NotALayout { remedy, .. } => remedy.clone(),
             Self::Image { source, .. } => source.hint(),
             Self::Ambiguous { path, .. } => Some(format!("name one: `{}:TAG` or `{0}@sha256:...`", path.display())),

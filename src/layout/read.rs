@@ -65,16 +65,20 @@ struct Header {
     image_layout_version: String,
 }
 
+fn unopened(path: &Path, errno: Errno) -> LayoutError {
+    match errno {
+        Errno::NOENT => LayoutError::Absent { path: path.into() },
+        other => LayoutError::io("open", path)(other.into()),
+    }
+}
+
 impl Layout {
     /// Opens a layout directory.
     pub fn open_dir(dir: &Path) -> Result<Self, LayoutError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOTDIR => {
-                let remedy = Some(format!("for an archive write `oci-archive:{}`", dir.display()));
-                LayoutError::NotALayout { path: dir.into(), why: "it is not a directory".into(), remedy }
-            }
-            other => LayoutError::io("open", dir)(other.into()),
+            Errno::NOTDIR => LayoutError::not_a_directory(dir),
+            other => unopened(dir, other),
         })?;
         Self::checked(dir, Files::Dir(fd))
     }
@@ -82,7 +86,7 @@ impl Layout {
     /// Opens a tar of a layout. Its headers are read once; names that no layout has are not looked at again.
     pub fn open_archive(path: &Path) -> Result<Self, LayoutError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| LayoutError::io("open", path)(e.into()))?;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unopened(path, e))?;
         let file = File::from(fd);
         let is_file = file.metadata().map_err(LayoutError::io("look at", path))?.is_file();
         let mut magic = [0; 4];

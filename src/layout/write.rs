@@ -21,7 +21,7 @@ const TEMPORARY: &str = ".phial-";
 
 /// Puts `image` into the layout at `dir`, under `tag`, beside the images that are there. The image that had the tag before
 /// loses it (without a tag: untagged entries are replaced); its blobs stay. Safe to repeat, to kill, and to run twice at
-/// once: writers wait for each other.
+/// once: writers wait for each other. What cannot be finished is taken back.
 pub fn write_layout(
     dir: &Path,
     image: &Image,
@@ -29,13 +29,50 @@ pub fn write_layout(
     blobs: Blobs<'_>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
-    fs::create_dir_all(dir).map_err(LayoutError::io("create", dir))?;
+    let made = !dir.exists();
+    fs::create_dir_all(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => LayoutError::not_a_directory(dir),
+        _ => LayoutError::io("create", dir)(error),
+    })?;
     let lock = File::open(dir).map_err(LayoutError::io("open", dir))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| LayoutError::io("lock", dir)(e.into()))?;
+    let digests = descriptors(image).into_iter().map(|d| &d.digest).chain([&image.manifest_digest]);
+    let names = digests.map(blob_name).chain(["oci-layout".to_owned()]);
+    let missing: Vec<String> = names.filter(|name| fs::symlink_metadata(dir.join(name)).is_err()).collect();
+    let written = fill(&lock, (dir, image, tag), blobs, watch);
+    if written.is_err() {
+        take_back(dir, image, &missing);
+        if made {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+    written
+}
+
+/// Removes what was not there before, unless the index names it.
+fn take_back(dir: &Path, image: &Image, missing: &[String]) {
+    let index = fs::read_to_string(dir.join("index.json")).unwrap_or_default();
+    if index.contains(image.manifest_digest.as_str()) {
+        return;
+    }
+    for name in missing {
+        let _ = fs::remove_file(dir.join(name));
+    }
+    for name in ["blobs/sha256", "blobs/sha512", "blobs"] {
+        let _ = fs::remove_dir(dir.join(name)); // fails unless it is empty
+    }
+}
+
+fn fill(
+    lock: &File,
+    (dir, image, tag): (&Path, &Image, Option<&str>),
+    blobs: Blobs<'_>,
+    watch: Watch<'_>,
+) -> Result<(), LayoutError> {
     begin(dir)?;
     for descriptor in descriptors(image) {
         let name = blob_name(&descriptor.digest);
-        if is_there(&lock, dir, &name, descriptor)? {
+        if is_there(lock, dir, &name, descriptor)? {
             continue;
         }
         put_blob(dir, &descriptor.digest, |to| {
@@ -43,7 +80,7 @@ pub fn write_layout(
         })?;
     }
     let manifest = image.descriptor();
-    if !is_there(&lock, dir, &blob_name(&manifest.digest), &manifest)? {
+    if !is_there(lock, dir, &blob_name(&manifest.digest), &manifest)? {
         put_blob(dir, &manifest.digest, |to| {
             to.write_all(&image.manifest_bytes).map_err(LayoutError::io("write to", dir))
         })?;
