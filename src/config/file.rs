@@ -108,8 +108,14 @@ fn check_keys(file: &str, prefix: &str, table: &toml::Table) -> Result<(), Confi
     Ok(())
 }
 
+/// The key, or the table, that was meant: spelled otherwise, or in another table.
 fn nearest(key: &str) -> Option<String> {
-    let names = KEYS.iter().map(|known| known.trim_end_matches(".*"));
-    let scored = names.map(|name| (strsim::damerau_levenshtein(name, key), name));
-    scored.min().filter(|(distance, _)| *distance <= 4).map(|(_, name)| name.to_owned())
+    let last = |name: &str| name.rsplit_once('.').map_or(name.len(), |(_, last)| last.len());
+    let keys = KEYS.iter().map(|known| known.trim_end_matches(".*"));
+    let elsewhere =
+        keys.clone().find(|known| known.contains('.') && known.rsplit('.').next() == key.rsplit('.').next());
+    let tables = keys.clone().filter_map(|known| Some(known.split_once('.')?.0));
+    let scored = keys.chain(tables).map(|name| (strsim::damerau_levenshtein(name, key), name));
+    let near = scored.min().filter(|(distance, _)| *distance <= 2.max(last(key) / 2)).map(|(_, name)| name);
+    near.or(elsewhere).map(str::to_owned)
 }

@@ -26,7 +26,8 @@ pub struct Base {
 impl Lock {
     /// Reads the file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let broken = |e: toml::de::Error| ConfigError::Toml { file: "phial.lock".into(), text: e.to_string() };
+        let broken =
+            |e: toml::de::Error| ConfigError::Toml { file: "phial.lock".into(), text: e.to_string().trim_end().into() };
         toml::from_str(text).map_err(broken)
     }
 

@@ -102,7 +102,7 @@ pub enum ConfigError {
         reason: &'static str,
     },
     /// A reference or target that is none.
-    #[error("`{key}` is no image reference")]
+    #[error("cannot use `{key}`")]
     Reference {
         /// The setting or flag.
         key: String,
@@ -205,7 +205,7 @@ fn wanted(flags: &[String], name: Option<&str>, app: &str) -> Vec<String> {
 
 /// Targets, each named in the error if it is none.
 pub fn targets(texts: &[String]) -> Result<Vec<Target>, ConfigError> {
-    let parse = |text: &String| text.parse().map_err(|source| ConfigError::Reference { key: text.clone(), source });
+    let parse = |text: &String| text.parse().map_err(|source| ConfigError::Reference { key: "to".into(), source });
     texts.iter().map(parse).collect()
 }
 
@@ -288,7 +288,7 @@ mod tests {
             ("[prepare]\nscript = \"../x\"", "`prepare.script` is `../x`"),
             ("[prepare]\ninputs = [\"/etc\"]", "`prepare.inputs` is `/etc`"),
             ("[prepare]\nenv = { \"A=B\" = \"c\" }", "`prepare.env` is `A=B`"),
-            ("[image]\nname = \"Upper/Case\"", "`Upper/Case` is no image reference"),
+            ("[image]\nname = \"Upper/Case\"", "cannot use `to`"),
             ("[image]\nnmae = \"x\"", "unknown key `image.nmae`"),
             ("[image\n", "line 1"),
             ("[image]\nenvs = 7", "phial.toml"),
