@@ -14,7 +14,7 @@ pub struct Host {
     pub env: BTreeMap<String, String>,
     /// The working directory; empty if it is gone.
     pub cwd: PathBuf,
-    /// `HOME`, or `/` without one.
+    /// `HOME` if it is absolute, else the user's folder by the password database, else `/`.
     pub home: PathBuf,
     /// Seconds since 1970 when the process began; [`Host::clock`] goes on.
     pub now: i64,
@@ -37,7 +37,7 @@ impl Host {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
         Self {
             cwd: std::env::current_dir().unwrap_or_default(),
-            home: env.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            home: home(&env),
             now,
             began: Instant::now(),
             uid: rustix::process::geteuid().as_raw(),
@@ -56,4 +56,10 @@ impl Host {
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
+}
+
+fn home(env: &BTreeMap<String, String>) -> PathBuf {
+    let told = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    told.or_else(|| Some(user()?.dir)).unwrap_or_else(|| PathBuf::from("/"))
 }
