@@ -118,6 +118,10 @@ impl SandboxError {
                 Some("install it in the base image, or name another base".to_owned())
             }
             Self::Image { .. } => Some("make it a directory in the base image".to_owned()),
+            Self::Unstartable { source, .. } if source.raw_os_error() == Some(nix::libc::ENOEXEC) => Some(
+                "a script begins with a line such as `#!/bin/sh`, and a program is made for this kind of machine"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
