@@ -11,7 +11,7 @@ use super::{BuildError, World};
 use crate::event::Event;
 use crate::image::{Descriptor, Image, Layer, Platform, Reference, RegistryRef};
 use crate::layout::Layout;
-use crate::store::{About, BlobWriter, Key, Recall, Tree, Trees};
+use crate::store::{About, BlobWriter, Key, Recall, Tree, Trees, remove_tree};
 
 /// An image and where its blobs come from.
 pub(super) struct Base {
@@ -66,14 +66,18 @@ impl Base {
         let digest = &layer.descriptor.digest;
         let name = format!("unpack {}", &digest.hex()[..12]);
         let start = world.began(&name);
-        let unpacked = match kept(world, layer.descriptor)? {
-            Some(kept) => unpack(kept, layer.compression, &slot.root, &Limits::GENEROUS),
+        let kept = kept(world, layer.descriptor)?;
+        let unpacked = match kept.map(|kept| unpack(kept, layer.compression, &slot.root, &Limits::GENEROUS)) {
+            // The kept blob is damaged, whatever the first thing to go wrong was: it is set aside and fetched again.
+            Some(Err(error)) if matches!(error.exit_code(), 3 | 4) => {
+                world.store.set_aside(digest)?;
+                empty(&slot.root).map_err(BuildError::io("empty", &slot.root))?;
+                self.fetch_and_unpack(world, layer, &slot.root)?
+            }
+            Some(unpacked) => unpacked,
             None => self.fetch_and_unpack(world, layer, &slot.root)?,
         };
-        let unpacked = unpacked.map_err(|source| {
-            let _ = world.store.set_aside(digest);
-            BuildError::Unpack { digest: digest.clone(), source }
-        })?;
+        let unpacked = unpacked.map_err(|source| BuildError::Unpack { digest: digest.clone(), source })?;
         if unpacked.diff_id != *layer.diff_id {
             return Err(BuildError::DiffId { digest: digest.clone(), expected: layer.diff_id.0.clone() });
         }
@@ -146,6 +150,11 @@ fn kept(world: &World<'_>, of: &Descriptor) -> Result<Option<crate::store::Verif
     Ok(world.store.blob(&of.digest, of.size)?)
 }
 
+fn empty(dir: &Path) -> io::Result<()> {
+    remove_tree(dir)?;
+    fs::create_dir(dir)
+}
+
 fn newest_below(root: &Path) -> io::Result<i64> {
     let mut newest = 0;
     for entry in walkdir::WalkDir::new(root) {
@@ -169,7 +178,8 @@ struct Tee<'a> {
 impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..n])?;
+        let kept = self.to.write_all(&buffer[..n]);
+        kept.map_err(|e| io::Error::new(e.kind(), format!("cannot write it to the cache: {e}")))?;
         Ok(n)
     }
 }

@@ -7,7 +7,7 @@ use phial_layers::Digest;
 
 use super::base::{Base, Origin};
 use super::{BuildError, World};
-use crate::image::{Blobs, Image, RegistryRef, Target};
+use crate::image::{Blobs, Descriptor, Image, RegistryRef, Target};
 use crate::layout;
 use crate::registry::{Outcome, Push, Pushed};
 
@@ -49,6 +49,22 @@ fn bring(
     for target in targets {
         check(target, image)?;
     }
+    let is_kept = |layer: &&Descriptor| world.store.has_blob(&layer.digest, layer.size);
+    let kept: Vec<_> = image.manifest.layers.iter().filter(is_kept).collect();
+    bring_each(world, image, targets, base, blobs).map_err(|error| {
+        // A kept blob that turns out to be damaged is set aside while it is read.
+        let lost = kept.into_iter().find(|layer| !is_kept(layer));
+        lost.map_or(error, |layer| BuildError::Lost(layer.digest.clone()))
+    })
+}
+
+fn bring_each(
+    world: &World<'_>,
+    image: &Image,
+    targets: &[Target],
+    base: Option<(&RegistryRef, usize)>,
+    blobs: Blobs<'_>,
+) -> Result<(), BuildError> {
     for target in targets {
         let name = format!("to {}", target.place());
         let start = world.began(&name);

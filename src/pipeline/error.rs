@@ -1,5 +1,6 @@
 //! Why a build stopped: what each room says, and the few things only the pipeline knows.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::layout::LayoutError;
 use crate::normal::NormalError;
 use crate::prepare::PrepareError;
 use crate::registry::RegistryError;
-use crate::rootfs::RootfsError;
+use crate::rootfs::{RootfsError, Rung};
 use crate::sandbox::{Exit, SandboxError};
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -82,15 +83,14 @@ pub enum BuildError {
         /// What the config says.
         expected: Digest,
     },
-    /// `phial.lock` pins a digest, and the base has another.
-    #[error("the base `{name}` is `{found}`, and `phial.lock` pins `{pinned}`")]
-    Moved {
-        /// The base.
-        name: String,
-        /// What it is now.
-        found: Digest,
+    /// The digest that `phial.lock` pins cannot be had.
+    #[error("`phial.lock` pins the base to `{pinned}`")]
+    Pinned {
         /// What the lock says.
         pinned: Digest,
+        /// Why it cannot be had.
+        #[source]
+        source: Box<BuildError>,
     },
     /// A target names a digest, and the image has another.
     #[error("the image is `{found}`, and for `{target}` only `{asked}` was asked for")]
@@ -102,11 +102,11 @@ pub enum BuildError {
         /// The image's digest.
         found: Digest,
     },
-    /// No rung of isolation works here.
-    #[error("this machine allows no isolation for the steps: {0}")]
-    NoRung(String),
-    /// A kept layer vanished between two looks.
-    #[error("the kept layer `{0}` is gone or damaged")]
+    /// No rung of isolation that was asked for works here.
+    #[error("this machine allows no isolation for the steps{}", rungs(.0))]
+    NoRung(Vec<(Rung, SandboxError)>),
+    /// A kept layer vanished between two looks, or was damaged and is set aside now.
+    #[error("the kept layer `{0}` was gone or damaged")]
     Lost(Digest),
     /// The command of an image is not known.
     #[error("the image has no command, and none was given")]
@@ -114,6 +114,9 @@ pub enum BuildError {
     /// The image's `User` is a name that its `/etc/passwd` does not have.
     #[error("the image's user `{0}` is not in its `/etc/passwd`")]
     NoUser(String),
+    /// All is done, and the result cannot be told.
+    #[error("cannot write the result to stdout")]
+    Stdout(#[source] io::Error),
     /// The operating system refused.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -130,8 +133,25 @@ pub enum BuildError {
 fn ended(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("failed with exit code {code}"),
-        Exit::Signal(signal) => format!("was ended by signal {signal}"),
+        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(name) => format!("was ended by signal {signal} ({name})"),
+            Err(_) => format!("was ended by signal {signal}"),
+        },
     }
+}
+
+/// Each rung and why it does not work, the best one first.
+fn rungs(tried: &[(Rung, SandboxError)]) -> String {
+    let why = |error: &SandboxError| match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    tried.iter().fold(String::new(), |text, (rung, error)| format!("{text}; {rung}: {}", why(error)))
+}
+
+/// Whether the cause of an error is a full disk or a used up quota.
+fn is_full(source: &io::Error) -> bool {
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl BuildError {
@@ -154,16 +174,39 @@ impl BuildError {
             Self::Normal(e) => e.exit_code(),
             Self::Pack(e) => e.exit_code(),
             Self::Foundation(e) => e.exit_code(),
+            Self::Unpack { source: UnpackError::Read(source), .. } if source.kind() == io::ErrorKind::InvalidData => 3,
+            Self::Unpack { source: UnpackError::Read(source), .. } if is_full(source) => 6,
             Self::Unpack { source, .. } => source.exit_code(),
+            Self::Pinned { source, .. } => source.exit_code(),
             Self::Script { .. } => 1,
             Self::NoCommand => 2,
-            Self::DiffId { .. } | Self::Moved { .. } | Self::NoUser(_) | Self::Other { .. } => 3,
-            Self::NoRung(_) | Self::Io { .. } | Self::Lost(_) => 6,
+            Self::DiffId { .. } | Self::NoUser(_) | Self::Other { .. } => 3,
+            Self::NoRung(_) | Self::Stdout(_) | Self::Io { .. } | Self::Lost(_) => 6,
         }
     }
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        match self.remedy() {
+            None if self.is_for_want_of_space() => {
+                Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into())
+            }
+            remedy => remedy,
+        }
+    }
+
+    fn is_for_want_of_space(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if error.downcast_ref().is_some_and(is_full) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    fn remedy(&self) -> Option<String> {
         match self {
             Self::Config(e) => e.hint(),
             Self::Source(e) => e.hint(),
@@ -176,13 +219,15 @@ impl BuildError {
             Self::Sandbox(e) => e.hint(),
             Self::Normal(e) => e.hint(),
             Self::Foundation(e) => e.hint(),
-            Self::Moved { .. } => Some("run `phial lock` and commit `phial.lock`".into()),
+            Self::Pinned { .. } => Some("if the base is to move on, run `phial lock` and commit `phial.lock`".into()),
+            Self::Pack(PackError::ReservedName { .. }) => Some("give the file another name in the repository".into()),
+            Self::Unpack { source: UnpackError::Write { source, .. }, .. } if is_full(source) => None,
+            Self::Unpack { source, .. } => source.hint(),
+            Self::Script { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
             Self::Lost(_) => Some("run the command again; it will be made anew".into()),
             Self::NoCommand => Some("give one after `--`".into()),
-            Self::NoRung(_) => Some("name a rung with `--isolation` to see its own remedy".into()),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into())
-            }
+            Self::NoRung(tried) => tried.iter().find_map(|(_, error)| error.hint()),
+            Self::Stdout(_) => Some("all else is done: the same command again is quick".into()),
             _ => None,
         }
     }

@@ -146,7 +146,7 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
     recipe.check(&files)?;
 
     let start = world.began("base");
-    let base = Base::resolve(world, &plan.base, plan.pinned.as_ref())?;
+    let base = pinned(world, &plan)?;
     world.ended("base", base.image.manifest_digest.as_str(), Some(start));
     let deps_time = base.toolchain(world)?.max(EPOCH);
 
@@ -174,6 +174,17 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
         base_layers: base.image.manifest.layers.len(),
         rung: work.steps.rung.get().copied(),
         layers,
+    })
+}
+
+/// The base, by the digest of `phial.lock` if that has one.
+fn pinned(world: &World<'_>, plan: &Plan) -> Result<Base, BuildError> {
+    let resolved = Base::resolve(world, &plan.base, plan.pinned.as_ref());
+    resolved.map_err(|source| match &plan.pinned {
+        Some(pinned) if source.exit_code() == 3 => {
+            BuildError::Pinned { pinned: pinned.clone(), source: Box::new(source) }
+        }
+        _ => source,
     })
 }
 
@@ -283,24 +294,17 @@ fn resolv(network: Network) -> Option<String> {
 fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
     let scratch = world.store.scratch()?;
     let probe = sandbox::probe(OURSELVES.as_ref(), scratch.path());
-    let of = |rung| match rung {
-        Rung::Overlay => &probe.overlay,
-        Rung::Copy => &probe.namespaces,
-        Rung::Chroot => &probe.chroot,
-    };
-    let rungs = match isolation {
-        Isolation::Only(rung) => vec![rung],
-        Isolation::Auto => vec![Rung::Overlay, Rung::Copy, Rung::Chroot],
-    };
-    let mut reasons = vec![];
-    for rung in rungs {
-        match of(rung) {
+    let rungs = [(Rung::Overlay, probe.overlay), (Rung::Copy, probe.namespaces), (Rung::Chroot, probe.chroot)];
+    let wanted = |rung| isolation == Isolation::Auto || isolation == Isolation::Only(rung);
+    let mut tried = vec![];
+    for (rung, works) in rungs.into_iter().filter(|(rung, _)| wanted(*rung)) {
+        match works {
             Ok(()) => {
                 (world.watch)(Event::Notice { text: format!("isolation: {rung}") });
                 return Ok(rung);
             }
-            Err(why) => reasons.push(format!("{rung}: {why}")),
+            Err(why) => tried.push((rung, why)),
         }
     }
-    Err(BuildError::NoRung(reasons.join("; ")))
+    Err(BuildError::NoRung(tried))
 }
