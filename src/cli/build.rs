@@ -108,7 +108,7 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
         }
     }
     let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };
-    Mouth::data(&line).map_err(BuildError::io("write to", "stdout".as_ref()))?;
+    Mouth::data(&line).map_err(BuildError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,7 +24,6 @@ pub(super) struct LockArgs {
 pub(super) fn lock(args: &LockArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
     let (path, lock) = pipeline::lock(&args.source.parse()?, args.base.as_deref(), world)?;
     mouth.say(&format!("wrote `{}`", path.display()));
-    Mouth::data(&format!("{}@{}", lock.base.name, lock.base.digest))
-        .map_err(pipeline::BuildError::io("write to", "stdout".as_ref()))?;
+    Mouth::data(&format!("{}@{}", lock.base.name, lock.base.digest)).map_err(pipeline::BuildError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use self::mouth::{Mouth, Progress};
 use crate::host::Host;
@@ -83,6 +85,7 @@ type Outcome = Result<ExitCode, BuildError>;
 
 /// Reads the arguments, does what they say, and tells how it ended.
 pub fn main() -> ExitCode {
+    own_what_we_write();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -100,6 +103,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whatever the caller's umask takes from others, we can read and enter what we write.
+fn own_what_we_write() {
+    let mask = umask(Mode::from_raw_mode(0o077));
+    umask(mask & Mode::from_raw_mode(0o077));
+}
+
 fn with_world(host: &Host, common: &Common, act: impl FnOnce(&World<'_>, &Mouth) -> Outcome) -> ExitCode {
     let mouth = Mouth::new(common.progress);
     let cancel: &'static AtomicBool = signals::listen();
@@ -114,7 +123,7 @@ fn with_world(host: &Host, common: &Common, act: impl FnOnce(&World<'_>, &Mouth)
         Ok(code) => code,
         Err(error) => {
             if let Some(code) = signals::code() {
-                mouth.error_text("interrupted", None);
+                Mouth::interrupted();
                 return code;
             }
             mouth.error(&error);

@@ -172,6 +172,12 @@ impl Mouth {
         self.error_text(&text, error.hint().as_deref());
     }
 
+    /// That a signal ended the command, said from any thread.
+    pub(super) fn interrupted() {
+        let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+        let _ = writeln!(io::stderr().lock(), "{clear}error: interrupted");
+    }
+
     /// An error that has no value of its own.
     pub(super) fn error_text(&self, text: &str, hint: Option<&str>) {
         self.quiet_line();

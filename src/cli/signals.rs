@@ -8,11 +8,16 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::mouth::Mouth;
+
 static CANCEL: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// How long a command may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a last word may take: whoever reads stderr may have stopped.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Starts to listen. The flag becomes true at the first signal; a second one ends the process at once.
 pub(super) fn listen() -> &'static AtomicBool {
@@ -25,6 +30,8 @@ pub(super) fn listen() -> &'static AtomicBool {
                 CANCEL.store(true, Ordering::SeqCst);
                 thread::spawn(move || {
                     thread::sleep(GRACE);
+                    thread::spawn(Mouth::interrupted);
+                    thread::sleep(BREATH);
                     std::process::exit(128 + signal);
                 });
             }
