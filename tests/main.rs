@@ -2,6 +2,7 @@
 
 mod world;
 
+mod bad_input;
 mod base;
 mod build;
 mod fixtures;

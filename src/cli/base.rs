@@ -77,7 +77,6 @@ pub(super) fn base(args: &BaseArgs, world: &World<'_>, mouth: &Mouth) -> Outcome
     };
     let (image, targets) = pipeline::lay(&of, to, world)?;
     mouth.say(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
-    Mouth::data(&format!("{}@{}", targets[0].place(), image.manifest_digest))
-        .map_err(BuildError::Stdout)?;
+    Mouth::data(&format!("{}@{}", targets[0].place(), image.manifest_digest)).map_err(BuildError::Stdout)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod parts;
 mod servers;
+pub(crate) mod small;
 
 use std::cell::Cell;
 use std::ffi::OsStr;

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::{Static, run, search_path, shared, testdata};
 
 /// Holds a lock below `target/world` until it is dropped: other tests and other runs wait.
-fn lock(name: &str) -> File {
+pub(super) fn lock(name: &str) -> File {
     let file = File::create(shared().join(format!("{name}.lock"))).expect("a lock file");
     file.lock().expect("a lock");
     file

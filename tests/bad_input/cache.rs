@@ -1,0 +1,130 @@
+//! The cache: a folder that cannot be one, and what is damaged in it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use insta::assert_snapshot;
+
+use super::images::damage;
+use super::{Scene, digest, good, listing, run};
+use crate::world::Ran;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[track_caller]
+fn said_with(scene: &Scene, cache: &str) -> String {
+    let mut build = scene.build([]);
+    build.env("PHIAL_CACHE_DIR", cache);
+    scene.refused(6, build)
+}
+
+#[test]
+fn a_folder_that_cannot_hold_a_cache_is_refused_with_a_remedy() {
+    let scene = Scene::new();
+    fs::write(scene.world.path("file"), "in the way").unwrap();
+    assert_snapshot!(said_with(&scene, &scene.world.path("file")), @r"
+    error: the cache folder `[DIR]/file` is not a folder
+    hint: set `PHIAL_CACHE_DIR` to a folder of your own
+    ");
+    assert_snapshot!(said_with(&scene, &scene.world.path("file/cache")), @r"
+    error: cannot create `[DIR]/file/cache`: Not a directory (os error 20)
+    hint: set `PHIAL_CACHE_DIR` to a folder that can be written
+    ");
+    assert_snapshot!(said_with(&scene, "/proc/phial"), @r"
+    error: cannot create `/proc/phial`: No such file or directory (os error 2)
+    hint: set `PHIAL_CACHE_DIR` to a folder that can be written
+    ");
+}
+
+#[test]
+fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() {
+    let scene = Scene::new();
+    let open = scene.world.dir().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_snapshot!(said_with(&scene, &scene.world.path("open")), @r"
+    error: the cache folder `[DIR]/open` can be written by other users
+    hint: set `PHIAL_CACHE_DIR` to a folder of your own
+    ");
+    assert!(listing(&open).is_empty(), "{:?}", listing(&open));
+
+    let others = if is_root() {
+        std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
+        scene.world.path("open")
+    } else {
+        "/usr".to_owned()
+    };
+    let said = said_with(&scene, &others);
+    assert!(said.contains("belongs to another user"), "{said}");
+    assert!(listing(&open).is_empty(), "{:?}", listing(&open));
+}
+
+/// The kept blobs, the largest first: the base's layer, then ours.
+fn blobs(scene: &Scene) -> Vec<PathBuf> {
+    let all = fs::read_dir(scene.world.cache().join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
+    all
+}
+
+fn build_to(scene: &Scene, name: &str) -> Ran {
+    let base = format!("oci:{}", crate::world::small::small_base().display());
+    run(scene.build_on(&base, &format!("oci:{}", scene.world.path(name)), []))
+}
+
+#[test]
+fn a_damaged_layer_of_the_base_in_the_cache_is_set_aside_and_fetched_again() {
+    let scene = Scene::new();
+    scene.sound();
+    damage(&blobs(&scene)[0]);
+    let mut remove = std::process::Command::new("rm");
+    remove.arg("-rf").arg(scene.world.cache().join("trees")).arg(scene.world.cache().join("recall"));
+    run(remove).ok();
+    assert_eq!(digest(&build_to(&scene, "again").ok()), good());
+    assert_eq!(fs::read_dir(scene.world.cache().join("bad")).unwrap().count(), 1);
+    scene.tidy();
+}
+
+#[test]
+fn a_damaged_layer_of_ours_in_the_cache_is_set_aside_and_made_again() {
+    let scene = Scene::new();
+    scene.sound();
+    for blob in &blobs(&scene)[1..] {
+        damage(blob);
+    }
+    let said = scene.said(build_to(&scene, "again"), 6);
+    assert_snapshot!(super::settings::without_digest(&said), @r"
+    error: the kept layer `sha256:[HEX]` was gone or damaged
+    hint: run the command again; it will be made anew
+    ");
+    assert!(!scene.world.dir().join("again").exists());
+    let ended = (0..3).map(|_| build_to(&scene, "again")).find(|ran| ran.code == Some(0));
+    assert_eq!(digest(&ended.expect("each run finds one of three").ok()), good());
+    scene.tidy();
+}
+
+#[test]
+fn whatever_is_cut_off_or_gone_in_the_cache_is_made_again() {
+    let scene = Scene::new();
+    scene.sound();
+    let entries = |name: &str| {
+        let read = fs::read_dir(scene.world.cache().join(name)).unwrap();
+        read.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    for path in entries("recall") {
+        fs::write(path, "{").unwrap();
+    }
+    assert_eq!(digest(&build_to(&scene, "one").ok()), good());
+    for path in entries("trees") {
+        fs::write(path.join("records.json"), "").unwrap();
+    }
+    assert_eq!(digest(&run(scene.build(["--no-cache"])).ok()), good());
+    for path in blobs(&scene) {
+        fs::write(path, "").unwrap();
+    }
+    assert_eq!(digest(&build_to(&scene, "two").ok()), good());
+    scene.tidy();
+}

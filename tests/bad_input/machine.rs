@@ -1,0 +1,137 @@
+//! The machine: no namespaces, a full disk, an odd environment.
+
+use std::fs;
+
+use insta::assert_snapshot;
+
+use super::{Scene, digest, good, in_namespace, run, through};
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A machine whose user namespaces are switched off; `more` stands before the command.
+fn without_namespaces(more: &str, command: &std::process::Command) -> std::process::Command {
+    in_namespace(&format!("echo 0 >/proc/sys/user/max_user_namespaces && exec {more} \"$@\""), command)
+}
+
+#[test]
+fn without_namespaces_a_user_is_told_how_to_get_them() {
+    let scene = Scene::new();
+    let bare = "setpriv --bounding-set=-all";
+    assert_snapshot!(scene.refused(6, without_namespaces(bare, &scene.build([]))), @r"
+    error: this machine allows no isolation for the steps; overlay: cannot make a user namespace by `unshare`: No space left on device (os error 28); copy: cannot make a user namespace by `unshare`: No space left on device (os error 28); chroot: cannot change the root to `chroot`: Operation not permitted (os error 1)
+    hint: user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`
+    ");
+    assert_snapshot!(scene.refused(6, without_namespaces(bare, &scene.build(["--no-cache", "--isolation", "overlay"]))), @r"
+    error: this machine allows no isolation for the steps; overlay: cannot make a user namespace by `unshare`: No space left on device (os error 28)
+    hint: user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`
+    ");
+    assert_snapshot!(scene.refused(6, without_namespaces(bare, &scene.build(["--no-cache", "--isolation", "copy"]))), @r"
+    error: this machine allows no isolation for the steps; copy: cannot make a user namespace by `unshare`: No space left on device (os error 28)
+    hint: user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`
+    ");
+}
+
+#[test]
+fn without_namespaces_root_builds_in_a_chroot_and_gets_the_same_digest() {
+    let scene = Scene::new();
+    assert_eq!(digest(&run(without_namespaces("", &scene.build([]))).ok()), good());
+}
+
+#[test]
+fn a_chroot_is_for_root() {
+    let scene = Scene::new();
+    if is_root() {
+        assert_eq!(digest(&run(scene.build(["--isolation", "chroot"])).ok()), good());
+    } else {
+        let said = scene.refused(6, scene.build(["--isolation", "chroot"]));
+        assert_eq!(said, CHROOT);
+    }
+}
+
+const CHROOT: &str = "error: this machine allows no isolation for the steps; chroot: a chroot needs root\n\
+                      hint: run as root, or use `--isolation auto` on a machine with user namespaces\n";
+
+/// Builds again and again on a disk with ever more room, once the base is on it, until it is enough: the command's exit
+/// codes, each with what it left in the scratch.
+const NARROW: &str = r#"
+    mkdir narrow && mount -t tmpfs -o mode=700,size=16m none narrow || exit 99
+    PHIAL_CACHE_DIR=$PWD/narrow; export PHIAL_CACHE_DIR
+    "$1" run "$BASE" --progress quiet -- true || exit 98
+    cat /dev/zero >narrow/filler 2>/dev/null; room=0
+    while [ $room -lt 400 ]; do
+        "$@" >said-out 2>"said-$room" && { cat said-out; exit 0; }
+        echo "$room: $? $(ls -A narrow/scratch)"
+        room=$((room + 4)); truncate -s -4096 narrow/filler
+    done
+"#;
+
+#[test]
+fn a_full_disk_is_an_error_wherever_it_happens_and_the_next_build_on_a_larger_one_is_good() {
+    let scene = Scene::new();
+    let mut build = in_namespace(NARROW, &scene.build([]));
+    build.env("BASE", format!("oci:{}", crate::world::small::small_base().display()));
+    let out = run(build).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    let (last, failed) = lines.split_last().unwrap();
+    assert_eq!(digest(last), good());
+    assert!(failed.len() >= 3, "{out}");
+    for line in failed {
+        let (room, how) = line.split_once(": ").unwrap();
+        let said = fs::read_to_string(scene.world.path(&format!("said-{room}"))).unwrap();
+        assert!(how == "6 " || how == "1 " && said.contains("failed with exit code"), "{line}\n{said}");
+        assert!(said.contains("No space left on device"), "{line}\n{said}");
+        assert!(how == "1 " || said.contains("\nhint: free "), "{line}\n{said}");
+        assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    }
+    scene.sound();
+}
+
+#[test]
+fn a_disk_too_small_for_the_base_is_full_before_any_step_runs() {
+    let scene = Scene::new();
+    for size in ["100k", "1100k"] {
+        let script = format!(
+            "mkdir -p narrow && mount -t tmpfs -o mode=700,size={size} none narrow && PHIAL_CACHE_DIR=$PWD/narrow exec \"$@\""
+        );
+        let said = scene.refused(6, in_namespace(&script, &scene.build([])));
+        assert!(said.contains("No space left on device") && said.contains("\nhint: free some space"), "{said}");
+    }
+}
+
+#[test]
+fn an_odd_environment_changes_nothing() {
+    let scripts = [
+        "unset HOME; exec \"$@\"",
+        "HOME=relative exec \"$@\"",
+        "TMPDIR=/nonexistent exec \"$@\"",
+        "exec \"$@\" <&-",
+        "exec \"$@\" 2>&-",
+        "exec \"$@\" 2>/dev/full",
+        "umask 0777; exec \"$@\"",
+        "umask 0077; exec \"$@\"",
+        "umask 0000; exec \"$@\"",
+    ];
+    for script in scripts {
+        let scene = Scene::new();
+        let out = run(through(script, &scene.build([]))).ok();
+        assert_eq!(digest(&out), good(), "{script}");
+        scene.tidy();
+        let image = format!("oci:{}", scene.out().display());
+        let mut start = scene.world.phial(["run", &image, "--progress", "quiet"]);
+        start.env_remove("HOME");
+        assert_eq!(run(start).ok(), "prod of 1.0", "{script}");
+        assert!(!scene.world.dir().join("relative").exists());
+    }
+}
+
+#[test]
+fn without_home_the_cache_is_in_the_users_own_folder() {
+    let scene = Scene::new();
+    fs::write(scene.world.path("passwd"), format!("root:x:0:0::{}:/bin/sh\n", scene.world.path("mine"))).unwrap();
+    let script = "mount --bind passwd /etc/passwd && unset HOME PHIAL_CACHE_DIR && exec \"$@\"";
+    let out = run(in_namespace(script, &scene.build([]))).ok();
+    assert_eq!(digest(&out), good());
+    assert!(scene.world.dir().join("mine/.cache/phial/version").exists());
+}

@@ -1,0 +1,192 @@
+//! Arguments, `phial.toml`, `phial.lock`, and the repository itself.
+
+use insta::assert_snapshot;
+
+use super::Scene;
+
+#[test]
+fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(3, scene.build(["--rev", "v9"])), @r"
+    error: `[DIR]/app` has no revision `v9` (looked for refs/tags/v9, refs/heads/v9, refs/v9, refs/remotes/v9)
+    hint: is it pushed? `git ls-remote` lists what the server has
+    ");
+    assert_snapshot!(scene.refused(3, scene.build(["--rev", "0123456789012345678901234567890123456789"])), @r"
+    error: `[DIR]/app` has no revision `0123456789012345678901234567890123456789` (looked for the object itself)
+    hint: a server may refuse to give a commit by its SHA when no branch or tag leads to it: push the commit, name its branch or tag, or set `uploadpack.allowAnySHA1InWant` on the server
+    ");
+    assert_snapshot!(scene.refused(2, scene.build(["--rev", "HEAD~1"])), @r"
+    error: `HEAD~1` is not a revision: not a SHA, and not the name of a tag or branch
+    hint: a revision is a full SHA, a tag, a branch, `refs/...` or `HEAD`
+    ");
+}
+
+#[test]
+fn a_source_that_is_no_repository_is_refused() {
+    let scene = Scene::new();
+    for source in ["/proc", "/nonexistent"] {
+        let said = scene.refused(3, scene.world.phial(["build", source, "--base", "oci:x"]));
+        assert!(said.contains(&format!("`{source}` is not in a git repository")), "{said}");
+    }
+    scene.repo.git(["init", "-q", &scene.world.path("empty")]);
+    let empty = scene.world.path("empty");
+    assert_snapshot!(scene.refused(3, scene.world.phial(["build", &empty, "--base", "oci:x"])), @r"
+    error: `[DIR]/empty` has no commit to build
+    hint: commit something first
+    ");
+}
+
+#[test]
+fn a_build_without_a_base_says_where_to_name_one() {
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(2, scene.world.phial(["build", scene.repo.source(), "--progress", "quiet"])), @r"
+    error: no base image is named
+    hint: name one with `--base REF`, or with `base` under `[image]` in `phial.toml`
+    ");
+}
+
+#[test]
+fn an_environment_is_a_word_and_named_once() {
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(2, scene.build(["--env", "Prod"])), @"error: `env` is `Prod`, but an environment is a lower-case word such as `prod`");
+    assert_snapshot!(scene.refused(2, scene.build(["--env", "prod", "--env", "prod"])), @"error: `env` is `prod`, and it is named twice");
+}
+
+#[test]
+fn an_environment_that_the_app_does_not_know_is_its_scripts_to_refuse() {
+    let scene = Scene::with_script(
+        "#!/bin/sh\n[ \"$1 ${2:-}\" != 'build moon' ] || { echo 'there is no moon' >&2; exit 3; }\n",
+    );
+    assert_snapshot!(scene.refused(1, scene.build(["--env", "moon"])), @r"
+    error: the step `build moon` failed with exit code 3; its last lines:
+      | there is no moon
+    ");
+}
+
+#[track_caller]
+fn said_of(settings: &str) -> String {
+    let scene = Scene::with(|repo| repo.write("phial.toml", settings));
+    scene.refused(2, scene.build([]))
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_one() {
+    assert_snapshot!(said_of("[image]\nevns = [\"prod\"]\n"), @r"
+    error: `phial.toml` has the unknown key `image.evns`
+    hint: did you mean `image.envs`?
+    ");
+    assert_snapshot!(said_of("[imgae]\nenvs = [\"prod\"]\n"), @r"
+    error: `phial.toml` has the unknown key `imgae`
+    hint: did you mean `image`?
+    ");
+    assert_snapshot!(said_of("[image]\nscript = \"script/prepare_code\"\n"), @r"
+    error: `phial.toml` has the unknown key `image.script`
+    hint: did you mean `prepare.script`?
+    ");
+    assert_snapshot!(said_of("base = \"oci:base\"\n"), @r"
+    error: `phial.toml` has the unknown key `base`
+    hint: did you mean `image.base`?
+    ");
+    assert_snapshot!(said_of("[image]\ncolour = \"blue\"\n"), @"error: `phial.toml` has the unknown key `image.colour`");
+}
+
+#[test]
+fn settings_that_are_no_toml_or_of_another_type_are_shown_with_their_place() {
+    assert_snapshot!(said_of("[image\n"), @r"
+    error: `phial.toml` cannot be read: TOML parse error at line 1, column 7
+      |
+    1 | [image
+      |       ^
+    unclosed table, expected `]`
+    ");
+    assert_snapshot!(said_of("[image]\nenvs = 3\n"), @r"
+    error: `phial.toml` cannot be read: TOML parse error at line 2, column 8
+      |
+    2 | envs = 3
+      |        ^
+    invalid type: integer `3`, expected a sequence
+    ");
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(2, scene.build(["--config", "nowhere.toml"])), @"error: cannot read `nowhere.toml`: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_commit_that_nothing_can_prepare_is_refused_before_anything_runs() {
+    let scene = Scene::with(|repo| repo.write("phial.toml", ""));
+    assert_snapshot!(scene.refused(2, scene.build([])), @r#"
+    error: the commit has no `mix.exs`, and `phial.toml` names no `prepare.script`
+    hint: add `script = "path/in/the/repository"` under `[prepare]`
+    "#);
+}
+
+#[test]
+fn locked_wants_a_lock_for_this_base() {
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(2, scene.build(["--locked"])), @r"
+    error: `--locked` was asked for, and `phial.lock` in the commit is not there
+    hint: run `phial lock` and commit `phial.lock`
+    ");
+    let other = Scene::with(|repo| repo.write("phial.lock", lock("oci:elsewhere")));
+    assert_snapshot!(other.refused(2, other.build(["--locked"])), @r"
+    error: `--locked` was asked for, and `phial.lock` in the commit pins `oci:elsewhere`, not `oci:[BASE]`
+    hint: run `phial lock` and commit `phial.lock`
+    ");
+}
+
+#[test]
+fn a_lock_that_pins_a_digest_which_the_base_has_not_says_so() {
+    let base = format!("oci:{}", crate::world::small::small_base().display());
+    let scene = Scene::with(|repo| repo.write("phial.lock", lock(&base)));
+    let said = scene.refused(3, scene.build([]));
+    assert_snapshot!(without_digest(&said), @r"
+    error: `phial.lock` pins the base to `sha256:1...`: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`
+    hint: if the base is to move on, run `phial lock` and commit `phial.lock`
+    ");
+}
+
+#[test]
+fn a_lock_that_cannot_be_read_is_shown_with_its_place() {
+    let scene = Scene::with(|repo| repo.write("phial.lock", "[base]\nnme = \"x\"\n"));
+    assert_snapshot!(scene.refused(2, scene.build([])), @r#"
+    error: `phial.lock` cannot be read: TOML parse error at line 2, column 1
+      |
+    2 | nme = "x"
+      | ^^^
+    unknown field `nme`, expected `name` or `digest`
+    "#);
+}
+
+#[test]
+fn a_lock_is_written_into_a_working_tree_only() {
+    let scene = Scene::new();
+    assert_snapshot!(scene.refused(3, scene.world.phial(["lock", "/proc", "--base", "oci:x"])), @r"
+    error: `/proc` is not in a git repository
+    hint: name a directory inside a git repository, or a URL
+    ");
+    let base = format!("oci:{}", scene.world.path("nowhere"));
+    let said = scene.refused(3, scene.world.phial(["lock", scene.repo.source(), "--base", &base]));
+    assert_snapshot!(said, @r"
+    error: there is no `[DIR]/nowhere`
+    hint: correct the path, or make an image there with `phial base`
+    ");
+    assert!(!scene.repo.dir().join("phial.lock").exists());
+}
+
+fn lock(name: &str) -> String {
+    format!("[base]\nname = \"{name}\"\ndigest = \"sha256:{}\"\n", "1".repeat(64))
+}
+
+/// The base's own digest changes with the machine's busybox.
+pub(super) fn without_digest(said: &str) -> String {
+    let mut text = said.replace(&"1".repeat(64), "1...");
+    while let Some(at) = hex(&text) {
+        text.replace_range(at..at + 64, "[HEX]");
+    }
+    text
+}
+
+/// Where 64 hexadecimal digits stand.
+fn hex(text: &str) -> Option<usize> {
+    let windows = text.as_bytes().windows(64).enumerate();
+    windows.filter(|(_, digits)| digits.iter().all(u8::is_ascii_hexdigit)).map(|(at, _)| at).next()
+}

@@ -1,0 +1,175 @@
+//! Where the image goes: refused, not writable, or in nobody's reach. A tag names what it named before.
+
+use std::fs;
+use std::path::PathBuf;
+
+use insta::assert_snapshot;
+
+use super::images::nobody;
+use super::settings::without_digest;
+use super::{Scene, digest, good, in_namespace, listing, run, through};
+use crate::world::Registry;
+use crate::world::small::small_base;
+
+fn base() -> String {
+    format!("oci:{}", small_base().display())
+}
+
+#[test]
+fn a_target_that_cannot_be_written_is_refused_and_stays_as_it_is() {
+    let scene = Scene::new();
+    let said = |target: &str, code| scene.refused(code, scene.build_on(&base(), target, []));
+    fs::write(scene.world.path("out"), "a file").unwrap();
+    let out = scene.world.path("out");
+    assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
+    error: `[DIR]/out` is not an OCI layout: it is not a directory
+    hint: for an archive write `oci-archive:[DIR]/out`
+    ");
+    fs::remove_file(&out).unwrap();
+    fs::create_dir(&out).unwrap();
+    fs::write(scene.world.path("out/letter"), "not yours").unwrap();
+    assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
+    error: `[DIR]/out` is not an OCI layout: it has no `oci-layout` file, but `letter`
+    hint: name an empty or a new directory
+    ");
+    assert_snapshot!(said("oci:/proc/phial/out", 6), @"error: cannot create `/proc/phial/out`: No such file or directory (os error 2)");
+    let archive = said("oci-archive:/proc/phial.tar", 6);
+    assert!(archive.starts_with("error: cannot create a file in `/proc`"), "{archive}");
+    assert_snapshot!(said("oci:", 2), @"error: cannot use `to`: `oci:` is not an image reference: the path is empty or holds a NUL");
+}
+
+#[test]
+fn a_target_with_another_digest_is_refused_before_anything_is_sent() {
+    let (scene, registry) = (Scene::new(), Registry::start());
+    let target = registry.reference(&format!("team/app@sha256:{}", "1".repeat(64)));
+    let said = scene.refused(3, scene.build_on(&base(), &target, []));
+    assert_snapshot!(without_digest(&said.replace(&registry.host(), "[HOST]")), @"error: the image is `sha256:[HEX]`, and for `[HOST]/team/app` only `sha256:1...` was asked for");
+    assert!(!registry.requests().iter().any(|request| !request.starts_with("GET")), "{:?}", registry.requests());
+}
+
+#[test]
+fn a_full_target_has_no_image_and_nothing_of_one() {
+    let scene = Scene::new();
+    let script = r#"mkdir small && mount -t tmpfs -o mode=700,size=$SIZE none small && shift 0 && "$@"
+        code=$?; ls -A small; exit $code"#;
+    for size in ["300k", "1020k"] {
+        let build = scene.build_on(&base(), &format!("oci:{}", scene.world.path("small/out")), []);
+        let ran = run(in_namespace(&script.replace("$SIZE", size), &build));
+        assert_eq!(ran.out, "", "what is left of it");
+        let said = scene.said(ran, 6);
+        assert!(
+            said.contains("No space left on device") && said.ends_with("hint: make room on this file system\n"),
+            "{said}"
+        );
+        fs::remove_dir(scene.world.path("small")).unwrap();
+    }
+    scene.sound();
+}
+
+#[test]
+fn a_target_that_is_read_only_is_refused() {
+    let scene = Scene::new();
+    let build = scene.build_on(&base(), &format!("oci:{}", scene.world.path("fixed/out")), []);
+    let script = "mkdir fixed && mount -t tmpfs -o ro none fixed && exec \"$@\"";
+    assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @"error: cannot create `[DIR]/fixed/out`: Read-only file system (os error 30)");
+}
+
+#[test]
+fn a_layout_that_is_full_keeps_the_image_it_has() {
+    let scene = Scene::with(|repo| repo.write("ballast", vec![b'x'; 100_000]));
+    let to = format!("oci:{}", scene.world.path("small/out"));
+    let script = r#"mkdir small && mount -t tmpfs -o mode=700,size=16m none small || exit 99
+        sums() { find small/out -type f -exec sha256sum {} + | sort; }
+        "$@" --rev "$GOOD" >said-good || exit 98
+        sums >sums-before; cat /dev/zero >small/filler 2>/dev/null
+        "$@"; code=$?; sums >sums-after; exit $code"#;
+    let mut build = in_namespace(script, &scene.build_on(&base(), &to, []));
+    build.env("GOOD", &scene.good);
+    let said = scene.refused(6, build);
+    assert!(said.contains("No space left on device"), "{said}");
+    let sums = |name: &str| fs::read_to_string(scene.world.path(name)).unwrap();
+    assert_eq!(sums("sums-after"), sums("sums-before"));
+    assert_eq!(digest(sums("said-good").trim_end()), good());
+}
+
+#[test]
+fn stdout_that_takes_nothing_is_an_error_after_the_work() {
+    let scene = Scene::new();
+    let ran = run(through("exec \"$@\" >/dev/full", &scene.build([])));
+    assert_snapshot!(scene.said(ran, 6), @r"
+    error: cannot write the result to stdout: No space left on device (os error 28)
+    hint: all else is done: the same command again is quick
+    ");
+    scene.sound();
+}
+
+#[test]
+fn a_digest_file_that_cannot_be_written_is_an_error() {
+    let scene = Scene::new();
+    let ran = run(scene.build(["--digest-file", "/nonexistent/digest"]));
+    assert_eq!(ran.out, "");
+    assert_snapshot!(scene.said(ran, 6), @"error: cannot write `/nonexistent/digest`: No such file or directory (os error 2)");
+}
+
+/// What a tag of the registry names, by the registry's own files.
+fn tagged(registry: &Registry, repository: &str, tag: &str) -> Option<String> {
+    let link = format!("docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link");
+    fs::read_to_string(registry.store().join(link)).ok()
+}
+
+#[test]
+fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
+    let (scene, registry) = (Scene::new(), Registry::with_htpasswd());
+    let target = registry.reference("team/app:prod");
+    let push = || scene.build_on(&base(), &target, []);
+    let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
+    assert_snapshot!(said, @r"
+    error: `[HOST]/team/app` refuses access
+    hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`
+    ");
+
+    log_in(&scene, &registry, "wrong horse");
+    let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
+    assert_snapshot!(said, @r"
+    error: `[HOST]/team/app` refuses access
+    hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository
+    ");
+    assert!(!said.contains("wrong horse"));
+    assert_eq!(tagged(&registry, "team/app", "prod"), None);
+    assert!(listing(&registry.store()).is_empty(), "the registry took something");
+
+    log_in(&scene, &registry, Registry::PASSWORD);
+    assert_eq!(digest(&run(push()).ok()), good());
+    assert_eq!(tagged(&registry, "team/app", "prod").as_deref(), Some(good()));
+}
+
+fn log_in(scene: &Scene, registry: &Registry, password: &str) {
+    let dir = PathBuf::from(scene.world.path("home/.docker"));
+    fs::create_dir_all(&dir).unwrap();
+    let auth = serde_json::json!({"auths": {registry.host(): {"username": Registry::USER, "password": password}}});
+    fs::write(dir.join("config.json"), auth.to_string()).unwrap();
+}
+
+#[test]
+fn a_registry_that_is_not_there_takes_nothing() {
+    let (scene, host) = (Scene::new(), nobody());
+    let said = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
+    assert_snapshot!(said.replace(&host, "[HOST]"), @r"
+    error: cannot reach the registry for `HEAD http://[HOST]/v2/team/app/manifests/prod`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: the host and port may be wrong; only https is spoken, but for loopback
+    ");
+}
+
+#[test]
+fn a_build_that_fails_moves_no_tag() {
+    let (scene, registry) = (Scene::with_script("#!/bin/sh\nexit 1\n"), Registry::start());
+    let target = registry.reference("team/app:prod");
+    run(scene.build_on(&base(), &target, ["--rev", &scene.good])).ok();
+    let layout = format!("oci:{}:prod", scene.out().display());
+    run(scene.build_on(&base(), &layout, ["--rev", &scene.good])).ok();
+
+    let said = scene.refused(1, scene.build_on(&base(), &target, ["--to", &layout]));
+    assert_eq!(said, "error: the step `deps` failed with exit code 1\n");
+    assert_eq!(tagged(&registry, "team/app", "prod").as_deref(), Some(good()));
+    assert_eq!(digest(&run(scene.build_on(&base(), &layout, ["--rev", &scene.good])).ok()), good());
+}
