@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 /// The rooms in the order in which data walks through them. A room knows those before it only.
 const ROOMS: [&str; 18] = [
     "event", "host", "image", "store", "layout", "registry", "source", "prepare", "normal", "sandbox", "rootfs",
-    "base", "pipeline", "trial", "attest", "release", "config", "cli",
+    "base", "config", "pipeline", "trial", "attest", "release", "cli",
 ];
 
 /// Lines in a file, tests in it included.

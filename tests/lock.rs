@@ -1,0 +1,39 @@
+//! `phial lock`: a base pinned by digest, found without being asked for.
+
+use std::process::Command;
+
+use crate::world::small::small_base;
+use crate::world::{Registry, World, run};
+
+fn copy(from: &str, to: &str) {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["copy", "--quiet", "--dest-tls-verify=false", from, &format!("docker://{to}")]);
+    run(skopeo).ok();
+}
+
+#[test]
+fn a_committed_lock_holds_the_base_when_its_tag_moves() {
+    let world = World::new();
+    let registry = Registry::start();
+    let repo = world.small_app();
+    let base = registry.reference("team/base:1");
+    copy(&format!("oci:{}", small_base().display()), &base);
+    let settings = std::fs::read_to_string(repo.dir().join("phial.toml")).expect("phial.toml");
+    repo.write("phial.toml", settings.replace("[image]\n", &format!("[image]\nbase = \"{base}\"\n")));
+    let unlocked = repo.commit("The base");
+    let to = format!("oci:{}", world.path("out"));
+    let error = run(world.phial(["build", repo.source(), "--locked", "--to", &to])).failed(2);
+    assert!(error.contains("phial lock"), "{error}");
+
+    let line = run(world.phial(["lock", repo.source()])).ok();
+    assert!(line.starts_with(&format!("{base}@sha256:")), "{line}");
+    repo.commit("The lock");
+    let first = run(world.phial(["build", repo.source(), "--locked", "--to", &to])).ok();
+
+    // Another image takes the tag; the old one is still there by its digest.
+    let other = crate::world::small::base_with(&world, &[("bin/other", "#!/bin/sh\n")]);
+    copy(&format!("oci:{}", other.display()), &base);
+    assert_eq!(run(world.phial(["build", repo.source(), "--to", &to])).ok(), first);
+    let moved = run(world.phial(["build", repo.source(), "--rev", &unlocked, "--to", &to])).ok();
+    assert_ne!(moved, first, "without a lock the tag is followed");
+}

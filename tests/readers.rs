@@ -1,0 +1,152 @@
+//! What Phial writes, read by others: skopeo, umoci, buildah, podman and crun.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::parts::base;
+use crate::world::{World, run};
+
+/// Every file below `/app`, `/opt` and `/etc` as one line: kind, mode, size, checksum or target, name.
+const LIST: &str = "cd / && find app opt etc -type f -printf '%y %m %s %f ' -exec cksum {} \\; -o -type l -printf '%y %l %p\\n' \
+                    -o -type d -printf '%y %m %p\\n' | LC_ALL=C sort";
+
+/// An image of every app of `testdata/apps` that needs no server, in one layout.
+fn images(world: &World) -> Vec<String> {
+    let apps = ["hello", "umbrella", "shell"];
+    for app in apps {
+        let repo = world.app(app);
+        let to = format!("oci:{}:{app}", world.path("images"));
+        run(world.phial(["build", repo.source(), "--base", &format!("oci:{}", base().display()), "--to", &to])).ok();
+    }
+    apps.map(str::to_owned).to_vec()
+}
+
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    run(command).ok()
+}
+
+#[test]
+fn skopeo_umoci_and_phial_run_see_the_same_image() {
+    let world = World::new();
+    for name in images(&world) {
+        let image = format!("oci:{}:{name}", world.path("images"));
+        let copy = format!("dir:{}", world.path(&format!("copy-{name}")));
+        tool("skopeo", &["--insecure-policy", "copy", "--quiet", &image, &copy]);
+
+        let bundle = world.path(&format!("bundle-{name}"));
+        let source = format!("{}:{name}", world.path("images"));
+        tool("umoci", &["unpack", "--rootless", "--image", &source, &bundle]);
+        let listed = run(world.phial(["run", "--user", "0", &image, "--", "sh", "-c", LIST])).ok();
+        let mut chroot = Command::new("sh");
+        chroot.arg("-c").arg(LIST.replace("cd /", "cd \"$0/rootfs\"")).arg(&bundle);
+        let unpacked = run(chroot).ok();
+        let supplied = ["hosts", "resolv.conf"]; // the sandbox's own
+        let kept = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !supplied.iter().any(|name| line.contains(name))).map(str::to_owned).collect()
+        };
+        assert_eq!(kept(&listed), kept(&unpacked), "{name}");
+    }
+}
+
+#[test]
+fn buildah_and_podman_take_the_image_and_run_it() {
+    let world = World::new();
+    let repo = world.small_app();
+    let base = format!("oci:{}", crate::world::small::small_base().display());
+    let (layout, docker) = (world.path("layout"), world.path("docker.tar"));
+    let targets = [format!("oci:{layout}:v1"), format!("docker-archive:{docker}:v1")];
+    run(world.phial(["build", repo.source(), "--base", &base, "--to", &targets[0], "--to", &targets[1]])).ok();
+
+    let (root, runroot) = (world.path("storage"), world.path("run"));
+    let own = ["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs"];
+    let ignore = ["--storage-opt", "vfs.ignore_chown_errors=true"];
+    let with_storage = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(own).args(ignore).args(arguments).env("HOME", world.dir().join("home")).current_dir(world.dir());
+        run(command).ok()
+    };
+    let buildah = |arguments: &[&str]| with_storage("buildah", arguments);
+    let container = buildah(&["from", "--quiet", "oci:layout:v1"]); // a path in capitals is none for buildah
+    let said = buildah(&["run", "--isolation", "chroot", &container, "--", "cat", "/app/out/prod/app"]);
+    assert_eq!(said, "prod of 1.0");
+    let id = buildah(&["inspect", "--format", "{{.FromImageID}}", &container]);
+
+    with_storage("podman", &["load", "--quiet", "--input", &docker]);
+    let images = buildah(&["images", "--quiet", "--no-trunc"]);
+    assert!(images.contains(&id), "the archive for Docker is the same image: {images}, {id}");
+}
+
+#[test]
+fn crun_starts_the_app_as_a_user_who_owns_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return; // one mapped id would own everything
+    }
+    let world = World::new();
+    let repo = world.app("hello");
+    let image = format!("oci:{}:hello", world.path("images"));
+    run(world.phial(["build", repo.source(), "--base", &format!("oci:{}", base().display()), "--to", &image])).ok();
+    let bundle = world.path("bundle");
+    tool("umoci", &["unpack", "--image", &format!("{}:hello", world.path("images")), &bundle]);
+    let config = Path::new(&bundle).join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("config.json")).expect("JSON");
+    json["process"]["terminal"] = false.into();
+    assert_eq!((&json["process"]["user"]["uid"], &json["process"]["cwd"]), (&65532.into(), &"/app".into()));
+    json["process"]["args"] =
+        ["mix", "run", "--no-start", "-e", "IO.puts(\"#{Mix.env()} #{File.stat!(\".\").uid}\")"].into();
+    json["root"]["readonly"] = true.into();
+    json["linux"]["namespaces"] =
+        serde_json::json!([{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]);
+    for key in ["resources", "cgroupsPath", "maskedPaths", "readonlyPaths"] {
+        json["linux"].as_object_mut().expect("an object").remove(key);
+    }
+    let mounts = json["mounts"].as_array_mut().expect("mounts");
+    mounts.retain(|mount| !["cgroup", "mqueue", "sysfs"].contains(&mount["type"].as_str().unwrap_or_default()));
+    mounts.retain(|mount| mount["options"].as_array().is_none_or(|options| !options.contains(&"rbind".into())));
+    mounts.push(
+        serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"]}),
+    );
+    fs::write(&config, json.to_string()).expect("config.json");
+    let state = world.path("state");
+    let name = format!("phial-{}", std::process::id());
+    // crun stops at a machine with both kinds of cgroups, so it is shown one with none.
+    let hide = "mount -t tmpfs none /sys/fs/cgroup; exec crun --cgroup-manager disabled \"$@\"";
+    let crun = ["--mount", "sh", "-c", hide, "sh", "--root", &state, "run", "--bundle", &bundle, &name];
+    let said = tool("unshare", &crun);
+    assert_eq!(said, "prod 0");
+}
+
+#[test]
+fn the_config_and_the_annotations_say_where_the_image_comes_from() {
+    let world = World::new();
+    let repo = world.small_app();
+    repo.git(["remote", "add", "origin", "https://somebody:canary@git.example/team/app.git"]);
+    let base = format!("oci:{}", crate::world::small::small_base().display());
+    let image = format!("oci:{}:v1", world.path("layout"));
+    run(world.phial(["build", repo.source(), "--base", &base, "--to", &image])).ok();
+    let raw = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&tool("skopeo", &[&["inspect", "--raw"], more, &[&image]].concat())).expect("JSON")
+    };
+    let notes: BTreeMap<String, String> = serde_json::from_value(raw(&[])["annotations"].clone()).expect("annotations");
+    assert_eq!(notes["org.opencontainers.image.revision"], repo.git(["rev-parse", "HEAD"]).trim());
+    assert_eq!(notes["org.opencontainers.image.source"], "https://git.example/team/app.git");
+    assert!(notes["org.opencontainers.image.base.digest"].starts_with("sha256:"));
+    let config = raw(&["--config"]);
+    assert_eq!(config["created"], "2026-01-01T00:00:00Z", "the commit's time");
+    let execution = &config["config"];
+    assert_eq!((&execution["WorkingDir"], &execution["User"]), (&"/app".into(), &"65532:65532".into()));
+    let history: Vec<&str> =
+        config["history"].as_array().expect("history").iter().filter_map(|step| step["created_by"].as_str()).collect();
+    assert_eq!(history, ["phial base", "phial deps", "phial app", "phial build prod"]);
+    for entry in walkdir::WalkDir::new(world.path("layout")) {
+        let entry = entry.expect("an entry");
+        if entry.file_type().is_file() {
+            let bytes = fs::read(entry.path()).expect("a blob");
+            assert!(!bytes.windows(6).any(|window| window == b"canary"), "{:?}", entry.path().as_os_str().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `phial run`: a command in an image, rootless, in the same sandbox as the steps of a build.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::world::parts::base;
+use crate::world::small::small_base;
+use crate::world::{World, run};
+
+fn small() -> String {
+    format!("oci:{}", small_base().display())
+}
+
+#[test]
+fn the_exit_code_and_the_signal_of_the_command_are_passed_on() {
+    let world = World::new();
+    assert_eq!(run(world.phial(["run", &small(), "--", "sh", "-c", "exit 7"])).code, Some(7));
+    assert_eq!(run(world.phial(["run", &small(), "--", "sh", "-c", "kill -9 $$"])).code, Some(137));
+    let error = run(world.phial(["run", &small(), "--", "nothing-there"])).failed(3);
+    assert!(error.contains("`nothing-there`"), "{error}");
+}
+
+#[test]
+fn stdin_stdout_and_stderr_are_the_callers_own() {
+    let world = World::new();
+    let mut command = world.phial(["run", "--progress", "quiet", &small(), "--", "sh", "-c", "cat; echo talk >&2"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("phial");
+    child.stdin.take().expect("a pipe").write_all(b"data\n").expect("written");
+    let ended = child.wait_with_output().expect("an end");
+    assert_eq!((ended.stdout, ended.stderr), (b"data\n".to_vec(), b"talk\n".to_vec()));
+}
+
+#[test]
+fn what_the_command_writes_is_gone_afterwards() {
+    let world = World::new();
+    run(world.phial(["run", &small(), "--", "sh", "-c", "echo x > /etc/new && rm /bin/wc"])).ok();
+    run(world.phial(["run", &small(), "--", "sh", "-c", "test ! -e /etc/new && test -e /bin/wc"])).ok();
+    assert_ne!(run(world.phial(["run", "--read-only", &small(), "--", "touch", "/etc/new"])).code, Some(0));
+}
+
+#[test]
+fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
+    let world = World::new();
+    let mut command = world.phial(["run", &small(), "--env", "ONE=1", "--env", "TWO", "--", "env"]);
+    command.env("TWO", "2").env("THREE", "3");
+    let said = run(command).ok();
+    let mut names: Vec<&str> = said.lines().filter_map(|line| line.split('=').next()).collect();
+    names.sort_unstable();
+    names.retain(|name| !["SHLVL", "PWD", "_", "TERM"].contains(name));
+    assert_eq!(names, ["HOME", "ONE", "PATH", "TWO"]);
+}
+
+#[test]
+fn a_built_app_starts_in_prod_and_answers_over_http() {
+    let world = World::new();
+    let repo = world.app("hello");
+    let (from, image) = (format!("oci:{}", base().display()), format!("oci:{}", world.path("out")));
+    run(world.phial(["build", repo.source(), "--base", &from, "--to", &image])).ok();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port();
+    let mut app = world.phial(["run", &image, "--env", &format!("PORT={port}")]);
+    let mut app = app.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("phial");
+    let start = Instant::now();
+    let answer = loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "the app does not answer");
+        if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+            let mut answer = String::new();
+            if stream.read_to_string(&mut answer).is_ok() && !answer.is_empty() {
+                break answer;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    rustix::process::kill_process(rustix::process::Pid::from_child(&app), rustix::process::Signal::TERM).expect("sent");
+    assert_eq!(app.wait().expect("an end").code(), Some(143));
+    assert!(answer.contains("\"env\":\"prod\""), "{answer}");
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "nothing of it is left");
+}
