@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::world::git_http::GitServer;
 use crate::world::parts::base;
+use crate::world::small::small_base;
 use crate::world::{self, Repo, World, hex_registry, run};
 
 /// The base, as the command line names it.
@@ -122,10 +124,8 @@ fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall
 
 /// The digests of an image's layers, by skopeo.
 fn layers(world: &World, name: &str) -> Vec<String> {
-    let image = format!("oci:{}", world.path(name));
-    let mut skopeo = Command::new("skopeo");
-    skopeo.args(["inspect", "--format", "{{range .Layers}}{{.}} {{end}}", &image]);
-    run(skopeo).ok().split_whitespace().map(str::to_owned).collect()
+    let digests = skopeo_inspect(&["--format", "{{range .Layers}}{{.}} {{end}}"], &world.path(name));
+    digests.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
@@ -165,29 +165,130 @@ fn an_ordinary_user_without_a_range_of_ids_builds_the_same_digest() {
     let world = World::new();
     let repo = world.app("shell");
     let (digest, _) = build(&world, &repo, "root.oci", &[]);
-    let open = tempfile::Builder::new().prefix("phial-nobody-").tempdir_in("/tmp").unwrap();
-    let dir = open.path();
-    for (from, to) in [(env!("CARGO_BIN_EXE_phial").into(), "phial"), (base(), "base"), (repo.dir().into(), "app")] {
-        run_ok(Command::new("cp").arg("-rL").arg(&from).arg(dir.join(to)));
-    }
-    run_ok(Command::new("chown").args(["-R", "65534:65534"]).arg(dir));
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all",
-        "--",
-        "./phial",
-        "build",
-        "app",
-    ]);
-    command.args(["--base", "oci:base", "--to", "oci:out"]).env_clear().env("HOME", dir).current_dir(dir);
-    assert_eq!(digest_of(&run(command).ok()), digest);
+    let nobody = User::new(65534, &repo, &base());
+    let ran = run(nobody.phial(&["build", "app", "--base", "oci:base", "--to", "oci:out"]));
+    assert_eq!(digest_of(&ran.ok()), digest);
 }
 
 fn run_ok(command: &mut Command) {
     assert!(command.status().expect("the command starts").success(), "{command:?}");
+}
+
+#[test]
+fn a_url_and_a_bare_repository_give_the_digest_of_the_working_tree() {
+    let world = World::new();
+    let repo = world.small_app();
+    let from = format!("oci:{}", small_base().display());
+    let digest = |source: &str| {
+        let to = format!("oci:{}", world.path("out"));
+        digest_of(&run(world.phial(["build", source, "--rev", "main", "--base", &from, "--to", &to])).ok())
+    };
+    let first = digest(repo.source());
+    let served = world.dir().join("served");
+    fs::create_dir(&served).expect("a folder");
+    let bare = served.join("app.git");
+    repo.git(["clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
+    assert_eq!(digest(bare.to_str().expect("UTF-8")), first);
+    let server = GitServer::start(&served);
+    assert_eq!(digest(&format!("{}/app.git", server.url)), first);
+}
+
+#[test]
+fn zstd_has_other_blobs_of_the_same_tars() {
+    let world = World::new();
+    let repo = world.small_app();
+    let from = format!("oci:{}", small_base().display());
+    let build = |name: &str, compression: &str| {
+        let to = format!("oci:{}", world.path(name));
+        let args = ["build", repo.source(), "--base", &from, "--to", &to, "--compression", compression];
+        run(world.phial(args)).ok();
+        skopeo_inspect(&["--config", "--format", "{{.RootFS.DiffIDs}}"], &world.path(name))
+    };
+    assert_eq!(build("zstd", "zstd"), build("gzip", "gzip"));
+    assert_eq!(run(world.phial(["run", &format!("oci:{}", world.path("zstd"))])).ok(), "prod of 1.0");
+    assert_ne!(layers(&world, "zstd")[1..], layers(&world, "gzip")[1..]);
+}
+
+/// Gives a file another owner, which needs ids beyond one.
+const CHOWN: &str =
+    "#!/bin/sh\nset -eu\ncase \"$1\" in\nbuild) echo x >/root/x; chown 5:6 /root/x 2>/dev/null || : ;;\nesac\n";
+
+#[test]
+fn a_range_of_ids_keeps_owners_and_changes_nothing_else() {
+    let world = World::new();
+    let repo = world.small_app();
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("phial.toml");
+    let first = repo.git(["rev-parse", "HEAD"]);
+    repo.script("script/prepare_code", CHOWN);
+    repo.commit("Another owner");
+    repo.write("range.toml", settings.replace("[prepare]\n", "[prepare]\nranges = true\n"));
+    let root = rustix::process::geteuid().is_root();
+    let user = User::new(if root { world::ranger() } else { rustix::process::getuid().as_raw() }, &repo, &small_base());
+    let build = |more: &[&str]| {
+        let ran =
+            run(user.phial(&[&["build", "app", "--base", "oci:base", "--to", "oci:out", "--no-cache"], more].concat()));
+        let mapped = !ran.err.contains("one id is mapped");
+        (digest_of(&ran.ok()), mapped)
+    };
+    let (one, _) = build(&["--rev", first.trim()]);
+    let (range, mapped) = build(&["--rev", first.trim(), "--config", "app/range.toml"]);
+    assert_eq!(range, one, "the same digest with a range and without");
+    assert!(mapped || !root, "a user with a range gets it");
+
+    build(&["--config", "app/range.toml"]);
+    let manifest = skopeo_inspect(&["--format", "{{range .Layers}}{{.}} {{end}}"], &user.path("out"));
+    let blob = manifest.trim().rsplit("sha256:").next().expect("a layer");
+    let mut list = Command::new("tar");
+    list.args(["-tvzf", &user.path(&format!("out/blobs/sha256/{blob}")), "--numeric-owner", "root/x"]);
+    let line = run(list).ok();
+    assert!(line.contains(if mapped { " 5/6 " } else { " 0/0 " }), "{line}");
+    let left = fs::read_dir(user.path("cache/scratch")).expect("scratch").count();
+    assert_eq!(left, 0, "nothing stays in the cache that its owner may not remove");
+}
+
+/// A user of this machine, with the program, a base and an app in a folder of their own.
+struct User {
+    uid: u32,
+    dir: tempfile::TempDir,
+}
+
+impl User {
+    fn new(uid: u32, app: &Repo, base: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("phial-user-").tempdir_in("/tmp").expect("a folder");
+        let files = [(Path::new(env!("CARGO_BIN_EXE_phial")), "phial"), (base, "base"), (app.dir(), "app")];
+        for (from, to) in files {
+            run_ok(Command::new("cp").arg("-rL").arg(from).arg(dir.path().join(to)));
+        }
+        run_ok(Command::new("chown").args(["-R", &uid.to_string()]).arg(dir.path()));
+        Self { uid, dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).into_os_string().into_string().expect("UTF-8")
+    }
+
+    fn phial(&self, arguments: &[&str]) -> Command {
+        let own = rustix::process::getuid().as_raw() == self.uid;
+        let mut command = if own { Command::new("env") } else { Command::new("setpriv") };
+        if !own {
+            let id = self.uid.to_string();
+            command
+                .args([format!("--reuid={id}"), format!("--regid={id}")])
+                .args(["--clear-groups", "--inh-caps=-all"]);
+        }
+        command.arg(self.path("phial")).args(arguments).env_clear().current_dir(self.dir.path());
+        command
+            .env("HOME", self.dir.path())
+            .env("PATH", world::search_path())
+            .env("PHIAL_CACHE_DIR", self.path("cache"));
+        command
+    }
+}
+
+fn skopeo_inspect(more: &[&str], layout: &str) -> String {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.arg("inspect").args(more).arg(format!("oci:{layout}"));
+    run(skopeo).ok()
 }
 
 #[test]

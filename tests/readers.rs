@@ -133,7 +133,7 @@ fn the_config_and_the_annotations_say_where_the_image_comes_from() {
     };
     let notes: BTreeMap<String, String> = serde_json::from_value(raw(&[])["annotations"].clone()).expect("annotations");
     assert_eq!(notes["org.opencontainers.image.revision"], repo.git(["rev-parse", "HEAD"]).trim());
-    assert_eq!(notes["org.opencontainers.image.source"], "https://git.example/team/app.git");
+    assert_eq!(notes["org.opencontainers.image.source"], "https://git.example/team/app");
     assert!(notes["org.opencontainers.image.base.digest"].starts_with("sha256:"));
     let config = raw(&["--config"]);
     assert_eq!(config["created"], "2026-01-01T00:00:00Z", "the commit's time");

@@ -764,14 +764,7 @@ fn a_caller_with_ranges() {
 #[test]
 fn with_ranges_other_owners_work() {
     if is_root() {
-        if !Command::new("id").arg("ranger").output().unwrap().status.success() {
-            assert!(Command::new("useradd").args(["-m", "ranger"]).status().unwrap().success());
-        }
-        let entry = fs::read_to_string("/etc/subuid").unwrap_or_default();
-        if !entry.contains("ranger:") {
-            let add = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", "ranger"];
-            assert!(Command::new("usermod").args(add).status().unwrap().success());
-        }
+        crate::world::ranger();
         let dir = for_everyone();
         let mut command = Command::new("runuser");
         command.args(["-u", "ranger", "--"]).arg(dir.path().join("tests"));

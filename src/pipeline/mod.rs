@@ -156,6 +156,7 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
         recipe: &recipe,
         isolation: request.isolation,
         rung: OnceLock::new(),
+        ids: OnceLock::new(),
         base_env: environment(&base.image),
         fresh: request.no_cache,
     };
@@ -273,13 +274,31 @@ fn annotations(base: &Image, plan: &Plan, commit: &Commit) -> BTreeMap<String, S
         ("org.opencontainers.image.base.digest".to_owned(), base.manifest_digest.to_string()),
         ("dev.phial.format".to_owned(), FORMAT.to_string()),
     ]);
-    let source = plan.image.source.clone().or_else(|| commit.origin.clone());
+    let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
     notes.extend(source.map(|url| ("org.opencontainers.image.source".to_owned(), url)));
     if let Reference::Registry(name) = &plan.base {
         let name = crate::image::RegistryRef { digest: None, ..name.clone() };
         notes.insert("org.opencontainers.image.base.name".into(), name.to_string());
     }
     notes
+}
+
+/// The address of a repository on the web, the same whichever way it was cloned: `https://host/path`. A repository on this
+/// machine has none: it would mean nothing elsewhere.
+fn web_address(origin: &str) -> Option<String> {
+    let (scheme, rest) = match origin.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest.to_owned()),
+        None => ("ssh", origin.replacen(':', "/", 1)),
+    };
+    let (authority, path) = rest.split_once('/')?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    if name == "localhost" || name.starts_with("127.") || name == "[::1]" {
+        return None;
+    }
+    let host = if scheme == "ssh" { name } else { host };
+    let path = path.trim_matches('/');
+    Some(format!("https://{host}/{}", path.strip_suffix(".git").unwrap_or(path)))
 }
 
 /// What `/etc/resolv.conf` of a sandbox says: as on the host, where the host's network is there.
@@ -307,4 +326,24 @@ fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
         }
     }
     Err(BuildError::NoRung(tried))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::web_address;
+
+    #[test]
+    fn a_repository_has_one_address_however_it_was_cloned() {
+        for origin in [
+            "https://git.example/team/app.git",
+            "https://ann@git.example/team/app",
+            "ssh://git@git.example:2222/team/app.git",
+            "git@git.example:team/app.git",
+        ] {
+            assert_eq!(web_address(origin).as_deref(), Some("https://git.example/team/app"), "{origin}");
+        }
+        assert_eq!(web_address("https://git.example:8443/app").as_deref(), Some("https://git.example:8443/app"));
+        assert_eq!(web_address("http://127.0.0.1:4000/app.git"), None);
+        assert_eq!(web_address("http://[::1]:4000/app.git"), None);
+    }
 }

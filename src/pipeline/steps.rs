@@ -51,6 +51,7 @@ pub(super) struct Steps<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) isolation: Isolation,
     pub(super) rung: OnceLock<Rung>,
+    pub(super) ids: OnceLock<Ids>,
     pub(super) base_env: BTreeMap<String, String>,
     pub(super) fresh: bool,
 }
@@ -205,8 +206,19 @@ impl Steps<'_> {
         }
     }
 
+    /// A range of ids where the settings want one and the machine gives one, else one id. The digest is the same.
     fn ids(&self) -> Ids {
-        if self.plan.ranges && self.rung.get() != Some(&Rung::Chroot) { Ids::Ranges } else { Ids::Single }
+        if !self.plan.ranges || self.rung.get() == Some(&Rung::Chroot) {
+            return Ids::Single;
+        }
+        *self.ids.get_or_init(|| match hidden::try_ranges() {
+            Ok(()) => Ids::Ranges,
+            Err(error) => {
+                let text = format!("one id is mapped, since there is no range to map: {error}");
+                (self.world.watch)(Event::Notice { text });
+                Ids::Single
+            }
+        })
     }
 
     /// The caller's variables that a step may see; one that names a file of certificates brings the file along.

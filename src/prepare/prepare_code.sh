@@ -5,7 +5,8 @@
 #   prepare_code deps ENV    compile those dependencies for ENV; needs no network
 #   prepare_code build ENV   compile the app itself for ENV; the whole source is in sight; needs no network
 #
-# A repository's own script (`prepare.script` in phial.toml) is called the same way. Exit codes of mix are passed on.
+# A repository's own script (`prepare.script` in phial.toml) is called as `deps` and as `build ENV`, and compiles its
+# dependencies in `deps`. Exit codes of mix are passed on.
 
 set -eu
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use phial::event::nobody;
 use phial::source::{Place, SourceError, checkout, fetch, read_file};
 
-use super::git_http::GitServer;
 use super::{T, World, access, commit, git, heard, told, write};
+use crate::world::git_http::GitServer;
 
 #[test]
 fn head_a_branch_a_tag_and_a_sha_of_a_server_are_fetched_without_their_history() {

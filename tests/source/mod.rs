@@ -13,8 +13,6 @@ use phial::host::Host;
 use phial::source::{Access, Fetched, SourceError, checkout, fetch};
 
 mod fetching;
-#[path = "../world/git_http.rs"]
-mod git_http;
 mod local;
 mod trees;
 mod trust;

@@ -11,8 +11,8 @@ use phial::event::nobody;
 use phial::host::Host;
 use phial::source::{Mode, checkout, list, read_file};
 
-use super::git_http::GitServer;
 use super::{T, World, commit, git, git_with, heard, seen, told, write};
+use crate::world::git_http::GitServer;
 
 /// A repository in which git, asked in the usual way, would write other bytes than it holds.
 fn tricky(world: &World) -> PathBuf {

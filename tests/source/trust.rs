@@ -7,8 +7,8 @@ use std::time::Duration;
 use phial::host::Host;
 use phial::source::{Place, SourceError};
 
-use super::git_http::GitServer;
 use super::{CANARY, World, access, told, write};
+use crate::world::git_http::GitServer;
 
 #[test]
 fn what_is_no_revision_is_refused_before_any_connection() {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "a helper stays when the last test that used it goes")]
 
+pub(crate) mod git_http;
 pub(crate) mod parts;
 mod servers;
 pub(crate) mod small;
@@ -109,6 +110,27 @@ impl World {
 /// The `PATH` that programs are looked for in.
 pub(crate) fn search_path() -> String {
     Host::read().var("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned()
+}
+
+/// The id of a user of this machine who has a range of ids; made if there is none yet. For root.
+#[track_caller]
+pub(crate) fn ranger() -> u32 {
+    let ask = || {
+        let mut id = Command::new("id");
+        id.args(["-u", "ranger"]);
+        run(id)
+    };
+    if ask().code != Some(0) {
+        let mut add = Command::new("useradd");
+        add.args(["--create-home", "ranger"]);
+        run(add).ok();
+    }
+    if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains("ranger:") {
+        let mut add = Command::new("usermod");
+        add.args(["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", "ranger"]);
+        run(add).ok();
+    }
+    ask().ok().parse().expect("a number")
 }
 
 /// How a command ended.
