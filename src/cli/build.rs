@@ -9,7 +9,7 @@ use phial_layers::Compression;
 use serde_json::json;
 
 use super::mouth::{Mouth, size};
-use super::{Common, IsolationArg, Outcome};
+use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::config::{Flags, Network};
 use crate::image::Target;
 use crate::pipeline::{self, BuildError, Built, Request, World};
@@ -58,12 +58,6 @@ pub(super) struct BuildArgs {
     json: bool,
     #[command(flatten)]
     pub(super) common: Common,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum NetworkArg {
-    Host,
-    None,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

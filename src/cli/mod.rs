@@ -80,6 +80,15 @@ impl From<IsolationArg> for Isolation {
     }
 }
 
+/// Whether a command reaches the network.
+#[derive(Clone, Copy, ValueEnum)]
+enum NetworkArg {
+    /// The machine's
+    Host,
+    /// Loopback only
+    None,
+}
+
 /// The command's end: an error, or the exit code of what was run.
 type Outcome = Result<ExitCode, BuildError>;
 

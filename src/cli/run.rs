@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::{Common, IsolationArg, Outcome};
+use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::pipeline::{self, Start, World};
 use crate::sandbox::{Exit, Network};
 
@@ -36,12 +36,6 @@ pub(super) struct RunArgs {
     read_only: bool,
     #[command(flatten)]
     pub(super) common: Common,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum NetworkArg {
-    Host,
-    None,
 }
 
 pub(super) fn run(args: &RunArgs, world: &World<'_>) -> Outcome {
