@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use phial_layers::Compression;
 use serde::Deserialize;
 
-use super::{ConfigError, Network};
+use super::{Clock, ConfigError, Network};
 
 /// The file's tables.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,6 +53,8 @@ pub struct Prepare {
     pub inputs: Option<Vec<String>>,
     /// Whether steps reach the network.
     pub network: Option<Network>,
+    /// What the time is while the app is compiled.
+    pub clock: Option<Clock>,
     /// Variables of the steps; recorded.
     pub env: Option<BTreeMap<String, String>>,
     /// Names of the caller's variables that the steps may see; values not recorded.
@@ -62,7 +64,7 @@ pub struct Prepare {
 }
 
 /// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "image.name",
     "image.base",
     "image.envs",
@@ -76,6 +78,7 @@ const KEYS: [&str; 17] = [
     "prepare.script",
     "prepare.inputs",
     "prepare.network",
+    "prepare.clock",
     "prepare.env.*",
     "prepare.pass",
     "prepare.ranges",

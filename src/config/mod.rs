@@ -41,6 +41,16 @@ pub enum Network {
     None,
 }
 
+/// What the time is while the app and its dependencies are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// It stands still, an hour after the modification time of the sources.
+    Fixed,
+    /// The machine's; code that asks for it makes other bytes each time.
+    Real,
+}
+
 /// A build as it will be done. Nothing in it is optional that matters.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -62,6 +72,8 @@ pub struct Plan {
     pub pass: Vec<String>,
     /// Whether steps reach the network.
     pub network: Network,
+    /// What the time is while the app is compiled.
+    pub clock: Clock,
     /// Whether ids beyond one are mapped where the machine allows it.
     pub ranges: bool,
     /// How layers are compressed.
@@ -183,6 +195,7 @@ impl Plan {
             env,
             pass: wish.prepare.pass.unwrap_or_default(),
             network: flags.network.or(wish.prepare.network).unwrap_or(Network::Host),
+            clock: wish.prepare.clock.unwrap_or(Clock::Fixed),
             ranges: wish.prepare.ranges.unwrap_or(false),
             compression: flags.compression.or(wish.image.compression).unwrap_or(Compression::Gzip),
             image: wish.image,

@@ -1,6 +1,6 @@
 //! Hex's marker in a fetched package, `deps/*/.hex`: one term, whose maps get one order.
 
-use super::etf::{self, EtfError};
+use crate::etf::{self, EtfError};
 
 /// The same term in canonical bytes. Older Hex wrote plain text, which is not a term: an error, and to be left alone.
 pub(super) fn normal(bytes: &[u8]) -> Result<Vec<u8>, EtfError> {
@@ -10,7 +10,7 @@ pub(super) fn normal(bytes: &[u8]) -> Result<Vec<u8>, EtfError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::normal::etf::Term;
+    use crate::etf::Term;
 
     #[test]
     fn a_marker_is_the_same_however_its_map_was_ordered() {

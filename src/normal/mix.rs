@@ -5,7 +5,7 @@
 //! 35); where another version moves a field, its times are still found by the window of the step.
 
 use super::Terms;
-use super::etf::{self, EtfError, Term};
+use crate::etf::{self, EtfError, Term};
 
 /// 2000-01-01: Mix records no earlier time for a configuration.
 const EARLIEST: i64 = 946_684_800;
@@ -41,7 +41,7 @@ pub(super) fn normal(name: &str, bytes: &[u8], terms: &Terms, scrub: bool) -> Re
                 sort_list(field);
             }
         }
-        ("compile.protocols", protocols) => settle(protocols, &Terms { window: (EARLIEST, i64::MAX), ..*terms }),
+        ("compile.protocols", protocols) => settle(protocols, &Terms { windows: [(EARLIEST, i64::MAX); 2], ..*terms }),
         (_, other) => settle(other, terms),
     }
     Ok((etf::encode(&term), scrubbed))
@@ -50,7 +50,7 @@ pub(super) fn normal(name: &str, bytes: &[u8], terms: &Terms, scrub: bool) -> Re
 /// Turns times within the window and the known time fields into the tree's, and sorts the known sets.
 fn settle(term: &mut Term, terms: &Terms) {
     match term {
-        Term::Int(time) if (terms.window.0..=terms.window.1).contains(time) => *time = terms.mtime,
+        Term::Int(time) if terms.windows.iter().any(|(from, to)| (from..=to).contains(&&*time)) => *time = terms.mtime,
         Term::Tuple(fields) if is_source(fields) => settle_source(fields, terms),
         Term::Tuple(fields) => {
             if fields.len() >= 6

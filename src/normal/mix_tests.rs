@@ -7,7 +7,7 @@ const BEGAN: i64 = 1_795_346_182;
 const T: i64 = 1_700_000_000;
 
 fn terms() -> Terms<'static> {
-    Terms { mtime: T, window: (BEGAN, BEGAN + 60), part: Part::Deps, lock: "" }
+    Terms { mtime: T, windows: [(BEGAN, BEGAN + 60); 2], part: Part::Deps, lock: "" }
 }
 
 fn list(items: Vec<Term>) -> Term {

@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use phial_layers::Name;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-mod etf;
 mod git;
 mod hex;
 mod mix;
 
-use etf::EtfError;
+use crate::etf::{self, EtfError};
 
 /// Which step wrote the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +33,9 @@ pub enum Part {
 pub struct Terms<'a> {
     /// The one time of every file, in seconds since 1970.
     pub mtime: i64,
-    /// The wall clock when the step began and ended: a number in a manifest that lies within is a time.
-    pub window: (i64, i64),
+    /// What clocks said when the step began and ended, the machine's and the one that the step was given: a number in a
+    /// manifest that lies within is a time.
+    pub windows: [(i64, i64); 2],
     /// Which step wrote the tree.
     pub part: Part,
     /// The text of mix.lock, or nothing: a git URL that stands in it is kept as it is.
@@ -300,7 +300,7 @@ fn replace(path: &Path, old: &[u8], normal: &[u8]) -> Result<(), NormalError> {
 }
 
 /// Gives everything below `root`, links themselves included, one time; a directory after what is in it.
-fn set_times(root: &Path, mtime: i64) -> Result<(), NormalError> {
+pub fn set_times(root: &Path, mtime: i64) -> Result<(), NormalError> {
     let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     for entry in walkdir::WalkDir::new(root).contents_first(true) {

@@ -2,14 +2,14 @@
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use super::etf::{Term, encode};
 use super::*;
+use crate::etf::{Term, encode};
 
 const T: i64 = 1_700_000_000;
 const SHA: &str = "8d10bf0535b388ae53381fd4fb5bf534e19103b3";
 
 fn terms(part: Part) -> Terms<'static> {
-    Terms { mtime: T, window: (1_795_000_000, 1_795_000_100), part, lock: "" }
+    Terms { mtime: T, windows: [(1_795_000_000, 1_795_000_100); 2], part, lock: "" }
 }
 
 fn put(root: &Path, path: &str, bytes: &[u8]) -> PathBuf {

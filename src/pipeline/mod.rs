@@ -2,6 +2,7 @@
 
 mod base;
 mod chroot;
+mod circumstances;
 mod deliver;
 mod error;
 mod foundation;

@@ -1,6 +1,6 @@
 //! What every step of a build shares: recall, running a call of the script, harvest, packing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,6 +16,7 @@ use crate::normal;
 use crate::prepare::{PASSED, Recipe, Step, WORKDIR};
 use crate::rootfs::{self, New, Rung};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Order, Stdio};
+use crate::steady::Toolchain;
 use crate::store::{About, Key, Recall, Scratch, Tree, Trees};
 
 /// A layer of ours, as it is kept under its key. Sizes are bytes.
@@ -42,6 +43,16 @@ pub(super) type Made = Option<Layer>;
 pub(super) struct Draft {
     pub(super) tree: Tree,
     pub(super) entries: u64,
+}
+
+/// What a call runs in, beside its trees.
+pub(super) struct Around<'a> {
+    /// The working directory; must exist.
+    pub(super) cwd: &'static str,
+    /// The modification time of all it finds, in seconds since 1970.
+    pub(super) mtime: i64,
+    /// What Erlang VMs begin with: the base's, and the atoms of the sources.
+    pub(super) seed: Option<(&'a Toolchain, &'a BTreeSet<String>)>,
 }
 
 /// What all steps of a build share.
@@ -129,13 +140,20 @@ impl Steps<'_> {
 
     /// Runs one call of the script over `lowers` (topmost first), and brings what it changed to a draft.
     /// `dir` is a folder of a scratch that does not exist yet.
-    pub(super) fn call(&self, step: &Step, lowers: &[Tree], dir: &Path, mtime: i64) -> Result<Draft, BuildError> {
+    pub(super) fn call(
+        &self,
+        step: &Step,
+        lowers: &[Tree],
+        dir: &Path,
+        around: &Around<'_>,
+    ) -> Result<Draft, BuildError> {
         fs::create_dir(dir).map_err(BuildError::io("create", dir))?;
         let rung = self.rung()?;
         let ground = dir.join("ground");
         fs::create_dir(&ground).map_err(BuildError::io("create", &ground))?;
         let rootfs = rootfs::stand(rung, lowers, &ground)?;
-        let mut order = self.order(step, rootfs.root.clone(), mtime);
+        let mut order = self.order(step, rootfs.root.clone(), around);
+        self.surround(&mut order, step, around, &dir.join("given"))?;
         if rung == Rung::Chroot {
             super::chroot::copy_binds(&mut order)?;
         }
@@ -181,8 +199,8 @@ impl Steps<'_> {
         Ok(draft)
     }
 
-    fn order(&self, step: &Step, root: sandbox::Root, mtime: i64) -> Order {
-        let mut env = self.recipe.env(&self.base_env, mtime);
+    fn order(&self, step: &Step, root: sandbox::Root, around: &Around<'_>) -> Order {
+        let mut env = self.recipe.env(&self.base_env, around.mtime);
         env.extend(step.env.iter().map(|name| ("MIX_ENV".to_owned(), name.clone())));
         let (passed, binds) = self.passed();
         env.extend(passed);
@@ -194,7 +212,7 @@ impl Steps<'_> {
             root,
             argv: step.argv.clone(),
             env,
-            cwd: WORKDIR.into(),
+            cwd: around.cwd.into(),
             user: (0, 0),
             network,
             ids: self.ids(),

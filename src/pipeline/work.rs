@@ -10,13 +10,14 @@ use phial_layers::{Name, Records};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::base::Base;
-use super::steps::{Draft, Made, Steps, draft};
-use super::{BuildError, Report};
+use super::steps::{Around, Draft, Made, Steps, draft};
+use super::{BuildError, Report, circumstances};
 use crate::config::Network;
 use crate::normal::{self, Part};
 use crate::prepare::{FORMAT, File, Step, WORKDIR};
 use crate::rootfs::{New, Rung};
 use crate::source::{self, Entry, Fetched, Mode};
+use crate::steady;
 use crate::store::{Key, Scratch, Tree};
 
 /// The files of the commit, as the rooms want to see them.
@@ -62,6 +63,7 @@ impl Work<'_> {
             .with("script", self.steps.recipe.script_digest())
             .with("envs", self.steps.plan.envs.join(" "))
             .with("network", network)
+            .with("clock", format!("{:?}", self.steps.plan.clock).to_lowercase())
             .with("mtime", mtime.to_string());
         for (name, value) in &self.steps.plan.env {
             key = key.with(&format!("env {name}"), value);
@@ -113,9 +115,16 @@ impl Work<'_> {
         lowers.extend(self.base.trees(self.steps.world)?);
         let calls = self.steps.recipe.deps_steps();
         let (fetch, compile) = calls.split_first().ok_or_else(|| nothing("deps"))?;
-        let fetched = self.steps.call(fetch, &lowers, &scratch.path().join("fetch"), self.deps_time)?;
+        let toolchain = self.steps.toolchain(self.base)?;
+        let atoms = circumstances::atoms(&[&lowers[0].root])?;
+        let around = Around { cwd: WORKDIR, mtime: self.deps_time, seed: Some((&toolchain, &atoms)) };
+        let fetched = self.steps.call(fetch, &lowers, &scratch.path().join("fetch"), &around)?;
+        // Sources have their final time before anything is compiled from them.
+        normal::set_times(&fetched.tree.root, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
-        let mut drafts = self.side_by_side(compile, &above, scratch, self.deps_time)?;
+        let atoms = circumstances::atoms(&[&lowers[0].root, &fetched.tree.root])?;
+        let around = Around { seed: Some((&toolchain, &atoms)), ..around };
+        let mut drafts = self.side_by_side(compile, &above, scratch, &around)?;
         drafts.insert(0, fetched);
         let uppers = New::Uppers(drafts.into_iter().rev().map(|draft| draft.tree).collect());
         let sum = self.steps.harvest(&uppers, &lowers, &scratch.path().join("sum"))?;
@@ -134,8 +143,12 @@ impl Work<'_> {
             for layer in [&app.layer, &deps.layer].into_iter().flatten() {
                 lowers.push(self.steps.tree(layer)?);
             }
+            let roots: Vec<&Path> = lowers.iter().map(|tree| tree.root.as_path()).collect();
+            let atoms = circumstances::atoms(&roots)?;
             lowers.extend(self.base.trees(self.steps.world)?);
-            self.make_builds(scratch, &calls, &lowers)
+            let toolchain = self.steps.toolchain(self.base)?;
+            let around = Around { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)) };
+            self.make_builds(scratch, &calls, &lowers, &around)
         })?;
         let report =
             |(call, layer): (&Step, Made)| Report { name: call.name.clone(), layer, recalled, key: key.clone() };
@@ -143,9 +156,15 @@ impl Work<'_> {
     }
 
     /// Each environment in a layer of its own, over the same trees; a later layer leaves out what an earlier one has.
-    fn make_builds(&self, scratch: &Scratch, calls: &[Step], lowers: &[Tree]) -> Result<Vec<Made>, BuildError> {
+    fn make_builds(
+        &self,
+        scratch: &Scratch,
+        calls: &[Step],
+        lowers: &[Tree],
+        around: &Around<'_>,
+    ) -> Result<Vec<Made>, BuildError> {
         let began = self.steps.world.host.clock();
-        let raw = self.side_by_side(calls, lowers, scratch, self.app_time)?;
+        let raw = self.side_by_side(calls, lowers, scratch, around)?;
         let terms = self.terms(self.app_time, began, Part::Build);
         let mut drafts: Vec<Draft> = vec![];
         for (nth, one) in raw.into_iter().enumerate() {
@@ -165,11 +184,11 @@ impl Work<'_> {
         calls: &[Step],
         lowers: &[Tree],
         scratch: &Scratch,
-        mtime: i64,
+        around: &Around<'_>,
     ) -> Result<Vec<Draft>, BuildError> {
         let one = |call: &Step| {
             let dir = scratch.path().join(call.name.replace(' ', "-"));
-            self.steps.call(call, lowers, &dir, mtime)
+            self.steps.call(call, lowers, &dir, around)
         };
         let at_once = self.steps.world.host.cores.get() > 1 && self.steps.rung()? == Rung::Overlay;
         if !at_once {
@@ -185,7 +204,7 @@ impl Work<'_> {
     fn terms(&self, mtime: i64, began: i64, part: Part) -> normal::Terms<'_> {
         normal::Terms {
             mtime,
-            window: (began - 1, self.steps.world.host.clock() + 1),
+            windows: [(began - 1, self.steps.world.host.clock() + 1), (mtime, mtime + 2 * steady::AHEAD)],
             part,
             lock: self.commit.mix_lock,
         }

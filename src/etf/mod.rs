@@ -7,7 +7,7 @@
 use std::io::Read as _;
 
 /// More than any manifest; also the limit of what a compressed term may inflate to.
-pub(super) const MAX_BYTES: usize = 64 << 20;
+pub(crate) const MAX_BYTES: usize = 64 << 20;
 /// Nesting of terms; a manifest of Mix has about a dozen levels.
 const MAX_DEPTH: usize = 400;
 /// So many terms at most, since one byte may stand for a term.
@@ -18,7 +18,7 @@ const COMPRESSED: u8 = 80;
 
 /// An Erlang term, as far as a manifest needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Term {
+pub(crate) enum Term {
     Int(i64),
     /// Beyond 64 bits: sign byte, then the magnitude, least byte first.
     Big(u8, Vec<u8>),
@@ -42,20 +42,19 @@ pub(super) enum Term {
 
 impl Term {
     /// The atom `name`.
-    #[cfg(test)]
-    pub(super) fn atom(name: &str) -> Self {
+    pub(crate) fn atom(name: &str) -> Self {
         Self::Atom(name.as_bytes().to_vec())
     }
 
     /// Whether this is the atom `name`.
-    pub(super) fn is_atom(&self, name: &str) -> bool {
+    pub(crate) fn is_atom(&self, name: &str) -> bool {
         matches!(self, Self::Atom(text) if text == name.as_bytes())
     }
 }
 
 /// Why bytes are not read as a term.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum EtfError {
+pub(crate) enum EtfError {
     #[error("the term ends too early")]
     Short,
     #[error("bytes after the term")]
@@ -69,12 +68,12 @@ pub(super) enum EtfError {
 }
 
 /// Whether `bytes` begin like a term at all.
-pub(super) fn looks_like_term(bytes: &[u8]) -> bool {
+pub(crate) fn looks_like_term(bytes: &[u8]) -> bool {
     bytes.first() == Some(&VERSION)
 }
 
 /// The term in `bytes`, which hold one term and nothing else.
-pub(super) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
     if bytes.len() > MAX_BYTES {
         return Err(EtfError::Limit);
     }
@@ -87,14 +86,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
 }
 
 /// The canonical bytes of `term`, with the version byte.
-pub(super) fn encode(term: &Term) -> Vec<u8> {
+pub(crate) fn encode(term: &Term) -> Vec<u8> {
     let mut out = vec![VERSION];
     write(term, &mut out);
     out
 }
 
 /// Sorts terms by their canonical bytes: an order that depends on nothing else, though it is not Erlang's.
-pub(super) fn sort(terms: &mut [Term]) {
+pub(crate) fn sort(terms: &mut [Term]) {
     terms.sort_by_cached_key(|term| {
         let mut bytes = Vec::new();
         write(term, &mut bytes);
@@ -359,5 +358,4 @@ fn write_map(pairs: &[(Term, Term)], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-#[path = "etf_tests.rs"]
 mod tests;

@@ -1,0 +1,17 @@
+//! Compiles the clock that steps are given (`src/steady/clock.c`) to a shared object without libc, for `include_bytes!`.
+
+use std::env;
+use std::path::PathBuf;
+
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by variables")]
+fn main() {
+    const SOURCE: &str = "src/steady/clock.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("clock.so");
+    let compiler = cc::Build::new().opt_level(2).debug(false).pic(true).get_compiler();
+    let mut command = compiler.to_command();
+    command.args(["-w", "-shared", "-nostdlib", "-fvisibility=hidden", "-fno-stack-protector", "-Wl,-z,now"]);
+    let status = command.arg("-o").arg(&out).arg(SOURCE).status();
+    let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+    assert!(done, "cannot compile `{SOURCE}` with `{}`: {status:?}", compiler.path().display());
+}
