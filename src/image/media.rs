@@ -17,6 +17,10 @@ pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A layer compressed by zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Nothing: the two bytes `{}` where a manifest must have a config.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// An in-toto statement without an envelope (in-toto attestation framework, `spec/v1/envelope.md`).
+pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Docker's image manifest, version 2, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's manifest list.

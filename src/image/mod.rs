@@ -3,6 +3,7 @@
 //! What comes from outside is parsed strictly, once: [`Reference`], [`read_manifest`], [`Image::read`]. What goes out
 //! is written by [`canonical_json`] alone, so the same value is the same bytes anywhere. Pure: no clock, disk or network.
 
+mod artifact;
 mod assemble;
 mod config;
 mod error;
@@ -14,6 +15,7 @@ mod reference;
 mod time;
 mod verified;
 
+pub use artifact::{Artifact, EMPTY_BYTES, fallback_tag};
 pub use assemble::{NewLayer, Terms, assemble};
 pub use config::{Config, Execution, History, Rootfs};
 pub use error::{ImageError, shown};
@@ -22,12 +24,13 @@ pub use manifest::{
     Descriptor, Image, Index, Layer, MAX_MANIFEST_PULL, MAX_MANIFEST_PUSH, Manifest, ManifestOrIndex, read_manifest,
 };
 pub use media::{
-    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG,
-    OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, layer_compression, layer_media_type,
+    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_LIST, DOCKER_MANIFEST, EMPTY, IN_TOTO,
+    OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, layer_compression,
+    layer_media_type,
 };
 pub use platform::Platform;
 pub use reference::{Reference, RegistryRef, Target};
-pub use time::rfc3339;
+pub use time::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use verified::{BlobError, Verified};
 
 /// Where a writer gets the blobs it lacks: the stored bytes of a digest, from their beginning. It may be called from many

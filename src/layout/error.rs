@@ -91,6 +91,16 @@ pub enum LayoutError {
         #[source]
         source: BlobError,
     },
+    /// A tag names something else than was seen before.
+    #[error("the tag `{tag}` in `{}` was moved meanwhile: it names {}", path.display(), found.as_ref().map_or("nothing now".into(), |found| format!("`{found}`")))]
+    Moved {
+        /// The directory.
+        path: PathBuf,
+        /// The tag.
+        tag: String,
+        /// What it names now.
+        found: Option<Digest>,
+    },
     /// A blob to be written could not be had.
     #[error("cannot get the blob `{digest}` to write it to `{}`", path.display())]
     Source {

@@ -27,7 +27,7 @@ const MAX_ENTRIES: usize = 100_000;
 /// A layout that is open for reading.
 #[derive(Debug)]
 pub struct Layout {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     files: Files,
 }
 
@@ -201,7 +201,11 @@ impl Layout {
     ) -> Result<&'a Descriptor, LayoutError> {
         let is_it = |d: &&Descriptor| tag.is_none_or(|tag| d.annotations.get(REF_NAME).is_some_and(|name| name == tag));
         let mut found: Vec<&Descriptor> = index.manifests.iter().filter(is_it).collect();
+        found.sort_by(|a, b| a.digest.cmp(&b.digest));
         found.dedup_by(|a, b| a.digest == b.digest);
+        if found.len() > 1 {
+            found.retain(|d| !self.is_about_another(d)); // records beside the image, for one
+        }
         let wanted = tag.map_or_else(String::new, |tag| format!(" tagged `{}`", shown(tag)));
         match found.as_slice() {
             [] => Err(self.not_found(index, wanted)),
@@ -227,8 +231,8 @@ impl Layout {
         LayoutError::NotFound { path: self.path.clone(), wanted, offered: offered(index) }
     }
 
-    /// A manifest or config: a blob that may be held in memory.
-    fn bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+    /// A manifest, config or record: a blob that may be held in memory, checked.
+    pub fn bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
         if descriptor.size > MAX_MANIFEST_PULL {
             let size = descriptor.size;
             let source =

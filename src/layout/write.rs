@@ -1,4 +1,4 @@
-//! Writing a layout directory: blobs first, `index.json` last.
+//! Writing a layout directory: blobs first, `index.json` last, whatever is put there.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,14 +14,30 @@ use super::error::LayoutError;
 use super::read::{Layout, blob_name, open_regular};
 use super::{OCI_LAYOUT, REF_NAME};
 use crate::event::{Event, Watch};
-use crate::image::{Blobs, Descriptor, Image, OCI_INDEX, Verified, canonical_json, read_json};
+use crate::image::{Artifact, Blobs, Descriptor, EMPTY_BYTES, Image, OCI_INDEX, Verified, canonical_json, read_json};
 
 /// Temporary files carry this prefix; those of a writer that was killed are removed by the next.
 const TEMPORARY: &str = ".phial-";
 
-/// Puts `image` into the layout at `dir`, under `tag`, beside the images that are there. The image that had the tag before
-/// loses it (without a tag: untagged entries are replaced); its blobs stay. Safe to repeat, to kill, and to run twice at
-/// once: writers wait for each other. What cannot be finished is taken back.
+/// What is put into a layout at once: `index.json` is written once, after all else.
+#[derive(Clone, Copy)]
+pub struct Put<'a> {
+    /// An image, and where its layers come from.
+    pub image: Option<(&'a Image, Blobs<'a>)>,
+    /// The names that the image gets; the image that had one before loses it. Without any, the image takes the place of
+    /// those without a name.
+    pub tags: &'a [String],
+    /// What refers to an image, and where its documents come from.
+    pub referrers: Option<(&'a [Artifact], Blobs<'a>)>,
+    /// Sees what each of the tags names when nobody else writes, and says whether that may be replaced.
+    pub check: Check<'a>,
+}
+
+/// See [`Put::check`].
+pub type Check<'a> = &'a dyn Fn(&str, Option<&Digest>) -> bool;
+
+/// Puts `image` into the layout at `dir`, under `tag`, beside what is there. The image that had the tag before loses it
+/// (without a tag: untagged images are replaced); its blobs stay. See [`put_into`].
 pub fn write_layout(
     dir: &Path,
     image: &Image,
@@ -29,6 +45,13 @@ pub fn write_layout(
     blobs: Blobs<'_>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
+    let tags: Vec<String> = tag.map(str::to_owned).into_iter().collect();
+    put_into(dir, &Put { image: Some((image, blobs)), tags: &tags, referrers: None, check: &|_, _| true }, watch)
+}
+
+/// Puts things into the layout at `dir`, which is made if it is not there. Safe to repeat, to kill, and to run twice at
+/// once: writers wait for each other. What cannot be finished is taken back.
+pub fn put_into(dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
     let made = !dir.exists();
     fs::create_dir_all(dir).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => LayoutError::not_a_directory(dir),
@@ -36,12 +59,11 @@ pub fn write_layout(
     })?;
     let lock = File::open(dir).map_err(LayoutError::io("open", dir))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| LayoutError::io("lock", dir)(e.into()))?;
-    let digests = descriptors(image).into_iter().map(|d| &d.digest).chain([&image.manifest_digest]);
-    let names = digests.map(blob_name).chain(["oci-layout".to_owned()]);
+    let names = what.digests().into_iter().map(blob_name).chain(["oci-layout".to_owned()]);
     let missing: Vec<String> = names.filter(|name| fs::symlink_metadata(dir.join(name)).is_err()).collect();
-    let written = fill(&lock, (dir, image, tag), blobs, watch);
+    let written = fill(&lock, dir, what, watch);
     if written.is_err() {
-        take_back(dir, image, &missing);
+        take_back(dir, what, &missing);
         if made {
             let _ = fs::remove_dir(dir);
         }
@@ -49,10 +71,29 @@ pub fn write_layout(
     written
 }
 
+impl Put<'_> {
+    fn artifacts(&self) -> &[Artifact] {
+        self.referrers.map_or(&[], |(artifacts, _)| artifacts)
+    }
+
+    /// Every blob it needs.
+    fn digests(&self) -> Vec<&Digest> {
+        let image = self.image.into_iter().flat_map(|(image, _)| {
+            descriptors(image).into_iter().map(|blob| &blob.digest).chain([&image.manifest_digest])
+        });
+        let artifacts = self
+            .artifacts()
+            .iter()
+            .flat_map(|artifact| artifact.blobs().into_iter().map(|blob| &blob.digest).chain([&artifact.digest]));
+        image.chain(artifacts).collect()
+    }
+}
+
 /// Removes what was not there before, unless the index names it.
-fn take_back(dir: &Path, image: &Image, missing: &[String]) {
+fn take_back(dir: &Path, what: &Put<'_>, missing: &[String]) {
     let index = fs::read_to_string(dir.join("index.json")).unwrap_or_default();
-    if index.contains(image.manifest_digest.as_str()) {
+    let heads = what.image.map(|(image, _)| &image.manifest_digest).into_iter();
+    if heads.chain(what.artifacts().iter().map(|artifact| &artifact.digest)).any(|head| index.contains(head.as_str())) {
         return;
     }
     for name in missing {
@@ -63,33 +104,58 @@ fn take_back(dir: &Path, image: &Image, missing: &[String]) {
     }
 }
 
-fn fill(
-    lock: &File,
-    (dir, image, tag): (&Path, &Image, Option<&str>),
-    blobs: Blobs<'_>,
-    watch: Watch<'_>,
-) -> Result<(), LayoutError> {
+fn fill(lock: &File, dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
     begin(dir)?;
-    for descriptor in descriptors(image) {
-        let name = blob_name(&descriptor.digest);
-        if is_there(lock, dir, &name, descriptor)? {
-            continue;
+    if let Some((image, blobs)) = what.image {
+        for descriptor in descriptors(image) {
+            write_blob(lock, dir, descriptor, &|| open(dir, image, descriptor, blobs), watch)?;
         }
-        put_blob(dir, &descriptor.digest, |to| {
-            copy(dir, descriptor, &mut open(dir, image, descriptor, blobs)?, to, watch)
-        })?;
+        write_document(lock, dir, &image.descriptor(), &image.manifest_bytes)?;
     }
-    let manifest = image.descriptor();
-    if !is_there(lock, dir, &blob_name(&manifest.digest), &manifest)? {
-        put_blob(dir, &manifest.digest, |to| {
-            to.write_all(&image.manifest_bytes).map_err(LayoutError::io("write to", dir))
-        })?;
+    for artifact in what.artifacts() {
+        let documents = what.referrers.map(|(_, documents)| documents);
+        for descriptor in artifact.blobs() {
+            write_blob(lock, dir, descriptor, &|| document(dir, descriptor, documents), watch)?;
+        }
+        write_document(lock, dir, &artifact.descriptor(), &artifact.bytes)?;
     }
-    let index = canonical_json(&new_index(dir, image, tag)?);
+    let index = canonical_json(&new_index(dir, what)?);
     if fs::read(dir.join("index.json")).is_ok_and(|old| old == index) {
         return Ok(());
     }
     put(dir, "index.json", |to| to.write_all(&index).map_err(LayoutError::io("write", dir)))
+}
+
+fn write_blob(
+    lock: &File,
+    dir: &Path,
+    descriptor: &Descriptor,
+    open: &dyn Fn() -> Result<Box<dyn Read + Send>, LayoutError>,
+    watch: Watch<'_>,
+) -> Result<(), LayoutError> {
+    if is_there(lock, dir, &blob_name(&descriptor.digest), descriptor)? {
+        return Ok(());
+    }
+    put_blob(dir, &descriptor.digest, |to| copy(dir, descriptor, &mut open()?, to, watch))
+}
+
+fn write_document(lock: &File, dir: &Path, of: &Descriptor, bytes: &[u8]) -> Result<(), LayoutError> {
+    if is_there(lock, dir, &blob_name(&of.digest), of)? {
+        return Ok(());
+    }
+    put_blob(dir, &of.digest, |to| to.write_all(bytes).map_err(LayoutError::io("write to", dir)))
+}
+
+/// A blob of a referrer, checked; the empty config is known without asking.
+fn document(dir: &Path, of: &Descriptor, from: Option<Blobs<'_>>) -> Result<Box<dyn Read + Send>, LayoutError> {
+    let digest = of.digest.clone();
+    let inner = if digest == Digest::of(EMPTY_BYTES) {
+        Ok(Box::new(EMPTY_BYTES) as Box<dyn Read + Send>)
+    } else {
+        from.map_or_else(|| Err(io::ErrorKind::NotFound.into()), |from| from(&digest))
+    };
+    let inner = inner.map_err(|source| LayoutError::Source { path: dir.to_owned(), digest, source })?;
+    Ok(Box::new(Verified::new(inner, of)))
 }
 
 /// The blobs of an image, each once: layers and config. The manifest comes after them.
@@ -214,20 +280,45 @@ pub(super) fn index_of(entries: &[Value]) -> Value {
     json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 }
 
-/// What is there, with what other tools wrote into it, and the tag on the new image.
-fn new_index(dir: &Path, image: &Image, tag: Option<&str>) -> Result<Value, LayoutError> {
+/// What is there, with what other tools wrote into it, and the new entries.
+fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
     let layout = Layout::open_dir(dir)?;
-    let Some(bytes) = layout.document("index.json")? else {
-        return Ok(index_of(&[entry(image, tag)]));
+    let mut index = match layout.document("index.json")? {
+        None => index_of(&[]),
+        Some(bytes) => {
+            layout.index()?; // as strict as a reader, before anything is kept
+            read_json("`index.json`", &bytes).map_err(LayoutError::image(dir))?
+        }
     };
-    layout.index()?; // as strict as a reader, before anything is kept
-    let mut index: Value = read_json("`index.json`", &bytes).map_err(LayoutError::image(dir))?;
-    if let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) {
-        let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
-        entries.retain(|entry| name(entry).as_deref() != tag);
-        entries.push(entry(image, tag));
-    } else {
-        index = index_of(&[entry(image, tag)]);
+    if !index["manifests"].is_array() {
+        index = index_of(&[]);
+    }
+    let Some(entries) = index["manifests"].as_array_mut() else { return Ok(index) };
+    for tag in what.tags {
+        let named = entries.iter().find(|entry| name(entry) == Some(tag));
+        let found: Option<Digest> = named.and_then(|entry| entry["digest"].as_str()?.parse().ok());
+        if !(what.check)(tag, found.as_ref()) {
+            return Err(LayoutError::Moved { path: dir.to_owned(), tag: tag.clone(), found });
+        }
+    }
+    if let Some((image, _)) = what.image {
+        if what.tags.is_empty() {
+            entries.retain(|entry| name(entry).is_some() || layout.is_referrer(entry));
+            entries.push(self::entry(image, None));
+        }
+        for tag in what.tags {
+            entries.retain(|entry| name(entry) != Some(tag));
+            entries.push(self::entry(image, Some(tag)));
+        }
+    }
+    for artifact in what.artifacts() {
+        if !entries.iter().any(|entry| entry["digest"] == artifact.digest.as_str()) {
+            entries.push(json!(artifact.descriptor()));
+        }
     }
     Ok(index)
+}
+
+fn name(entry: &Value) -> Option<&str> {
+    entry["annotations"][REF_NAME].as_str()
 }

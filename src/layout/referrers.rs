@@ -1,0 +1,77 @@
+//! What refers to a manifest in a layout: entries without a tag in `index.json`, as oras writes them, and lists under the
+//! fallback tag, as regctl writes them. Image-spec 1.1 says nothing of it, so both are read; the first way is written.
+
+use phial_layers::Digest;
+use serde_json::Value;
+
+use super::REF_NAME;
+use super::error::LayoutError;
+use super::read::Layout;
+use crate::image::{Artifact, Descriptor, Index, ManifestOrIndex, fallback_tag, read_manifest};
+
+/// Each referrer by its digest: what it is, or why that cannot be said.
+pub type Listing = Vec<(Digest, Result<Artifact, LayoutError>)>;
+
+impl Layout {
+    /// What is about `subject`, by the referrers' own manifests: tools that rewrite `index.json` lose its `artifactType`. A
+    /// manifest that cannot be read is listed with the reason, if its entry says that it is no image.
+    pub fn referrers(&self, subject: &Digest) -> Result<Listing, LayoutError> {
+        let index = self.index()?;
+        let tag = fallback_tag(subject);
+        let mut entries = Vec::new();
+        for entry in index.manifests {
+            if entry.annotations.get(REF_NAME).is_some_and(|name| *name == tag) {
+                entries.extend(self.list(&entry)?);
+            } else {
+                entries.push(entry);
+            }
+        }
+        entries.sort_by(|a, b| a.digest.cmp(&b.digest));
+        entries.dedup_by(|a, b| a.digest == b.digest);
+        let mut found = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.digest != *subject) {
+            let kept = match self.artifact(entry) {
+                Ok(found) => found.filter(|artifact| artifact.is_about(subject)).map(Ok),
+                Err(error) => entry.artifact_type.is_some().then_some(Err(error)),
+            };
+            found.extend(kept.map(|kept| (entry.digest.clone(), kept)));
+        }
+        Ok(found)
+    }
+
+    /// Whether an entry of `index.json` only says something about another one, or lists what does.
+    pub(super) fn is_referrer(&self, entry: &Value) -> bool {
+        let Ok(entry) = serde_json::from_value::<Descriptor>(entry.clone()) else { return false };
+        self.is_about_another(&entry)
+    }
+
+    pub(super) fn is_about_another(&self, entry: &Descriptor) -> bool {
+        let is_list = entry.annotations.get(REF_NAME).is_some_and(|name| {
+            name.split_once('-').is_some_and(|(algorithm, hex)| {
+                matches!(algorithm, "sha256" | "sha512")
+                    && hex.len() == 64
+                    && hex.bytes().all(|b| b.is_ascii_hexdigit())
+            })
+        });
+        let subject = |artifact: &Artifact| artifact.manifest.subject.is_some();
+        is_list
+            || entry.artifact_type.is_some()
+            || self.artifact(entry).is_ok_and(|found| found.is_some_and(|it| subject(&it)))
+    }
+
+    /// `None` for an index, or for a manifest that another tool left out.
+    fn artifact(&self, entry: &Descriptor) -> Result<Option<Artifact>, LayoutError> {
+        let bytes = match self.bytes(entry) {
+            Err(LayoutError::MissingBlob { .. }) => return Ok(None),
+            bytes => bytes?,
+        };
+        Artifact::read(&entry.digest, bytes, Some(&entry.media_type)).map_err(LayoutError::image(&self.path))
+    }
+
+    fn list(&self, entry: &Descriptor) -> Result<Vec<Descriptor>, LayoutError> {
+        match read_manifest(&self.bytes(entry)?, Some(&entry.media_type)).map_err(LayoutError::image(&self.path))? {
+            ManifestOrIndex::Index(Index { manifests, .. }) => Ok(manifests),
+            ManifestOrIndex::Manifest(_) => Ok(Vec::new()), // somebody's image under that name
+        }
+    }
+}
