@@ -52,6 +52,27 @@ impl Host {
         self.now.saturating_add(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(0))
     }
 
+    /// Milliseconds since 1970 at this moment.
+    pub fn clock_millis(&self) -> i64 {
+        self.now.saturating_mul(1000).saturating_add(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(0))
+    }
+
+    /// Where this run can be looked at, as the CI engine says: Buildkite, GitHub Actions, GitLab, Jenkins.
+    pub fn run_url(&self) -> Option<String> {
+        let buildkite = || match (self.var("BUILDKITE_BUILD_URL")?, self.var("BUILDKITE_JOB_ID")) {
+            (build, Some(job)) => Some(format!("{build}#{job}")),
+            (build, None) => Some(build.to_owned()),
+        };
+        let github = || {
+            let (server, repository) = (self.var("GITHUB_SERVER_URL")?, self.var("GITHUB_REPOSITORY")?);
+            let run = format!("{server}/{repository}/actions/runs/{}", self.var("GITHUB_RUN_ID")?);
+            Some(self.var("GITHUB_RUN_ATTEMPT").map_or_else(|| run.clone(), |nth| format!("{run}/attempts/{nth}")))
+        };
+        let own = |name: &str| self.var(name).map(str::to_owned);
+        let url = buildkite().or_else(github).or_else(|| own("CI_JOB_URL")).or_else(|| own("BUILD_URL"))?;
+        (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
+    }
+
     /// An environment variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -62,4 +83,35 @@ fn home(env: &BTreeMap<String, String>) -> PathBuf {
     let told = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     told.or_else(|| Some(user()?.dir)).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_engine_says_where_its_run_is() {
+        let host = |pairs: &[(&str, &str)]| Host {
+            env: pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Host::read()
+        };
+        let github =
+            [("GITHUB_SERVER_URL", "https://github.com"), ("GITHUB_REPOSITORY", "a/b"), ("GITHUB_RUN_ID", "7")];
+        for (pairs, url) in [
+            (&[("BUILDKITE_BUILD_URL", "https://b/1"), ("BUILDKITE_JOB_ID", "j")][..], Some("https://b/1#j")),
+            (&[("BUILDKITE_BUILD_URL", "https://b/1")], Some("https://b/1")),
+            (&github, Some("https://github.com/a/b/actions/runs/7")),
+            (
+                &[&github[..], &[("GITHUB_RUN_ATTEMPT", "2")]].concat(),
+                Some("https://github.com/a/b/actions/runs/7/attempts/2"),
+            ),
+            (&[("CI_JOB_URL", "https://gitlab.example/-/jobs/1")], Some("https://gitlab.example/-/jobs/1")),
+            (&[("BUILD_URL", "http://jenkins.example/job/1/")], Some("http://jenkins.example/job/1/")),
+            (&[("BUILD_URL", "")], None),
+            (&[("BUILD_URL", "javascript:alert(1)")], None),
+            (&[], None),
+        ] {
+            assert_eq!(host(pairs).run_url().as_deref(), url);
+        }
+    }
 }

@@ -19,4 +19,5 @@ pub mod rootfs;
 pub mod base;
 pub mod config;
 pub mod pipeline;
+pub mod attest;
 pub mod cli;

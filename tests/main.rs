@@ -11,6 +11,7 @@ mod prepare_script;
 mod push;
 mod readers;
 mod registry;
+mod release;
 mod rooms;
 mod run;
 mod sandbox;

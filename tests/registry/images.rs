@@ -9,11 +9,11 @@ use phial_layers::{Compression, DiffId, Digest};
 
 /// Blobs by digest, as a store would have them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelf(pub(super) BTreeMap<Digest, Vec<u8>>);
+pub(crate) struct Shelf(pub(crate) BTreeMap<Digest, Vec<u8>>);
 
 impl Shelf {
     /// What writers ask for blobs.
-    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+    pub(crate) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         match self.0.get(digest) {
             Some(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -21,7 +21,7 @@ impl Shelf {
     }
 
     /// A layer with one file, compressed by gzip, on the shelf.
-    pub(super) fn layer(&mut self, name: &str, content: &[u8]) -> NewLayer {
+    pub(crate) fn layer(&mut self, name: &str, content: &[u8]) -> NewLayer {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
@@ -40,7 +40,7 @@ impl Shelf {
 }
 
 /// Terms that say little.
-pub(super) fn terms(command: &str) -> Terms {
+pub(crate) fn terms(command: &str) -> Terms {
     Terms {
         created: 1_700_000_000,
         entrypoint: None,
@@ -54,13 +54,13 @@ pub(super) fn terms(command: &str) -> Terms {
 }
 
 /// An image of two layers.
-pub(super) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
+pub(crate) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
     let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", b"base")], &terms("sh"));
     assemble(&base, &[shelf.layer("app/file", content)], &terms("run"))
 }
 
 /// Runs a tool and returns what it printed; panics with what it complained about.
-pub(super) fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
@@ -68,7 +68,7 @@ pub(super) fn run(program: &str, args: &[&str]) -> String {
 }
 
 /// The error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
 mod debian;
-mod images;
+pub(crate) mod images;
 mod layout;
 mod push;
-mod scripted;
+pub(crate) mod scripted;
 mod stubborn;
 mod tls;
 mod tokens;

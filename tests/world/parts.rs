@@ -31,6 +31,16 @@ pub(crate) fn base() -> PathBuf {
     dir
 }
 
+/// Debian's oras, unpacked by `testdata/oras` when it is not there.
+#[track_caller]
+pub(crate) fn oras() -> PathBuf {
+    let dir = shared().join("oras");
+    let mut make = script("oras");
+    make.arg(&dir);
+    run(make).ok();
+    dir.join("oras")
+}
+
 /// The same base unpacked by GNU tar, to make fixtures in: see `testdata/in-root`.
 #[track_caller]
 pub(crate) fn rootfs() -> PathBuf {

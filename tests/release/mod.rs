@@ -1,0 +1,96 @@
+//! Records beside images and the names that they earn, against docker-registry, layouts, and registries with habits;
+//! skopeo and oras read along.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
+
+mod memory;
+mod referrers;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use phial::attest::{self, Counts, Place, Run};
+use phial::event::nobody;
+use phial::image::{Descriptor, Image, RegistryRef};
+use phial::layout;
+use phial::registry::{Client, Credentials, Push};
+
+use crate::registry::images::{Shelf, two_layers};
+use crate::world::run;
+
+fn client() -> Client {
+    let host = phial::host::Host { env: BTreeMap::new(), home: "/nonexistent".into(), ..phial::host::Host::read() };
+    Client::new(Credentials::from_host(&host)).unwrap()
+}
+
+/// An image in a repository, under a tag.
+fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, content);
+    let blobs = |digest: &_| shelf.open(digest);
+    let tags: Vec<String> = to.tag.iter().cloned().collect();
+    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody).unwrap();
+    image
+}
+
+/// An image in a layout, under a tag.
+fn written(dir: &Path, tag: Option<&str>, content: &[u8]) -> Image {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, content);
+    layout::write_layout(dir, &image, tag, &|digest| shelf.open(digest), &nobody).unwrap();
+    image
+}
+
+/// A run that ended at this second, with these commands and whether they passed.
+fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> Run {
+    let command = |(name, passed): &(&str, bool)| attest::Command {
+        name: (*name).into(),
+        argv: vec!["mix".into(), (*name).into()],
+        passed: *passed,
+        ended: format!("exit code {}", i32::from(!passed)),
+        counts: Some(Counts { tests: 3, failures: u64::from(!passed), skipped: 0 }),
+        millis: 1,
+    };
+    Run {
+        image: image.manifest_digest.clone(),
+        commit: None,
+        base: None,
+        commands: commands.iter().map(command).collect(),
+        env: vec![],
+        partition: None,
+        version: "0.0.0".into(),
+        started: finished * 1000,
+        finished: finished * 1000,
+        url: None,
+    }
+}
+
+/// Puts the record of a run beside its image; the record's digest.
+fn record(client: &Client, at: &Place, image: &Image, run: &Run) -> String {
+    let (artifact, document) = run.record(image.descriptor());
+    at.attach(client, (&artifact, &attest::only(&document)), &[], &nobody).unwrap();
+    artifact.digest.to_string()
+}
+
+fn place(reference: &RegistryRef) -> Place {
+    Place::Registry(reference.repository_only())
+}
+
+fn descriptors(found: &[Descriptor]) -> Vec<String> {
+    let mut digests: Vec<String> = found.iter().map(|entry| entry.digest.to_string()).collect();
+    digests.sort();
+    digests
+}
+
+fn skopeo(args: &[&str]) -> String {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(args);
+    run(skopeo).ok()
+}
+
+fn oras(args: &[&str]) -> String {
+    let mut oras = Command::new(crate::world::parts::oras());
+    oras.args(args).env("HOME", "/nonexistent");
+    run(oras).ok()
+}
