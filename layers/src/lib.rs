@@ -18,7 +18,7 @@ pub use compress::{compress, decompressed};
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
 pub use pack::{PackError, Packed, Terms, pack};
 pub use records::{Name, Record, Records};
-pub use unpack::{Limits, Rule, UnpackError, Unpacked, unpack};
+pub use unpack::{Entry, EntryKind, Limits, Listed, Rule, UnpackError, Unpacked, list, unpack};
 
 /// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -5,5 +5,6 @@
 mod golden;
 mod hostile;
 mod hostile_streams;
+mod list;
 mod roundtrip;
 mod tars;

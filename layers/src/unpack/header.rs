@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) mtime: (i64, u32),
     pub(super) xattrs: BTreeMap<String, Vec<u8>>,
     pub(super) sparse: Option<Sparse>,
+    /// Of a device: whether it is a block device, major and minor number.
+    pub(super) device: (bool, u32, u32),
 }
 
 /// What stood before the entry's own header.
@@ -132,6 +134,7 @@ fn entry(
         gid: pax.gid.map_or_else(|| id(&old.gid), Ok)?,
         mtime: pax.mtime.map_or_else(|| numeric(&old.mtime).map(|seconds| (seconds, 0)), Ok)?,
         sparse: None,
+        device: if kind == Kind::Device { device(block, flag) } else { (false, 0, 0) },
         name,
         xattrs: BTreeMap::new(),
     };
@@ -147,6 +150,12 @@ fn entry(
     }
     entry.xattrs = pax.xattrs;
     Ok(entry)
+}
+
+/// Devices are never made, so their numbers are read for comparisons alone and may be anything.
+fn device(block: &[u8; BLOCK], flag: u8) -> (bool, u32, u32) {
+    let number = |field: &[u8]| numeric(field).ok().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+    (flag == b'4', number(&block[329..337]), number(&block[337..345]))
 }
 
 /// Name and prefix of the header itself.

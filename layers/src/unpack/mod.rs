@@ -6,6 +6,7 @@
 mod error;
 mod header;
 mod inflate;
+mod list;
 mod pax;
 mod place;
 mod resolve;
@@ -19,6 +20,8 @@ use std::sync::mpsc;
 use std::thread;
 
 pub use error::{Rule, UnpackError};
+use inflate::BlobSums;
+pub use list::{Entry, EntryKind, Listed, list};
 use place::Tree;
 use stream::TarStream;
 use writers::Writers;
@@ -72,6 +75,25 @@ pub fn unpack(
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     let (jobs, shared) = writers::queue();
+    let ((unpacked, written), (digest, size)) = over(blob, compression, limits.max_bytes, |stream| {
+        thread::scope(|scope| {
+            let writers = Writers::start(scope, jobs, &shared)?;
+            let taken = take(root, stream, &writers, limits);
+            let written = writers.finish();
+            Ok((taken?, written))
+        })
+    })?;
+    written?;
+    Ok(Unpacked { digest, size, ..unpacked })
+}
+
+/// Lets `act` read the tar inside `blob`; the sums are those of the whole blob, which is read to its end.
+fn over<T>(
+    blob: impl Read + Send,
+    compression: Compression,
+    max_bytes: u64,
+    act: impl FnOnce(TarStream) -> Result<T, UnpackError>,
+) -> Result<(T, BlobSums), UnpackError> {
     thread::scope(|scope| {
         let (full_in, full) = mpsc::sync_channel(CHUNKS);
         let (empty, empty_out) = mpsc::channel();
@@ -80,20 +102,17 @@ pub fn unpack(
             .name("phial-inflate".into())
             .spawn_scoped(scope, move || inflate::pump(blob, compression, &chunks))
             .map_err(UnpackError::Thread)?;
-        let writers = Writers::start(scope, jobs, &shared)?;
-        let taken = take(root, TarStream::new(full, empty, limits.max_bytes), &writers, limits);
-        let written = writers.finish();
+        let acted = act(TarStream::new(full, empty, max_bytes));
         let pumped = pump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // What looks cut off may have been: then the blob's own error is the reason.
-        let (taken, sums) = if matches!(&taken, Err(UnpackError::Stream { rule: Rule::Truncated, .. })) {
+        let (acted, sums) = if matches!(&acted, Err(UnpackError::Stream { rule: Rule::Truncated, .. })) {
             let sums = pumped?;
-            (taken?, sums)
+            (acted?, sums)
         } else {
-            (taken?, pumped?)
+            (acted?, pumped?)
         };
-        let (digest, size) = sums.ok_or_else(|| UnpackError::stream(Rule::Truncated))?;
-        written?;
-        Ok(Unpacked { digest, size, ..taken })
+        let sums = sums.ok_or_else(|| UnpackError::stream(Rule::Truncated))?;
+        Ok((acted, sums))
     })
 }
 
