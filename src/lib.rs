@@ -9,6 +9,7 @@ pub mod image;
 pub mod store;
 pub mod layout;
 pub mod registry;
+pub mod compare;
 pub mod source;
 pub mod prepare;
 mod etf;

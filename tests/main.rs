@@ -5,6 +5,7 @@ mod world;
 mod bad_input;
 mod base;
 mod build;
+mod diff;
 mod fixtures;
 mod lock;
 mod prepare_script;

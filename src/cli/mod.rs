@@ -4,6 +4,7 @@
 
 mod base;
 mod build;
+mod diff;
 mod exit;
 mod lock;
 mod mouth;
@@ -43,6 +44,8 @@ enum Command {
     Base(base::BaseArgs),
     /// Write the digest of the base image to `phial.lock`
     Lock(lock::LockArgs),
+    /// Compare two images or layers
+    Diff(diff::DiffArgs),
 }
 
 /// What every command takes.
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
         Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
+        Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::{Digest, PackError, UnpackError};
 
+use crate::compare::CompareError;
 use crate::config::ConfigError;
 use crate::image::ImageError;
 use crate::layout::LayoutError;
@@ -38,6 +39,9 @@ pub enum BuildError {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Two images or layers that cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// The cache.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -108,6 +112,14 @@ pub enum BuildError {
     /// A kept layer vanished between two looks, or was damaged and is set aside now.
     #[error("the kept layer `{0}` was gone or damaged")]
     Lost(Digest),
+    /// A path that is no layer's file.
+    #[error("`{}` is not a layer: {why}", path.display())]
+    NotALayer {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The command of an image is not known.
     #[error("the image has no command, and none was given")]
     NoCommand,
@@ -154,6 +166,12 @@ fn is_full(source: &io::Error) -> bool {
     matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// What this room said itself when a layer was to be opened for a comparison.
+fn opening(error: &CompareError) -> Option<&BuildError> {
+    let CompareError::Open { source, .. } = error else { return None };
+    source.get_ref()?.downcast_ref()
+}
+
 impl BuildError {
     pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { action, path: path.to_owned(), source }
@@ -168,6 +186,7 @@ impl BuildError {
             Self::Image(e) => e.exit_code(),
             Self::Layout(e) => e.exit_code(),
             Self::Registry(e) => e.exit_code(),
+            Self::Compare(e) => opening(e).map_or_else(|| e.exit_code(), Self::exit_code),
             Self::Store(e) => e.exit_code(),
             Self::Rootfs(e) => e.exit_code(),
             Self::Sandbox(e) => e.exit_code(),
@@ -180,7 +199,7 @@ impl BuildError {
             Self::Pinned { source, .. } => source.exit_code(),
             Self::Script { .. } => 1,
             Self::NoCommand => 2,
-            Self::DiffId { .. } | Self::NoUser(_) | Self::Other { .. } => 3,
+            Self::DiffId { .. } | Self::NoUser(_) | Self::Other { .. } | Self::NotALayer { .. } => 3,
             Self::NoRung(_) | Self::Stdout(_) | Self::Io { .. } | Self::Lost(_) => 6,
         }
     }
@@ -214,6 +233,7 @@ impl BuildError {
             Self::Image(e) => e.hint(),
             Self::Layout(e) => e.hint(),
             Self::Registry(e) => e.hint(),
+            Self::Compare(e) => opening(e).map_or_else(|| e.hint(), Self::hint),
             Self::Store(e) => e.hint(),
             Self::Rootfs(e) => e.hint(),
             Self::Sandbox(e) => e.hint(),
@@ -226,6 +246,7 @@ impl BuildError {
             Self::Script { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
             Self::Lost(_) => Some("run the command again; it will be made anew".into()),
             Self::NoCommand => Some("give one after `--`".into()),
+            Self::NotALayer { path, .. } => Some(format!("for a layout directory write `oci:{}`", path.display())),
             Self::NoRung(tried) => tried.iter().find_map(|(_, error)| error.hint()),
             Self::Stdout(_) => Some("all else is done: the same command again is quick".into()),
             _ => None,

@@ -4,6 +4,7 @@ mod base;
 mod chroot;
 mod circumstances;
 mod deliver;
+mod diff;
 mod error;
 mod foundation;
 pub mod hidden;
@@ -21,6 +22,7 @@ use std::time::Instant;
 
 use phial_layers::Digest;
 
+pub use diff::diff;
 pub use error::BuildError;
 pub use foundation::{Foundation, lay};
 pub use lock::lock;

@@ -1,0 +1,185 @@
+//! Dependencies in `mix.lock`, up, down, new and gone. Mix writes one on each line (`Mix.Dep.Lock`):
+//!
+//! ```text
+//!   "jason": {:hex, :jason, "1.4.4", "c5eb...", [:mix], [...], "hexpm", "c5eb..."},
+//!   "stamp": {:git, "https://host/stamp.git", "4f5c...", [tag: "v1.0.0"]},
+//! ```
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use semver::Version;
+use serde::Serialize;
+
+use super::files::Listing;
+
+/// Where the app's lock is in an image of Phial's.
+pub(super) const PATH: &[u8] = b"app/mix.lock";
+/// No lock is larger, in bytes.
+pub(super) const MAX: u64 = 4 << 20;
+
+/// A dependency that is locked to something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dependency {
+    /// Its name.
+    pub name: String,
+    /// What the left side locks it to: a version, or a git revision cut to 12 digits; none if it is not there.
+    pub left: Option<String>,
+    /// What the right side locks it to.
+    pub right: Option<String>,
+    /// Which way it went.
+    pub way: Way,
+}
+
+/// Which way a dependency went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// To a higher version.
+    Up,
+    /// To a lower version.
+    Down,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// To what is neither higher nor lower: another revision, source or checksum.
+    Other,
+}
+
+/// The locks of both sides; where layers hold more than one, the uppermost.
+#[derive(Default)]
+pub(super) struct Locks {
+    left: Option<String>,
+    right: Option<String>,
+}
+
+impl Locks {
+    /// Called for layers from below.
+    pub(super) fn left(&mut self, listing: &Listing) {
+        self.left = listing.lock.clone().or(self.left.take());
+    }
+
+    pub(super) fn right(&mut self, listing: &Listing) {
+        self.right = listing.lock.clone().or(self.right.take());
+    }
+
+    pub(super) fn dependencies(&self) -> Vec<Dependency> {
+        dependencies(self.left.as_deref().unwrap_or_default(), self.right.as_deref().unwrap_or_default())
+    }
+}
+
+/// What a dependency is locked to: what is shown, and the whole line that says so.
+struct Locked<'a> {
+    shown: String,
+    line: &'a str,
+}
+
+/// The dependencies that differ between the texts of two `mix.lock` files, by name. Lines that are not understood are passed
+/// over.
+pub fn dependencies(left: &str, right: &str) -> Vec<Dependency> {
+    let (left, right) = (read(left), read(right));
+    let mut names: Vec<&&str> = left.keys().chain(right.keys()).collect();
+    names.sort();
+    names.dedup();
+    let changed = names.into_iter().filter_map(|name| {
+        let (one, other) = (left.get(name), right.get(name));
+        let way = match (one, other) {
+            (Some(one), Some(other)) if one.line == other.line => return None,
+            (Some(one), Some(other)) => way(&one.shown, &other.shown),
+            (None, _) => Way::Added,
+            (_, None) => Way::Removed,
+        };
+        let shown = |locked: Option<&Locked<'_>>| locked.map(|locked| locked.shown.clone());
+        Some(Dependency { name: (*name).to_string(), left: shown(one), right: shown(other), way })
+    });
+    changed.collect()
+}
+
+fn way(left: &str, right: &str) -> Way {
+    match (Version::parse(left), Version::parse(right)) {
+        (Ok(left), Ok(right)) => match left.cmp_precedence(&right) {
+            Ordering::Less => Way::Up,
+            Ordering::Greater => Way::Down,
+            Ordering::Equal => Way::Other,
+        },
+        _ => Way::Other,
+    }
+}
+
+fn read(text: &str) -> BTreeMap<&str, Locked<'_>> {
+    text.lines().filter_map(|line| entry(line.trim())).collect()
+}
+
+fn entry(line: &str) -> Option<(&str, Locked<'_>)> {
+    let (name, rest) = line.strip_prefix('"')?.split_once("\": {:")?;
+    let (source, rest) = rest.split_once(", ")?;
+    let shown = match source {
+        // The package's own name, then the version.
+        "hex" => quoted(rest.split_once(", ")?.1)?.to_owned(),
+        // The URL, then the revision. The URL may hold a password.
+        "git" => quoted(rest.strip_prefix('"')?.split_once("\", ")?.1)?.chars().take(12).collect(),
+        other => other.to_owned(),
+    };
+    Some((name, Locked { shown, line: line.trim_end_matches(',') }))
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    text.strip_prefix('"')?.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_go_up_down_come_and_leave() {
+        let hex = |name: &str, version: &str| {
+            format!(
+                "  \"{name}\": {{:hex, :{name}, \"{version}\", \"aa\", [:mix], [{{:x, \"~> 1.0\"}}], \"hexpm\", \"bb\"}},\n"
+            )
+        };
+        let git =
+            |rev: &str| format!("  \"stamp\": {{:git, \"https://u:p@host/stamp.git\", \"{rev}\", [tag: \"v1\"]}},\n");
+        let left = [
+            "%{\n",
+            &hex("a", "1.4.4"),
+            &hex("b", "2.0.0"),
+            &hex("c", "1.0.0"),
+            &hex("e", "1.0.0"),
+            &git("0123456789abcdef"),
+            "}\n",
+        ];
+        let right = [
+            "%{\n",
+            &hex("a", "1.4.10"),
+            &hex("b", "2.0.0-rc.1"),
+            &hex("d", "1.0.0"),
+            &hex("e", "1.0.0"),
+            &git("f123456789abcdef"),
+            "}\n",
+        ];
+        let found = dependencies(&left.concat(), &right.concat());
+        let shown = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".into());
+        let told: Vec<String> =
+            found.iter().map(|d| format!("{} {} -> {} {:?}", d.name, shown(&d.left), shown(&d.right), d.way)).collect();
+        assert_eq!(
+            told,
+            [
+                "a 1.4.4 -> 1.4.10 Up",
+                "b 2.0.0 -> 2.0.0-rc.1 Down",
+                "c 1.0.0 -> - Removed",
+                "d - -> 1.0.0 Added",
+                "stamp 0123456789ab -> f123456789ab Other"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_version_with_another_checksum_is_told() {
+        let lock = |sum: &str| format!("  \"a\": {{:hex, :a, \"1.0.0\", \"{sum}\", [:mix], [], \"hexpm\", \"bb\"}},\n");
+        assert_eq!(dependencies(&lock("aa"), &lock("ab"))[0].way, Way::Other);
+        assert_eq!(dependencies(&lock("aa"), &lock("aa")), []);
+        assert_eq!(dependencies("not a lock", ""), []);
+    }
+}

@@ -1,0 +1,372 @@
+//! `phial diff`: what differs between two images or layers, and why.
+
+mod made;
+mod refused;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+
+use insta::assert_snapshot;
+use phial::compare::{Side, compare};
+use phial::image::{Image, Platform, Terms};
+use phial::layout::Layout;
+use phial_layers::{Compression, Digest};
+use serde_json::Value;
+
+use self::made::{Entry, image, layer, packed, plain, tar, texts};
+use crate::world::small::small_base;
+use crate::world::{Registry, World, in_root, run};
+
+/// What `phial diff` prints of a difference.
+#[track_caller]
+fn different(world: &World, args: &[&str]) -> String {
+    let ran = run(world.phial([&["diff"], args].concat()));
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    ran.out
+}
+
+#[test]
+fn every_way_in_which_a_file_can_differ_is_named() {
+    let world = World::new();
+    let one = tar(&[
+        Entry::dir("app"),
+        Entry::file("app/content", "one"),
+        Entry::file("app/mode", "x"),
+        Entry::file("app/owner", "x"),
+        Entry::file("app/time", "x"),
+        Entry::file("app/xattr", "x").xattr("user.note", "a"),
+        Entry::file("app/kind", "x"),
+        Entry::link("app/link", "content"),
+        Entry::file("app/gone", "of the first alone"),
+        Entry::file("app/hidden", "x"),
+        Entry::dir("app/opaque"),
+        Entry::file("app/same", "x"),
+        Entry::file("app/n\u{e9}\n", "x"),
+    ]);
+    let other = tar(&[
+        Entry::dir("app"),
+        Entry::file("app/content", "other"),
+        Entry::file("app/mode", "x").mode(0o4755),
+        Entry::file("app/owner", "x").owner(65532, 7),
+        Entry::file("app/time", "x").mtime(1_700_000_001),
+        Entry::file("app/xattr", "x").xattr("user.note", "b"),
+        Entry::link("app/kind", "x"),
+        Entry::link("app/link", "/app/content"),
+        Entry::file("app/.wh.hidden", ""),
+        Entry::dir("app/opaque"),
+        Entry::file("app/opaque/.wh..wh..opq", ""),
+        Entry::file("app/same", "x"),
+        Entry::file("app/n\u{e9}\n", "y").mode(0o600),
+        Entry::file("app/new", "of the second alone"),
+    ]);
+    let of = |name: &str, tar: &[u8]| image(&world, name, &[layer("phial app", tar)], &plain());
+    let (one, other) = (of("one", &one), of("other", &other));
+    assert_snapshot!(different(&world, &[&one, &other]), @r"
+    layer app changed: 12 files
+      ~ app/content  content (3 -> 5 bytes)
+      - app/gone
+      ~ app/hidden  whiteout added
+      ~ app/kind  type file -> symlink
+      ~ app/link  link `content` -> `/app/content`
+      ~ app/mode  mode 0644 -> 4755
+      + app/new
+      ~ app/n%c3%a9%0a  content (1 bytes), mode 0644 -> 0600
+      ~ app/opaque  opaque whiteout added
+      ~ app/owner  owner 0:0 -> 65532:7
+      ~ app/time  time 1700000000 -> 1700000001
+      ~ app/xattr  xattr `user.note`
+    ");
+}
+
+#[test]
+fn the_same_image_is_the_same_wherever_it_is() {
+    let (world, registry) = (World::new(), Registry::start());
+    let base = format!("oci:{}", small_base().display());
+    let (archive, pushed) = (format!("oci-archive:{}", world.path("base.tar")), registry.reference("base:1"));
+    let app = world.small_app();
+    for to in [&archive, &pushed] {
+        run(world.phial(["build", app.source(), "--base", &base, "--to", to])).ok();
+    }
+    assert_eq!(run(world.phial(["diff", &archive, &pushed])).ok(), "no difference");
+    let blobs =
+        registry.requests().iter().filter(|request| request.starts_with("GET") && request.contains("/blobs/")).count();
+    assert_eq!(blobs, 1, "only the config is fetched: {:?}", registry.requests());
+}
+
+#[test]
+fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
+    let world = World::new();
+    let base = format!("oci:{}", small_base().display());
+    let app = world.small_app();
+    let mut built = vec![];
+    for text in ["1.0\n", "1.1\n"] {
+        app.write("VERSION", text);
+        app.git(["commit", "-q", "-a", "--allow-empty", "-m", "A version"]);
+        let to = format!("oci:{}", world.path(text.trim()));
+        run(world.phial(["build", app.source(), "--base", &base, "--to", &to])).ok();
+        built.push(to);
+    }
+    let said = different(&world, &[&built[0], &built[1]]);
+    let layers: Vec<&str> = said.lines().filter(|line| line.starts_with("layer ")).collect();
+    assert_eq!(
+        layers,
+        [
+            "layer base same",
+            "layer deps changed: 1 file",
+            "layer app changed: 1 file",
+            "layer build prod changed: 1 file"
+        ]
+    );
+    for line in [
+        "  ~ app/VERSION  content (4 bytes)",
+        "  ~ app/vendor/part  content (4 bytes)",
+        "  ~ app/out/prod/app  content (12 bytes)",
+    ] {
+        assert!(said.lines().any(|said| said.starts_with(line)), "{line}:\n{said}");
+    }
+    assert!(said.contains("manifest annotations.org.opencontainers.image.revision: "), "{said}");
+}
+
+#[test]
+fn a_layer_that_both_have_is_not_read() {
+    let world = World::with_empty_cache();
+    let shared = layer("debian", &tar(&[Entry::file("etc/big", "the same")]));
+    let of = |name: &str, text: &str| {
+        image(&world, name, &[shared.clone(), layer("phial app", &tar(&[Entry::file("app/a", text)]))], &plain())
+    };
+    let (one, other) = (of("one", "1"), of("other", "2"));
+    for name in ["one", "other"] {
+        fs::remove_file(world.dir().join(name).join("blobs/sha256").join(shared.digest.hex())).unwrap();
+    }
+    let said = different(&world, &[&one, &other]);
+    assert!(said.contains("layer 1 same\nlayer app changed: 1 file\n  ~ app/a  content (1 bytes)\n"), "{said}");
+}
+
+#[test]
+fn layers_come_go_change_places_and_are_compressed_otherwise() {
+    let world = World::new();
+    let (low, high) = (tar(&[Entry::file("low", "1")]), tar(&[Entry::file("high", "2")]));
+    let (moved, stays) = (Entry::file("app/moved", "the same bytes"), Entry::file("app/stays", "x"));
+    let both = tar(&[moved.clone(), stays.clone()]);
+    let one = [
+        layer("low", &low),
+        layer("high", &high),
+        layer("phial deps", &both),
+        layer("phial app", &tar(&[Entry::dir("app")])),
+    ];
+    let other = [
+        layer("high", &high),
+        packed("low", &low, Compression::Zstd),
+        layer("phial deps", &tar(&[stays])),
+        layer("phial build prod", &tar(&[moved, Entry::file("app/extra", "only here")])),
+    ];
+    let (one, other) = (image(&world, "one", &one, &plain()), image(&world, "other", &other, &plain()));
+    assert_snapshot!(different(&world, &[&one, &other]), @r"
+    config history[0].created_by: low -> high
+    config history[1].created_by: high -> low
+    config history[3].created_by: phial app -> phial build prod
+    layer 1 same
+    layer 2 same (the same files, compressed otherwise, it stands elsewhere in the order of layers, descriptor: mediaType: application/vnd.oci.image.layer.v1.tar+gzip -> application/vnd.oci.image.layer.v1.tar+zstd)
+    layer deps changed: 1 file
+      - app/moved  same content as `app/moved` in layer `build prod` of the second
+    layer build prod added: 2 files
+      + app/extra
+      + app/moved  same content as `app/moved` in layer `deps` of the first
+    layer app removed: 1 file
+      - app
+    ");
+}
+
+#[test]
+fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
+    let world = World::new();
+    let app = [layer("phial app", &tar(&[Entry::file("a", "1")]))];
+    let one = Terms {
+        env: texts([("MIX_ENV", "prod"), ("SECRET_KEY_BASE", "abcdef")]),
+        labels: texts([("tier", "web")]),
+        annotations: texts([("rev", "1")]),
+        ..plain()
+    };
+    let other = Terms {
+        env: texts([("MIX_ENV", "staging"), ("SECRET_KEY_BASE", "fedcba")]),
+        cmd: Some(vec!["other".into(), "way".into()]),
+        annotations: texts([("rev", "2")]),
+        ..plain()
+    };
+    let (one, other) = (image(&world, "one", &app, &one), image(&world, "other", &app, &other));
+    let said = different(&world, &[&one, &other]);
+    assert_snapshot!(said, @r#"
+    manifest annotations.rev: 1 -> 2
+    config config.Cmd: ["run"] -> ["other","way"]
+    config config.Env.MIX_ENV: prod -> staging
+    config config.Env.SECRET_KEY_BASE: (not shown) -> (not shown)
+    config config.Labels.tier: web -> nothing
+    layer app same
+    "#);
+    let json = different(&world, &["--json", &one, &other]);
+    assert!(!json.contains("abcdef") && !json.contains("fedcba"), "{json}");
+}
+
+#[test]
+fn dependencies_go_up_and_down() {
+    let world = World::new();
+    let lock = |jason: &str| {
+        let text = format!(
+            "%{{\n  \"jason\": {{:hex, :jason, \"{jason}\", \"aa\", [:mix], [], \"hexpm\", \"bb\"}},\n  \"plug\": {{:hex, :plug, \"1.0.0\", \"aa\", \
+             [:mix], [], \"hexpm\", \"bb\"}},\n}}\n"
+        );
+        layer("phial app", &tar(&[Entry::file("app/mix.lock", &text)]))
+    };
+    let (one, other) =
+        (image(&world, "one", &[lock("1.4.4")], &plain()), image(&world, "other", &[lock("1.4.5")], &plain()));
+    assert!(different(&world, &[&one, &other]).ends_with("\ndependency jason 1.4.4 -> 1.4.5\n"));
+    assert!(different(&world, &[&other, &one]).ends_with("\ndependency jason 1.4.5 -> 1.4.4 (down)\n"));
+}
+
+/// The module, compiled by the base's own `erlc` with these options.
+fn beam(world: &World, name: &str, source: &str, options: &[&str]) -> Vec<u8> {
+    let dir = world.dir().join(name);
+    fs::create_dir(&dir).expect("a module");
+    fs::write(dir.join("m.erl"), source).expect("a module");
+    run(in_root(&dir, [&["erlc", "+deterministic"], options, &["m.erl"]].concat(), &BTreeMap::new())).ok();
+    fs::read(dir.join("m.beam")).expect("a module")
+}
+
+#[test]
+fn of_a_beam_file_the_chunks_are_named_and_whether_the_code_is_the_same() {
+    let world = World::new();
+    let source = "-module(m).\n-export([f/0]).\nf() -> one.\n";
+    let unlike = beam(&world, "plain", source, &[]);
+    let cases = [
+        ("debug", beam(&world, "debug", source, &["+debug_info"]), "chunk `Dbgi` (the code is the same)"),
+        ("atom", beam(&world, "atom", &source.replace("one", "two"), &[]), "chunks `AtU8`, `Attr`"),
+        (
+            "packed",
+            beam(&world, "packed", source, &["+compressed", "+debug_info"]),
+            "chunk `Dbgi` (the code is the same)",
+        ),
+        ("torn", unlike[..unlike.len() - 8].to_vec(), "content ("),
+    ];
+    let of = |name: &str, beam: &[u8]| {
+        image(
+            &world,
+            &format!("{name}.oci"),
+            &[layer("phial build prod", &tar(&[Entry::file("app/m.beam", beam)]))],
+            &plain(),
+        )
+    };
+    let one = of("plain", &unlike);
+    for (name, beam, expected) in cases {
+        let said = different(&world, &[&one, &of(name, &beam)]);
+        assert!(
+            said.contains(&format!("layer build prod changed: 1 file\n  ~ app/m.beam  {expected}")),
+            "{name}: {said}"
+        );
+    }
+}
+
+#[test]
+fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
+    let world = World::new();
+    let (low, one, other) =
+        (tar(&[Entry::file("low", "")]), tar(&[Entry::file("a", "1")]), tar(&[Entry::file("a", "2")]));
+    let upper = layer("phial app", &one);
+    let (left, right) = (
+        image(&world, "one", &[layer("low", &low), upper.clone()], &plain()),
+        image(&world, "other", &[layer("low", &low), layer("phial deps", &other)], &Terms { created: 1, ..plain() }),
+    );
+    let expected = "layer deps changed: 1 file\n  ~ a  content (1 bytes)\n";
+    for of_left in ["app", "2", upper.digest.as_str(), upper.diff_id.0.as_str()] {
+        assert_eq!(
+            different(&world, &[&left, &right, "--layer", of_left, "--other-layer", "deps"]),
+            expected,
+            "{of_left}"
+        );
+    }
+    assert_eq!(run(world.phial(["diff", &left, &right, "--layer", "1"])).ok(), "no difference");
+    fs::write(world.path("a.tar"), &one).unwrap();
+    assert_eq!(
+        different(&world, &[&left, "./a.tar", "--layer", "app"]),
+        "layer ./a.tar same (the same files, compressed otherwise)\n"
+    );
+    fs::write(world.path("b.tar"), &other).unwrap();
+    assert_eq!(different(&world, &["./a.tar", &world.path("b.tar")]).lines().nth(1), Some("  ~ a  content (1 bytes)"));
+}
+
+#[test]
+fn the_same_files_in_another_order_or_with_other_headers_are_told_apart() {
+    let world = World::new();
+    let (a, b) = (Entry::file("a", "1"), Entry::file("b", "2"));
+    for (name, entries) in [
+        ("one", vec![a.clone(), b.clone()]),
+        ("order", vec![b, a.clone()]),
+        ("named", vec![a.user("root"), Entry::file("b", "2")]),
+    ] {
+        fs::write(world.path(name), tar(&entries)).unwrap();
+    }
+    let said = different(&world, &["./one", "./order"]);
+    assert_eq!(said, "layer ./order changed (the same files in another order)\n");
+    let said = different(&world, &["./one", "./named"]);
+    assert!(said.contains("the headers of the tar differ"), "{said}");
+}
+
+#[test]
+fn json_says_the_same_for_programs() {
+    let world = World::new();
+    let of = |name: &str, text: &str, mode| {
+        image(&world, name, &[layer("phial app", &tar(&[Entry::file("app/a", text).mode(mode)]))], &plain())
+    };
+    let (one, other) = (of("one", "1", 1), of("other", "22", 2));
+    let json: Value = serde_json::from_str(&different(&world, &["--json", &one, &other])).unwrap();
+    assert_eq!(json["same"], false);
+    assert_eq!(json["layers"][0]["status"], "changed");
+    let file = &json["layers"][0]["files"][0];
+    assert_eq!((&file["path"], &file["change"]), (&"app/a".into(), &"changed".into()));
+    assert_eq!(
+        file["why"].to_string(),
+        r#"[{"left":1,"right":2,"what":"content"},{"left":1,"right":2,"what":"mode"}]"#
+    );
+    let same: Value = serde_json::from_str(&run(world.phial(["diff", "--json", &one, &one])).ok()).unwrap();
+    assert_eq!(same["same"], true);
+}
+
+/// The difference that the library would name first between two layouts of the world.
+fn first(world: &World, one: &str, other: &str) -> String {
+    let open = |name: &str| {
+        let layout = Layout::open_dir(&world.dir().join(name)).expect("a layout");
+        (layout.resolve(None, None, &Platform::host()).expect("an image"), layout)
+    };
+    let (left, right) = (open(one), open(other));
+    let blobs = |(image, layout): &(Image, Layout), digest: &Digest| {
+        let layer = image.manifest.layers.iter().find(|layer| layer.digest == *digest).expect("a layer");
+        Ok(Box::new(layout.blob(layer).expect("a blob")) as Box<dyn Read + Send>)
+    };
+    let (of_left, of_right) = (|digest: &_| blobs(&left, digest), |digest: &_| blobs(&right, digest));
+    let found = compare(&Side::image(&left.0, &of_left), &Side::image(&right.0, &of_right)).expect("a comparison");
+    found.first().map_or_else(|| "none".into(), |culprit| culprit.to_string())
+}
+
+#[test]
+fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
+    let world = World::new();
+    let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &Terms| {
+        image(&world, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);
+    };
+    let (dir, file) = (Entry::dir("app"), Entry::file("app/z", "1"));
+    let (late, upper) = (Entry::dir("app").mtime(1), Entry::file("app/a", "x"));
+    of("one", &[dir.clone(), file.clone()], std::slice::from_ref(&file), &plain());
+    of("content", &[late.clone(), Entry::file("app/z", "2")], std::slice::from_ref(&upper), &plain());
+    of("time", &[late, file.clone()], std::slice::from_ref(&upper), &plain());
+    of("upper", &[dir.clone(), file.clone()], &[upper], &plain());
+    of("config", &[dir, file.clone()], &[file], &Terms { cmd: None, ..plain() });
+    for (other, culprit) in [
+        ("one", "none"),
+        ("content", "layer `deps`: `app/z`: content (1 bytes)"),
+        ("time", "layer `deps`: `app`: time 1700000000 -> 1"),
+        ("upper", "layer `app`: `app/a`: only the second has it"),
+        ("config", "config: `config.Cmd`: [\"run\"] -> nothing"),
+    ] {
+        assert_eq!(first(&world, "one", other), culprit, "{other}");
+    }
+}
