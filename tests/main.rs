@@ -1,5 +1,6 @@
 //! What a user sees: one file per command, against real registries, readers and apps.
 
+mod scripted;
 mod world;
 
 mod bad_input;

@@ -6,7 +6,9 @@ mod debian;
 pub(crate) mod images;
 mod layout;
 mod push;
-pub(crate) mod scripted;
+mod double;
 mod stubborn;
 mod tls;
 mod tokens;
+
+pub(crate) use crate::scripted;

@@ -1,0 +1,214 @@
+//! The distribution API: manifests, blobs, tags, referrers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use phial_layers::Digest;
+use serde_json::{Value, json};
+
+use super::fault::Kind;
+use super::http::{Answer, Asked, answer};
+use super::quirks::Head;
+use super::registry::{State, failure};
+
+/// Tags in one answer, unless fewer are asked for.
+const PAGE: usize = 1000;
+
+fn last(asked: &Asked) -> String {
+    asked.bare_path().rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+impl State {
+    pub(super) fn api(&self, asked: &Asked, kind: Kind) -> Answer {
+        if kind == Kind::Ping {
+            return answer(200).with("Docker-Distribution-Api-Version", "registry/2.0").body("{}");
+        }
+        let Some(repository) = self.repository_of(asked) else {
+            return failure(404, "BLOB_UPLOAD_UNKNOWN", "no such thing");
+        };
+        let refused = |head: Head| match head {
+            Head::Refused(status) if asked.method == "HEAD" => Some(failure(status, "UNSUPPORTED", "no HEAD here")),
+            _ => None,
+        };
+        match kind {
+            Kind::PostUpload | Kind::PostMount => self.begin(asked, &repository),
+            Kind::Patch => self.patch(asked),
+            Kind::PutBlob => self.put_blob(asked),
+            Kind::Status => self.status(asked),
+            Kind::HeadBlob | Kind::GetBlob | Kind::GetRange => refused(self.quirks.head_blob)
+                .unwrap_or_else(|| if self.quirks.storage { self.redirected(asked) } else { self.bytes(asked) }),
+            Kind::HeadManifest | Kind::HeadTag | Kind::GetManifest | Kind::GetTag => {
+                refused(self.quirks.head_manifest).unwrap_or_else(|| self.manifest(asked, &repository))
+            }
+            Kind::PutManifest | Kind::PutTag => self.put_manifest(asked, &repository),
+            Kind::Tags => self.tags(asked, &repository),
+            Kind::Referrers => self.referrers(asked, &repository),
+            Kind::Delete => self.delete(asked, &repository),
+            Kind::Token | Kind::Ping | Kind::Other => failure(404, "UNSUPPORTED", "no such thing"),
+        }
+    }
+
+    /// A blob that is there is elsewhere.
+    fn redirected(&self, asked: &Asked) -> Answer {
+        let found = self.bytes(asked);
+        if found.status == 404 || asked.method == "HEAD" { found } else { self.signed(asked) }
+    }
+
+    /// A blob of a repository, or a part of it.
+    pub(super) fn bytes(&self, asked: &Asked) -> Answer {
+        let (repository, digest) = (self.repository_of(asked).unwrap_or_default(), last(asked));
+        let kept = self.kept();
+        let is_there = kept.repositories.get(&repository).is_some_and(|repository| repository.blobs.contains(&digest));
+        let Some(bytes) = kept.blobs.get(&digest).filter(|_| is_there).map(Arc::clone) else {
+            return failure(404, "BLOB_UNKNOWN", "blob unknown to registry");
+        };
+        drop(kept);
+        let (length, digest_header) = (bytes.len(), "Docker-Content-Digest");
+        let reply = answer(200).with("Content-Type", "application/octet-stream").with(digest_header, digest);
+        let wanted =
+            asked.header("range").filter(|_| self.quirks.ranges).and_then(|range| range.strip_prefix("bytes="));
+        let Some((start, end)) = wanted.and_then(|wanted| wanted.split_once('-')) else {
+            return reply.with("Accept-Ranges", "bytes").shared(bytes, 0..length);
+        };
+        let start: usize = start.parse().unwrap_or(0);
+        let end = end.parse().map_or(length, |end: usize| length.min(end + 1));
+        if start >= end {
+            return answer(416).with("Content-Range", format!("bytes */{length}"));
+        }
+        let range = format!("bytes {start}-{}/{length}", end - 1);
+        Answer { status: 206, ..reply }.with("Content-Range", range).shared(bytes, start..end)
+    }
+
+    fn manifest(&self, asked: &Asked, repository: &str) -> Answer {
+        let name = last(asked);
+        let kept = self.kept();
+        let unknown = || failure(404, "MANIFEST_UNKNOWN", "manifest unknown");
+        let Some(repository) = kept.repositories.get(repository) else { return unknown() };
+        let digest = repository.tags.get(&name).unwrap_or(&name);
+        let Some((media_type, bytes)) = repository.manifests.get(digest) else { return unknown() };
+        let reply = answer(200).with("Content-Type", media_type).shared(Arc::clone(bytes), 0..bytes.len());
+        if self.quirks.no_digest { reply } else { reply.with("Docker-Content-Digest", digest) }
+    }
+
+    fn put_manifest(&self, asked: &Asked, repository: &str) -> Answer {
+        let (name, digest) = (last(asked), Digest::of(&asked.body).to_string());
+        let invalid = |text: &str| failure(400, "MANIFEST_INVALID", text);
+        let Ok(manifest) = serde_json::from_slice::<Value>(&asked.body) else { return invalid("no JSON") };
+        let media_type = asked.header("content-type").unwrap_or_default();
+        if manifest["mediaType"].as_str().is_some_and(|own| own != media_type) {
+            return invalid("media types differ");
+        }
+        if self.quirks.only_oci && media_type.contains("docker") {
+            return invalid("unknown media type");
+        }
+        if name.contains(':') && name != digest {
+            return failure(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
+        }
+        let mut kept = self.kept();
+        if self.quirks.made_first && !kept.repositories.contains_key(repository) {
+            return failure(404, "NAME_UNKNOWN", "no such repository");
+        }
+        let own = kept.repositories.entry(repository.into()).or_default();
+        if let Some(status) = self.quirks.immutable.filter(|_| own.tags.contains_key(&name)) {
+            let text = format!("The image tag '{name}' already exists and cannot be overwritten: it is immutable");
+            return failure(status, "ImageTagAlreadyExistsException", &text);
+        }
+        let before = own.manifests.insert(digest.clone(), (media_type.into(), Arc::new(asked.body.clone())));
+        let is_complete = kept.is_complete(repository, &digest);
+        let own = kept.repositories.entry(repository.into()).or_default();
+        if !is_complete && !self.quirks.lax {
+            if before.is_none() {
+                own.manifests.remove(&digest);
+            }
+            return failure(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry");
+        }
+        if !name.contains(':') {
+            own.tags.insert(name.clone(), digest.clone());
+            if !is_complete {
+                kept.broken.push(format!("{repository}:{name}"));
+            }
+        }
+        let location = format!("/v2/{repository}/manifests/{digest}");
+        let mut reply = answer(201).with("Location", location);
+        if !self.quirks.no_digest {
+            reply = reply.with("Docker-Content-Digest", digest);
+        }
+        match manifest["subject"]["digest"].as_str().filter(|_| self.quirks.referrers) {
+            Some(subject) => reply.with("OCI-Subject", subject),
+            None => reply,
+        }
+    }
+
+    fn tags(&self, asked: &Asked, repository: &str) -> Answer {
+        let kept = self.kept();
+        let Some(own) = kept.repositories.get(repository) else { return failure(404, "NAME_UNKNOWN", "no such name") };
+        let mut names: BTreeSet<&String> = own.tags.keys().collect();
+        if self.quirks.odd_tags {
+            names.extend(own.manifests.keys());
+        }
+        let most = asked.query("n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
+        let after = asked.query("last").unwrap_or_default();
+        let mut names: Vec<&String> = names.into_iter().filter(|name| **name > after).collect();
+        let is_last = names.len() <= most;
+        names.truncate(most);
+        let tags = if self.quirks.odd_tags && names.is_empty() { Value::Null } else { json!(names) };
+        let reply = answer(200).with("Content-Type", "application/json");
+        let reply = match names.last().filter(|_| !is_last) {
+            Some(last) => {
+                reply.with("Link", format!("</v2/{repository}/tags/list?n={most}&last={last}>; rel=\"next\""))
+            }
+            None => reply,
+        };
+        reply.body(json!({ "name": repository, "tags": tags }).to_string())
+    }
+
+    fn referrers(&self, asked: &Asked, repository: &str) -> Answer {
+        if !self.quirks.referrers {
+            return failure(404, "UNSUPPORTED", "no such thing");
+        }
+        let (subject, wanted) = (last(asked), asked.query("artifactType"));
+        let kept = self.kept();
+        let manifests = kept.repositories.get(repository).into_iter().flat_map(|own| &own.manifests);
+        let mut found = Vec::new();
+        for (digest, (media_type, bytes)) in manifests {
+            let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
+            let of_config = manifest["config"]["mediaType"].as_str();
+            let kind = manifest["artifactType"].as_str().or(of_config).unwrap_or_default();
+            let is_wanted = wanted.as_deref().is_none_or(|wanted| wanted == kind);
+            if manifest["subject"]["digest"].as_str() == Some(&subject) && is_wanted {
+                let mut descriptor = json!({
+                    "mediaType": media_type, "digest": digest, "size": bytes.len(), "artifactType": kind,
+                });
+                if let Some(annotations) = manifest.get("annotations") {
+                    descriptor["annotations"] = annotations.clone();
+                }
+                found.push(descriptor);
+            }
+        }
+        let index = "application/vnd.oci.image.index.v1+json";
+        let reply = answer(200).with("Content-Type", index);
+        let reply = if wanted.is_some() { reply.with("OCI-Filters-Applied", "artifactType") } else { reply };
+        reply.body(json!({ "schemaVersion": 2, "mediaType": index, "manifests": found }).to_string())
+    }
+
+    fn delete(&self, asked: &Asked, repository: &str) -> Answer {
+        if asked.path.contains("uploads/") {
+            return if self.quirks.deletes { self.cancel(asked) } else { failure(405, "UNSUPPORTED", "no deletes") };
+        }
+        if !self.quirks.deletes {
+            return failure(405, "UNSUPPORTED", "no deletes");
+        }
+        let name = last(asked);
+        let mut kept = self.kept();
+        let Some(own) = kept.repositories.get_mut(repository) else { return failure(404, "NAME_UNKNOWN", "no name") };
+        let was_there = if asked.path.contains("/blobs/") {
+            own.blobs.remove(&name)
+        } else if name.contains(':') {
+            own.tags.retain(|_, digest| *digest != name);
+            own.manifests.remove(&name).is_some()
+        } else {
+            own.tags.remove(&name).is_some()
+        };
+        if was_there { answer(202) } else { failure(404, "MANIFEST_UNKNOWN", "it is not there") }
+    }
+}
