@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Bind, Exit, Ids, Network, Order, Root, SandboxError, Stdio, inside_ids, probe, run};
+use phial::sandbox::{
+    Bind, Exit, Ids, Loopback, Network, Order, Ready, Root, Said, SandboxError, Stdio, inside_ids, probe, run, serve,
+};
 use tempfile::TempDir;
 
 const APPLETS: [&str; 25] = [
@@ -68,6 +70,8 @@ impl World {
             network: Network::Host,
             ids: Ids::Single,
             binds: Vec::new(),
+            tmpfs: Vec::new(),
+            ready: None,
             hosts: "127.0.0.1 localhost\n".to_owned(),
             resolv: Some("nameserver 192.0.2.53\n".to_owned()),
             stdio: Stdio::Stream,
@@ -724,6 +728,72 @@ fn probing_says_which_rungs_work() {
     probed.namespaces.unwrap();
     assert_eq!(probed.chroot.is_ok(), is_root());
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+/// Serves `order` while `during` runs, which begins when it is ready, and gives how it ended.
+fn served(order: &Order, during: impl FnOnce()) -> Result<Exit, SandboxError> {
+    let cancel = AtomicBool::new(false);
+    let (ready, heard) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            serve(&exe(), order, &cancel, &mut move |said| {
+                if said == Said::Ready {
+                    ready.send(()).unwrap();
+                }
+            })
+        });
+        if heard.recv_timeout(Duration::from_secs(10)).is_ok() {
+            during();
+        }
+        cancel.store(true, Ordering::Relaxed);
+        server.join().unwrap()
+    })
+}
+
+#[test]
+fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
+    let loopback = Loopback::open(&exe(), Ids::Single).unwrap();
+    let (one, two, other) = (World::new(), World::new(), World::new());
+    let mut server = one.order("while true; do echo hello | nc -l -p 5432; done");
+    (server.network, server.user, server.ready) = (loopback.network(), (70, 70), Some(Ready::Port(5432)));
+    let mut client = two.order("nc 127.0.0.1 5432");
+    client.network = loopback.network();
+    let ended = served(&server, || {
+        assert_eq!(says(&client), "hello\n");
+        let apart = Loopback::open(&exe(), Ids::Single).unwrap();
+        for network in [apart.network(), Network::None, Network::Host] {
+            let mut stranger = other.order("nc 127.0.0.1 5432 2>&1 || echo none");
+            stranger.network = network;
+            assert!(says(&stranger).ends_with("none\n"), "{network:?}");
+        }
+    });
+    assert!(matches!(ended, Err(SandboxError::Interrupted)), "{ended:?}");
+}
+
+#[test]
+fn a_command_is_ready_when_its_probe_says_so() {
+    let world = World::new();
+    let mut order = world.order("sleep 0.3; echo now >/tmp/there; sleep 60");
+    order.ready = Some(Ready::Command(["sh", "-c", "test -e /tmp/there"].map(str::to_owned).into()));
+    let begun = Instant::now();
+    let ended = served(&order, || assert!(begun.elapsed() >= Duration::from_millis(300)));
+    assert!(matches!(ended, Err(SandboxError::Interrupted)) && begun.elapsed() < Duration::from_secs(5), "{ended:?}");
+
+    order.argv[2] = "exit 3".to_owned();
+    assert_eq!(served(&order, || panic!("it was never ready")).unwrap(), Exit::Code(3));
+    order.ready = Some(Ready::Command(vec!["no-such-probe".to_owned()]));
+    order.argv[2] = "sleep 60".to_owned();
+    let missing = served(&order, || panic!("it was never ready")).unwrap_err();
+    assert!(missing.to_string().contains("`no-such-probe`"), "{missing}");
+}
+
+#[test]
+fn a_directory_in_memory_belongs_to_the_user_and_leaves_nothing() {
+    let world = World::new();
+    let mut order = world.order("echo x >/srv/data/file; stat -c '%u %a' /srv/data");
+    (order.tmpfs, order.user) = (vec!["/srv/data".to_owned()], (70, 70));
+    assert_eq!(says(&order), "70 755\n");
+    assert!(!world.path("upper/srv/data").exists());
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn web_address(origin: &str) -> Option<String> {
 fn resolv(network: Network) -> Option<String> {
     match network {
         Network::Host => std::fs::read_to_string("/etc/resolv.conf").ok(),
-        Network::None => Some(String::new()),
+        Network::None | Network::Shared(_) => Some(String::new()),
     }
 }
 

@@ -67,6 +67,8 @@ pub fn run(start: &Start, world: &World<'_>) -> Result<Exit, BuildError> {
         network: start.network,
         ids: Ids::Single,
         binds: vec![],
+        tmpfs: vec![],
+        ready: None,
         hosts: super::HOSTS.into(),
         resolv: resolv(start.network),
         stdio: Stdio::Inherit,

@@ -217,6 +217,8 @@ impl Steps<'_> {
             network,
             ids: self.ids(),
             binds,
+            tmpfs: vec![],
+            ready: None,
             hosts: super::HOSTS.into(),
             resolv: super::resolv(network),
             stdio: Stdio::Stream,

@@ -39,6 +39,12 @@ pub(super) fn run(order: &Order, dir: &Path, talk: &mut Talk) -> Result<(), Trou
     if let Some(bind) = order.binds.first() {
         return Err(Errno::OPNOTSUPP).at(Step::Bind, bind.source.to_string_lossy());
     }
+    if let Some(at) = order.tmpfs.first() {
+        return Err(Errno::OPNOTSUPP).at(Step::Bind, at);
+    }
+    if let Network::Shared(_) = order.network {
+        return Err(Errno::OPNOTSUPP).at(Step::NetworkNamespace, "setns");
+    }
     if order.network == Network::None {
         unshare(CloneFlags::CLONE_NEWNET).at(Step::NetworkNamespace, "unshare")?;
         net::loopback_up().at(Step::Loopback, "lo")?;

@@ -161,7 +161,7 @@ impl From<Trouble> for SandboxError {
 fn remedy(step: Step, errno: i32) -> Option<String> {
     let denied = errno == nix::libc::EPERM || errno == nix::libc::EACCES;
     let text = match step {
-        Step::UserNamespace | Step::Namespaces | Step::MapIds => return namespaces(step, denied),
+        Step::UserNamespace | Step::Namespaces | Step::MapIds | Step::Join => return namespaces(step, denied),
         Step::NetworkNamespace | Step::Loopback => {
             "a chroot has no network of its own on this machine: use `--network host`"
         }

@@ -2,6 +2,8 @@
 //! whatever is orphaned until the command has ended. When PID 1 ends, the kernel kills all that is left.
 
 use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgid, setgroups, sethostname, setuid};
@@ -12,7 +14,7 @@ use rustix::process::{
     DumpableBehavior, WaitOptions, WaitStatus, chdir, fchdir, getcwd, pivot_root, set_dumpable_behavior, setsid, wait,
 };
 
-use super::order::{Exit, Ids, Order, Stdio};
+use super::order::{Exit, Ids, Order, Ready, Stdio};
 use super::outer::map_self;
 use super::place::{Place, restrict};
 use super::stage::{Talk, envelope, guard};
@@ -41,7 +43,7 @@ pub(super) fn run(talk: &mut Talk) -> Result<(), Trouble> {
         Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
         Stdio::Inherit => None,
     };
-    let exit = follow(&order, stdin)?;
+    let exit = follow(&order, stdin, talk)?;
     talk.say(&Report::Exit(exit))
 }
 
@@ -91,14 +93,55 @@ fn become_user(order: &Order) -> Result<(), Trouble> {
 }
 
 /// Starts the command and reaps children until it is among them.
-fn follow(order: &Order, stdin: Option<File>) -> Result<Exit, Trouble> {
+fn follow(order: &Order, stdin: Option<File>, talk: &mut Talk) -> Result<Exit, Trouble> {
     let pid = exec::start(order, stdin)?;
+    if let Some(exit) = attend(order, pid)? {
+        return Ok(exit);
+    }
+    talk.say(&Report::Ready)?;
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((reaped, status))) if reaped.as_raw_nonzero().get() == pid => return Ok(exit(status)),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).at(Step::Start, "wait"),
         }
+    }
+}
+
+/// How often it is asked whether the command is ready.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks until the command is ready; if it ends before, how.
+fn attend(order: &Order, pid: i32) -> Result<Option<Exit>, Trouble> {
+    let mut asking = None;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((reaped, status))) => {
+                let reaped = reaped.as_raw_nonzero().get();
+                if reaped == pid {
+                    return Ok(Some(exit(status)));
+                }
+                if asking == Some(reaped) {
+                    asking = None;
+                    if exit(status) == Exit::Code(0) {
+                        return Ok(None);
+                    }
+                }
+                continue;
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).at(Step::Start, "wait"),
+        }
+        match &order.ready {
+            None => return Ok(None),
+            Some(Ready::Port(port)) if TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok() => return Ok(None),
+            Some(Ready::Command(argv)) if asking.is_none() => {
+                let null = OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?;
+                asking = Some(exec::start(&Order { argv: argv.clone(), ..order.clone() }, Some(null))?);
+            }
+            Some(_) => {}
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -14,6 +14,7 @@ mod exec;
 mod harden;
 mod ids;
 mod init;
+mod loopback;
 mod mounts;
 mod net;
 mod order;
@@ -27,9 +28,10 @@ mod wire;
 
 pub use error::SandboxError;
 pub use ids::inside_ids;
-pub use order::{Bind, Exit, Ids, Network, Order, Root, Stdio};
+pub use loopback::Loopback;
+pub use order::{Bind, Exit, Ids, Network, Order, Ready, Root, Stdio};
 pub use probe::{Probe, probe};
-pub use run::run;
+pub use run::{Said, run, serve};
 pub use stage::entry;
 
 /// This program, as the first argument of [`run`], [`probe()`] and [`inside_ids`]. Tests, which are another program, give

@@ -43,6 +43,17 @@ pub enum Network {
     Host,
     /// Its own loopback and nothing else.
     None,
+    /// The loopback that all who are given the same [`Loopback`](super::Loopback) share, by the id of its process.
+    Shared(i32),
+}
+
+/// When a command that goes on running is ready; asked again and again from inside, until it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ready {
+    /// This command, beside the other one, ends with 0.
+    Command(Vec<String>),
+    /// Somebody answers on this TCP port of 127.0.0.1.
+    Port(u16),
 }
 
 /// Which ids exist in the sandbox.
@@ -94,6 +105,10 @@ pub struct Order {
     pub ids: Ids,
     /// More files in sight, bound in this order. Refused in a chroot.
     pub binds: Vec<Bind>,
+    /// Directories that are empty, in memory and gone with the sandbox; made if they are missing. Refused in a chroot.
+    pub tmpfs: Vec<String>,
+    /// When [`serve`](super::serve) says that the command is ready; at once without it. Not asked in a chroot.
+    pub ready: Option<Ready>,
     /// Content of `/etc/hosts`, read-only over the image's.
     pub hosts: String,
     /// Content of `/etc/resolv.conf`; the image's own stays in sight without it.
@@ -117,6 +132,8 @@ impl fmt::Debug for Order {
             .field("network", &self.network)
             .field("ids", &self.ids)
             .field("binds", &self.binds)
+            .field("tmpfs", &self.tmpfs)
+            .field("ready", &self.ready)
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::process::{DumpableBehavior, chdir, getegid, geteuid, set_dumpable_behavior};
 
 use super::order::{Ids, Network, Order, Root};
@@ -23,7 +23,10 @@ pub(super) fn run(talk: &mut Talk) -> Result<(), Trouble> {
     }
     guard(false)?;
     envelope(true)?;
-    user_namespace(order.ids, talk)?;
+    match order.network {
+        Network::Shared(holder) => join(holder)?,
+        Network::Host | Network::None => user_namespace(order.ids, talk)?,
+    }
     namespaces(&order)?;
     let fd = |fd: i32, write| wire::reopen(fd, write).map(Into::into).at(Step::Start, "descriptors");
     let fds = [fd(wire::ORDER_FD, false)?, fd(wire::STATUS_FD, true)?, fd(wire::GO_FD, false)?];
@@ -42,6 +45,35 @@ pub(super) fn ids(talk: &mut Talk) -> Result<(), Trouble> {
     chdir("/").at(Step::Start, "/")?;
     let error = Command::new("/proc/self/exe").args(hidden).env_clear().exec();
     Err(error).at(Step::Start, "/proc/self/exe")
+}
+
+/// The stage `__sandbox-net`: holds a user and a network namespace until the caller is gone. Nothing of the caller is in
+/// its memory, so the caller, and nobody who joins, may look at it.
+pub(super) fn net(talk: &mut Talk) -> Result<(), Trouble> {
+    settle()?;
+    guard(false)?;
+    let Job::Net { ids } = envelope(true)?.job else { return Err(wrong_job()) };
+    user_namespace(ids, talk)?;
+    unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
+    net::loopback_up().at(Step::Loopback, "lo")?;
+    guard(false)?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+    talk.say(&Report::Ready)?;
+    drop(talk.go.read(&mut [0]));
+    Ok(())
+}
+
+/// Becomes 0 of the user namespace that a [`net`] holds, in its network.
+fn join(holder: i32) -> Result<(), Trouble> {
+    let _ = nix::unistd::setgroups(&[]);
+    let open = |kind: &str| {
+        let path = format!("/proc/{holder}/ns/{kind}");
+        fs::File::open(&path).at(Step::Join, &path)
+    };
+    let (user, net) = (open("user")?, open("net")?);
+    setns(&user, CloneFlags::CLONE_NEWUSER).at(Step::Join, "user")?;
+    setns(&net, CloneFlags::CLONE_NEWNET).at(Step::Join, "net")?;
+    guard(false)
 }
 
 fn wrong_job() -> Trouble {

@@ -66,6 +66,7 @@ pub(super) fn plan(order: &Order) -> Vec<Mount<'_>> {
     list.extend(MASKED.map(Mount::Mask));
     list.extend(READ_ONLY.map(Mount::ReadOnly));
     list.extend(contents(order).map(|(at, content)| Mount::Content { at, content }));
+    list.extend(order.tmpfs.iter().map(|at| Mount::Tmpfs { at, mode: "755", size: None }));
     list.extend(order.binds.iter().map(Mount::Bind));
     list
 }
@@ -93,6 +94,8 @@ mod tests {
             network: Network::None,
             ids: Ids::Single,
             binds: vec![Bind { source: "/a".into(), target: "/proc/x".to_owned(), read_only: true }],
+            tmpfs: vec!["/data".to_owned()],
+            ready: None,
             hosts: "h".to_owned(),
             resolv: resolv.map(str::to_owned),
             stdio: Stdio::Stream,
@@ -105,7 +108,8 @@ mod tests {
         let order = order(None);
         let list = plan(&order);
         let at = |wanted: &Mount<'_>| list.iter().position(|mount| mount == wanted).unwrap();
-        let last_tmpfs = list.iter().rposition(|mount| matches!(mount, Mount::Tmpfs { .. })).unwrap();
+        let ours = |mount: &Mount<'_>| matches!(mount, Mount::Tmpfs { at, .. } if *at != "/data");
+        let last_tmpfs = list.iter().rposition(ours).unwrap();
         assert!(at(&Mount::Proc) > last_tmpfs);
         assert!(at(&Mount::Mask("kcore")) > at(&Mount::Proc));
         assert!(at(&Mount::ReadOnly("sys")) > at(&Mount::Proc));

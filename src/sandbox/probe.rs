@@ -49,6 +49,8 @@ fn attempt(exe: &Path, scratch: &Path, root: impl Fn(&Path) -> Root) -> Result<(
         network: Network::Host,
         ids: Ids::Single,
         binds: Vec::new(),
+        tmpfs: Vec::new(),
+        ready: None,
         hosts: String::new(),
         resolv: None,
         stdio: Stdio::Stream,

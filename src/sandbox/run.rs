@@ -23,6 +23,15 @@ use super::wire::{self, Envelope, Job, Report, Trouble};
 /// How often the wish to cancel is looked at.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
+/// What is heard of a command while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// It wrote this.
+    Output(&'a [u8]),
+    /// It is ready, by [`Order::ready`].
+    Ready,
+}
+
 /// Runs a command and gives how it ended; by then all that it started is gone.
 ///
 /// `exe` is this program ([`OURSELVES`](super::OURSELVES)). Output comes to `out` as it is written; a slow `out` slows
@@ -33,6 +42,20 @@ pub fn run(
     order: &Order,
     cancel: &AtomicBool,
     out: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<Exit, SandboxError> {
+    serve(exe, order, cancel, &mut |said| {
+        if let Said::Output(bytes) = said {
+            out(bytes);
+        }
+    })
+}
+
+/// As [`run`], and `out` also hears when the command is ready.
+pub fn serve(
+    exe: &Path,
+    order: &Order,
+    cancel: &AtomicBool,
+    out: &mut (dyn FnMut(Said<'_>) + Send),
 ) -> Result<Exit, SandboxError> {
     check(order)?;
     let (output, input) = match order.stdio {
@@ -58,13 +81,14 @@ pub fn run(
 
 fn check(order: &Order) -> Result<(), SandboxError> {
     let nul = |text: &String| text.contains('\0');
+    let targets = || order.binds.iter().map(|bind| &bind.target).chain(&order.tmpfs);
     let wrong = if order.argv.first().is_none_or(String::is_empty) {
         "no command"
     } else if order.argv.iter().any(nul) || order.env.iter().any(|(name, value)| nul(name) || nul(value)) {
         "a NUL byte in an argument or variable"
     } else if order.env.keys().any(|name| name.is_empty() || name.contains(['=', '\n'])) {
         "a variable's name is empty or has `=` or a line break"
-    } else if !order.cwd.starts_with('/') || order.binds.iter().any(|bind| !bind.target.starts_with('/')) {
+    } else if !order.cwd.starts_with('/') || !targets().all(|target| target.starts_with('/')) {
         "a path inside is not absolute"
     } else if order.binds.iter().any(|bind| !bind.source.is_absolute()) {
         "a path of a bind is not absolute"
@@ -81,6 +105,7 @@ struct Heard {
     exit: Option<Exit>,
     trouble: Option<Trouble>,
     made: Vec<String>,
+    ready: bool,
 }
 
 /// Listens until both pipes are closed, which they are when the sandbox is over.
@@ -88,7 +113,7 @@ fn listen(
     running: &mut Running,
     mut output: Option<File>,
     cancel: &AtomicBool,
-    out: &mut (dyn FnMut(&[u8]) + Send),
+    out: &mut (dyn FnMut(Said<'_>) + Send),
 ) -> Result<Heard, SandboxError> {
     let mut heard = Heard::default();
     let mut lines = Vec::new();
@@ -101,11 +126,14 @@ fn listen(
         let ready = ready(talking.then_some(&running.status), output.as_ref()).map_err(start("poll"))?;
         if ready[0] {
             talking = running.hear(&mut lines, &mut heard)?;
+            if std::mem::take(&mut heard.ready) {
+                out(Said::Ready);
+            }
         }
         if let Some(pipe) = output.as_mut().filter(|_| ready[1]) {
             match pipe.read(&mut buffer).map_err(start("read the output"))? {
                 0 => output = None,
-                read => out(&buffer[..read]),
+                read => out(Said::Output(&buffer[..read])),
             }
         }
     }
@@ -139,7 +167,11 @@ pub(super) struct Running {
 impl Running {
     /// Starts stage 1 with a job and these standard streams.
     pub(super) fn launch(exe: &Path, job: Job, [stdin, stdout, stderr]: [Standard; 3]) -> Result<Self, SandboxError> {
-        let stage = if matches!(job, Job::Run(_)) { wire::OUTER } else { wire::IDS };
+        let stage = match job {
+            Job::Run(_) => wire::OUTER,
+            Job::Ids { .. } => wire::IDS,
+            Job::Net { .. } => wire::NET,
+        };
         let parent = std::process::id().cast_signed();
         let order = wire::seal(&Envelope { parent, job }).map_err(start("write the order"))?;
         let (status, status_end) = pipe().map_err(start("make a pipe"))?;
@@ -164,6 +196,7 @@ impl Running {
                 }
                 Report::Made(made) => heard.made = made,
                 Report::Trouble(trouble) => heard.trouble = Some(heard.trouble.take().unwrap_or(trouble)),
+                Report::Ready => heard.ready = true,
                 Report::Exit(exit) => heard.exit = Some(exit),
             }
         }
@@ -183,6 +216,17 @@ impl Running {
         let (mut lines, mut heard) = (Vec::new(), Heard::default());
         while self.hear(&mut lines, &mut heard)? {}
         heard.trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
+    }
+
+    /// Listens until stage 1 says that it is ready, which it stays.
+    pub(super) fn until_ready(&mut self) -> Result<(), SandboxError> {
+        let (mut lines, mut heard) = (Vec::new(), Heard::default());
+        while !heard.ready && self.hear(&mut lines, &mut heard)? {}
+        match heard.trouble {
+            Some(trouble) => Err(trouble.into()),
+            None if heard.ready => Ok(()),
+            None => Err(SandboxError::Lost { how: "before it was ready".to_owned() }),
+        }
     }
 
     /// Waits until everything is gone, having killed it if so wished, and gives how stage 1 ended.

@@ -28,6 +28,7 @@ pub fn entry(args: &[OsString]) -> Option<ExitCode> {
         wire::OUTER => outer::run,
         wire::INIT => init::run,
         wire::IDS => outer::ids,
+        wire::NET => outer::net,
         _ => return None,
     };
     Some(if tell(stage).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(70) })

@@ -16,6 +16,7 @@ use super::order::{Exit, Ids, Order};
 pub(super) const OUTER: &str = "__sandbox-outer";
 pub(super) const INIT: &str = "__sandbox-init";
 pub(super) const IDS: &str = "__sandbox-ids";
+pub(super) const NET: &str = "__sandbox-net";
 
 pub(super) const ORDER_FD: i32 = 3;
 pub(super) const STATUS_FD: i32 = 4;
@@ -28,6 +29,8 @@ pub(super) enum Job {
     Run(Box<Order>),
     /// Become ourselves with these arguments, in a user namespace.
     Ids { ids: Ids, hidden: Vec<String> },
+    /// Hold a user and a network namespace for others to join.
+    Net { ids: Ids },
 }
 
 /// The first thing that a stage reads.
@@ -49,6 +52,8 @@ pub(super) enum Report {
     Made(Vec<String>),
     /// Something was refused.
     Trouble(Trouble),
+    /// The command is ready, or the namespaces are.
+    Ready,
     /// The command ended.
     Exit(Exit),
 }
@@ -77,6 +82,7 @@ pub(super) enum Step {
     UserNamespace,
     MapIds,
     Namespaces,
+    Join,
     NetworkNamespace,
     Private,
     Overlay,
@@ -105,6 +111,7 @@ impl Step {
             Self::UserNamespace => "make a user namespace by",
             Self::MapIds => "map user ids through",
             Self::Namespaces => "make namespaces by",
+            Self::Join => "join the namespace",
             Self::NetworkNamespace => "make a network namespace by",
             Self::Private => "make mounts private at",
             Self::Overlay => "mount an overlay at",
