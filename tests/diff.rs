@@ -74,9 +74,11 @@ fn every_way_in_which_a_file_can_differ_is_named() {
       ~ app/n%c3%a9%0a  content (1 bytes), mode 0644 -> 0600
       ~ app/opaque  opaque whiteout added
       ~ app/owner  owner 0:0 -> 65532:7
-      ~ app/time  time 1700000000 -> 1700000001
       ~ app/xattr  xattr `user.note`
+      ~ 1 file differs in its time alone
     ");
+    let said = different(&world, &["--times", &one, &other]);
+    assert!(said.contains("\n  ~ app/time  time 1700000000 -> 1700000001\n"), "{said}");
 }
 
 #[test]

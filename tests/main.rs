@@ -7,6 +7,7 @@ mod bad_input;
 mod base;
 mod build;
 mod diff;
+mod explain;
 mod fixtures;
 mod lock;
 mod prepare_script;

@@ -21,6 +21,9 @@ pub(super) struct DiffArgs {
     /// The second image's layer, where it is called otherwise
     #[arg(long, value_name = "LAYER", requires = "layer")]
     other_layer: Option<String>,
+    /// List files that differ in their time alone, too
+    #[arg(long)]
+    times: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -31,7 +34,7 @@ pub(super) struct DiffArgs {
 pub(super) fn diff(args: &DiffArgs, world: &World<'_>) -> Outcome {
     let of_right = args.other_layer.as_deref().or(args.layer.as_deref());
     let found = pipeline::diff((&args.left, args.layer.as_deref()), (&args.right, of_right), world)?;
-    let text = if args.json { as_json(&found) } else { found.to_string() };
+    let text = if args.json { as_json(&found) } else { found.text(args.times) };
     Mouth::data(&text).map_err(BuildError::Stdout)?;
     Ok(if found.is_same() { ExitCode::SUCCESS } else { ExitCode::from(exit::DIFFERENT) })
 }

@@ -6,6 +6,7 @@ mod base;
 mod build;
 mod diff;
 mod exit;
+mod explain;
 mod lock;
 mod mouth;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Lock(lock::LockArgs),
     /// Compare two images or layers
     Diff(diff::DiffArgs),
+    /// Say from what each layer of a build followed, and what differs from the build before
+    Explain(explain::ExplainArgs),
 }
 
 /// What every command takes.
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
         Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
+        Command::Explain(args) => with_world(&host, &args.common, |world, _| explain::explain(&args, world)),
     }
 }
 

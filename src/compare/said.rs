@@ -193,21 +193,28 @@ impl fmt::Display for Dependency {
     }
 }
 
-impl fmt::Display for Comparison {
-    /// The whole of it, a line for each thing; one line if nothing differs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Comparison {
+    /// The whole of it, a line for each thing; one line if nothing differs. Another commit means another time of every file:
+    /// without `times`, files that differ in nothing else are counted only.
+    pub fn text(&self, times: bool) -> String {
         if self.is_same() {
-            return write!(f, "no difference");
+            return "no difference".into();
         }
         let mut lines = Vec::new();
         lines.extend(self.manifest.iter().map(|field| format!("manifest {field}")));
         lines.extend(self.config.iter().map(|field| format!("config {field}")));
         for layer in &self.layers {
             lines.push(heading(layer));
-            lines.extend(layer.files.iter().map(|file| format!("  {file}")));
+            let (late, told): (Vec<_>, Vec<_>) =
+                layer.files.iter().partition(|file| !times && matches!(file.why[..], [Why::Mtime { .. }]));
+            lines.extend(told.iter().map(|file| format!("  {file}")));
+            if !late.is_empty() {
+                let files = if late.len() == 1 { "file differs in its" } else { "files differ in their" };
+                lines.push(format!("  ~ {} {files} time alone", late.len()));
+            }
         }
         lines.extend(self.dependencies.iter().map(|dependency| format!("dependency {dependency}")));
-        write!(f, "{}", lines.join("\n"))
+        lines.join("\n")
     }
 }
 

@@ -120,6 +120,14 @@ pub enum BuildError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// No build is remembered that could be explained.
+    #[error("no build of `{of}` is on record")]
+    NoRecord {
+        /// An image or a repository.
+        of: String,
+        /// Whether it is an image.
+        image: bool,
+    },
     /// The command of an image is not known.
     #[error("the image has no command, and none was given")]
     NoCommand,
@@ -199,7 +207,11 @@ impl BuildError {
             Self::Pinned { source, .. } => source.exit_code(),
             Self::Script { .. } => 1,
             Self::NoCommand => 2,
-            Self::DiffId { .. } | Self::NoUser(_) | Self::Other { .. } | Self::NotALayer { .. } => 3,
+            Self::DiffId { .. }
+            | Self::NoUser(_)
+            | Self::Other { .. }
+            | Self::NotALayer { .. }
+            | Self::NoRecord { .. } => 3,
             Self::NoRung(_) | Self::Stdout(_) | Self::Io { .. } | Self::Lost(_) => 6,
         }
     }
@@ -246,6 +258,12 @@ impl BuildError {
             Self::Script { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
             Self::Lost(_) => Some("run the command again; it will be made anew".into()),
             Self::NoCommand => Some("give one after `--`".into()),
+            Self::NoRecord { image: true, .. } => Some(
+                "only the machine and cache that built an image know how, and only of the last ten builds of a repository; \
+                 `phial diff` compares any two images"
+                    .into(),
+            ),
+            Self::NoRecord { .. } => Some("run `phial build` first, with the same cache".into()),
             Self::NotALayer { path, .. } => Some(format!("for a layout directory write `oci:{}`", path.display())),
             Self::NoRung(tried) => tried.iter().find_map(|(_, error)| error.hint()),
             Self::Stdout(_) => Some("all else is done: the same command again is quick".into()),

@@ -6,9 +6,11 @@ mod circumstances;
 mod deliver;
 mod diff;
 mod error;
+mod explain;
 mod foundation;
 pub mod hidden;
 mod lock;
+mod record;
 mod run;
 mod steps;
 mod tail;
@@ -24,8 +26,10 @@ use phial_layers::Digest;
 
 pub use diff::diff;
 pub use error::BuildError;
+pub use explain::{Explanation, Input, Story, explain};
 pub use foundation::{Foundation, lay};
 pub use lock::lock;
+pub use record::{LayerRecord, Record};
 pub use run::{Start, run};
 pub use steps::Layer;
 
@@ -119,6 +123,8 @@ pub struct Report {
     pub recalled: bool,
     /// The key it was made under.
     pub key: Key,
+    /// Wall clock, in milliseconds: of making it, or of recalling it.
+    pub millis: u64,
 }
 
 impl World<'_> {
@@ -170,7 +176,7 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
     let layers = work.layers()?;
     let image = finish(&base.image, &plan, &commit, &layers);
     deliver::deliver(world, &base, &image, &plan.targets)?;
-    Ok(Built {
+    let built = Built {
         digest: image.manifest_digest.clone(),
         targets: plan.targets.clone(),
         commit: commit.sha,
@@ -178,7 +184,9 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
         base_layers: base.image.manifest.layers.len(),
         rung: work.steps.rung.get().copied(),
         layers,
-    })
+    };
+    record::keep(request, &built, world);
+    Ok(built)
 }
 
 /// The base, by the digest of `phial.lock` if that has one.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use phial_layers::{Name, Records};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -43,9 +44,9 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// All of them, lowest first.
     pub(super) fn layers(&self) -> Result<Vec<Report>, BuildError> {
-        let app = self.app()?;
-        let deps = self.deps(&app)?;
-        let builds = self.builds(&app, &deps)?;
+        let app = timed(|| Ok(vec![self.app()?]))?.remove(0);
+        let deps = timed(|| Ok(vec![self.deps(&app)?]))?.remove(0);
+        let builds = timed(|| self.builds(&app, &deps))?;
         Ok([vec![deps, app], builds].concat())
     }
 
@@ -80,7 +81,7 @@ impl Work<'_> {
             source::checkout(self.commit.fetched, &app, self.app_time, self.steps.world.watch)?;
             Ok(vec![self.steps.keep(&draft(&root, Records::default(), 1), self.app_time)?])
         })?;
-        Ok(Report { name: "app".into(), layer: first(made), recalled, key })
+        Ok(Report { name: "app".into(), layer: first(made), recalled, key, millis: 0 })
     }
 
     fn deps(&self, app: &Report) -> Result<Report, BuildError> {
@@ -102,7 +103,7 @@ impl Work<'_> {
             }
             Ok(vec![self.make_deps(scratch, Tree::bare(&inputs))?])
         })?;
-        Ok(Report { name: "deps".into(), layer: first(made), recalled, key })
+        Ok(Report { name: "deps".into(), layer: first(made), recalled, key, millis: 0 })
     }
 
     fn sees(&self, entry: &Entry) -> bool {
@@ -150,8 +151,13 @@ impl Work<'_> {
             let around = Around { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)) };
             self.make_builds(scratch, &calls, &lowers, &around)
         })?;
-        let report =
-            |(call, layer): (&Step, Made)| Report { name: call.name.clone(), layer, recalled, key: key.clone() };
+        let report = |(call, layer): (&Step, Made)| Report {
+            name: call.name.clone(),
+            layer,
+            recalled,
+            key: key.clone(),
+            millis: 0,
+        };
         Ok(calls.iter().zip(made).map(report).collect())
     }
 
@@ -209,6 +215,17 @@ impl Work<'_> {
             lock: self.commit.mix_lock,
         }
     }
+}
+
+/// The reports of `act`, each with the time that all of them took.
+fn timed(act: impl FnOnce() -> Result<Vec<Report>, BuildError>) -> Result<Vec<Report>, BuildError> {
+    let start = Instant::now();
+    let mut reports = act()?;
+    let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    for report in &mut reports {
+        report.millis = millis;
+    }
+    Ok(reports)
 }
 
 fn first(made: Vec<Made>) -> Made {

@@ -62,6 +62,16 @@ struct Want {
     by_sha: bool,
 }
 
+/// The two mirrors of `url`, the shallow one and the full one, whether they are there or not.
+pub(super) fn objects(url: &Url, mirrors: &Path) -> [Objects; 2] {
+    let place = url.identity();
+    let key = Digest::of(place.as_bytes());
+    ["git", "full"].map(|kind| {
+        let gitdir = mirrors.join(format!("{}.{kind}", key.hex()));
+        Objects { gitdir, place: place.clone(), mirror: true }
+    })
+}
+
 /// The commit `rev` of `url`, complete, and the mirror it is in.
 pub(super) fn fetch(
     url: &Url,
@@ -72,9 +82,7 @@ pub(super) fn fetch(
 ) -> Result<(Objects, Oid), SourceError> {
     let place = url.identity();
     let key = Digest::of(place.as_bytes());
-    let objects =
-        |kind| Objects { gitdir: mirrors.join(format!("{}.{kind}", key.hex())), place: place.clone(), mirror: true };
-    let (shallow, full) = (objects("git"), objects("full"));
+    let [shallow, full] = objects(url, mirrors);
     let _lock = lock(mirrors, &mirrors.join(format!("{}.lock", key.hex())), watch)?;
     let job = Job { shallow, full, url: url.clone(), rev: rev.clone(), access: access.clone(), pulse: Arc::default() };
     match job.once(watch) {

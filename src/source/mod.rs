@@ -14,6 +14,7 @@ mod checkout;
 mod error;
 mod local;
 mod mirror;
+mod near;
 mod place;
 mod rev;
 mod tree;
@@ -25,6 +26,7 @@ use git2::{Config, Oid, Repository};
 pub use access::Access;
 pub use checkout::checkout;
 pub use error::SourceError;
+pub use near::{Near, Touch, identity, near};
 pub use place::Place;
 pub use tree::{Entry, Mode, list, read_file};
 
@@ -98,10 +100,7 @@ fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceE
     let local = local::find(path)?;
     let objects = Objects { gitdir: local.gitdir.clone(), place: path.display().to_string(), mirror: false };
     let oid = local::resolve(&objects, rev, watch)?;
-    let origin = local::origin(&objects)
-        .and_then(|url| url.parse::<Place>().ok())
-        .filter(|place| place.local().is_none())
-        .map(|place| place.to_string());
+    let origin = origin(&objects);
     let name = Place(Kind::Local(local.top.clone().unwrap_or_else(|| local.gitdir.clone()))).name();
     let head = matches!(local::resolve(&objects, &Rev::Head, watch), Ok(head) if head == oid);
     let differences = if head { local.differences() } else { None };
@@ -113,6 +112,12 @@ fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceE
         notice(watch, text);
     }
     fetched(objects, oid, |commit| Commit { origin, dirty, name, ..commit })
+}
+
+/// The URL of a local repository's remote `origin`, without user information.
+fn origin(objects: &Objects) -> Option<String> {
+    let place = local::origin(objects)?.parse::<Place>().ok()?;
+    place.local().is_none().then(|| place.to_string())
 }
 
 fn fetched(objects: Objects, oid: Oid, complete: impl FnOnce(Commit) -> Commit) -> Result<Fetched, SourceError> {

@@ -1,11 +1,12 @@
-//! What is kept on disk between runs: blobs by digest, unpacked trees by diff id, results by key, and scratch that may
-//! vanish.
+//! What is kept on disk between runs: blobs by digest, unpacked trees by diff id, results by key, records of what was done,
+//! and scratch that may vanish.
 //!
 //! Nothing on disk is believed: a blob enters by write, fsync, rename, fsync of the directory and is hashed again whenever
 //! it is read; a tree enters by `syncfs` and rename. What turns out bad is set aside and made again. Everything is private
 //! to the user (mode 0700).
 
 mod blobs;
+mod history;
 mod recall;
 mod scratch;
 mod trees;
@@ -114,7 +115,7 @@ impl Store {
         }
         private_dir(root)?;
         store.check_folder()?;
-        for folder in ["blobs/sha256", "blobs/sha512", "trees", "recall", "scratch", "locks", "git", "bad"] {
+        for folder in ["blobs/sha256", "blobs/sha512", "trees", "recall", "history", "scratch", "locks", "git", "bad"] {
             private_dir(&root.join(folder))?;
         }
         let version = root.join("version");

@@ -1,0 +1,66 @@
+//! `phial explain`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::mouth::{Mouth, seconds};
+use super::{Common, Outcome};
+use crate::image::{rfc3339, shown};
+use crate::pipeline::{self, BuildError, Explanation, Record, Story, World};
+
+/// Say from what each layer of a build followed, and what differs from the build before
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    /// A digest, or an image as for `phial run` [default: the last build of the repository]
+    image: Option<String>,
+    /// Path or URL of the repository whose last build is meant
+    #[arg(long, value_name = "SOURCE", default_value = ".", conflicts_with = "image")]
+    source: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(super) fn explain(args: &ExplainArgs, world: &World<'_>) -> Outcome {
+    let told = pipeline::explain(args.image.as_deref(), &args.source.parse()?, world)?;
+    let text = if args.json { serde_json::to_string(&told).unwrap_or_default() } else { in_words(&told) };
+    Mouth::data(&text).map_err(BuildError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_words(told: &Explanation) -> String {
+    let mut lines = vec![format!("image {}", which(&told.build))];
+    lines.push(match &told.previous {
+        Some(previous) => format!("after {}", which(previous)),
+        None => "no earlier build of the repository is on record".into(),
+    });
+    for story in &told.layers {
+        layer(story, told.previous.is_some(), &mut lines);
+    }
+    lines.extend(told.gone.iter().map(|name| format!("{}: gone", shown(name))));
+    lines.join("\n")
+}
+
+fn which(record: &Record) -> String {
+    let (image, commit) = (&record.image, &record.commit);
+    format!("{image} of commit {commit} of {} ({})", shown(&record.source), rfc3339(record.time))
+}
+
+fn layer(story: &Story, has_previous: bool, lines: &mut Vec<String>) {
+    let how = if story.recalled { "recalled" } else { "made" };
+    lines.push(format!("{}: {how} in {}", shown(&story.name), seconds(story.millis)));
+    let (files, named): (Vec<_>, Vec<_>) = story.inputs.iter().partition(|name| name.starts_with("file "));
+    let files: Vec<String> = files.iter().map(|name| shown(name.trim_start_matches("file "))).collect();
+    let named: Vec<String> = named.iter().map(|name| shown(name)).collect();
+    lines.push(format!("  follows from {}", [named, files].concat().join(", ")));
+    match &story.changed {
+        None if has_previous => lines.push("  new: the build before had no such layer".into()),
+        None => {}
+        Some(changed) if changed.is_empty() && story.note.is_none() => lines.push("  no input changed".into()),
+        Some(changed) => lines.extend(changed.iter().flat_map(|input| &input.words).map(|words| format!("  {words}"))),
+    }
+    lines.extend(story.note.iter().map(|note| format!("  {note}")));
+}

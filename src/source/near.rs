@@ -1,0 +1,83 @@
+//! What is at hand of a repository without a network, for whoever explains a build: nothing here fails, it is there or not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use git2::Oid;
+use phial_layers::Name;
+
+use super::place::Kind;
+use super::{Entry, Objects, Place, SourceError, local, mirror};
+
+/// The most that is read of a blob.
+const MAX_BLOB: usize = 4 << 20;
+
+/// The repositories on this machine that may hold an object: the local one, or the mirrors of a URL.
+pub struct Near(Vec<Objects>);
+
+/// How a file differs between two commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Only the second has it.
+    Added,
+    /// Only the first has it.
+    Removed,
+    /// Its content or mode differs.
+    Changed,
+}
+
+/// What is at hand of `place`.
+pub fn near(place: &Place, mirrors: &Path) -> Near {
+    let objects = match &place.0 {
+        Kind::Local(path) => local::find(path)
+            .map(|found| vec![Objects { gitdir: found.gitdir, place: path.display().to_string(), mirror: false }]),
+        Kind::Remote(url) => Ok(mirror::objects(url, mirrors).into()),
+    };
+    let objects: Vec<Objects> = objects.unwrap_or_default();
+    Near(objects.into_iter().filter(|objects| objects.gitdir.exists()).collect())
+}
+
+/// What a repository is known by: the URL it comes from, without user information; for a local one without a remote
+/// `origin`, its real path.
+pub fn identity(place: &Place) -> Result<String, SourceError> {
+    let path = match &place.0 {
+        Kind::Remote(url) => return Ok(url.identity()),
+        Kind::Local(path) => path,
+    };
+    let found = local::find(path)?;
+    let objects = Objects { gitdir: found.gitdir.clone(), place: path.display().to_string(), mirror: false };
+    if let Some(origin) = super::origin(&objects) {
+        return Ok(origin);
+    }
+    let home = found.top.unwrap_or(found.gitdir);
+    Ok(fs::canonicalize(&home).unwrap_or(home).to_string_lossy().into_owned())
+}
+
+impl Near {
+    /// The blob of that SHA-1.
+    pub fn blob(&self, id: &str) -> Option<Vec<u8>> {
+        let id = Oid::from_str(id).ok()?;
+        self.0.iter().find_map(|objects| objects.blob(&objects.open().ok()?, id, b"", MAX_BLOB).ok())
+    }
+
+    /// The files that differ between two commits, by path.
+    pub fn changes(&self, from: &str, to: &str) -> Option<Vec<(Name, Touch)>> {
+        let (from, to) = (self.list(from)?, self.list(to)?);
+        let touch = |name: &Name| match (from.get(name), to.get(name)) {
+            (None, _) => Some(Touch::Added),
+            (_, None) => Some(Touch::Removed),
+            (one, other) => (one != other).then_some(Touch::Changed),
+        };
+        let mut names: Vec<&Name> = from.keys().chain(to.keys()).collect();
+        names.sort();
+        names.dedup();
+        Some(names.into_iter().filter_map(|name| Some((name.clone(), touch(name)?))).collect())
+    }
+
+    fn list(&self, commit: &str) -> Option<BTreeMap<Name, Entry>> {
+        let oid = Oid::from_str(commit).ok()?;
+        let list = self.0.iter().find_map(|objects| objects.list(&objects.open().ok()?, oid).ok())?;
+        Some(list.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
+    }
+}

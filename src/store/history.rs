@@ -1,0 +1,95 @@
+//! What was done before: short lists of records by name, the last few of each.
+//!
+//! A history is a note for people, nothing is made from it: one that cannot be read counts as empty, a record that cannot be
+//! read as not there.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use phial_layers::Digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::{Store, StoreError, at, sync_dir};
+
+/// A file of `history/`.
+#[derive(Default, Serialize, Deserialize)]
+struct History {
+    name: String,
+    /// Oldest first. Each is read by itself, so that one of another version of Phial spoils no other.
+    records: Vec<Value>,
+}
+
+impl Store {
+    /// Puts `record` at the end of the history called `name`, of which the last `keep` stay.
+    pub fn remember<T: Serialize>(&self, name: &str, record: &T, keep: usize) -> Result<(), StoreError> {
+        let path = self.history_path(name);
+        let _alone = self.lock(&format!("history-{}", Digest::of(name.as_bytes()).hex()))?;
+        let failed = |error: serde_json::Error| at("write", &path)(error.into());
+        let mut history = read(&path).filter(|history| history.name == name).unwrap_or_default();
+        history.name = name.into();
+        history.records.push(serde_json::to_value(record).map_err(failed)?);
+        history.records.drain(..history.records.len().saturating_sub(keep));
+        let json = serde_json::to_vec(&history).map_err(failed)?;
+        let folder = self.root().join("history");
+        let mut file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
+        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(at("write", &path))?;
+        file.persist(&path).map_err(|e| at("keep", &path)(e.error))?;
+        sync_dir(&folder)
+    }
+
+    /// The records under `name`, oldest first.
+    pub fn history<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
+        let history = read(&self.history_path(name)).filter(|history| history.name == name);
+        history.map(records).unwrap_or_default()
+    }
+
+    /// All histories, each with its records, oldest first.
+    pub fn histories<T: DeserializeOwned>(&self) -> Result<Vec<Vec<T>>, StoreError> {
+        let folder = self.root().join("history");
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(at("read", &folder))? {
+            paths.push(entry.map_err(at("read", &folder))?.path());
+        }
+        paths.sort();
+        Ok(paths.iter().filter_map(|path| read(path)).map(records).collect())
+    }
+
+    fn history_path(&self, name: &str) -> PathBuf {
+        self.root().join("history").join(Digest::of(name.as_bytes()).hex())
+    }
+}
+
+fn read(path: &std::path::Path) -> Option<History> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn records<T: DeserializeOwned>(history: History) -> Vec<T> {
+    history.records.into_iter().filter_map(|record| serde_json::from_value(record).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_records_stay_and_damage_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        assert!(store.history::<u32>("a").is_empty());
+        for n in 0..5_u32 {
+            store.remember("a", &n, 3).unwrap();
+        }
+        store.remember("b", &"text", 3).unwrap();
+        assert_eq!(store.history::<u32>("a"), [2, 3, 4]);
+        assert!(store.history::<u32>("b").is_empty());
+        assert_eq!(store.histories::<u32>().unwrap().concat(), [2, 3, 4]);
+        fs::write(store.history_path("a"), b"{").unwrap();
+        assert!(store.history::<u32>("a").is_empty());
+        store.remember("a", &9_u32, 3).unwrap();
+        assert_eq!(store.history::<u32>("a"), [9]);
+    }
+}
