@@ -21,4 +21,5 @@ pub mod base;
 pub mod config;
 pub mod pipeline;
 pub mod attest;
+pub mod release;
 pub mod cli;

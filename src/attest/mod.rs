@@ -9,9 +9,11 @@ mod place;
 mod record;
 mod run;
 mod statement;
+mod untested;
 
 pub use error::AttestError;
 pub use place::{Place, only};
 pub use record::{Flaw, Listed, Record, records};
 pub use run::{Command, Counts, Partition, Run};
 pub use statement::{STATEMENT, TEST_RESULT};
+pub use untested::{UNTESTED, Untested};

@@ -1,5 +1,6 @@
 //! Where an image is, and what stands beside it there: one way to ask a registry, a layout and an archive.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use phial_layers::Digest;
 use super::error::AttestError;
 use crate::event::Watch;
 use crate::image::{Artifact, Blobs, Descriptor, Reference, RegistryRef};
-use crate::layout::{self, Layout, LayoutError};
+use crate::layout::{self, Layout, LayoutError, Names, Put};
 use crate::registry::Client;
 
 /// A repository, a layout directory, or an archive.
@@ -20,6 +21,16 @@ pub enum Place {
     Layout(PathBuf),
     /// A tar of a layout, to be read only.
     Archive(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(repository) => write!(f, "{}", repository.name()),
+            Self::Layout(dir) => write!(f, "oci:{}", dir.display()),
+            Self::Archive(file) => write!(f, "oci-archive:{}", file.display()),
+        }
+    }
 }
 
 /// A referrer that is listed, by its digest: what it is, or why that cannot be said.
@@ -48,7 +59,11 @@ impl Place {
             Self::Registry(repository) => client.refer(repository, artifact, documents, mount).map(drop)?,
             Self::Layout(dir) => {
                 let referrers = Some((std::slice::from_ref(artifact), documents));
-                layout::put_into(dir, &layout::Put { image: None, tags: &[], referrers, check: &|_, _| true }, watch)?;
+                layout::put_into(
+                    dir,
+                    &Put { image: None, names: Names::Tags(&[]), referrers, check: &|_, _| true },
+                    watch,
+                )?;
             }
             Self::Archive(file) => return Err(AttestError::Archive(file.clone())),
         }

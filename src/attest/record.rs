@@ -42,8 +42,8 @@ pub struct Record {
 #[derive(Debug, thiserror::Error)]
 pub enum Flaw {
     /// Its bytes are not what its digest says, or no JSON.
-    #[error("it is damaged")]
-    Damaged(#[source] AttestError),
+    #[error("it is damaged: {0}")]
+    Damaged(AttestError),
     /// It is not a statement, or not as Phial writes one.
     #[error("{0}")]
     Form(String),

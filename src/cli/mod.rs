@@ -7,8 +7,10 @@ mod build;
 mod diff;
 mod exit;
 mod explain;
+mod failure;
 mod lock;
 mod mouth;
+mod release;
 mod run;
 mod signals;
 
@@ -20,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
+use self::failure::Failure;
 use self::mouth::{Mouth, Progress};
 use crate::host::Host;
 use crate::pipeline::{BuildError, Isolation, World};
@@ -45,6 +48,8 @@ enum Command {
     Base(base::BaseArgs),
     /// Write the digest of the base image to `phial.lock`
     Lock(lock::LockArgs),
+    /// Give a tested image its names
+    Release(release::ReleaseArgs),
     /// Compare two images or layers
     Diff(diff::DiffArgs),
     /// Say from what each layer of a build followed, and what differs from the build before
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
         Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
+        Command::Release(args) => with_world(&host, &args.common, |world, mouth| release::release(&args, world, mouth)),
         Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
         Command::Explain(args) => with_world(&host, &args.common, |world, _| explain::explain(&args, world)),
     }
@@ -126,25 +132,28 @@ fn own_what_we_write() {
     umask(mask & Mode::from_raw_mode(0o077));
 }
 
-fn with_world(host: &Host, common: &Common, act: impl FnOnce(&World<'_>, &Mouth) -> Outcome) -> ExitCode {
+fn with_world<E: Into<Failure>>(
+    host: &Host,
+    common: &Common,
+    act: impl FnOnce(&World<'_>, &Mouth) -> Result<ExitCode, E>,
+) -> ExitCode {
     let mouth = Mouth::new(common.progress);
     let cancel: &'static AtomicBool = signals::listen();
-    let ended = (|| {
-        let store = Store::open(&cache_dir(host, common))?;
-        let client = Client::new(Credentials::from_host(host))?;
+    let tools = || Ok((Store::open(&cache_dir(host, common))?, Client::new(Credentials::from_host(host))?));
+    let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(store, client)| {
         let watch = |event| mouth.hear(event);
-        act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth)
-    })();
+        act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth).map_err(Into::into)
+    });
     mouth.quiet_line();
     match ended {
         Ok(code) => code,
-        Err(error) => {
+        Err::<_, Failure>(error) => {
             if let Some(code) = signals::code() {
                 Mouth::interrupted();
                 return code;
             }
             mouth.error(&error);
-            ExitCode::from(error.exit_code())
+            ExitCode::from(error.code)
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The one mouth: what happened, on stderr; results, on stdout. Reads well without colour, on a terminal and in a CI log.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use super::failure::Failure;
 use crate::event::Event;
-use crate::pipeline::BuildError;
 
 /// How to talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -151,25 +150,8 @@ impl Mouth {
     }
 
     /// An error: what was tried, on what, why not, and the remedy.
-    pub(super) fn error(&self, error: &BuildError) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let said = error.to_string();
-            if !text.ends_with(&said) {
-                text = format!("{text}: {said}");
-            }
-            cause = error.source();
-        }
-        if let BuildError::Script { tail, .. } = error
-            && !tail.is_empty()
-        {
-            text = format!("{text}; its last lines:");
-            for line in tail {
-                text = format!("{text}\n  | {line}");
-            }
-        }
-        self.error_text(&text, error.hint().as_deref());
+    pub(super) fn error(&self, failure: &Failure) {
+        self.error_text(&failure.text, failure.hint.as_deref());
     }
 
     /// That a signal ended the command, said from any thread.

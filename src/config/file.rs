@@ -15,6 +15,8 @@ pub struct Wish {
     pub image: Image,
     /// `[prepare]`.
     pub prepare: Prepare,
+    /// `[release]`.
+    pub release: Release,
 }
 
 /// `[image]`: what the image is called, built on, and says of itself.
@@ -63,8 +65,16 @@ pub struct Prepare {
     pub ranges: Option<bool>,
 }
 
+/// `[release]`: what an image must have passed before it gets a name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Release {
+    /// Names of test commands; without it, all that were run.
+    pub requires: Option<Vec<String>>,
+}
+
 /// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "image.name",
     "image.base",
     "image.envs",
@@ -82,6 +92,7 @@ const KEYS: [&str; 18] = [
     "prepare.env.*",
     "prepare.pass",
     "prepare.ranges",
+    "release.requires",
     "test.*",
 ];
 

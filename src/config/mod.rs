@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::Compression;
 
-pub use file::{Image, Prepare, Wish, parse};
+pub use file::{Image, Prepare, Release, Wish, parse};
 pub use lock::{Base as LockedBase, Lock};
 
 use crate::image::{ImageError, Reference, Target};

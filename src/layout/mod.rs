@@ -13,7 +13,7 @@ pub use archive::{write_docker_archive, write_oci_archive};
 pub use error::LayoutError;
 pub use read::{Blob, Layout};
 pub use referrers::Listing;
-pub use write::{Check, Put, put_into, write_layout};
+pub use write::{Check, Names, Put, put_into, write_layout};
 
 /// The annotation that holds a tag in `index.json`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -1,6 +1,8 @@
 //! What refers to a manifest in a layout: entries without a tag in `index.json`, as oras writes them, and lists under the
 //! fallback tag, as regctl writes them. Image-spec 1.1 says nothing of it, so both are read; the first way is written.
 
+use std::collections::BTreeMap;
+
 use phial_layers::Digest;
 use serde_json::Value;
 
@@ -13,6 +15,12 @@ use crate::image::{Artifact, Descriptor, Index, ManifestOrIndex, fallback_tag, r
 pub type Listing = Vec<(Digest, Result<Artifact, LayoutError>)>;
 
 impl Layout {
+    /// What each tag names: an image, an index of them, or something else.
+    pub fn names(&self) -> Result<BTreeMap<String, Digest>, LayoutError> {
+        let entries = self.index()?.manifests.into_iter();
+        Ok(entries.filter_map(|mut entry| Some((entry.annotations.remove(REF_NAME)?, entry.digest))).collect())
+    }
+
     /// What is about `subject`, by the referrers' own manifests: tools that rewrite `index.json` lose its `artifactType`. A
     /// manifest that cannot be read is listed with the reason, if its entry says that it is no image.
     pub fn referrers(&self, subject: &Digest) -> Result<Listing, LayoutError> {

@@ -24,13 +24,30 @@ const TEMPORARY: &str = ".phial-";
 pub struct Put<'a> {
     /// An image, and where its layers come from.
     pub image: Option<(&'a Image, Blobs<'a>)>,
-    /// The names that the image gets; the image that had one before loses it. Without any, the image takes the place of
-    /// those without a name.
-    pub tags: &'a [String],
+    /// What the image is called.
+    pub names: Names<'a>,
     /// What refers to an image, and where its documents come from.
     pub referrers: Option<(&'a [Artifact], Blobs<'a>)>,
     /// Sees what each of the tags names when nobody else writes, and says whether that may be replaced.
     pub check: Check<'a>,
+}
+
+/// What an image in a layout is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names<'a> {
+    /// Nothing: it takes the place of the images without a name.
+    Unnamed,
+    /// These tags; the image that had one before loses it. Without any, it is one more image without a name.
+    Tags(&'a [String]),
+}
+
+impl<'a> Names<'a> {
+    fn tags(self) -> &'a [String] {
+        match self {
+            Self::Unnamed => &[],
+            Self::Tags(tags) => tags,
+        }
+    }
 }
 
 /// See [`Put::check`].
@@ -46,7 +63,8 @@ pub fn write_layout(
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
     let tags: Vec<String> = tag.map(str::to_owned).into_iter().collect();
-    put_into(dir, &Put { image: Some((image, blobs)), tags: &tags, referrers: None, check: &|_, _| true }, watch)
+    let names = if tags.is_empty() { Names::Unnamed } else { Names::Tags(&tags) };
+    put_into(dir, &Put { image: Some((image, blobs)), names, referrers: None, check: &|_, _| true }, watch)
 }
 
 /// Puts things into the layout at `dir`, which is made if it is not there. Safe to repeat, to kill, and to run twice at
@@ -294,7 +312,7 @@ fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
         index = index_of(&[]);
     }
     let Some(entries) = index["manifests"].as_array_mut() else { return Ok(index) };
-    for tag in what.tags {
+    for tag in what.names.tags() {
         let named = entries.iter().find(|entry| name(entry) == Some(tag));
         let found: Option<Digest> = named.and_then(|entry| entry["digest"].as_str()?.parse().ok());
         if !(what.check)(tag, found.as_ref()) {
@@ -302,13 +320,16 @@ fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
         }
     }
     if let Some((image, _)) = what.image {
-        if what.tags.is_empty() {
+        if what.names == Names::Unnamed {
             entries.retain(|entry| name(entry).is_some() || layout.is_referrer(entry));
             entries.push(self::entry(image, None));
         }
-        for tag in what.tags {
+        for tag in what.names.tags() {
             entries.retain(|entry| name(entry) != Some(tag));
             entries.push(self::entry(image, Some(tag)));
+        }
+        if !entries.iter().any(|entry| entry["digest"] == image.manifest_digest.as_str()) {
+            entries.push(self::entry(image, None));
         }
     }
     for artifact in what.artifacts() {

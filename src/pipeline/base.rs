@@ -58,7 +58,8 @@ impl Base {
         Ok(trees)
     }
 
-    fn tree(&self, world: &World<'_>, layer: &Layer<'_>) -> Result<Tree, BuildError> {
+    /// The tree of one of its layers.
+    pub(super) fn tree(&self, world: &World<'_>, layer: &Layer<'_>) -> Result<Tree, BuildError> {
         let slot = match world.store.tree(layer.diff_id)? {
             Trees::Hit(tree) => return Ok(tree),
             Trees::Miss(slot) => slot,

@@ -12,6 +12,7 @@ pub mod hidden;
 mod lock;
 mod record;
 mod run;
+mod settings;
 mod steps;
 mod tail;
 mod work;
@@ -31,6 +32,7 @@ pub use foundation::{Foundation, lay};
 pub use lock::lock;
 pub use record::{LayerRecord, Record};
 pub use run::{Start, run};
+pub use settings::built_with;
 pub use steps::Layer;
 
 use self::base::Base;

@@ -227,6 +227,9 @@ impl RegistryError {
                 Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
             }
             Self::Image { source, .. } => source.hint(),
+            Self::Immutable { reference, .. } if reference.contains(":sha256-") => {
+                Some("what refers to an image is listed there: exclude `sha256-*` from the immutable tags".into())
+            }
             Self::Immutable { .. } => Some("choose another tag".into()),
             _ => None,
         }

@@ -3,8 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
+mod copies;
 mod memory;
+mod names;
 mod referrers;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::path::Path;

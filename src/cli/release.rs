@@ -1,0 +1,126 @@
+//! `phial release`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use phial_layers::Digest;
+use serde_json::json;
+
+use super::Common;
+use super::mouth::Mouth;
+use crate::pipeline::{BuildError, World};
+use crate::release::{self, Ask, Leave, Name, Plan, ReleaseError, Released};
+
+/// Give a tested image its names: the same bytes under more tags, here or in other places
+#[derive(Args)]
+pub(super) struct ReleaseArgs {
+    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    image: String,
+    /// A tag to give; may be repeated
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Where it gets them: `registry/repo` or `oci:DIR`; may be repeated [default: where the image is]
+    #[arg(long, value_name = "REPOSITORY")]
+    to: Vec<String>,
+    /// Take tags from other images
+    #[arg(long = "move")]
+    moving: bool,
+    /// Take tags from this image and no other
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    expect: Option<Digest>,
+    /// A test command that must have passed; may be repeated [default: `release.requires` of the image's `phial.toml`, or all that were run]
+    #[arg(long, value_name = "NAME")]
+    require: Vec<String>,
+    /// Settings in place of the image's own `phial.toml`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on without passing tests, for this reason, which is recorded beside the image
+    #[arg(long, value_name = "REASON")]
+    untested: Option<String>,
+    /// Look and decide, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    text.parse().map_err(|_| "not a digest: `sha256:` and 64 hexadecimal digits".to_owned())
+}
+
+pub(super) fn release(args: &ReleaseArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, ReleaseError> {
+    let ask = Ask {
+        image: args.image.clone(),
+        tags: args.tag.clone(),
+        to: args.to.clone(),
+        leave: Leave { moving: args.moving, expect: args.expect.clone(), untested: args.untested.clone() },
+        requires: args.require.clone(),
+        config: args.config.clone(),
+        dry_run: args.dry_run,
+    };
+    let released = release::release(&ask, world)?;
+    for line in told(&released.plan, args.dry_run) {
+        mouth.say(&line);
+    }
+    let data = |text: &str| Mouth::data(text).map_err(BuildError::Stdout);
+    if args.json {
+        data(&as_json(&released, args.dry_run))?;
+    } else if !args.dry_run {
+        for name in &released.plan.names {
+            data(&format!("{}@{}", name.text(), released.plan.digest))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What became of a name, or would.
+fn change(name: &Name, digest: &Digest) -> &'static str {
+    match &name.was {
+        _ if name.tag.is_none() => "copied",
+        None => "new",
+        Some(was) if was == digest => "was there",
+        Some(_) => "moved",
+    }
+}
+
+/// One line for each thing that is written, in order.
+fn told(plan: &Plan, dry_run: bool) -> Vec<String> {
+    let would = if dry_run { "would be " } else { "" };
+    let mut lines = Vec::new();
+    if dry_run {
+        lines.extend(plan.copies.iter().map(|place| format!("  {place}  would get the image and what refers to it")));
+        lines.extend(plan.excuse.iter().map(|excuse| format!("  the reason would be recorded: {}", excuse.reason)));
+    }
+    for name in &plan.names {
+        let from = match &name.was {
+            Some(was) if *was != plan.digest => format!(" from {was}"),
+            _ => String::new(),
+        };
+        let change = change(name, &plan.digest);
+        let would = if change == "was there" { "" } else { would };
+        lines.push(format!("  {}  {would}{change}{from}", name.text()));
+    }
+    lines
+}
+
+fn as_json(released: &Released, dry_run: bool) -> String {
+    let plan = &released.plan;
+    let names: Vec<_> = plan
+        .names
+        .iter()
+        .map(|name| json!({ "name": name.text(), "change": change(name, &plan.digest), "was": name.was }))
+        .collect();
+    json!({
+        "digest": plan.digest,
+        "dry_run": dry_run,
+        "names": names,
+        "copies": plan.copies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "proven": released.proven,
+        "untested": plan.excuse.as_ref().map(|excuse| json!({ "reason": excuse.reason, "doubts": excuse.doubts })),
+    })
+    .to_string()
+}

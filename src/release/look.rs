@@ -1,0 +1,172 @@
+//! Looking: at the image, its settings, its records, and what the names are now. Nothing is written.
+
+use std::fs;
+
+use super::Ask;
+use super::error::ReleaseError;
+use super::judge::judge;
+use super::plan::{Facts, Seen};
+use crate::attest::{Place, records};
+use crate::config::{self, ConfigError};
+use crate::image::{
+    Image, ManifestOrIndex, Platform, Reference, RegistryRef, Target, fallback_tag, read_manifest, shown,
+};
+use crate::layout::Layout;
+use crate::pipeline::{self, World};
+
+/// An image and where it is.
+pub(super) struct Found {
+    pub(super) place: Place,
+    pub(super) image: Image,
+}
+
+/// Resolves a tag to a digest, once.
+pub(super) fn find(ask: &Ask, world: &World<'_>) -> Result<Found, ReleaseError> {
+    let reference = config::reference("image", &ask.image)?;
+    let place = Place::of(&reference);
+    let platform = Platform::host();
+    let image = match &reference {
+        Reference::Registry(name) => {
+            let found = world.client.resolve(name)?;
+            if let Ok(ManifestOrIndex::Index(_)) = read_manifest(&found.bytes, Some(&found.media_type)) {
+                return Err(ReleaseError::Index(format!("{}@{}", name.name(), found.digest)));
+            }
+            world.client.image(&RegistryRef { digest: Some(found.digest), ..name.clone() }, &platform)?
+        }
+        Reference::Layout { tag, digest, .. } | Reference::OciArchive { tag, digest, .. } => {
+            let layout = match &reference {
+                Reference::OciArchive { file, .. } => Layout::open_archive(file)?,
+                _ => Layout::open_dir(path_of(&place))?,
+            };
+            let image = layout.resolve(tag.as_deref(), digest.as_ref(), &platform)?;
+            let named = digest.clone().or_else(|| tag.as_ref().and_then(|tag| layout.names().ok()?.remove(tag)));
+            if named.is_some_and(|named| named != image.manifest_digest) {
+                return Err(ReleaseError::Index(shown(&ask.image)));
+            }
+            image
+        }
+    };
+    Ok(Found { place, image })
+}
+
+fn path_of(place: &Place) -> &std::path::Path {
+    match place {
+        Place::Layout(path) | Place::Archive(path) => path,
+        Place::Registry(_) => std::path::Path::new(""),
+    }
+}
+
+/// Everything that a decision needs.
+pub(super) fn facts(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Facts, ReleaseError> {
+    let digest = found.image.manifest_digest.clone();
+    let places = places(ask, found, world)?;
+    let requires = requires(ask, found, world)?;
+    let start = world.began("records");
+    let listed = records(&found.place, world.client, &digest)?;
+    let count = listed.len();
+    let verdict = judge(listed, &requires);
+    let proven: Vec<&str> = verdict.proven.keys().map(String::as_str).collect();
+    let note = if proven.is_empty() { "nothing proven".into() } else { format!("proven: {}", proven.join(", ")) };
+    world.ended("records", &format!("{count}; {}", shown(&note)), Some(start));
+    Ok(Facts { source: found.place.clone(), digest, verdict, places })
+}
+
+fn requires(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Vec<String>, ReleaseError> {
+    if !ask.requires.is_empty() {
+        return Ok(ask.requires.clone());
+    }
+    let (name, text) = match &ask.config {
+        Some(path) => {
+            let path = world.host.cwd.join(path);
+            let text = fs::read_to_string(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+            (path.display().to_string(), Some(text))
+        }
+        None => ("phial.toml of the image".to_owned(), pipeline::built_with(world, &exact(found))?),
+    };
+    let wish = text.map(|text| config::parse(&name, &text)).transpose()?;
+    Ok(wish.and_then(|wish| wish.release.requires).unwrap_or_default())
+}
+
+/// The image by its digest.
+fn exact(found: &Found) -> Reference {
+    let digest = Some(found.image.manifest_digest.clone());
+    match &found.place {
+        Place::Registry(name) => Reference::Registry(RegistryRef { digest, ..name.clone() }),
+        Place::Layout(dir) => Reference::Layout { dir: dir.clone(), tag: None, digest },
+        Place::Archive(file) => Reference::OciArchive { file: file.clone(), tag: None, digest },
+    }
+}
+
+fn places(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Vec<Seen>, ReleaseError> {
+    if ask.tags.is_empty() && ask.to.is_empty() {
+        return Err(ReleaseError::Nothing);
+    }
+    let mut places: Vec<Place> = Vec::new();
+    for text in &ask.to {
+        let place = place(text)?;
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    if ask.to.is_empty() {
+        if let Place::Archive(_) = &found.place {
+            let why = "an archive is written once";
+            return Err(ReleaseError::NoPlace { place: found.place.to_string(), why });
+        }
+        places.push(found.place.clone());
+    }
+    places.into_iter().map(|place| seen(ask, place, found, world)).collect()
+}
+
+/// What `--to` names.
+fn place(text: &str) -> Result<Place, ReleaseError> {
+    let refused = |why| ReleaseError::NoPlace { place: shown(text), why };
+    let parsed: Target = text.parse().map_err(|source| ConfigError::Reference { key: "to".into(), source })?;
+    let has_name = match &parsed {
+        Target::Registry(RegistryRef { tag, digest, .. }) | Target::Layout { tag, digest, .. } => {
+            tag.is_some() || digest.is_some()
+        }
+        Target::OciArchive { .. } | Target::DockerArchive { .. } => return Err(refused("it is an archive")),
+    };
+    if has_name {
+        return Err(refused("it has a tag or digest"));
+    }
+    Ok(match parsed {
+        Target::Layout { dir, .. } => Place::Layout(dir),
+        Target::Registry(name) => Place::Registry(name),
+        Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } => Place::Archive(file),
+    })
+}
+
+/// What each tag names in a place.
+fn seen(ask: &Ask, place: Place, found: &Found, world: &World<'_>) -> Result<Seen, ReleaseError> {
+    let mut tags: Vec<(String, Option<phial_layers::Digest>)> = Vec::new();
+    for tag in &ask.tags {
+        // Parsed as part of a name, so that both follow the same rules.
+        let _: Target =
+            format!("{place}:{tag}").parse().map_err(|source| ConfigError::Reference { key: "tag".into(), source })?;
+        if is_reserved(tag) || *tag == fallback_tag(&found.image.manifest_digest) {
+            return Err(ReleaseError::Reserved(tag.clone()));
+        }
+        if tags.iter().any(|(other, _)| other == tag) {
+            continue;
+        }
+        let now = match &place {
+            Place::Registry(name) => {
+                world.client.head_manifest(&RegistryRef { tag: Some(tag.clone()), ..name.clone() })?
+            }
+            Place::Layout(dir) if dir.join("oci-layout").symlink_metadata().is_ok() => {
+                Layout::open_dir(dir)?.names()?.remove(tag)
+            }
+            Place::Layout(_) | Place::Archive(_) => None,
+        };
+        tags.push((tag.clone(), now));
+    }
+    Ok(Seen { place, tags })
+}
+
+/// Whether a tag has the form of one that lists referrers, or of what cosign keeps beside it.
+fn is_reserved(tag: &str) -> bool {
+    let rest = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
+    rest.is_some_and(|rest| rest.len() >= 64 && rest.bytes().take(64).all(|b| b.is_ascii_hexdigit()))
+}

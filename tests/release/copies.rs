@@ -1,0 +1,150 @@
+//! Released elsewhere: the image, what refers to it, and then the name, from registries and layouts to registries and layouts.
+
+use std::fs;
+
+use phial::attest::{Listed, Place, records};
+use phial::image::{Image, RegistryRef};
+use serde_json::Value;
+
+use super::memory::{Habits, Memory};
+use super::{client, oras, place, pushed, ran, record, skopeo, written};
+use crate::world::{Registry, World, run};
+
+/// How many records of passing tests stand beside the image.
+fn proofs(at: &Place, image: &Image) -> usize {
+    let found = records(at, &client(), &image.manifest_digest).unwrap();
+    found.iter().filter(|listed| matches!(listed, Listed::Record(record) if record.passed)).count()
+}
+
+fn at(name: &str) -> Place {
+    place(&name.parse().unwrap())
+}
+
+fn inspect(name: &str) -> String {
+    skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", name])
+}
+
+#[test]
+fn to_another_repository_blobs_are_mounted_and_what_refers_to_the_image_comes_along() {
+    let (world, registry) = (World::new(), Registry::start());
+    let built = registry.reference("team/app:build-7");
+    let image = pushed(&client(), &built.parse().unwrap(), b"one");
+    record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
+    fs::write(world.dir().join("bom.json"), "{\"bomFormat\":\"CycloneDX\"}").unwrap();
+    let kind = "application/vnd.cyclonedx+json";
+    let bom = world.path("bom.json");
+    oras(&["attach", "--plain-http", "--disable-path-validation", "--artifact-type", kind, &built, &bom]);
+    let before = registry.requests().len();
+    let to = registry.reference("prod/app");
+    let out = run(world.phial(["release", &built, "--tag", "v1", "--to", &to])).ok();
+    assert_eq!(out, format!("{to}:v1@{}", image.manifest_digest));
+    let sent = registry.requests().split_off(before);
+    let mounts = sent.iter().filter(|line| line.starts_with("POST") && line.contains("mount=")).count();
+    assert!(mounts >= image.manifest.layers.len() + 2, "layers, the record and the list: {sent:#?}");
+    let last = sent.iter().rposition(|line| line.starts_with("PUT")).unwrap();
+    assert!(sent[last].ends_with("/manifests/v1"), "the tag moves last: {sent:#?}");
+
+    assert_eq!(inspect(&format!("docker://{to}:v1")), image.manifest_digest.as_str());
+    assert_eq!(proofs(&at(&to), &image), 1);
+    let seen = oras(&["discover", "--plain-http", "--format", "json", &format!("{to}:v1")]);
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    let mut kinds: Vec<&str> =
+        seen["manifests"].as_array().unwrap().iter().map(|it| it["artifactType"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"]);
+    run(world.phial(["release", &format!("{to}:v1"), "--tag", "v1.0"])).ok();
+}
+
+#[test]
+fn to_another_registry_whichever_way_each_keeps_referrers() {
+    let world = World::new();
+    let (plain, api) =
+        (Registry::start(), Memory::start(Habits { referrers: true, says_subject: true, ..Habits::default() }));
+    let first = plain.reference("team/app:build-7");
+    let image = pushed(&client(), &first.parse().unwrap(), b"one");
+    record(&client(), &at(&first), &image, &ran(&image, 1, &[("test", true)]));
+    let middle = api.reference("prod/app").to_string();
+    let last = plain.reference("back/app");
+    run(world.phial(["release", &first, "--tag", "v1", "--to", &middle])).ok();
+    assert_eq!(api.tag("prod/app", "v1").as_deref(), Some(image.manifest_digest.as_str()));
+    assert_eq!(proofs(&at(&middle), &image), 1);
+    let out = run(world.phial(["release", &format!("{middle}:v1"), "--to", &last])).ok();
+    assert_eq!(out, format!("{last}@{}", image.manifest_digest), "no tag, only the digest");
+    assert_eq!(inspect(&format!("docker://{last}@{}", image.manifest_digest)), image.manifest_digest.as_str());
+    assert_eq!(proofs(&at(&last), &image), 1);
+}
+
+#[test]
+fn from_a_layout_to_a_registry_and_back() {
+    let (world, registry) = (World::new(), Registry::start());
+    let dir = world.dir().join("app.oci");
+    let image = written(&dir, None, b"one");
+    record(&client(), &Place::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
+    let to = registry.reference("prod/app");
+    run(world.phial(["release", "oci:app.oci", "--tag", "v1", "--to", &to])).ok();
+    assert_eq!(inspect(&format!("docker://{to}:v1")), image.manifest_digest.as_str());
+    run(world.phial(["release", &format!("{to}:v1"), "--tag", "v1", "--tag", "latest", "--to", "oci:back.oci"])).ok();
+    let back = world.dir().join("back.oci");
+    for tag in ["v1", "latest"] {
+        assert_eq!(inspect(&format!("oci:{}:{tag}", back.display())), image.manifest_digest.as_str());
+    }
+    assert_eq!(proofs(&Place::Layout(back.clone()), &image), 1);
+    let archive = world.path("app.tar");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["--create", "--file", &archive, "--directory"]).arg(&back).args(["blobs", "index.json", "oci-layout"]);
+    run(tar).ok();
+    let from = format!("oci-archive:{archive}:v1");
+    let refused = run(world.phial(["release", &from, "--tag", "v2"])).failed(2);
+    assert!(refused.contains("an archive is written once"), "{refused}");
+    let again = registry.reference("again/app");
+    run(world.phial(["release", &from, "--tag", "v2", "--to", &again, "--to", "oci:app.oci"])).ok();
+    assert_eq!(inspect(&format!("docker://{again}:v2")), image.manifest_digest.as_str());
+    assert_eq!(inspect(&format!("oci:{}:v2", dir.display())), image.manifest_digest.as_str());
+    assert_eq!(proofs(&at(&again), &image), 1);
+}
+
+#[test]
+fn a_copy_without_a_tag_takes_no_place_in_a_layout() {
+    let (world, registry) = (World::new(), Registry::start());
+    let name = registry.reference("team/app:build-7");
+    let image = pushed(&client(), &name.parse().unwrap(), b"one");
+    record(&client(), &at(&name), &image, &ran(&image, 1, &[("test", true)]));
+    let other = written(&world.dir().join("app.oci"), None, b"other");
+    run(world.phial(["release", &name, "--to", "oci:app.oci"])).ok();
+    let index = fs::read_to_string(world.dir().join("app.oci/index.json")).unwrap();
+    assert!(
+        index.contains(other.manifest_digest.as_str()) && index.contains(image.manifest_digest.as_str()),
+        "{index}"
+    );
+}
+
+#[test]
+fn one_place_that_refuses_leaves_all_places_as_they_were() {
+    let (world, registry) = (World::new(), Registry::start());
+    let built = registry.reference("team/app:build-7");
+    let image = pushed(&client(), &built.parse().unwrap(), b"one");
+    record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
+    let taken: RegistryRef = registry.reference("taken/app:v1").parse().unwrap();
+    pushed(&client(), &taken, b"other");
+    let free = registry.reference("free/app");
+    let before = registry.requests().len();
+    run(world.phial(["release", &built, "--tag", "v1", "--to", &free, "--to", &taken.name()])).failed(7);
+    let sent = registry.requests().split_off(before);
+    assert!(sent.iter().all(|line| line.starts_with("GET") || line.starts_with("HEAD")), "{sent:#?}");
+}
+
+#[test]
+fn an_excuse_is_recorded_in_every_place() {
+    let (world, registry) = (World::new(), Registry::start());
+    let built = registry.reference("team/app:build-7");
+    pushed(&client(), &built.parse().unwrap(), b"one");
+    let to = registry.reference("prod/app");
+    run(world.phial(["release", &built, "--tag", "v1", "--to", &to, "--to", "oci:out.oci", "--untested", "a drill"]))
+        .ok();
+    let kind = "application/vnd.phial.untested.v1+json";
+    let seen = oras(&["discover", "--plain-http", "--format", "json", "--artifact-type", kind, &format!("{to}:v1")]);
+    assert!(seen.contains("a drill"), "{seen}");
+    let layout = format!("{}:v1", world.path("out.oci"));
+    let seen = oras(&["discover", "--oci-layout", "--format", "json", "--artifact-type", kind, &layout]);
+    assert!(seen.contains("a drill"), "{seen}");
+}

@@ -1,0 +1,272 @@
+//! What has no proof gets no name: each refusal with its exit code and reason, and nothing written.
+
+use std::fs;
+
+use phial::attest::{Partition, Place, Run, only};
+use phial::event::nobody;
+use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef};
+use phial_layers::Digest;
+use serde_json::Value;
+
+use super::memory::{Habits, Memory};
+use super::{client, place, pushed, ran, record, skopeo, written};
+use crate::world::small::small_base;
+use crate::world::{Registry, World, run};
+
+/// An image in a registry, and a try to release it.
+struct Case {
+    world: World,
+    memory: Memory,
+    name: RegistryRef,
+    image: Image,
+}
+
+impl Case {
+    fn new() -> Self {
+        let memory = Memory::start(Habits::default());
+        let name = memory.reference("team/app:build-7");
+        let image = pushed(&client(), &name, b"one");
+        Self { world: World::new(), memory, name, image }
+    }
+
+    fn record(&self, run: &Run) -> String {
+        record(&client(), &place(&self.name), &self.image, run)
+    }
+
+    fn ran(&self, at: i64, commands: &[(&str, bool)]) -> Run {
+        ran(&self.image, at, commands)
+    }
+
+    #[track_caller]
+    fn passes(&self, args: &[&str]) {
+        let tag = ["release", &self.name.to_string(), "--tag", "v1"];
+        run(self.world.phial([&tag[..], args].concat())).ok();
+        assert_eq!(self.memory.tag("team/app", "v1").as_deref(), Some(self.image.manifest_digest.as_str()));
+    }
+
+    /// What is said, if it is refused with this code and no tag was moved.
+    #[track_caller]
+    fn refused(&self, code: i32, args: &[&str], said: &str) {
+        let tag = ["release", &self.name.to_string(), "--tag", "v1"];
+        let ran = run(self.world.phial([&tag[..], args].concat()));
+        assert_eq!(ran.out, "");
+        let err = ran.failed(code);
+        assert!(err.contains(said), "`{said}` is not in: {err}");
+        assert!(err.contains("hint: "), "no remedy: {err}");
+        assert_eq!(self.memory.tag("team/app", "v1"), None, "refused, and named all the same");
+    }
+}
+
+#[test]
+fn an_untested_image() {
+    let case = Case::new();
+    case.refused(7, &[], "it has no test record");
+    case.refused(7, &[], "hint: run `phial test");
+    case.refused(7, &["--require", "test"], "it has no test record");
+}
+
+#[test]
+fn a_failed_image_until_it_passes() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("test", true), ("credo", false)]));
+    case.refused(7, &[], "`credo` failed at 1970-01-01T00:00:01Z");
+    case.record(&case.ran(2, &[("credo", true)]));
+    case.passes(&[]);
+}
+
+#[test]
+fn a_failure_that_is_newer_than_a_success() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("test", true)]));
+    let failed = case.record(&Run { url: Some("https://ci.example/9".into()), ..case.ran(2, &[("test", false)]) });
+    case.refused(7, &[], "`test` failed at 1970-01-01T00:00:02Z (https://ci.example/9");
+    case.refused(7, &[], &failed);
+}
+
+#[test]
+fn a_command_that_is_required_and_was_never_run() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("test", true)]));
+    case.refused(7, &["--require", "test", "--require", "credo"], "`credo` was never run, only `test`");
+    case.passes(&["--require", "test"]);
+}
+
+#[test]
+fn a_part_of_the_tests() {
+    let case = Case::new();
+    let part = |nth| Run { partition: Some(Partition { nth, of: 2 }), ..case.ran(nth.into(), &[("test", true)]) };
+    case.record(&part(1));
+    case.refused(7, &[], "of `test` only the parts 1/2 were run");
+    case.record(&part(2));
+    case.passes(&[]);
+}
+
+#[test]
+fn a_record_that_names_another_digest() {
+    let case = Case::new();
+    let other = Digest::of(b"another image");
+    case.record(&Run { image: other.clone(), ..case.ran(1, &[("test", true)]) });
+    case.refused(7, &[], &format!("cannot be believed: it is about `{other}`"));
+}
+
+#[test]
+fn a_record_of_another_image_that_was_put_into_the_list() {
+    let case = Case::new();
+    let other = pushed(&client(), &case.memory.reference("team/app:other"), b"other");
+    record(&client(), &place(&case.name), &other, &ran(&other, 1, &[("test", true)]));
+    let list = phial::image::fallback_tag(&other.manifest_digest);
+    let list = case.memory.document("team/app", &list).to_string();
+    let own = phial::image::fallback_tag(&case.image.manifest_digest);
+    case.memory.state().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
+    case.refused(7, &[], &format!("it is about `{}`", other.manifest_digest));
+}
+
+#[test]
+fn a_record_that_somebody_edited_and_pushed_again() {
+    let case = Case::new();
+    let (_, document) = case.ran(1, &[("test", false)]).record(case.image.descriptor());
+    let edited = String::from_utf8(document).unwrap().replace("FAILED", "PASSED").into_bytes();
+    let layer = Descriptor::of(IN_TOTO, &edited);
+    let artifact = Artifact::about(case.image.descriptor(), IN_TOTO, layer, std::collections::BTreeMap::new());
+    place(&case.name).attach(&client(), (&artifact, &only(&edited)), &[], &nobody).unwrap();
+    case.refused(7, &[], "it contradicts itself");
+}
+
+#[test]
+fn a_record_whose_bytes_somebody_edited_in_the_registry() {
+    let (world, registry) = (World::new(), Registry::start());
+    let name = registry.reference("team/app:build-7");
+    let image = pushed(&client(), &name.parse().unwrap(), b"one");
+    let run_of = ran(&image, 1, &[("test", false)]);
+    record(&client(), &place(&name.parse().unwrap()), &image, &run_of);
+    let digest = run_of.record(image.descriptor()).0.manifest.layers[0].digest.clone();
+    let blob =
+        registry.store().join(format!("docker/registry/v2/blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex()));
+    let text = fs::read_to_string(&blob).unwrap();
+    fs::write(&blob, text.replace("FAILED", "PASSED")).unwrap();
+    let refused = run(world.phial(["release", &name, "--tag", "v1"])).failed(7);
+    assert!(refused.contains("it is damaged") && refused.contains(digest.as_str()), "{refused}");
+}
+
+#[test]
+fn a_record_that_somebody_edited_in_a_layout() {
+    let world = World::new();
+    let dir = world.dir().join("app.oci");
+    let image = written(&dir, Some("build"), b"one");
+    let run_of = ran(&image, 1, &[("test", false)]);
+    record(&client(), &Place::Layout(dir.clone()), &image, &run_of);
+    let artifact = run_of.record(image.descriptor()).0;
+    let blob = |digest: &Digest| dir.join("blobs/sha256").join(digest.hex());
+    for digest in [&artifact.manifest.layers[0].digest, &artifact.digest] {
+        let kept = fs::read(blob(digest)).unwrap();
+        fs::write(blob(digest), String::from_utf8(kept.clone()).unwrap().replace("FAILED", "PASSED")).unwrap();
+        let refused = run(world.phial(["release", "oci:app.oci:build", "--tag", "v1"])).failed(7);
+        assert!(refused.contains("it is damaged"), "{refused}");
+        fs::write(blob(digest), kept).unwrap();
+    }
+    let index = fs::read_to_string(dir.join("index.json")).unwrap();
+    assert!(!index.contains("\"v1\""), "{index}");
+}
+
+#[test]
+fn a_failure_in_a_record_of_another_tool() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("test", true)]));
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "digest": { "sha256": case.image.manifest_digest.hex() } }],
+        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "predicate": { "result": "FAILED", "configuration": [] },
+    });
+    let statement = statement.to_string().into_bytes();
+    let layer = Descriptor::of(IN_TOTO, &statement);
+    let artifact =
+        Artifact::about(case.image.descriptor(), "application/x-other", layer, std::collections::BTreeMap::new());
+    place(&case.name).attach(&client(), (&artifact, &only(&statement)), &[], &nobody).unwrap();
+    case.refused(7, &[], "its tests failed");
+}
+
+#[test]
+fn a_registry_that_cannot_say_what_refers_to_the_image_is_no_proof() {
+    // 403 to the question may hide a failure: that is no "no".
+    let server = crate::registry::scripted::Server::start(|asked| {
+        let document = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        match asked.path.as_str() {
+            path if path.contains("/referrers/") => crate::registry::scripted::answer(403),
+            path if path.contains("/manifests/") => {
+                crate::registry::scripted::answer(200).with("Content-Type", OCI_INDEX).body(document)
+            }
+            _ => crate::registry::scripted::answer(404),
+        }
+    });
+    let refused = client().referrers(&server.reference("app"), &Digest::of(b"image")).unwrap_err();
+    assert_eq!(refused.exit_code(), 5, "{refused}");
+}
+
+#[test]
+fn arguments_that_cannot_be() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("test", true)]));
+    let name = case.name.to_string();
+    let reserved = phial::image::fallback_tag(&case.image.manifest_digest);
+    for (args, code, said) in [
+        (&["release", &name][..], 2, "there is nothing to do"),
+        (&["release", &name, "--tag", "not a tag"], 2, "cannot use `tag`"),
+        (&["release", &name, "--tag", &reserved], 2, "is no name for one"),
+        (&["release", &name, "--tag", "v1", "--to", "oci-archive:x.tar"], 2, "it is an archive"),
+        (&["release", &name, "--tag", "v1", "--to", &name], 2, "it has a tag or digest"),
+        (&["release", &name, "--tag", "v1", "--to", "Upper/Case"], 2, "cannot use `to`"),
+        (&["release", &name, "--tag", "v1", "--untested", " "], 2, "`--untested` has no reason"),
+        (&["release", &name, "--tag", "v1", "--config", "nowhere.toml"], 2, "cannot read"),
+        (&["release", "docker-archive:x.tar", "--tag", "v1"], 2, "can be written, not read"),
+        (&["release", &name.replace("build-7", "nothing"), "--tag", "v1"], 3, "is not in the registry"),
+        (&["release", "oci:nowhere", "--tag", "v1"], 3, "there is no `nowhere`"),
+    ] {
+        let refused = run(case.world.phial(args)).failed(code);
+        assert!(refused.contains(said), "{args:?}: {refused}");
+    }
+    assert_eq!(case.memory.tag("team/app", "v1"), None);
+}
+
+#[test]
+fn an_index_of_images() {
+    let case = Case::new();
+    let entry = serde_json::json!(case.image.descriptor());
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] }).to_string();
+    case.memory.state().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
+    let name = case.memory.reference("team/app:many").to_string();
+    let refused = run(case.world.phial(["release", &name, "--tag", "v1"])).failed(3);
+    assert!(
+        refused.contains("is an index of images") && refused.contains("hint: name the image of one platform"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_the_images_own_settings_require() {
+    let (world, registry) = (World::new(), Registry::start());
+    let repo = world.small_app();
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
+    repo.write("phial.toml", format!("{settings}\n[release]\nrequires = [\"test\", \"credo\"]\n"));
+    repo.commit("What a release needs");
+    let name = registry.reference("team/app:build-7");
+    let base = format!("oci:{}", small_base().display());
+    let digest = run(world.phial(["build", repo.source(), "--base", &base, "--to", &name])).ok();
+    let digest: Digest = digest.rsplit_once('@').unwrap().1.parse().unwrap();
+    let image = client().image(&name.parse().unwrap(), &phial::image::Platform::host()).unwrap();
+    assert_eq!(image.manifest_digest, digest);
+    record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    let elsewhere = World::with_empty_cache();
+    for world in [&world, &elsewhere] {
+        let refused = run(world.phial(["release", &name, "--tag", "v1"])).failed(7);
+        assert!(refused.contains("`credo` was never run, only `test`"), "{refused}");
+    }
+    fs::write(world.dir().join("own.toml"), "[release]\nrequires = [\"test\"]\n").unwrap();
+    run(world.phial(["release", &name, "--tag", "v1", "--config", "own.toml"])).ok();
+    record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 2, &[("credo", true)]));
+    run(world.phial(["release", &name, "--tag", "v2"])).ok();
+    let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+    let v2 = format!("docker://{}", registry.reference("team/app:v2"));
+    assert_eq!(skopeo(&[&inspect[..], &[&v2]].concat()), digest.as_str());
+    let _: Value = serde_json::from_slice(&image.config_bytes).unwrap();
+}
