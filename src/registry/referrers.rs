@@ -108,10 +108,7 @@ impl Client {
         let open = |digest: &Digest| -> io::Result<Box<dyn Read + Send>> {
             if *digest == Digest::of(EMPTY_BYTES) { Ok(Box::new(EMPTY_BYTES)) } else { blobs(digest) }
         };
-        for blob in artifact.blobs() {
-            self.push_blob(&to, blob, &open, mount)?;
-        }
-        self.put(&to, artifact.digest.as_str(), &artifact.bytes, artifact.manifest.media_type())?;
+        self.put_artifact(&to, artifact, &open, mount)?;
         let site = Site::of(&to)?;
         let mut pause = FIRST_PAUSE;
         for _ in 0..LOOKS {
@@ -124,6 +121,29 @@ impl Client {
         }
         let why = format!("it took `{}`, and does not list it as referring to `{subject}`", artifact.digest);
         Err(RegistryError::NotARegistry { place: to.name(), why })
+    }
+
+    /// Blobs and manifest. Writers of the same blob disturb each other in distribution 2.8: for a moment it is not there
+    /// for whoever puts a manifest that names it, though it was. All artifacts share the empty config.
+    fn put_artifact(
+        &self,
+        to: &RegistryRef,
+        artifact: &Artifact,
+        blobs: Blobs<'_>,
+        mount: &[&str],
+    ) -> Result<(), RegistryError> {
+        let mut pause = FIRST_PAUSE;
+        for nth in 1.. {
+            for blob in artifact.blobs() {
+                self.push_blob(to, blob, blobs, mount)?;
+            }
+            match self.put(to, artifact.digest.as_str(), &artifact.bytes, artifact.manifest.media_type()) {
+                Err(error) if nth < LOOKS && is_about_a_blob(&error) => sleep(pause),
+                result => return result,
+            }
+            pause *= 2;
+        }
+        Ok(())
     }
 
     /// All pages of the API's answer; `None` if there is no such API.
@@ -213,6 +233,10 @@ impl Client {
         let why = "others wrote the list of referrers over and over".into();
         Err(RegistryError::NotARegistry { place: under(to, &fallback_tag(subject)).to_string(), why })
     }
+}
+
+fn is_about_a_blob(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Status { status: 400 | 404, text, .. } if text.contains("BLOB_UNKNOWN"))
 }
 
 fn under(repository: &RegistryRef, tag: &str) -> RegistryRef {
