@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use super::challenge::{self, Challenge, check_realm, checked_realm};
 use super::credentials::{Credentials, Login};
 use super::error::RegistryError;
-use super::http::{Body, Call, Transport, bounded, error_text, is_passing, place, refusal};
+use super::http::{Body, Call, Response, Transport, bounded, error_text, is_passing, place, refusal};
 use super::secret::Secret;
 
 /// A token's answer is not larger.

@@ -3,15 +3,14 @@
 use std::io::Read;
 
 use phial_layers::Digest;
-use reqwest::blocking::Response;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::http::{Anonymous, Call, Transport, bounded, broken, is_loopback, is_passing, place, refusal, request};
-use super::retry::patiently;
+use super::http::{Call, Response, Transport, bounded, broken, is_loopback, is_passing, place, refusal, request};
+use super::retry::{Patience, doubtfully};
 use crate::image::{
     BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
     OCI_MANIFEST, Platform, RegistryRef, Verified, read_manifest, shown,
@@ -45,15 +44,27 @@ impl Client {
         Ok(Self { transport: Transport::new()?, auth: Auth::new(credentials) })
     }
 
+    /// The same with other ideas of how long to wait.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.transport.patience = patience;
+        self
+    }
+
     /// The manifest or index that a reference names; its digest, if it has one, wins over the tag.
     pub fn resolve(&self, reference: &RegistryRef) -> Result<Resolved, RegistryError> {
         self.get_manifest(reference, false)
     }
 
     fn get_manifest(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
+        let patience = self.transport.patience;
+        doubtfully(|| patience.patiently(|| self.get_manifest_once(reference, push)))
+    }
+
+    fn get_manifest_once(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
         let site = Site::of(reference)?;
         let call = manifest_call(Method::GET, site.manifest(reference.selector()));
-        let response = self.send(&site.access(push), &call)?;
+        let response = self.send_once(&site.access(push), &call)?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(RegistryError::NotFound { reference: reference.to_string() }),
@@ -161,7 +172,7 @@ impl Client {
             let why = "the blob came with a `Content-Encoding` that was not asked for".into();
             return Err(RegistryError::NotARegistry { place: place(response.url()), why });
         }
-        Ok(Verified::new(Box::new(Anonymous(response)), descriptor))
+        Ok(Verified::new(Box::new(response), descriptor))
     }
 
     /// Whether the repository has the blob, as far as the registry says.
@@ -193,7 +204,7 @@ impl Client {
     /// Sends a request with the credentials that its access needs, patiently. Answers that may pass are errors; all others
     /// but 401 and 403 are the caller's to judge.
     pub(super) fn send(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
-        patiently(|| self.send_once(access, call))
+        self.transport.patience.patiently(|| self.send_once(access, call))
     }
 
     pub(super) fn send_once(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use phial_layers::Digest;
 
+use super::wire::Broken;
 use crate::image::{BlobError, ImageError};
 
 /// Why a registry did not do what was asked.
@@ -19,6 +20,30 @@ pub enum RegistryError {
         /// The network's answer, without the URL.
         #[source]
         source: reqwest::Error,
+    },
+    /// The connection stood still.
+    #[error("the registry keeps silent: nothing moved for {} seconds during `{request}`", after.as_secs_f32())]
+    Stalled {
+        /// Method and place.
+        request: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// An answer that ended before its end.
+    #[error("the answer to `{request}` broke off")]
+    BrokeOff {
+        /// Method and place.
+        request: String,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
+    /// This machine gives no thread for the connections.
+    #[error("cannot start the thread that speaks to registries")]
+    Thread {
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// This machine has no usable TLS roots, or another part of the client could not be made.
     #[error("cannot set up TLS")]
@@ -187,9 +212,15 @@ impl RegistryError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Reach { source, .. } => !source.is_builder() && !is_about_tls(source),
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
+            Self::Stalled { .. } | Self::BrokeOff { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether no connection came about.
+    pub(super) fn is_about_connecting(&self) -> bool {
+        matches!(self, Self::Reach { source, .. } if source.is_connect())
     }
 
     /// A remedy, where there is one.
@@ -213,6 +244,9 @@ impl RegistryError {
             }
             Self::Status { status: 413, .. } => {
                 Some("the registry or a proxy before it limits the size of a request".into())
+            }
+            Self::Status { status: 429 | 503, retry_after: Some(after), .. } => {
+                Some(format!("the registry asks to wait {} seconds", after.as_secs()))
             }
             Self::Status { status: 429, .. } => {
                 Some("the registry limits how often it is asked: wait, or log in".into())
@@ -240,7 +274,7 @@ impl RegistryError {
         match self {
             Self::Image { .. } | Self::Blob { .. } | Self::NotFound { .. } | Self::Immutable { .. } => 3,
             Self::Source { source, .. } => source_code(source),
-            Self::Tls { .. } => 6,
+            Self::Tls { .. } | Self::Thread { .. } => 6,
             Self::Denied { .. }
             | Self::Challenge { .. }
             | Self::Realm { .. }
@@ -256,7 +290,7 @@ impl RegistryError {
 /// A blob may come from the disk, or from another registry.
 fn source_code(source: &io::Error) -> u8 {
     match source.get_ref() {
-        Some(inner) if inner.is::<reqwest::Error>() => 4,
+        Some(inner) if inner.is::<Broken>() => 4,
         Some(inner) if inner.is::<RegistryError>() => inner.downcast_ref().map_or(4, RegistryError::exit_code),
         _ if source.kind() == io::ErrorKind::InvalidData => 3,
         _ => 6,

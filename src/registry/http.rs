@@ -2,25 +2,27 @@
 
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::blocking::{Client as Http, Response};
-use reqwest::header::{AUTHORIZATION, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::Client as Http;
+use reqwest::header::{AUTHORIZATION, DATE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use super::error::RegistryError;
+use super::pipe::{Pipe, Progress};
+use super::retry::Patience;
 use super::secret::Secret;
-use crate::image::shown;
+pub(super) use super::wire::Response;
+use super::wire::{Broken, Load, Wire};
+use crate::image::{from_rfc3339, shown};
 
 /// Redirects that are followed in a row.
 const MAX_REDIRECTS: usize = 5;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long an answer, or the next piece of it, may take.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// Where a redirect may lead; an error names what is broken.
 pub(super) type Rule<'a> = &'a dyn Fn(&Url) -> Result<(), &'static str>;
@@ -39,7 +41,11 @@ pub(super) struct Call<'a> {
 pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
-    Stream { size: u64, open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, RegistryError> },
+    /// Bytes that are held anyway.
+    Stream {
+        size: u64,
+        open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, RegistryError>,
+    },
 }
 
 impl<'a> Call<'a> {
@@ -57,6 +63,8 @@ impl<'a> Call<'a> {
 pub(super) struct Transport {
     near: Http,
     far: OnceLock<Http>,
+    wire: Wire,
+    pub(super) patience: Patience,
 }
 
 impl Transport {
@@ -64,7 +72,9 @@ impl Transport {
         // Fails only if a provider is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let near = builder().no_proxy().tls_certs_only([]).build();
-        Ok(Self { near: near.map_err(|source| RegistryError::Tls { source })?, far: OnceLock::new() })
+        let near = near.map_err(|source| RegistryError::Tls { source })?;
+        let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
+        Ok(Self { near, far: OnceLock::new(), wire, patience: Patience::USUAL })
     }
 
     fn client(&self, url: &Url) -> Result<&Http, RegistryError> {
@@ -122,28 +132,31 @@ impl Transport {
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);
         }
+        let mut load = None;
         builder = match &call.body {
-            Body::None if matches!(call.method, Method::POST | Method::PUT) => builder.body(Vec::new()),
+            Body::None if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => builder.body(Vec::new()),
             Body::None => builder,
             Body::Bytes(bytes) => builder.body(bytes.to_vec()),
             Body::Stream { size, open } => {
-                // Slower than 64 KiB a second counts as broken.
-                let limit = Duration::from_secs(300 + size / (64 << 10));
-                builder.body(reqwest::blocking::Body::sized(open()?, *size)).timeout(limit)
+                let progress = Arc::new(Progress::default());
+                load = Some(Load { size: *size, progress: Arc::clone(&progress) });
+                builder.body(reqwest::Body::wrap(Pipe::from(open()?, *size, progress)))
             }
         };
-        builder.send().map_err(|source| RegistryError::Reach { request: request(call), source: source.without_url() })
+        let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), source };
+        let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
+        let sent = self.wire.send(self.client(url)?, built, load, self.patience);
+        sent.map_err(|error| error.during(request(call)))
     }
 }
 
-fn builder() -> reqwest::blocking::ClientBuilder {
+fn builder() -> reqwest::ClientBuilder {
     Http::builder()
         .user_agent(concat!("phial/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(CONNECT)
-        .timeout(SILENCE)
 }
 
 /// Method and place, for errors.
@@ -247,29 +260,24 @@ pub(super) fn bounded(response: Response, what: &str, limit: u64) -> Result<Vec<
     }
 }
 
-/// An error while a body was read, which `reqwest` wraps.
+/// An error while a body was read.
 pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
-    match error.downcast::<reqwest::Error>() {
-        Ok(source) => RegistryError::Reach { request: what.to_owned(), source: source.without_url() },
-        Err(error) => {
-            let why = shown(&error.to_string());
-            RegistryError::NotARegistry { place: what.to_owned(), why }
-        }
+    let error = match error.downcast::<Broken>() {
+        Ok(broken) => return broken.during(what.to_owned()),
+        Err(error) => error,
+    };
+    match error.downcast::<RegistryError>() {
+        Ok(error) => error,
+        Err(source) => RegistryError::BrokeOff { request: what.to_owned(), source },
     }
 }
 
-/// A body whose errors do not show the URL, which after a redirect may hold a signature.
-pub(super) struct Anonymous(pub(super) Response);
-
-impl Read for Anonymous {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| {
-            let kind = error.kind();
-            match error.downcast::<reqwest::Error>() {
-                Ok(source) => io::Error::new(kind, source.without_url()),
-                Err(error) => error,
-            }
-        })
+impl Broken {
+    fn during(self, request: String) -> RegistryError {
+        match self {
+            Self::Http(source) => RegistryError::Reach { request, source },
+            Self::Stalled(after) => RegistryError::Stalled { request, after },
+        }
     }
 }
 
@@ -301,12 +309,42 @@ pub(super) fn error_text(response: Response) -> String {
     shown(&lines.join("; "))
 }
 
+/// Seconds, or a date to be compared with the answer's own (RFC 9110, 10.2.3); anything else is no wish.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| response.headers().get(name)?.to_str().ok().map(str::trim);
+    let wish = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wish.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let millis = http_date(wish)?.saturating_sub(http_date(text(DATE)?)?);
+    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` as milliseconds since 1970; older forms are no date.
+fn http_date(text: &str) -> Option<i64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let words: Vec<&str> = text.strip_suffix(" GMT")?.split(' ').collect();
+    let [_, day, month, year, clock] = words[..] else { return None };
+    let month = MONTHS.find(month).filter(|at| month.len() == 3 && at % 3 == 0)? / 3 + 1;
+    from_rfc3339(&format!("{year}-{month:02}-{day}T{clock}Z"))
 }
 
 /// Whether the answer is one that a later try may change; see `retry`.
 pub(super) fn is_passing(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+    matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_read_in_its_one_form() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
+        for text in
+            ["Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "soon", "", "Sun, 06 nNo 1994 08:49:37 GMT"]
+        {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
 }

@@ -16,11 +16,13 @@ mod referrers;
 mod retry;
 mod secret;
 mod upload;
+mod wire;
 
 pub use client::{Client, Resolved};
 pub use credentials::{Credentials, Login};
 pub use error::RegistryError;
 pub use push::{Outcome, Push};
 pub use referrers::Keeping;
+pub use retry::Patience;
 pub use secret::Secret;
 pub use upload::Pushed;

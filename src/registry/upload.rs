@@ -12,8 +12,6 @@ use super::auth::Access;
 use super::client::{Client, DIGEST_HEADER, Site, header};
 use super::error::RegistryError;
 use super::http::{Body, Call, refusal, upload_location};
-use super::pipe::Pipe;
-use super::retry::patiently;
 use crate::image::{Descriptor, ImageError, MAX_MANIFEST_PUSH, RegistryRef, Verified};
 
 /// New upload sessions for one blob: a session that broke is dead (distribution 2.8).
@@ -84,7 +82,7 @@ impl Client {
             }
         }
         let mut sessions = 0;
-        patiently(|| {
+        self.transport.patience.patiently(|| {
             loop {
                 sessions += 1;
                 parcel.sent.store(0, Ordering::Relaxed);
@@ -129,7 +127,7 @@ impl Client {
         let descriptor = parcel.descriptor;
         let failed = Arc::new(Mutex::new(None));
         let counted = || -> Result<Box<dyn Read + Send>, RegistryError> {
-            let inner = Pipe::from(Verified::new((parcel.open)()?, descriptor));
+            let inner = Verified::new((parcel.open)()?, descriptor);
             Ok(Box::new(Counted { inner, sent: Arc::clone(parcel.sent), failed: Arc::clone(&failed) }))
         };
         let mut call = Call::new(Method::PUT, with_digest(location, &descriptor.digest))

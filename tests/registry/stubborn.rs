@@ -9,7 +9,7 @@ use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
 use super::images::{Shelf, chain, two_layers};
-use super::scripted::{Answer, Asked, Server, answer};
+use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, quick};
 
 fn client() -> Client {
     Client::new(Credentials::none()).unwrap()
@@ -118,11 +118,48 @@ fn an_error_that_passes_is_waited_for_and_one_that_stays_is_told() {
     assert_eq!(server.asked().len(), 3);
     let server = Server::start(|_| answer(500).body("out of order").with("Retry-After", "0"));
     let error = client().resolve(&server.reference("app")).unwrap_err();
-    assert_eq!((error.exit_code(), server.asked().len()), (4, 4));
+    assert_eq!((error.exit_code(), server.asked().len()), (4, 5));
     assert!(error.to_string().contains("out of order"));
     let server = Server::start(|_| answer(429).with("Retry-After", "86400"));
     let error = client().resolve(&server.reference("app")).unwrap_err();
     assert_eq!(server.asked().len(), 1, "a day is not waited for: {error}");
+}
+
+#[test]
+fn a_connection_that_stands_still_is_given_up_and_tried_again() {
+    let registry = Registry::open(Quirks::none());
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, &(0..=255).collect::<Vec<u8>>().repeat(40_000));
+    let client = client().with_patience(quick());
+    let open = |d: &Digest| shelf.open(d);
+    let tags = ["v1".to_owned()];
+    let push = Push { image: &image, blobs: &open, base: None, tags: &tags };
+    for kind in [Kind::HeadTag, Kind::PutBlob, Kind::PutTag, Kind::GetTag] {
+        registry.fail(kind, When::Nth(1), Fault::Stall);
+    }
+    client.push(&registry.reference("app"), &push, &nobody).unwrap();
+    assert_eq!(client.resolve(&registry.reference("app:v1")).unwrap().digest, image.manifest_digest);
+    registry.fail(Kind::GetTag, When::Always, Fault::Stall);
+    let error = client.resolve(&registry.reference("app:v1")).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("keeps silent"), "{error}");
+}
+
+#[test]
+fn a_pause_is_wished_for_in_seconds_or_by_a_date() {
+    for (wish, tries) in [
+        ("0", 5),
+        ("Thu, 26 Nov 2026 12:00:00 GMT", 5), // past, by the registry's own clock
+        ("Thu, 26 Nov 2026 14:00:00 GMT", 1), // an hour, which is not waited for
+        ("soon", 5),
+    ] {
+        let server =
+            Server::start(move |_| answer(503).with("Retry-After", wish).with("Date", "Thu, 26 Nov 2026 13:00:00 GMT"));
+        let error = client().with_patience(quick()).resolve(&server.reference("app")).unwrap_err();
+        assert_eq!((server.asked().len(), error.exit_code()), (tries, 4), "{wish}");
+        let hint = error.hint().unwrap_or_default();
+        assert_eq!(hint.contains("wait 3600 seconds"), tries == 1, "{wish}: {hint}");
+    }
 }
 
 #[test]
