@@ -5,6 +5,7 @@
 //! the API without the header. What the fallback tag names is believed only if it is an index: GitLab resolves
 //! `sha256-<hex>` to the manifest `sha256:<hex>` itself, so there the list lives under a tag of another form.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,6 +147,17 @@ impl Client {
         Ok(())
     }
 
+    /// Those of `manifests` that are not there any more.
+    fn removed(&self, at: &RegistryRef, manifests: &[Digest]) -> Result<Vec<String>, RegistryError> {
+        let mut removed = Vec::new();
+        for digest in manifests {
+            if self.head(&RegistryRef { digest: Some(digest.clone()), ..at.clone() }, true)?.is_none() {
+                removed.push(digest.to_string());
+            }
+        }
+        Ok(removed)
+    }
+
     /// All pages of the API's answer; `None` if there is no such API.
     fn by_api(&self, site: &Site<'_>, subject: &Digest) -> Result<Option<Vec<Descriptor>>, RegistryError> {
         let first = site.url(&format!("referrers/{subject}"));
@@ -210,6 +222,7 @@ impl Client {
     /// honours a conditional PUT, so whoever wrote looks again a little later whether another's list has replaced it.
     fn join(&self, to: &RegistryRef, subject: &Digest, artifact: &Artifact) -> Result<(), RegistryError> {
         let entry = json!(artifact.descriptor());
+        let mut gone: BTreeSet<String> = BTreeSet::new();
         for round in 0..ROUNDS {
             let began = Instant::now();
             let Listed { tag, mut index } = self.by_tag(to, subject)?;
@@ -220,10 +233,16 @@ impl Client {
             if list.contains(&entry) {
                 return Ok(());
             }
-            list.retain(|other| other["digest"] != entry["digest"]);
+            list.retain(|other| {
+                other["digest"] != entry["digest"]
+                    && !other["digest"].as_str().is_some_and(|digest| gone.contains(digest))
+            });
+            let others: Vec<Digest> = list.iter().filter_map(|other| other["digest"].as_str()?.parse().ok()).collect();
             list.push(entry.clone());
             match self.put(to, &tag, &canonical_json(&index), OCI_INDEX) {
                 Ok(()) | Err(RegistryError::Verify { .. }) => {}
+                // It names a manifest that somebody removed: such an entry is of no use to anybody.
+                Err(error) if is_about_a_blob(&error) && round < LOOKS => gone.extend(self.removed(to, &others)?),
                 Err(error) => return Err(error),
             }
             // Longer than another's way from reading to writing takes, and not in step with it.
@@ -235,8 +254,10 @@ impl Client {
     }
 }
 
+/// Whether the registry lacks something that a manifest names.
 fn is_about_a_blob(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Status { status: 400 | 404, text, .. } if text.contains("BLOB_UNKNOWN"))
+    matches!(error, RegistryError::Status { status: 400 | 404, text, .. }
+        if text.contains("BLOB_UNKNOWN") || text.contains("MANIFEST_UNKNOWN"))
 }
 
 fn under(repository: &RegistryRef, tag: &str) -> RegistryRef {

@@ -6,6 +6,7 @@
 mod copies;
 mod memory;
 mod names;
+mod profiles;
 mod referrers;
 mod refusals;
 

@@ -252,6 +252,25 @@ fn a_referrer_that_was_removed_is_passed_over() {
 }
 
 #[test]
+fn a_list_that_names_what_is_gone_can_still_be_added_to() {
+    let registry = Registry::start();
+    let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
+    let image = pushed(&client, &name, b"one");
+    let gone = record(&client, &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    oras(&[
+        "manifest",
+        "delete",
+        "--plain-http",
+        "--force",
+        "--distribution-spec",
+        "v1.1-referrers-api",
+        &format!("{}@{gone}", name.name()),
+    ]);
+    let kept = record(&client, &place(&name), &image, &ran(&image, 2, &[("test", true)]));
+    assert_eq!(judged(&place(&name), &image), [kept]);
+}
+
+#[test]
 fn in_a_layout_records_are_entries_without_a_tag_that_others_pass_over() {
     let world = World::new();
     let dir = world.dir().join("layout");
