@@ -84,7 +84,9 @@ impl State {
         let kept = self.kept();
         let unknown = || failure(404, "MANIFEST_UNKNOWN", "manifest unknown");
         let Some(repository) = kept.repositories.get(repository) else { return unknown() };
-        let digest = repository.tags.get(&name).unwrap_or(&name);
+        let as_digest = name.strip_prefix("sha256-").filter(|hex| self.quirks.tags_as_digests && hex.len() == 64);
+        let as_digest = as_digest.map(|hex| format!("sha256:{hex}"));
+        let digest = as_digest.as_ref().or(repository.tags.get(&name)).unwrap_or(&name);
         let Some((media_type, bytes)) = repository.manifests.get(digest) else { return unknown() };
         let reply = answer(200).with("Content-Type", media_type).shared(Arc::clone(bytes), 0..bytes.len());
         if self.quirks.no_digest { reply } else { reply.with("Docker-Content-Digest", digest) }

@@ -56,6 +56,8 @@ pub(crate) struct Quirks {
     /// Blobs are fetched from another host.
     pub(crate) storage: bool,
     pub(crate) referrers: bool,
+    /// The tag `sha256-<hex>` is read as the digest `sha256:<hex>` (GitLab).
+    pub(crate) tags_as_digests: bool,
     /// Tags cannot be moved, not even to where they are.
     pub(crate) immutable: Option<u16>,
     /// A repository must be made first.
@@ -97,6 +99,7 @@ impl Quirks {
             keeps_partial: true,
             storage: false,
             referrers: true,
+            tags_as_digests: false,
             immutable: None,
             made_first: false,
             odd_tags: false,
@@ -142,8 +145,9 @@ impl Quirks {
     }
 
     pub(crate) fn gitlab() -> Self {
-        let (location, keeps_partial) = (Location::State, false);
-        Self { name: "gitlab", location, keeps_partial, token_uses: 3, referrers: false, ..Self::none() }
+        let quirks =
+            Self { name: "gitlab", location: Location::State, token_uses: 3, referrers: false, ..Self::none() };
+        Self { keeps_partial: false, tags_as_digests: true, ..quirks }
     }
 
     pub(crate) fn gar() -> Self {
