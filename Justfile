@@ -25,6 +25,16 @@ base:
     cargo build --locked
     PHIAL_CACHE_DIR="$PWD/target/world/cache" testdata/base target/debug/phial target/world/base
 
+# One commit built in every way that may not matter, each three times with all cores busy: cells, digests, seconds
+matrix times="3":
+    testdata/setup test
+    cargo build --release --locked
+    PHIAL_MATRIX={{times}} cargo test --locked --test phial -- matrix:: --nocapture --test-threads 1
+
+# The golden digests of a new format version
+golden:
+    PHIAL_GOLDEN=write cargo test --locked --test phial -- golden::
+
 # Packing, unpacking, starting and rebuilding, beside other tools on the same tree
 bench:
     testdata/setup test

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::world::git_http::GitServer;
 use crate::world::parts::base;
 use crate::world::small::small_base;
-use crate::world::{self, Repo, World, hex_registry, run};
+use crate::world::{self, Repo, User, World, hex_registry, run};
 
 /// The base, as the command line names it.
 fn elixir() -> String {
@@ -170,10 +170,6 @@ fn an_ordinary_user_without_a_range_of_ids_builds_the_same_digest() {
     assert_eq!(digest_of(&ran.ok()), digest);
 }
 
-fn run_ok(command: &mut Command) {
-    assert!(command.status().expect("the command starts").success(), "{command:?}");
-}
-
 #[test]
 fn a_url_and_a_bare_repository_give_the_digest_of_the_working_tree() {
     let world = World::new();
@@ -244,45 +240,6 @@ fn a_range_of_ids_keeps_owners_and_changes_nothing_else() {
     assert!(line.contains(if mapped { " 5/6 " } else { " 0/0 " }), "{line}");
     let left = fs::read_dir(user.path("cache/scratch")).expect("scratch").count();
     assert_eq!(left, 0, "nothing stays in the cache that its owner may not remove");
-}
-
-/// A user of this machine, with the program, a base and an app in a folder of their own.
-struct User {
-    uid: u32,
-    dir: tempfile::TempDir,
-}
-
-impl User {
-    fn new(uid: u32, app: &Repo, base: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("phial-user-").tempdir_in("/tmp").expect("a folder");
-        let files = [(Path::new(env!("CARGO_BIN_EXE_phial")), "phial"), (base, "base"), (app.dir(), "app")];
-        for (from, to) in files {
-            run_ok(Command::new("cp").arg("-rL").arg(from).arg(dir.path().join(to)));
-        }
-        run_ok(Command::new("chown").args(["-R", &uid.to_string()]).arg(dir.path()));
-        Self { uid, dir }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).into_os_string().into_string().expect("UTF-8")
-    }
-
-    fn phial(&self, arguments: &[&str]) -> Command {
-        let own = rustix::process::getuid().as_raw() == self.uid;
-        let mut command = if own { Command::new("env") } else { Command::new("setpriv") };
-        if !own {
-            let id = self.uid.to_string();
-            command
-                .args([format!("--reuid={id}"), format!("--regid={id}")])
-                .args(["--clear-groups", "--inh-caps=-all"]);
-        }
-        command.arg(self.path("phial")).args(arguments).env_clear().current_dir(self.dir.path());
-        command
-            .env("HOME", self.dir.path())
-            .env("PATH", world::search_path())
-            .env("PHIAL_CACHE_DIR", self.path("cache"));
-        command
-    }
 }
 
 fn skopeo_inspect(more: &[&str], layout: &str) -> String {

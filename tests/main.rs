@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod fixtures;
 mod lock;
+mod matrix;
 mod prepare_script;
 mod push;
 mod readers;

@@ -7,6 +7,7 @@ pub(crate) mod git_http;
 pub(crate) mod parts;
 mod servers;
 pub(crate) mod small;
+pub(crate) mod user;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 pub(crate) use parts::{Hex, hex_registry, in_root};
 pub(crate) use servers::{Registry, Static};
+pub(crate) use user::User;
 
 /// Where things that tests share are kept from run to run.
 pub(crate) fn shared() -> PathBuf {

@@ -18,9 +18,10 @@ defmodule Parts.MixProject do
     [extra_applications: [:logger]]
   end
 
-  # No makeup here: the order of a map in one of its modules is left to chance while it compiles.
   defp deps do
     [
+      # It brings makeup, of which one module goes through a map of atoms while it compiles, and nimble_parsec.
+      {:makeup_elixir, "~> 1.0"},
       {:nimble_parsec, "~> 1.4"},
       {:earmark_parser, "~> 1.4"},
       {:idna, "~> 6.1"},

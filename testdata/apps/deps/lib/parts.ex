@@ -7,6 +7,9 @@ defmodule Parts do
     {major, minor}
   end
 
+  @doc "An Elixir package that generates its code with macros."
+  def tokens(source), do: Makeup.Lexers.ElixirLexer.lex(source)
+
   @doc "An Elixir package with leex and yecc grammars."
   def html(markdown) do
     {:ok, ast, []} = EarmarkParser.as_ast(markdown)
@@ -25,6 +28,7 @@ defmodule Parts do
   @doc "All of them, for a test of the image."
   def report do
     [
+      tokens: length(tokens("x = 1")),
       version: version("1.18"),
       html: html("*hi*"),
       host: host("bücher.example"),

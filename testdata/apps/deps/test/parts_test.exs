@@ -3,6 +3,7 @@ defmodule PartsTest do
 
   test "each kind of dependency answers" do
     report = Parts.report()
+    assert report[:tokens] > 3
     assert report[:version] == {1, 18}
     assert [{"p", [], [{"em", [], ["hi"], %{}}], %{}}] = report[:html]
     assert report[:host] == "xn--bcher-kva.example"
