@@ -11,5 +11,8 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|name| name == phial::pipeline::hidden::NAME) {
         return phial::pipeline::hidden::entry();
     }
+    if args.get(1).is_some_and(|name| name == phial::pipeline::twice::NAME) {
+        return phial::pipeline::twice::entry(&args[2..]);
+    }
     phial::cli::main()
 }

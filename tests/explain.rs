@@ -60,7 +60,7 @@ fn what_changed_is_said_in_words_layer_by_layer() {
     assert!(said.contains("\nno earlier build of the repository is on record\n"), "{said}");
     assert!(
         said.contains(
-            "\n  follows from base, clock, compression, envs, format, mtime, network, script, VERSION, mix.lock"
+            "\n  follows from base, clock, compression, envs, format, mtime, network, script, strict, VERSION, mix.lock"
         ),
         "{said}"
     );

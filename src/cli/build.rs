@@ -16,6 +16,7 @@ use crate::pipeline::{self, BuildError, Built, Request, World};
 
 /// Build an image from a git commit
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct BuildArgs {
     /// Path or URL of a git repository
     #[arg(default_value = ".")]
@@ -44,6 +45,9 @@ pub(super) struct BuildArgs {
     /// Do every step, recalled or not
     #[arg(long)]
     no_cache: bool,
+    /// Build a second time under other conditions before the image goes anywhere, and fail with 8 if anything differs
+    #[arg(long)]
+    twice: bool,
     /// Insist on a `phial.lock` in the commit
     #[arg(long)]
     locked: bool,
@@ -84,12 +88,15 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
         locked: args.locked,
     };
     let request = Request {
+        source: args.source.clone(),
         place: args.source.parse()?,
         rev: args.rev.clone(),
         flags,
         config: args.config.clone(),
         isolation: args.isolation.into(),
         no_cache: args.no_cache,
+        twice: args.twice,
+        again: None,
     };
     let built = pipeline::build(&request, world)?;
     if let Some(path) = &args.digest_file {

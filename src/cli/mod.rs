@@ -13,6 +13,7 @@ mod mouth;
 mod release;
 mod run;
 mod signals;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ struct Cli {
 enum Command {
     /// Build an image from a git commit
     Build(build::BuildArgs),
+    /// Make an image again from what it records of itself, and compare
+    Verify(verify::VerifyArgs),
     /// Run a command in an image, without root
     Run(run::RunArgs),
     /// Make a base image
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
     let host = Host::read();
     match cli.command {
         Command::Build(args) => with_world(&host, &args.common, |world, mouth| build::build(&args, world, mouth)),
+        Command::Verify(args) => with_world(&host, &args.common, |world, _| verify::verify(&args, world)),
         Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
         Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),

@@ -57,6 +57,8 @@ pub struct Prepare {
     pub network: Option<Network>,
     /// What the time is while the app is compiled.
     pub clock: Option<Clock>,
+    /// Whether everything is compiled twice, for code that makes up names while it compiles.
+    pub strict: Option<bool>,
     /// Variables of the steps; recorded.
     pub env: Option<BTreeMap<String, String>>,
     /// Names of the caller's variables that the steps may see; values not recorded.
@@ -74,7 +76,7 @@ pub struct Release {
 }
 
 /// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "image.name",
     "image.base",
     "image.envs",
@@ -92,6 +94,7 @@ const KEYS: [&str; 19] = [
     "prepare.env.*",
     "prepare.pass",
     "prepare.ranges",
+    "prepare.strict",
     "release.requires",
     "test.*",
 ];

@@ -11,7 +11,7 @@ use phial_layers::Compression;
 pub use file::{Image, Prepare, Release, Wish, parse};
 pub use lock::{Base as LockedBase, Lock};
 
-use crate::image::{ImageError, Reference, Target};
+use crate::image::{ImageError, Reference, Target, canonical_json};
 use crate::prepare::Script;
 
 /// What the command line asks for; everything here stands above `phial.toml`.
@@ -74,6 +74,8 @@ pub struct Plan {
     pub network: Network,
     /// What the time is while the app is compiled.
     pub clock: Clock,
+    /// Whether everything is compiled twice, the second time with all names known that the first time made up.
+    pub strict: bool,
     /// Whether ids beyond one are mapped where the machine allows it.
     pub ranges: bool,
     /// How layers are compressed.
@@ -196,10 +198,41 @@ impl Plan {
             pass: wish.prepare.pass.unwrap_or_default(),
             network: flags.network.or(wish.prepare.network).unwrap_or(Network::Host),
             clock: wish.prepare.clock.unwrap_or(Clock::Fixed),
+            strict: wish.prepare.strict.unwrap_or(false),
             ranges: wish.prepare.ranges.unwrap_or(false),
             compression: flags.compression.or(wish.image.compression).unwrap_or(Compression::Gzip),
             image: wish.image,
         })
+    }
+}
+
+impl Plan {
+    /// The digest of every setting that reaches bytes and of nothing else: where the image goes and how ids are mapped does not.
+    pub fn digest(&self) -> phial_layers::Digest {
+        let script = match &self.script {
+            Script::BuiltIn => None,
+            Script::Own(path) => Some(path),
+        };
+        let image = &self.image;
+        let settings = serde_json::json!({
+            "envs": self.envs,
+            "script": script,
+            "inputs": self.inputs,
+            "env": self.env,
+            "pass": self.pass,
+            "network": self.network,
+            "clock": self.clock,
+            "strict": self.strict,
+            "compression": self.compression,
+            "image": {
+                "entrypoint": image.entrypoint,
+                "cmd": image.cmd,
+                "user": image.user,
+                "env": image.env,
+                "labels": image.labels,
+            },
+        });
+        phial_layers::Digest::of(&canonical_json(&settings))
     }
 }
 

@@ -11,6 +11,7 @@ mod json;
 mod manifest;
 mod media;
 mod platform;
+mod provenance;
 mod reference;
 mod time;
 mod verified;
@@ -29,6 +30,7 @@ pub use media::{
     layer_media_type,
 };
 pub use platform::Platform;
+pub use provenance::{LABEL, Provenance, Recorded};
 pub use reference::{Reference, RegistryRef, Target};
 pub use time::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use verified::{BlobError, Verified};

@@ -128,6 +128,13 @@ impl Base {
         }
     }
 
+    /// A blob of this image as a stream, from where the image is, whatever is kept.
+    pub(super) fn blob_there(&self, world: &World<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
+        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        self.open(world, of).map_err(io::Error::other)
+    }
+
     /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named
     /// `erlang` or `elixir`; 0 without any. No file that we write may be older, or Mix would compile again what includes
     /// such a file.

@@ -33,7 +33,7 @@ pub(super) fn deliver_own(world: &World<'_>, image: &Image, targets: &[Target]) 
 
 type Blob = Box<dyn Read + Send>;
 
-fn own(world: &World<'_>, image: &Image, digest: &Digest) -> io::Result<Option<Blob>> {
+pub(super) fn own(world: &World<'_>, image: &Image, digest: &Digest) -> io::Result<Option<Blob>> {
     let size = image.manifest.layers.iter().find(|layer| layer.digest == *digest).map_or(0, |layer| layer.size);
     let kept = world.store.blob(digest, size).map_err(io::Error::other)?;
     Ok(kept.map(|blob| Box::new(blob) as Blob))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::{Digest, PackError, UnpackError};
 
+use super::proof::ProofError;
 use crate::compare::CompareError;
 use crate::config::ConfigError;
 use crate::image::ImageError;
@@ -57,6 +58,9 @@ pub enum BuildError {
     /// Making a base.
     #[error(transparent)]
     Foundation(#[from] crate::base::Error),
+    /// A digest is not proven.
+    #[error(transparent)]
+    Proof(Box<ProofError>),
     /// Writing a layer.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -150,6 +154,12 @@ pub enum BuildError {
     },
 }
 
+impl From<ProofError> for BuildError {
+    fn from(error: ProofError) -> Self {
+        Self::Proof(error.into())
+    }
+}
+
 fn ended(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("failed with exit code {code}"),
@@ -200,6 +210,7 @@ impl BuildError {
             Self::Sandbox(e) => e.exit_code(),
             Self::Normal(e) => e.exit_code(),
             Self::Pack(e) => e.exit_code(),
+            Self::Proof(e) => e.exit_code(),
             Self::Foundation(e) => e.exit_code(),
             Self::Unpack { source: UnpackError::Read(source), .. } if source.kind() == io::ErrorKind::InvalidData => 3,
             Self::Unpack { source: UnpackError::Read(source), .. } if is_full(source) => 6,
@@ -251,6 +262,7 @@ impl BuildError {
             Self::Sandbox(e) => e.hint(),
             Self::Normal(e) => e.hint(),
             Self::Foundation(e) => e.hint(),
+            Self::Proof(e) => e.hint(),
             Self::Pinned { .. } => Some("if the base is to move on, run `phial lock` and commit `phial.lock`".into()),
             Self::Pack(PackError::ReservedName { .. }) => Some("give the file another name in the repository".into()),
             Self::Unpack { source: UnpackError::Write { source, .. }, .. } if is_full(source) => None,

@@ -7,14 +7,18 @@ mod deliver;
 mod diff;
 mod error;
 mod explain;
+mod finish;
 mod foundation;
 pub mod hidden;
 mod lock;
+mod proof;
 mod record;
 mod run;
 mod settings;
 mod steps;
 mod tail;
+pub mod twice;
+mod verify;
 mod work;
 
 use std::collections::BTreeMap;
@@ -30,10 +34,12 @@ pub use error::BuildError;
 pub use explain::{Explanation, Input, Story, explain};
 pub use foundation::{Foundation, lay};
 pub use lock::lock;
+pub use proof::ProofError;
 pub use record::{LayerRecord, Record};
 pub use run::{Start, run};
 pub use settings::built_with;
 pub use steps::Layer;
+pub use verify::{Verdict, Verify, verify};
 
 use self::base::Base;
 use self::steps::{Made, Steps};
@@ -41,16 +47,13 @@ use self::work::{CommitFiles, Work};
 use crate::config::{self, ConfigError, Flags, Lock, Plan, Wish};
 use crate::event::{Event, Watch};
 use crate::host::Host;
-use crate::image::{Image, NewLayer, Reference, Target, Terms, assemble};
-use crate::prepare::{EPOCH, FORMAT, File, MIX_HOME, Recipe, Script, WORKDIR};
+use crate::image::{Image, Provenance, Target};
+use crate::prepare::{EPOCH, File, Recipe};
 use crate::registry::Client;
 use crate::rootfs::Rung;
 use crate::sandbox::{self, Network, OURSELVES};
-use crate::source::{self, Access, Commit, Fetched, Mode, Place};
+use crate::source::{self, Access, Fetched, Mode, Place};
 use crate::store::{Key, Store};
-
-/// The user of an image that names none: `nonroot`, as distroless images number it.
-const NOBODY: &str = "65532:65532";
 
 /// The hosts file of every sandbox.
 pub(crate) const HOSTS: &str = "127.0.0.1 localhost phial\n::1 localhost ip6-localhost ip6-loopback\n";
@@ -81,7 +84,9 @@ pub enum Isolation {
 /// One call of `phial build`.
 #[derive(Debug)]
 pub struct Request {
-    /// The repository.
+    /// The repository, as it was named.
+    pub source: String,
+    /// The same, understood.
     pub place: Place,
     /// The revision.
     pub rev: String,
@@ -93,6 +98,10 @@ pub struct Request {
     pub isolation: Isolation,
     /// Whether every step is done, recalled or not.
     pub no_cache: bool,
+    /// Whether to build a second time under other conditions, and to compare, before the image goes anywhere.
+    pub twice: bool,
+    /// The record of the image that is made again: what it says of where it comes from is said again.
+    pub again: Option<Provenance>,
 }
 
 /// What came of it.
@@ -141,23 +150,46 @@ impl World<'_> {
     }
 }
 
+/// An image whose own layers are in the store, and nowhere else yet.
+struct Product {
+    built: Built,
+    image: Image,
+    base: Base,
+}
+
 /// From a commit to an image in every target.
 pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> {
+    let product = make(request, world)?;
+    if request.twice {
+        twice::check(request, &product, world)?;
+    }
+    deliver::deliver(world, &product.base, &product.image, &product.built.targets)?;
+    record::keep(request, &product.built, world);
+    Ok(product.built)
+}
+
+/// From a commit to an image.
+fn make(request: &Request, world: &World<'_>) -> Result<Product, BuildError> {
     let start = world.began("source");
     let access = Access::of(world.host);
-    let fetched = source::fetch(&request.place, &request.rev, &world.store.git_dir(), &access, world.watch)?;
+    let fetched = source::fetch(&request.place, &request.rev, &world.store.git_dir(), &access, world.watch);
+    let fetched = fetched.map_err(|error| gone(request, "repository", &request.source, "--source")(error.into()))?;
     let commit = fetched.commit.clone();
     world.ended("source", &commit.sha, Some(start));
 
     let (wish, lock) = settings(request, &fetched)?;
-    let plan = Plan::new(wish, lock.as_ref(), &request.flags, &commit.name)?;
+    let mut plan = Plan::new(wish, lock.as_ref(), &request.flags, &commit.name)?;
+    if let Some(recorded) = &request.again {
+        as_recorded(&mut plan, recorded, request.config.is_some())?;
+    }
     let recipe = recipe(&plan);
     let entries = source::list(&fetched)?;
     let files: Vec<File> = entries.iter().map(file).collect();
     recipe.check(&files)?;
 
     let start = world.began("base");
-    let base = pinned(world, &plan)?;
+    let name = request.flags.base.as_deref().unwrap_or_default();
+    let base = pinned(world, &plan).map_err(gone(request, "base", name, "--base"))?;
     world.ended("base", base.image.manifest_digest.as_str(), Some(start));
     let deps_time = base.toolchain(world)?.max(EPOCH);
 
@@ -172,23 +204,32 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
         fresh: request.no_cache,
     };
     let app_time = deps_time.max(commit.time);
-    let lock_text = text(&fetched, "mix.lock")?.unwrap_or_default();
-    let commit_files = CommitFiles { fetched: &fetched, entries: &entries, files: &files, mix_lock: &lock_text };
+    let lock_text = text(&fetched, "mix.lock")?;
+    let commit_files = CommitFiles {
+        fetched: &fetched,
+        entries: &entries,
+        files: &files,
+        mix_lock: lock_text.as_deref().unwrap_or_default(),
+    };
     let work = Work { steps, base: &base, commit: commit_files, deps_time, app_time };
     let layers = work.layers()?;
-    let image = finish(&base.image, &plan, &commit, &layers);
-    deliver::deliver(world, &base, &image, &plan.targets)?;
+    let rung = work.steps.rung.get().copied();
+    let mut provenance = finish::provenance(&base.image, &plan, &recipe, &commit, lock_text.as_deref());
+    if let Some(recorded) = &request.again {
+        provenance.source.clone_from(&recorded.source);
+        provenance.base.clone_from(&recorded.base);
+    }
+    let image = finish::finish(&base.image, &plan, &commit, &layers, &provenance);
     let built = Built {
         digest: image.manifest_digest.clone(),
         targets: plan.targets.clone(),
         commit: commit.sha,
         base: base.image.manifest_digest.clone(),
         base_layers: base.image.manifest.layers.len(),
-        rung: work.steps.rung.get().copied(),
+        rung,
         layers,
     };
-    record::keep(request, &built, world);
-    Ok(built)
+    Ok(Product { built, image, base })
 }
 
 /// The base, by the digest of `phial.lock` if that has one.
@@ -200,6 +241,30 @@ fn pinned(world: &World<'_>, plan: &Plan) -> Result<Base, BuildError> {
         }
         _ => source,
     })
+}
+
+/// Something that an image records cannot be had; the error itself where nothing is made again.
+fn gone<'a>(
+    request: &'a Request,
+    what: &'static str,
+    name: &'a str,
+    flag: &'static str,
+) -> impl FnOnce(BuildError) -> BuildError + 'a {
+    move |source| match (&request.again, source) {
+        (Some(_), BuildError::Pinned { source, .. }) => {
+            ProofError::Gone { what, name: name.into(), flag, source }.into()
+        }
+        (Some(_), source) => ProofError::Gone { what, name: name.into(), flag, source: source.into() }.into(),
+        (None, source) => source,
+    }
+}
+
+/// The plan of an image that is made again: its base by digest, and settings that come to the recorded ones.
+fn as_recorded(plan: &mut Plan, recorded: &Provenance, given: bool) -> Result<(), BuildError> {
+    plan.pinned = Some(recorded.base_digest.clone());
+    let here = if given { "`--config`" } else { "the commit" };
+    let (recorded, found) = (recorded.settings.clone(), plan.digest());
+    if found == recorded { Ok(()) } else { Err(ProofError::Settings { recorded, here, found }.into()) }
 }
 
 fn file(entry: &source::Entry) -> File {
@@ -239,81 +304,6 @@ fn environment(image: &Image) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The image: what is in the layers, and what it says of itself.
-fn finish(base: &Image, plan: &Plan, commit: &Commit, layers: &[Report]) -> Image {
-    let new: Vec<NewLayer> = layers
-        .iter()
-        .filter_map(|report| {
-            let layer = report.layer.as_ref()?;
-            Some(NewLayer {
-                diff_id: layer.diff_id.clone(),
-                digest: layer.digest.clone(),
-                size: layer.size,
-                compression: layer.compression,
-                created_by: format!("phial {}", report.name),
-            })
-        })
-        .collect();
-    let wish = &plan.image;
-    let mix = plan.script == Script::BuiltIn;
-    let mut env = BTreeMap::new();
-    if mix {
-        let main = plan.envs.iter().find(|env| *env == "prod").or(plan.envs.last());
-        env.extend(main.map(|env| ("MIX_ENV".to_owned(), env.clone())));
-        env.insert("LANG".into(), "C.UTF-8".into());
-        if !environment(base).contains_key("MIX_HOME") {
-            env.insert("MIX_HOME".into(), MIX_HOME.into());
-        }
-    }
-    env.extend(wish.env.clone().unwrap_or_default());
-    let default_cmd = || ["mix", "run", "--no-halt"].map(String::from).to_vec();
-    let terms = Terms {
-        created: commit.time,
-        entrypoint: wish.entrypoint.clone(),
-        cmd: wish.cmd.clone().or_else(|| (mix && wish.entrypoint.is_none()).then(default_cmd)),
-        env,
-        working_dir: Some(WORKDIR.into()),
-        user: Some(wish.user.clone().unwrap_or_else(|| NOBODY.into())),
-        labels: wish.labels.clone().unwrap_or_default(),
-        annotations: annotations(base, plan, commit),
-    };
-    assemble(base, &new, &terms)
-}
-
-/// What an image says of where it comes from (image-spec, annotations.md). Nothing of the machine that built it.
-fn annotations(base: &Image, plan: &Plan, commit: &Commit) -> BTreeMap<String, String> {
-    let mut notes = BTreeMap::from([
-        ("org.opencontainers.image.revision".to_owned(), commit.sha.clone()),
-        ("org.opencontainers.image.base.digest".to_owned(), base.manifest_digest.to_string()),
-        ("dev.phial.format".to_owned(), FORMAT.to_string()),
-    ]);
-    let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
-    notes.extend(source.map(|url| ("org.opencontainers.image.source".to_owned(), url)));
-    if let Reference::Registry(name) = &plan.base {
-        let name = crate::image::RegistryRef { digest: None, ..name.clone() };
-        notes.insert("org.opencontainers.image.base.name".into(), name.to_string());
-    }
-    notes
-}
-
-/// The address of a repository on the web, the same whichever way it was cloned: `https://host/path`. A repository on this
-/// machine has none: it would mean nothing elsewhere.
-fn web_address(origin: &str) -> Option<String> {
-    let (scheme, rest) = match origin.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest.to_owned()),
-        None => ("ssh", origin.replacen(':', "/", 1)),
-    };
-    let (authority, path) = rest.split_once('/')?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-    if name == "localhost" || name.starts_with("127.") || name == "[::1]" {
-        return None;
-    }
-    let host = if scheme == "ssh" { name } else { host };
-    let path = path.trim_matches('/');
-    Some(format!("https://{host}/{}", path.strip_suffix(".git").unwrap_or(path)))
-}
-
 /// What `/etc/resolv.conf` of a sandbox says: as on the host, where the host's network is there.
 fn resolv(network: Network) -> Option<String> {
     match network {
@@ -339,24 +329,4 @@ fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
         }
     }
     Err(BuildError::NoRung(tried))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::web_address;
-
-    #[test]
-    fn a_repository_has_one_address_however_it_was_cloned() {
-        for origin in [
-            "https://git.example/team/app.git",
-            "https://ann@git.example/team/app",
-            "ssh://git@git.example:2222/team/app.git",
-            "git@git.example:team/app.git",
-        ] {
-            assert_eq!(web_address(origin).as_deref(), Some("https://git.example/team/app"), "{origin}");
-        }
-        assert_eq!(web_address("https://git.example:8443/app").as_deref(), Some("https://git.example:8443/app"));
-        assert_eq!(web_address("http://127.0.0.1:4000/app.git"), None);
-        assert_eq!(web_address("http://[::1]:4000/app.git"), None);
-    }
 }

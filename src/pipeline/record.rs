@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use phial_layers::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Request, World, web_address};
+use super::finish::web_address;
+use super::{Built, Request, World};
 use crate::event::Event;
 use crate::image::Target;
 use crate::source::{self, Place, SourceError};

@@ -64,6 +64,7 @@ impl Work<'_> {
             .with("script", self.steps.recipe.script_digest())
             .with("envs", self.steps.plan.envs.join(" "))
             .with("network", network)
+            .with("strict", self.steps.plan.strict.to_string())
             .with("clock", format!("{:?}", self.steps.plan.clock).to_lowercase())
             .with("mtime", mtime.to_string());
         for (name, value) in &self.steps.plan.env {
@@ -125,7 +126,7 @@ impl Work<'_> {
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
         let atoms = circumstances::atoms(&[&lowers[0].root, &fetched.tree.root])?;
         let around = Around { seed: Some((&toolchain, &atoms)), ..around };
-        let mut drafts = self.side_by_side(compile, &above, scratch, &around)?;
+        let mut drafts = self.compiled(compile, &above, scratch, &around)?;
         drafts.insert(0, fetched);
         let uppers = New::Uppers(drafts.into_iter().rev().map(|draft| draft.tree).collect());
         let sum = self.steps.harvest(&uppers, &lowers, &scratch.path().join("sum"))?;
@@ -170,7 +171,7 @@ impl Work<'_> {
         around: &Around<'_>,
     ) -> Result<Vec<Made>, BuildError> {
         let began = self.steps.world.host.clock();
-        let raw = self.side_by_side(calls, lowers, scratch, around)?;
+        let raw = self.compiled(calls, lowers, scratch, around)?;
         let terms = self.terms(self.app_time, began, Part::Build);
         let mut drafts: Vec<Draft> = vec![];
         for (nth, one) in raw.into_iter().enumerate() {
@@ -184,18 +185,36 @@ impl Work<'_> {
         drafts.iter().map(|draft| self.steps.keep(draft, self.app_time)).collect()
     }
 
-    /// Runs calls over the same trees: at once where cores and the rung allow it, else in turn. The results are the same.
-    fn side_by_side(
+    /// What calls leave that compile. With strict settings they are done again, knowing every name that the first time made
+    /// up: then code that goes through a map with such a name finds the same order each time.
+    fn compiled(
         &self,
         calls: &[Step],
         lowers: &[Tree],
         scratch: &Scratch,
         around: &Around<'_>,
     ) -> Result<Vec<Draft>, BuildError> {
-        let one = |call: &Step| {
-            let dir = scratch.path().join(call.name.replace(' ', "-"));
-            self.steps.call(call, lowers, &dir, around)
-        };
+        let first = self.side_by_side(calls, lowers, &scratch.dir("first")?, around)?;
+        let Some((toolchain, atoms)) = around.seed.filter(|_| self.steps.plan.strict) else { return Ok(first) };
+        let mut atoms = atoms.clone();
+        for draft in &first {
+            let root = &draft.tree.root;
+            steady::compiled_atoms_below(root, &mut atoms).map_err(BuildError::io("read", root))?;
+        }
+        drop(first);
+        let around = Around { seed: Some((toolchain, &atoms)), ..*around };
+        self.side_by_side(calls, lowers, &scratch.dir("second")?, &around)
+    }
+
+    /// Runs calls over the same trees: at once where cores and the rung allow it, else in turn. The results are the same.
+    fn side_by_side(
+        &self,
+        calls: &[Step],
+        lowers: &[Tree],
+        dir: &Path,
+        around: &Around<'_>,
+    ) -> Result<Vec<Draft>, BuildError> {
+        let one = |call: &Step| self.steps.call(call, lowers, &dir.join(call.name.replace(' ', "-")), around);
         let at_once = self.steps.world.host.cores.get() > 1 && self.steps.rung()? == Rung::Overlay;
         if !at_once {
             return calls.iter().map(one).collect();

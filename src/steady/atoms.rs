@@ -19,19 +19,29 @@ const LARGEST: u64 = 4 << 20;
 /// So many modules of one file are put together with each other.
 const NESTED: usize = 40;
 
-/// Adds the atoms of every compiled module and every text below `root`; links are not followed. Names below a directory that
-/// `skip` says are left out.
-pub(super) fn below(root: &Path, texts: bool, skip: &[&str], atoms: &mut BTreeSet<String>) -> io::Result<()> {
+/// What is read below a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Compiled modules.
+    Modules,
+    /// Compiled modules, all of each.
+    WholeModules,
+    /// Compiled modules and texts.
+    Texts,
+}
+
+/// Adds the atoms of what is below `root`; links are not followed. Directories of a name in `skip` are left out.
+pub(super) fn below(root: &Path, what: What, skip: &[&str], atoms: &mut BTreeSet<String>) -> io::Result<()> {
     let walk = WalkDir::new(root).into_iter();
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || !skip.iter().any(|name| *name == entry.file_name())) {
         let entry = entry?;
         let beam = entry.path().extension().is_some_and(|ending| ending == "beam");
-        if !entry.file_type().is_file() || !(beam || texts) || entry.metadata()?.len() > LARGEST {
+        if !entry.file_type().is_file() || !(beam || what == What::Texts) || entry.metadata()?.len() > LARGEST {
             continue;
         }
         let bytes = fs::read(entry.path())?;
         if beam {
-            of_module(&bytes, atoms);
+            of_module(&bytes, what == What::WholeModules, atoms);
         } else if !bytes.contains(&0) {
             of_text(&String::from_utf8_lossy(&bytes), atoms);
         }
@@ -39,9 +49,10 @@ pub(super) fn below(root: &Path, texts: bool, skip: &[&str], atoms: &mut BTreeSe
     Ok(())
 }
 
-/// Adds the atoms of a compiled module: its table (`AtU8`) and its literals (`LitT`), which have keys of maps. What cannot be
+/// Adds the atoms of a compiled module: its table (`AtU8`), its literals (`LitT`), which have keys of maps, and if
+/// it goes deep its abstract code (`Dbgi`) and what Elixir's checker knows (`ExCk`), which take long to read. What cannot be
 /// read adds nothing. The form: OTP, `erts/emulator/beam/beam_file.c`.
-pub(super) fn of_module(bytes: &[u8], atoms: &mut BTreeSet<String>) {
+pub(super) fn of_module(bytes: &[u8], deep: bool, atoms: &mut BTreeSet<String>) {
     let mut plain = vec![];
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
         let unzipped = flate2::read::GzDecoder::new(bytes).take(LARGEST).read_to_end(&mut plain);
@@ -56,6 +67,7 @@ pub(super) fn of_module(bytes: &[u8], atoms: &mut BTreeSet<String>) {
         match name {
             b"AtU8" => drop(table(data, atoms)),
             b"LitT" => drop(literals(data, atoms)),
+            b"Dbgi" | b"ExCk" if deep => drop(etf::decode(data).map(|term| of_term(&term, atoms))),
             _ => {}
         }
         rest = after;
@@ -247,7 +259,7 @@ mod tests {
         let new = [&(-2_i32).to_be_bytes()[..], &[2 << 4], b"ab", &[0b0000_1000, 40], long.as_bytes()].concat();
         for table in [old, new] {
             let mut atoms = BTreeSet::new();
-            of_module(&module(&table), &mut atoms);
+            of_module(&module(&table), true, &mut atoms);
             assert_eq!(Vec::from_iter(atoms), ["ab", &long]);
         }
     }
@@ -257,7 +269,7 @@ mod tests {
         let mut atoms = BTreeSet::new();
         let whole = b"FOR1\0\0\0\x10BEAMAtU8\0\0\0\x09\0\0\0\x02\x02ab\x05x".to_vec();
         for end in 0..whole.len() {
-            of_module(&whole[..end], &mut atoms);
+            of_module(&whole[..end], true, &mut atoms);
         }
         assert!(atoms.len() <= 1, "{atoms:?}");
     }

@@ -1,7 +1,7 @@
 //! What the programs of a step are given so that they write the same bytes every time: a clock that stands, atoms in one order,
 //! counters that start anew, memory that is empty.
 //!
-//! Each cures a cause that was seen (`facts`: nothing here is for good measure): code that asks for the time while it is
+//! Each cures a cause that was seen, and nothing here is for good measure: code that asks for the time while it is
 //! compiled; the order of a map's atom keys; numbers that macros give their variables; the name table of a compiled regular
 //! expression, which PCRE pads with what was in memory (OTP up to 27). None of it reaches the image, and a build without it
 //! is not wrong, only less equal.
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::atoms::What;
 use crate::etf::EtfError;
 
 /// Where the files of this room are inside a sandbox: below `/run`, so in no layer.
@@ -60,7 +61,7 @@ impl Toolchain {
         };
         let mut atoms = BTreeSet::new();
         for root in trees {
-            atoms::below(root, false, &[], &mut atoms)?;
+            atoms::below(root, What::Modules, &[], &mut atoms)?;
         }
         Ok(Self { boot: file(BOOT)?, module: file(MODULE)?, atoms })
     }
@@ -68,12 +69,12 @@ impl Toolchain {
 
 /// The atoms of sources and compiled modules below `root`. What git keeps of a repository is left out.
 pub fn atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, true, &[".git", "node_modules"], atoms) } else { Ok(()) }
+    if root.is_dir() { atoms::below(root, What::Texts, &[".git", "node_modules"], atoms) } else { Ok(()) }
 }
 
-/// The atoms of compiled modules below `root`.
+/// The atoms of compiled modules below `root`, of their abstract code too.
 pub fn compiled_atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, false, &[], atoms) } else { Ok(()) }
+    if root.is_dir() { atoms::below(root, What::WholeModules, &[], atoms) } else { Ok(()) }
 }
 
 /// A file that a step is given: its path on the host and inside.

@@ -1,0 +1,104 @@
+//! `phial build --twice`.
+
+use std::path::Path;
+
+use crate::matrix::apps::stress;
+use crate::world::parts::base;
+use crate::world::small::small_base;
+use crate::world::{Ran, Repo, World, run};
+
+/// Builds the small app with this line in its `build` call.
+fn twice(world: &World, line: &str) -> Ran {
+    let repo = world.small_app();
+    repo.script("script/prepare_code", &format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ({line}) >made ;; esac\n"));
+    repo.commit("The second commit");
+    build(world, &repo, &small_base(), &[])
+}
+
+fn build(world: &World, repo: &Repo, base: &Path, more: &[&str]) -> Ran {
+    let (from, to) = (format!("oci:{}", base.display()), format!("oci:{}", world.path("out")));
+    let args = ["build", repo.source(), "--base", &from, "--to", &to, "--twice", "--progress", "plain"];
+    run(world.phial([&args, more].concat()))
+}
+
+/// What differs each time, whoever builds; and what only another machine would show.
+const FAULTS: [(&str, &str); 5] = [
+    ("a random number", "head -c 9 /dev/urandom"),
+    ("the machine's uptime", "cat /proc/uptime"),
+    // Busybox is linked statically: the clock that stands does not reach it.
+    ("the time of day", "sleep 1; date"),
+    ("the inode of a file", "ls -di /app"),
+    ("what is mounted from where", "cat /proc/self/mountinfo"),
+];
+
+#[test]
+fn a_seeded_fault_of_each_kind_is_caught_and_its_file_named() {
+    for (what, line) in FAULTS {
+        let world = World::with_empty_cache();
+        let ran = twice(&world, line);
+        assert_eq!(ran.code, Some(8), "{what}: {}", ran.err);
+        let said = ran.err;
+        assert!(
+            said.contains("not reproducible") && said.contains("layer `build prod`: `app/made`: "),
+            "{what}: {said}"
+        );
+        assert!(!Path::new(&world.path("out")).exists(), "{what}: nothing goes to a target");
+    }
+}
+
+#[test]
+fn the_number_of_cores_is_caught_where_there_are_several() {
+    let world = World::with_empty_cache();
+    let ran = twice(&world, "grep Cpus_allowed: /proc/self/status");
+    let several = phial::host::Host::read().cores.get() > 1;
+    assert_eq!(ran.code, Some(if several { 8 } else { 0 }), "{}", ran.err);
+}
+
+#[test]
+fn what_the_sandbox_makes_equal_is_equal() {
+    for line in ["hostname", "id", "env", "pwd", "umask", "cat /etc/hosts", "ls /app"] {
+        let world = World::with_empty_cache();
+        let line = format!("{line} 2>&1 | grep -v GLIBC");
+        let ran = twice(&world, &line);
+        assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+        assert!(Path::new(&world.path("out")).exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_module_with_a_random_number_is_named_with_its_chunk() {
+    let world = World::new();
+    let repo = stress(&world, 4);
+    repo.write(
+        "lib/stress/luck.ex",
+        "defmodule Stress.Luck do\n  def luck, do: unquote(:rand.uniform(1_000_000))\nend\n",
+    );
+    repo.commit("Luck");
+    let said = build(&world, &repo, &base(), &["--env", "prod", "--no-cache"]).failed(8);
+    assert!(said.contains("layer `build prod`: `app/_build/prod/lib/stress/ebin/Elixir.Stress.Luck.beam`"), "{said}");
+    assert!(said.contains("chunk"), "{said}");
+}
+
+/// Names that no source text has, as keys of a map that is gone through while it is compiled.
+const MADE_UP: &str = r#"defmodule Stress.MadeUp@N@ do
+  names = for n <- 1..20, do: String.to_atom("made_#{n * @N@}_up")
+  for name <- Enum.shuffle(names), do: Process.put(name, name)
+  map = Map.new(names, &{&1, 1})
+  def order, do: unquote(Map.keys(map))
+end
+"#;
+
+#[test]
+fn names_made_up_while_compiling_have_one_order_with_strict_settings() {
+    let world = World::new();
+    let repo = stress(&world, 2);
+    for n in 1..=24 {
+        repo.write(&format!("lib/stress/made_up{n}.ex"), MADE_UP.replace("@N@", &n.to_string()));
+    }
+    repo.commit("Names");
+    let settings = std::fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
+    repo.write("strict.toml", settings.replace("[prepare]\n", "[prepare]\nstrict = true\n"));
+    let file = repo.dir().join("strict.toml").display().to_string();
+    let ran = build(&world, &repo, &base(), &["--env", "prod", "--no-cache", "--config", &file]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
