@@ -124,6 +124,18 @@ impl Client {
         Err(RegistryError::NotARegistry { place: to.name(), why })
     }
 
+    /// Puts an artifact that refers to nothing under a tag, as cosign keeps its signatures beside the image.
+    pub fn put_tagged(
+        &self,
+        to: &RegistryRef,
+        tag: &str,
+        (artifact, blobs): (&Artifact, Blobs<'_>),
+        mount: &[&str],
+    ) -> Result<(), RegistryError> {
+        self.put_artifact(to, artifact, blobs, mount)?;
+        self.put(to, tag, &artifact.bytes, artifact.manifest.media_type())
+    }
+
     /// Blobs and manifest. Writers of the same blob disturb each other in distribution 2.8: for a moment it is not there
     /// for whoever puts a manifest that names it, though it was. All artifacts share the empty config.
     fn put_artifact(

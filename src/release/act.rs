@@ -9,13 +9,16 @@ use super::look::Found;
 use super::plan::{Excuse, Name, Plan};
 use crate::attest::{AttestError, Place, Untested, only};
 use crate::event::Event;
-use crate::image::{Artifact, Blobs, Descriptor, RegistryRef};
+use crate::image::{Artifact, Blobs, Descriptor, RegistryRef, fallback_tag};
 use crate::layout::{self, Names, Put};
 use crate::pipeline::World;
 use crate::registry::{Push, RegistryError};
 
 /// How deep referrers of referrers are copied: a signature of a list of parts of an image.
 const MAX_DEPTH: usize = 3;
+
+/// How the tags end that cosign 2 writes (sigstore/cosign, `specs/SIGNATURE_SPEC.md`).
+const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
 type Blob = Box<dyn io::Read + Send>;
 
@@ -124,7 +127,9 @@ fn into_registry(
             let blobs = |digest: &Digest| document(found, artifact, world, digest);
             world.client.refer(to, artifact, &blobs, &mount)?;
         }
-        let note = format!("{} and {} referrers", found.image.manifest_digest, beside.artifacts.len());
+        let tagged = tagged(to, &mount, found, world)?;
+        let count = beside.artifacts.len() + tagged;
+        let note = format!("{} and {count} that refer to it", found.image.manifest_digest);
         world.ended(&step, &note, Some(start));
     }
     if let Some((artifact, document)) = &beside.excuse {
@@ -132,6 +137,34 @@ fn into_registry(
         (world.watch)(Event::Notice { text: format!("the reason is recorded in `{}@{}`", to.name(), artifact.digest) });
     }
     Ok(())
+}
+
+/// What cosign keeps under tags of its own instead of referrers. One that is there stays.
+fn tagged(to: &RegistryRef, mount: &[&str], found: &Found, world: &World<'_>) -> Result<usize, ReleaseError> {
+    let Place::Registry(from) = &found.place else { return Ok(0) };
+    let mut count = 0;
+    for ending in COSIGN {
+        let tag = format!("{}.{ending}", fallback_tag(&found.image.manifest_digest));
+        let named = |at: &RegistryRef| RegistryRef { tag: Some(tag.clone()), ..at.clone() };
+        let kept = match world.client.resolve(&named(from)) {
+            Err(RegistryError::NotFound { .. }) => continue,
+            kept => kept?,
+        };
+        let Some(artifact) = Artifact::read(&kept.digest, kept.bytes, Some(&kept.media_type))? else { continue };
+        match world.client.head_manifest(&named(to))? {
+            Some(there) if there == artifact.digest => {}
+            Some(_) => {
+                let text = format!("`{}` keeps what it has, which is not what `{from}` has", named(to));
+                (world.watch)(Event::Notice { text });
+            }
+            None => {
+                let blobs = |digest: &Digest| document(found, &artifact, world, digest);
+                world.client.put_tagged(to, &tag, (&artifact, &blobs), mount)?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// One name: looked at once more, given, and looked at again.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use phial::attest::{Listed, Place, records};
-use phial::image::{Image, RegistryRef};
+use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
 use super::memory::{Habits, Memory};
@@ -147,4 +147,30 @@ fn an_excuse_is_recorded_in_every_place() {
     let layout = format!("{}:v1", world.path("out.oci"));
     let seen = oras(&["discover", "--oci-layout", "--format", "json", "--artifact-type", kind, &layout]);
     assert!(seen.contains("a drill"), "{seen}");
+}
+
+#[test]
+fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
+    let (world, registry) = (World::new(), Registry::start());
+    let built = registry.reference("team/app:build-7");
+    let image = pushed(&client(), &built.parse().unwrap(), b"one");
+    record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
+    fs::write(world.dir().join("payload"), "{\"critical\":{}}").unwrap();
+    let payload = format!("{}:application/vnd.dev.cosign.simplesigning.v1+json", world.path("payload"));
+    let sign = |repository: &str, ending: &str, note: &str| {
+        let tag = format!("{}:{}.{ending}", registry.reference(repository), fallback_tag(&image.manifest_digest));
+        oras(&["push", "--plain-http", "--disable-path-validation", "--annotation", note, &tag, &payload]);
+        oras(&["resolve", "--plain-http", &tag])
+    };
+    let (signature, attestation) = (sign("team/app", "sig", "a=1"), sign("team/app", "att", "a=1"));
+    let own = sign("prod/app", "att", "b=2");
+    assert_ne!(attestation, own);
+    let to = registry.reference("prod/app");
+    let told = run(world.phial(["release", &built, "--tag", "v1", "--to", &to]));
+    assert!(told.err.contains(".att` keeps what it has"), "{}", told.err);
+    told.ok();
+    let there = |ending: &str| {
+        oras(&["resolve", "--plain-http", &format!("{to}:{}.{ending}", fallback_tag(&image.manifest_digest))])
+    };
+    assert_eq!((there("sig"), there("att")), (signature, own));
 }
