@@ -6,6 +6,8 @@ mod refused;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 
 use insta::assert_snapshot;
 use phial::compare::{Side, compare};
@@ -311,6 +313,35 @@ fn the_same_files_in_another_order_or_with_other_headers_are_told_apart() {
     assert_eq!(said, "layer ./order changed (the same files in another order)\n");
     let said = different(&world, &["./one", "./named"]);
     assert!(said.contains("the headers of the tar differ"), "{said}");
+}
+
+#[test]
+fn memory_does_not_grow_with_the_size_of_a_file() {
+    let world = World::new();
+    let size = 256_u64 << 20;
+    for (name, last) in [("one", b'1'), ("other", b'2')] {
+        let mut header = tar::Header::new_ustar();
+        header.set_path("big").unwrap();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let file = fs::File::create(world.path(name)).unwrap();
+        file.write_all_at(header.as_bytes(), 0).unwrap();
+        file.write_all_at(&[last], 512 + size - 1).unwrap();
+        file.set_len(512 + size + 1024).unwrap();
+    }
+    let mut diff = Command::new("sh");
+    let phial = world.phial(["diff", "./one", "./other"]);
+    // Private memory that can be written, in KiB: a third of one side.
+    diff.args(["-c", "ulimit -d 80000; exec \"$0\" \"$@\""]).arg(phial.get_program()).args(phial.get_args());
+    diff.env_clear().envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(world.dir());
+    let ran = run(diff);
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(1), "layer ./other changed: 1 file\n  ~ big  content (268435456 bytes)\n"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

@@ -211,6 +211,10 @@ fn json_has_the_keys_the_times_and_the_words() {
     assert_eq!(json["layers"][0]["name"], "deps");
     assert_eq!(json["layers"][0]["changed"][0]["name"], "file VERSION");
     assert!(json["layers"][0]["millis"].as_u64().is_some_and(|millis| millis > 0));
+    build(&world, app.source(), &["--env", "test", "--env", "prod"]);
+    build(&world, app.source(), &["--env", "test", "--env", "prod"]);
+    let said = explained(&world, &["--source", app.source()]);
+    assert!(said.contains("\nbuild test, build prod: recalled in "), "what one call made is said once: {said}");
     assert!(json["build"]["layers"][2]["key"]["inputs"]["app"].as_str().unwrap().starts_with("sha256:"));
 }
 

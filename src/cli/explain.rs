@@ -37,8 +37,9 @@ fn in_words(told: &Explanation) -> String {
         Some(previous) => format!("after {}", which(previous)),
         None => "no earlier build of the repository is on record".into(),
     });
-    for story in &told.layers {
-        layer(story, told.previous.is_some(), &mut lines);
+    // One call makes the layers of all environments: what is the same of them is said once.
+    for stories in told.layers.chunk_by(is_of_one_call) {
+        layers(stories, told.previous.is_some(), &mut lines);
     }
     lines.extend(told.gone.iter().map(|name| format!("{}: gone", shown(name))));
     lines.join("\n")
@@ -49,9 +50,15 @@ fn which(record: &Record) -> String {
     format!("{image} of commit {commit} of {} ({})", shown(&record.source), rfc3339(record.time))
 }
 
-fn layer(story: &Story, has_previous: bool, lines: &mut Vec<String>) {
+fn is_of_one_call(one: &Story, other: &Story) -> bool {
+    *one == Story { name: one.name.clone(), ..other.clone() }
+}
+
+fn layers(stories: &[Story], has_previous: bool, lines: &mut Vec<String>) {
+    let Some(story) = stories.first() else { return };
+    let names: Vec<String> = stories.iter().map(|story| shown(&story.name)).collect();
     let how = if story.recalled { "recalled" } else { "made" };
-    lines.push(format!("{}: {how} in {}", shown(&story.name), seconds(story.millis)));
+    lines.push(format!("{}: {how} in {}", names.join(", "), seconds(story.millis)));
     let (files, named): (Vec<_>, Vec<_>) = story.inputs.iter().partition(|name| name.starts_with("file "));
     let files: Vec<String> = files.iter().map(|name| shown(name.trim_start_matches("file "))).collect();
     let named: Vec<String> = named.iter().map(|name| shown(name)).collect();
