@@ -29,7 +29,7 @@ pub(super) struct ReleaseArgs {
     /// Take tags from this image and no other
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<Digest>,
-    /// A test command that must have passed; may be repeated [default: `release.requires` of the image's `phial.toml`, or all that were run]
+    /// A test command that must have passed; may be repeated [default: `release.requires` of the image's `phial.toml`, else the test commands it names]
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
     /// Settings in place of the image's own `phial.toml`

@@ -71,7 +71,7 @@ pub struct Prepare {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Release {
-    /// Names of test commands; without it, all that were run.
+    /// Names of test commands; without it, those that the settings test with.
     pub requires: Option<Vec<String>>,
 }
 

@@ -58,9 +58,9 @@ pub enum Doubt {
     },
 }
 
-/// Judges `listed` for the commands that are required, or for all that were run if none is. For each command the newest
-/// record wins, and of two of the same moment the one of a failure.
-pub fn judge(listed: Vec<Listed>, requires: &[String]) -> Verdict {
+/// Judges `listed` for the commands that are required, one at least. For each the newest record wins, and of two of the
+/// same moment the one of a failure. What else was run is noted and proves nothing: whoever tests may run anything.
+pub fn judge(listed: Vec<Listed>, requires: &BTreeSet<String>) -> Verdict {
     let mut verdict = Verdict::default();
     let mut records = Vec::new();
     for found in listed {
@@ -71,21 +71,14 @@ pub fn judge(listed: Vec<Listed>, requires: &[String]) -> Verdict {
         }
     }
     let known: BTreeSet<String> = records.iter().flat_map(|record| record.commands.keys().cloned()).collect();
-    let wanted: BTreeSet<String> = if requires.is_empty() { known.clone() } else { requires.iter().cloned().collect() };
-    for command in &wanted {
-        verdict.command(command, &records, &known);
-    }
-    let newest = records.iter().max_by_key(|record| record.finished);
-    if let Some(record) = newest.filter(|_| wanted.is_empty()) {
-        verdict.doubts.push(failed(None, record)); // nothing but runs that came to no command
-    }
-    if records.is_empty() {
-        verdict.doubts.retain(|doubt| !matches!(doubt, Doubt::Missing { .. }));
-        if verdict.doubts.is_empty() {
-            verdict.doubts.push(Doubt::Untested);
+    if !records.is_empty() {
+        for command in requires {
+            verdict.command(command, &records, &known);
         }
+    } else if verdict.doubts.is_empty() {
+        verdict.doubts.push(Doubt::Untested);
     }
-    for command in known.difference(&wanted) {
+    for command in known.difference(requires) {
         let mut aside = Verdict::default();
         aside.command(command, &records, &known);
         verdict.notes.extend(aside.doubts.iter().map(|doubt| format!("{doubt}, and is not required")));

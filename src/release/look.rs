@@ -1,5 +1,6 @@
 //! Looking: at the image, its settings, its records, and what the names are now. Nothing is written.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::Ask;
@@ -71,9 +72,10 @@ pub(super) fn facts(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Facts
     Ok(Facts { source: found.place.clone(), digest, verdict, places })
 }
 
-fn requires(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Vec<String>, ReleaseError> {
+/// The commands that must have passed: those asked for, else what the settings require, else what they test with.
+fn requires(ask: &Ask, found: &Found, world: &World<'_>) -> Result<BTreeSet<String>, ReleaseError> {
     if !ask.requires.is_empty() {
-        return Ok(ask.requires.clone());
+        return Ok(ask.requires.iter().cloned().collect());
     }
     let (name, text) = match &ask.config {
         Some(path) => {
@@ -84,7 +86,8 @@ fn requires(ask: &Ask, found: &Found, world: &World<'_>) -> Result<Vec<String>, 
         None => ("phial.toml of the image".to_owned(), pipeline::built_with(world, &exact(found))?),
     };
     let wish = text.map(|text| config::parse(&name, &text)).transpose()?;
-    Ok(wish.and_then(|wish| wish.release.requires).unwrap_or_default())
+    let named = wish.and_then(|wish| wish.release.requires).filter(|names| !names.is_empty());
+    Ok(named.map_or_else(|| BTreeSet::from(["test".to_owned()]), |names| names.into_iter().collect()))
 }
 
 /// The image by its digest.

@@ -69,9 +69,10 @@ fn an_untested_image() {
 fn a_failed_image_until_it_passes() {
     let case = Case::new();
     case.record(&case.ran(1, &[("test", true), ("credo", false)]));
-    case.refused(7, &[], "`credo` failed at 1970-01-01T00:00:01Z");
+    let both = ["--require", "test", "--require", "credo"];
+    case.refused(7, &both, "`credo` failed at 1970-01-01T00:00:01Z");
     case.record(&case.ran(2, &[("credo", true)]));
-    case.passes(&[]);
+    case.passes(&both);
 }
 
 #[test]
@@ -89,6 +90,14 @@ fn a_command_that_is_required_and_was_never_run() {
     case.record(&case.ran(1, &[("test", true)]));
     case.refused(7, &["--require", "test", "--require", "credo"], "`credo` was never run, only `test`");
     case.passes(&["--require", "test"]);
+}
+
+#[test]
+fn a_command_that_happened_to_pass_is_not_the_test() {
+    let case = Case::new();
+    case.record(&case.ran(1, &[("true", true)]));
+    case.refused(7, &[], "`test` was never run, only `true`");
+    case.passes(&["--require", "true"]);
 }
 
 #[test]

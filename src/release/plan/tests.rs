@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::image::RegistryRef;
 use crate::release::judge;
@@ -19,7 +21,7 @@ fn facts(places: &[Asked<'_>], proven: bool) -> Facts {
         place: registry(place),
         tags: tags.iter().map(|(tag, now)| ((*tag).to_owned(), now.map(digest))).collect(),
     });
-    let verdict = if proven { Verdict::default() } else { judge(vec![], &[]) };
+    let verdict = if proven { Verdict::default() } else { judge(vec![], &BTreeSet::from(["test".to_owned()])) };
     Facts { source: registry("r.example/app"), digest: digest("new"), verdict, places: places.collect() }
 }
 
