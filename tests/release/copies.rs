@@ -6,8 +6,7 @@ use phial::attest::{Listed, Place, records};
 use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
-use super::memory::{Habits, Memory};
-use super::{client, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
 use crate::world::{Registry, World, run};
 
 /// How many records of passing tests stand beside the image.
@@ -58,15 +57,14 @@ fn to_another_repository_blobs_are_mounted_and_what_refers_to_the_image_comes_al
 #[test]
 fn to_another_registry_whichever_way_each_keeps_referrers() {
     let world = World::new();
-    let (plain, api) =
-        (Registry::start(), Memory::start(Habits { referrers: true, says_subject: true, ..Habits::default() }));
+    let (plain, api) = (Registry::start(), double(true));
     let first = plain.reference("team/app:build-7");
     let image = pushed(&client(), &first.parse().unwrap(), b"one");
     record(&client(), &at(&first), &image, &ran(&image, 1, &[("test", true)]));
     let middle = api.reference("prod/app").to_string();
     let last = plain.reference("back/app");
     run(world.phial(["release", &first, "--tag", "v1", "--to", &middle])).ok();
-    assert_eq!(api.tag("prod/app", "v1").as_deref(), Some(image.manifest_digest.as_str()));
+    assert_eq!(api.tag("prod/app", "v1"), Some(image.manifest_digest.clone()));
     assert_eq!(proofs(&at(&middle), &image), 1);
     let out = run(world.phial(["release", &format!("{middle}:v1"), "--to", &last])).ok();
     assert_eq!(out, format!("{last}@{}", image.manifest_digest), "no tag, only the digest");

@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
 mod copies;
-mod memory;
 mod names;
 mod profiles;
 mod referrers;
@@ -21,6 +20,7 @@ use phial::layout;
 use phial::registry::{Client, Credentials, Push};
 
 use crate::registry::images::{Shelf, two_layers};
+use crate::scripted::{self, Quirks};
 use crate::world::run;
 
 fn client() -> Client {
@@ -75,6 +75,11 @@ fn record(client: &Client, at: &Place, image: &Image, run: &Run) -> String {
     let (artifact, document) = run.record(image.descriptor());
     at.attach(client, (&artifact, &attest::only(&document)), &[], &nobody).unwrap();
     artifact.digest.to_string()
+}
+
+/// A registry in memory without the referrers API, or with it.
+fn double(referrers: bool) -> scripted::Registry {
+    scripted::Registry::open(Quirks { referrers, ..Quirks::none() })
 }
 
 fn place(reference: &RegistryRef) -> Place {

@@ -6,8 +6,8 @@ use phial::attest::Place;
 use phial::image::fallback_tag;
 use serde_json::Value;
 
-use super::memory::{Habits, Memory};
-use super::{client, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
+use crate::scripted::{self, Kind, Quirks};
 use crate::world::{Registry, World, run};
 
 fn inspect(name: &str) -> String {
@@ -175,21 +175,20 @@ fn going_without_a_test_leaves_its_reason_beside_the_image() {
 
 #[test]
 fn an_excuse_that_is_not_needed_is_not_recorded() {
-    let (world, memory) = (World::new(), Memory::start(Habits { referrers: true, ..Habits::default() }));
+    let (world, memory) = (World::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
     record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
-    let before = memory.state().manifests.len();
+    let before = memory.hands().manifests("team/app");
     let ran = run(world.phial(["release", &name.to_string(), "--tag", "v1", "--untested", "in a hurry"]));
     assert!(ran.err.contains("`--untested` is not needed"), "{}", ran.err);
     ran.ok();
-    assert_eq!(memory.state().manifests.len(), before);
+    assert_eq!(memory.hands().manifests("team/app"), before);
 }
 
 #[test]
 fn an_immutable_tag_at_the_same_digest_is_success_and_one_at_another_is_refused() {
-    let (world, memory) =
-        (World::new(), Memory::start(Habits { referrers: true, immutable: true, ..Habits::default() }));
+    let (world, memory) = (World::new(), scripted::Registry::open(Quirks { immutable: Some(400), ..Quirks::none() }));
     let (one, two) = (memory.reference("team/app:build-7"), memory.reference("team/app:build-8"));
     let first = pushed(&client(), &one, b"one");
     let second = pushed(&client(), &two, b"two");
@@ -207,12 +206,13 @@ fn an_immutable_tag_at_the_same_digest_is_success_and_one_at_another_is_refused(
         refused.contains(&format!("is immutable in its registry and names `{}`", first.manifest_digest)),
         "{refused}"
     );
-    assert_eq!(memory.tag("team/app", "v1").as_deref(), Some(first.manifest_digest.as_str()));
+    assert_eq!(memory.tag("team/app", "v1"), Some(first.manifest_digest));
 }
 
 #[test]
 fn an_immutable_fallback_tag_says_what_to_exclude() {
-    let (world, memory) = (World::new(), Memory::start(Habits { immutable: true, ..Habits::default() }));
+    let (world, memory) =
+        (World::new(), scripted::Registry::open(Quirks { immutable: Some(400), referrers: false, ..Quirks::none() }));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
     record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
@@ -223,22 +223,16 @@ fn an_immutable_fallback_tag_says_what_to_exclude() {
 
 #[test]
 fn whoever_moves_the_tag_in_between_is_not_overrun() {
-    // Another client gives `v1` away after we looked and before we write.
-    let other = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
-    let looks = std::sync::atomic::AtomicUsize::new(0);
-    let memory = Memory::meddled(Habits { referrers: true, ..Habits::default() }, move |asked, state| {
-        if asked.method == "HEAD"
-            && asked.path.ends_with("/manifests/v1")
-            && looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1
-        {
-            state.put("team/app", Some("v1"), phial::image::OCI_INDEX, other);
-        }
-    });
-    let world = World::new();
+    let (world, memory) = (World::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
     record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    // Another client gives `v1` away after we looked and before we write.
+    let other = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    memory.meddle(Kind::HeadTag, 2, |hands| {
+        hands.put("team/app", Some("v1"), phial::image::OCI_INDEX, other);
+    });
     let refused = run(world.phial(["release", &name.to_string(), "--tag", "v1", "--move"])).failed(7);
     assert!(refused.contains("was moved by somebody else meanwhile"), "{refused}");
-    assert_eq!(memory.tag("team/app", "v1"), Some(phial_layers::Digest::of(other).to_string()));
+    assert_eq!(memory.tag("team/app", "v1"), Some(phial_layers::Digest::of(other)));
 }

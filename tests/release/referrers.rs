@@ -11,9 +11,9 @@ use phial::layout::{self, Layout};
 use phial::registry::{Keeping, RegistryError};
 use serde_json::{Value, json};
 
-use super::memory::{Habits, Memory};
-use super::{client, descriptors, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, descriptors, double, oras, place, pushed, ran, record, skopeo, written};
 use crate::registry::images::{Shelf, two_layers};
+use crate::scripted::{self, Kind, Quirks};
 use crate::world::{Registry, World};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -118,8 +118,8 @@ fn what_oras_attached_stays_listed_beside_ours() {
 #[test]
 fn eight_writers_at_once_lose_no_record() {
     for registry in [None, Some(Registry::start())] {
-        let memory = Memory::start(Habits::default());
-        let host = registry.as_ref().map_or_else(|| memory.host().to_owned(), Registry::host);
+        let memory = double(false);
+        let host = registry.as_ref().map_or_else(|| memory.host.clone(), Registry::host);
         let name = format!("{host}/team/app:v1").parse().unwrap();
         let image = Arc::new(pushed(&client(), &name, b"one"));
         let writers: Vec<_> = (0..8)
@@ -136,30 +136,29 @@ fn eight_writers_at_once_lose_no_record() {
 
 #[test]
 fn a_list_that_another_overwrote_is_written_again() {
-    // Once, right after our list is put, another client puts its own, made from what it read before.
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let other = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).to_string();
-    let memory = Memory::meddled(Habits::default(), move |asked, state| {
-        let tag = asked.path.rsplit('/').next().unwrap_or_default();
-        let is_look = asked.method == "GET" && tag.starts_with("sha256-");
-        if is_look
-            && state.tags.contains_key(&("team/app".into(), tag.into()))
-            && !done.swap(true, std::sync::atomic::Ordering::SeqCst)
-        {
-            state.put("team/app", Some(tag), OCI_INDEX, other.as_bytes());
-        }
-    });
+    let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
+    // Once, right after our list is put, another client puts its own, made from what it read before.
+    let other = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).to_string();
+    let tag = fallback_tag(&image.manifest_digest);
+    memory.meddle(Kind::GetTag, 2, move |hands| {
+        hands.put("team/app", Some(&tag), OCI_INDEX, other.as_bytes());
+    });
     let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
     assert_eq!(judged(&place(&name), &image), [put]);
-    assert!(memory.server.count("PUT", "manifests/sha256-") >= 2);
+    assert_eq!(memory.count(Kind::PutTag), 1 + 2);
 }
 
 #[test]
 fn the_api_is_used_where_it_works_whatever_headers_say() {
     for says_subject in [true, false] {
-        let memory = Memory::start(Habits { referrers: true, says_subject, page: 2, late: 3, ..Habits::default() });
+        let memory = scripted::Registry::open(Quirks {
+            says_subject: Some(says_subject),
+            referrers_page: 2,
+            referrers_late: 3,
+            ..Quirks::none()
+        });
         let name = memory.reference("team/app:v1");
         let image = pushed(&client(), &name, b"one");
         let mut put: Vec<String> =
@@ -174,19 +173,20 @@ fn the_api_is_used_where_it_works_whatever_headers_say() {
 
 #[test]
 fn a_registry_that_only_seems_to_have_the_api_gets_the_fallback_tag() {
-    for habits in [Habits { says_subject: true, ..Habits::default() }, Habits { pages: true, ..Habits::default() }] {
-        let memory = Memory::start(habits);
+    let none = Quirks { referrers: false, ..Quirks::none() };
+    for quirks in [Quirks { says_subject: Some(true), ..none.clone() }, Quirks { pages: true, ..none.clone() }] {
+        let memory = scripted::Registry::open(quirks.clone());
         let name = memory.reference("team/app:v1");
         let image = pushed(&client(), &name, b"one");
         let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
-        assert!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)).is_some(), "{habits:?}");
+        assert!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)).is_some(), "{quirks:?}");
         assert_eq!(judged(&place(&name), &image), [put]);
     }
 }
 
 #[test]
 fn a_registry_that_takes_a_record_and_never_lists_it_is_an_error() {
-    let memory = Memory::start(Habits { referrers: true, says_subject: true, late: usize::MAX, ..Habits::default() });
+    let memory = scripted::Registry::open(Quirks { referrers_late: usize::MAX, ..Quirks::none() });
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let (artifact, document) = ran(&image, 1, &[("test", false)]).record(image.descriptor());
@@ -197,7 +197,7 @@ fn a_registry_that_takes_a_record_and_never_lists_it_is_an_error() {
 
 #[test]
 fn where_the_fallback_tag_is_the_image_itself_the_list_has_another_tag() {
-    let memory = Memory::start(Habits { reads_tags_as_digests: true, ..Habits::default() });
+    let memory = scripted::Registry::open(Quirks::gitlab());
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     assert_eq!(judged(&place(&name), &image), Vec::<String>::new());
@@ -208,7 +208,7 @@ fn where_the_fallback_tag_is_the_image_itself_the_list_has_another_tag() {
 
 #[test]
 fn something_else_under_the_fallback_tag_is_not_written_over() {
-    let memory = Memory::start(Habits::default());
+    let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let tag = fallback_tag(&image.manifest_digest);
@@ -221,33 +221,33 @@ fn something_else_under_the_fallback_tag_is_not_written_over() {
         assert!(matches!(refused, RegistryError::Image { .. }), "{refused}");
         assert_eq!(refused.exit_code(), 3);
     }
-    assert_eq!(memory.tag("team/app", &tag).as_deref(), Some(other.manifest_digest.as_str()));
+    assert_eq!(memory.tag("team/app", &tag), Some(other.manifest_digest));
 }
 
 #[test]
 fn an_entry_with_a_wrong_type_and_without_annotations_is_read_all_the_same() {
     // What cosign 3.1 writes under the fallback tag.
-    let memory = Memory::start(Habits::default());
+    let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
     let tag = fallback_tag(&image.manifest_digest);
-    let mut index = memory.document("team/app", &tag);
+    let mut index = memory.hands().document("team/app", &tag);
     let entry = &mut index["manifests"][0];
     entry["artifactType"] = EMPTY.into();
     entry.as_object_mut().unwrap().remove("annotations");
-    memory.state().put("team/app", Some(&tag), OCI_INDEX, index.to_string().as_bytes());
+    memory.hands().put("team/app", Some(&tag), OCI_INDEX, index.to_string().as_bytes());
     assert_eq!(judged(&place(&name), &image), [put]);
 }
 
 #[test]
 fn a_referrer_that_was_removed_is_passed_over() {
-    let memory = Memory::start(Habits::default());
+    let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let gone = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
     let kept = record(&client(), &place(&name), &image, &ran(&image, 2, &[("test", true)]));
-    memory.state().manifests.remove(&("team/app".into(), gone)).unwrap();
+    memory.hands().forget("team/app", &gone);
     assert_eq!(judged(&place(&name), &image), [kept]);
 }
 

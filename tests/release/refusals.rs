@@ -8,22 +8,22 @@ use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef}
 use phial_layers::Digest;
 use serde_json::Value;
 
-use super::memory::{Habits, Memory};
-use super::{client, place, pushed, ran, record, skopeo, written};
+use super::{client, double, place, pushed, ran, record, skopeo, written};
+use crate::scripted;
 use crate::world::small::small_base;
 use crate::world::{Registry, World, run};
 
 /// An image in a registry, and a try to release it.
 struct Case {
     world: World,
-    memory: Memory,
+    memory: scripted::Registry,
     name: RegistryRef,
     image: Image,
 }
 
 impl Case {
     fn new() -> Self {
-        let memory = Memory::start(Habits::default());
+        let memory = double(false);
         let name = memory.reference("team/app:build-7");
         let image = pushed(&client(), &name, b"one");
         Self { world: World::new(), memory, name, image }
@@ -41,7 +41,7 @@ impl Case {
     fn passes(&self, args: &[&str]) {
         let tag = ["release", &self.name.to_string(), "--tag", "v1"];
         run(self.world.phial([&tag[..], args].concat())).ok();
-        assert_eq!(self.memory.tag("team/app", "v1").as_deref(), Some(self.image.manifest_digest.as_str()));
+        assert_eq!(self.memory.tag("team/app", "v1"), Some(self.image.manifest_digest.clone()));
     }
 
     /// What is said, if it is refused with this code and no tag was moved.
@@ -124,9 +124,9 @@ fn a_record_of_another_image_that_was_put_into_the_list() {
     let other = pushed(&client(), &case.memory.reference("team/app:other"), b"other");
     record(&client(), &place(&case.name), &other, &ran(&other, 1, &[("test", true)]));
     let list = phial::image::fallback_tag(&other.manifest_digest);
-    let list = case.memory.document("team/app", &list).to_string();
+    let list = case.memory.hands().document("team/app", &list).to_string();
     let own = phial::image::fallback_tag(&case.image.manifest_digest);
-    case.memory.state().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
+    case.memory.hands().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
     case.refused(7, &[], &format!("it is about `{}`", other.manifest_digest));
 }
 
@@ -198,14 +198,14 @@ fn a_failure_in_a_record_of_another_tool() {
 #[test]
 fn a_registry_that_cannot_say_what_refers_to_the_image_is_no_proof() {
     // 403 to the question may hide a failure: that is no "no".
-    let server = crate::registry::scripted::Server::start(|asked| {
+    let server = scripted::Server::start(|asked| {
         let document = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
         match asked.path.as_str() {
-            path if path.contains("/referrers/") => crate::registry::scripted::answer(403),
+            path if path.contains("/referrers/") => scripted::answer(403),
             path if path.contains("/manifests/") => {
-                crate::registry::scripted::answer(200).with("Content-Type", OCI_INDEX).body(document)
+                scripted::answer(200).with("Content-Type", OCI_INDEX).body(document)
             }
-            _ => crate::registry::scripted::answer(404),
+            _ => scripted::answer(404),
         }
     });
     let refused = client().referrers(&server.reference("app"), &Digest::of(b"image")).unwrap_err();
@@ -242,7 +242,7 @@ fn an_index_of_images() {
     let case = Case::new();
     let entry = serde_json::json!(case.image.descriptor());
     let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] }).to_string();
-    case.memory.state().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
+    case.memory.hands().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
     let name = case.memory.reference("team/app:many").to_string();
     let refused = run(case.world.phial(["release", &name, "--tag", "v1"])).failed(3);
     assert!(

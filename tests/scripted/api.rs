@@ -44,8 +44,15 @@ impl State {
             Kind::Tags => self.tags(asked, &repository),
             Kind::Referrers => self.referrers(asked, &repository),
             Kind::Delete => self.delete(asked, &repository),
-            Kind::Token | Kind::Ping | Kind::Other => failure(404, "UNSUPPORTED", "no such thing"),
+            Kind::Token | Kind::Ping | Kind::Other => self.unknown(),
         }
+    }
+
+    fn unknown(&self) -> Answer {
+        if self.quirks.pages {
+            return answer(200).with("Content-Type", "text/html").body("<html>hello");
+        }
+        failure(404, "UNSUPPORTED", "no such thing")
     }
 
     /// A blob that is there is elsewhere.
@@ -135,7 +142,8 @@ impl State {
         if !self.quirks.no_digest {
             reply = reply.with("Docker-Content-Digest", digest);
         }
-        match manifest["subject"]["digest"].as_str().filter(|_| self.quirks.referrers) {
+        let says_subject = self.quirks.says_subject.unwrap_or(self.quirks.referrers);
+        match manifest["subject"]["digest"].as_str().filter(|_| says_subject) {
             Some(subject) => reply.with("OCI-Subject", subject),
             None => reply,
         }
@@ -166,10 +174,12 @@ impl State {
 
     fn referrers(&self, asked: &Asked, repository: &str) -> Answer {
         if !self.quirks.referrers {
-            return failure(404, "UNSUPPORTED", "no such thing");
+            return self.unknown();
         }
         let (subject, wanted) = (last(asked), asked.query("artifactType"));
-        let kept = self.kept();
+        let mut kept = self.kept();
+        kept.asked_for_referrers += 1;
+        let is_late = kept.asked_for_referrers <= self.quirks.referrers_late;
         let manifests = kept.repositories.get(repository).into_iter().flat_map(|own| &own.manifests);
         let mut found = Vec::new();
         for (digest, (media_type, bytes)) in manifests {
@@ -187,8 +197,17 @@ impl State {
                 found.push(descriptor);
             }
         }
+        if is_late {
+            found.clear();
+        }
         let index = "application/vnd.oci.image.index.v1+json";
-        let reply = answer(200).with("Content-Type", index);
+        let from: usize = asked.query("from").and_then(|from| from.parse().ok()).unwrap_or(0);
+        let next = from.saturating_add(self.quirks.referrers_page);
+        let mut reply = answer(200).with("Content-Type", index);
+        if next < found.len() {
+            reply = reply.with("Link", format!("</v2/{repository}/referrers/{subject}?from={next}>; rel=\"next\""));
+        }
+        let found: Vec<Value> = found.into_iter().skip(from).take(self.quirks.referrers_page).collect();
         let reply = if wanted.is_some() { reply.with("OCI-Filters-Applied", "artifactType") } else { reply };
         reply.body(json!({ "schemaVersion": 2, "mediaType": index, "manifests": found }).to_string())
     }

@@ -56,6 +56,14 @@ pub(crate) struct Quirks {
     /// Blobs are fetched from another host.
     pub(crate) storage: bool,
     pub(crate) referrers: bool,
+    /// `OCI-Subject` is sent, whatever the API does (Amazon, before it had the API; Quay has it without the header).
+    pub(crate) says_subject: Option<bool>,
+    /// So many referrers are listed in one answer.
+    pub(crate) referrers_page: usize,
+    /// So many questions for referrers are answered as if nothing had been put.
+    pub(crate) referrers_late: usize,
+    /// Any path that is not known is answered by a page for people.
+    pub(crate) pages: bool,
     /// The tag `sha256-<hex>` is read as the digest `sha256:<hex>` (GitLab).
     pub(crate) tags_as_digests: bool,
     /// Tags cannot be moved, not even to where they are.
@@ -99,6 +107,10 @@ impl Quirks {
             keeps_partial: true,
             storage: false,
             referrers: true,
+            says_subject: None,
+            referrers_page: usize::MAX,
+            referrers_late: 0,
+            pages: false,
             tags_as_digests: false,
             immutable: None,
             made_first: false,
@@ -161,7 +173,8 @@ impl Quirks {
     }
 
     pub(crate) fn quay() -> Self {
-        Self { name: "quay", deletes: false, storage: true, mount: Mount::Refused(401), ..Self::none() }
+        let (mount, says_subject) = (Mount::Refused(401), Some(false));
+        Self { name: "quay", deletes: false, storage: true, mount, says_subject, ..Self::none() }
     }
 
     pub(crate) fn harbor() -> Self {

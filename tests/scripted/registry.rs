@@ -35,6 +35,7 @@ pub(super) struct State {
     journal: Mutex<Vec<Entry>>,
     beyond: Mutex<Vec<Entry>>,
     plans: Mutex<Vec<Plan>>,
+    meddlers: Mutex<Vec<Meddler>>,
 }
 
 /// What the registry has.
@@ -44,6 +45,7 @@ pub(super) struct Kept {
     pub(super) blobs: BTreeMap<String, Arc<Vec<u8>>>,
     pub(super) uploads: BTreeMap<String, Upload>,
     pub(super) begun: usize,
+    pub(super) asked_for_referrers: usize,
     pub(super) tokens: Tokens,
     /// Tags that named an incomplete image when they moved.
     pub(super) broken: Vec<String>,
@@ -57,6 +59,16 @@ pub(super) struct Repository {
     pub(super) manifests: BTreeMap<String, (String, Arc<Vec<u8>>)>,
     pub(super) tags: BTreeMap<String, String>,
 }
+
+/// What another client does right before the `nth` request of a kind from now is answered.
+struct Meddler {
+    kind: Kind,
+    nth: usize,
+    act: Box<dyn FnOnce(&Hands) + Send>,
+}
+
+/// Changes what the registry has, past its API.
+pub(crate) struct Hands(Arc<State>);
 
 struct Plan {
     kind: Kind,
@@ -90,6 +102,7 @@ impl Registry {
             journal: Mutex::default(),
             beyond: Mutex::default(),
             plans: Mutex::default(),
+            meddlers: Mutex::default(),
         });
         let host = http::start(Arc::new(Front(Arc::clone(&state))));
         let storage = http::start(Arc::new(Storage(Arc::clone(&state))));
@@ -115,6 +128,17 @@ impl Registry {
     /// Lets requests go wrong from now on.
     pub(crate) fn fail(&self, kind: Kind, when: When, fault: Fault) {
         self.state.plans.lock().expect("no panic before").push(Plan { kind, when, fault, seen: 0 });
+    }
+
+    /// Lets another client come in between, once.
+    pub(crate) fn meddle(&self, kind: Kind, nth: usize, act: impl FnOnce(&Hands) + Send + 'static) {
+        let meddler = Meddler { kind, nth, act: Box::new(act) };
+        self.state.meddlers.lock().expect("no panic before").push(meddler);
+    }
+
+    /// Changes what the registry has, past its API.
+    pub(crate) fn hands(&self) -> Hands {
+        Hands(Arc::clone(&self.state))
     }
 
     /// Nothing goes wrong any more.
@@ -165,6 +189,39 @@ impl Registry {
     }
 }
 
+impl Hands {
+    /// Puts a manifest, under a tag if one is given; its digest.
+    pub(crate) fn put(&self, repository: &str, tag: Option<&str>, media_type: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let mut kept = self.0.kept();
+        let own = kept.repositories.entry(repository.into()).or_default();
+        own.manifests.insert(digest.to_string(), (media_type.into(), Arc::new(bytes.to_vec())));
+        if let Some(tag) = tag {
+            own.tags.insert(tag.into(), digest.to_string());
+        }
+        digest
+    }
+
+    /// Forgets a manifest, and leaves whatever names it.
+    pub(crate) fn forget(&self, repository: &str, digest: &str) {
+        let mut kept = self.0.kept();
+        let gone = kept.repositories.get_mut(repository).and_then(|own| own.manifests.remove(digest));
+        assert!(gone.is_some(), "{digest} was not there");
+    }
+
+    /// The document that a tag names.
+    pub(crate) fn document(&self, repository: &str, tag: &str) -> Value {
+        let kept = self.0.kept();
+        let own = &kept.repositories[repository];
+        serde_json::from_slice(&own.manifests[&own.tags[tag]].1).expect("JSON")
+    }
+
+    /// How many manifests a repository has.
+    pub(crate) fn manifests(&self, repository: &str) -> usize {
+        self.0.kept().repositories[repository].manifests.len()
+    }
+}
+
 impl State {
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("no panic before")
@@ -173,6 +230,17 @@ impl State {
     /// `127.0.0.1:PORT` of the registry.
     pub(super) fn own(&self) -> &str {
         self.hosts.get().map_or("", |(own, _)| own)
+    }
+
+    /// What others do before a request of this kind.
+    fn due(&self, kind: Kind) -> Vec<Meddler> {
+        let mut meddlers = self.meddlers.lock().expect("no panic before");
+        for meddler in meddlers.iter_mut().filter(|meddler| meddler.kind == kind) {
+            meddler.nth -= 1;
+        }
+        let (due, later) = std::mem::take(&mut *meddlers).into_iter().partition(|meddler| meddler.nth == 0);
+        *meddlers = later;
+        due
     }
 
     /// The same path on the other host, with a signature.
@@ -248,6 +316,9 @@ impl Service for Front {
 
     fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer {
         let mut entry = Entry::of(&asked, fault);
+        for meddler in self.0.due(entry.kind) {
+            (meddler.act)(&Hands(Arc::clone(&self.0)));
+        }
         let mut reply = self.0.reply(&asked, entry.kind, fault);
         if fault == Some(Fault::WrongDigest) {
             reply = spoilt(reply, asked.method == "HEAD");
