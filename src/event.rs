@@ -28,6 +28,13 @@ pub enum Event {
         /// What it wrote; ends anywhere, not only at lines.
         bytes: Vec<u8>,
     },
+    /// As [`Event::Output`], of a command whose output is what the user wants to see.
+    Told {
+        /// Who wrote it.
+        by: String,
+        /// What it wrote; ends anywhere.
+        bytes: Vec<u8>,
+    },
     /// Bytes moved to or from a registry, an archive or the disk.
     Moved {
         /// What is moved: a blob's digest.

@@ -21,5 +21,6 @@ pub mod base;
 pub mod config;
 pub mod pipeline;
 pub mod attest;
+pub mod trial;
 pub mod release;
 pub mod cli;

@@ -22,4 +22,5 @@ mod rooms;
 mod run;
 mod sandbox;
 mod source;
+mod trial;
 mod works;

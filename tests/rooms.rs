@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 /// The rooms in the order in which data walks through them. A room knows those before it only.
 const ROOMS: [&str; 21] = [
     "event", "host", "image", "store", "layout", "registry", "compare", "source", "prepare", "etf", "normal", "steady",
-    "sandbox", "rootfs", "base", "config", "pipeline", "trial", "attest", "release", "cli",
+    "sandbox", "rootfs", "base", "config", "pipeline", "attest", "trial", "release", "cli",
 ];
 
 /// Lines in a file, tests in it included.

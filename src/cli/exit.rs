@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+/// The tests failed.
+pub(super) const FAILED: u8 = 1;
+
 /// Usage or configuration.
 pub(super) const USAGE: u8 = 2;
 

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::pipeline::BuildError;
 use crate::release::ReleaseError;
+use crate::trial::TrialError;
 
 /// An error as it is told.
 pub(super) struct Failure {
@@ -17,17 +18,28 @@ pub(super) struct Failure {
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
-        let mut text = chain(&error);
-        if let BuildError::Script { tail, .. } = &error
-            && !tail.is_empty()
-        {
-            text = format!("{text}; its last lines:");
-            for line in tail {
-                text = format!("{text}\n  | {line}");
-            }
-        }
+        Self { text: with_last_lines(&error), hint: error.hint(), code: error.exit_code() }
+    }
+}
+
+impl From<TrialError> for Failure {
+    fn from(error: TrialError) -> Self {
+        let text = if let TrialError::Build(error) = &error { with_last_lines(error) } else { chain(&error) };
         Self { text, hint: error.hint(), code: error.exit_code() }
     }
+}
+
+fn with_last_lines(error: &BuildError) -> String {
+    let mut text = chain(error);
+    if let BuildError::Script { tail, .. } = error
+        && !tail.is_empty()
+    {
+        text = format!("{text}; its last lines:");
+        for line in tail {
+            text = format!("{text}\n  | {line}");
+        }
+    }
+    text
 }
 
 impl From<ReleaseError> for Failure {

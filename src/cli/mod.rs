@@ -13,6 +13,7 @@ mod mouth;
 mod release;
 mod run;
 mod signals;
+mod test;
 mod verify;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Run a command in an image, without root
     Run(run::RunArgs),
+    /// Run an app's tests in its image, and leave a record beside it
+    Test(test::TestArgs),
     /// Make a base image
     Base(base::BaseArgs),
     /// Write the digest of the base image to `phial.lock`
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => with_world(&host, &args.common, |world, mouth| build::build(&args, world, mouth)),
         Command::Verify(args) => with_world(&host, &args.common, |world, _| verify::verify(&args, world)),
         Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
+        Command::Test(args) => with_world(&host, &args.common, |world, mouth| test::test(&args, world, mouth)),
         Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
         Command::Release(args) => with_world(&host, &args.common, |world, mouth| release::release(&args, world, mouth)),

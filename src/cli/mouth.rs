@@ -65,7 +65,8 @@ impl Mouth {
                 let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
                 self.line(&format!("{step:<18} {note}{time}"));
             }
-            Event::Output { step, bytes } => self.output(&step, &bytes),
+            Event::Output { step, bytes } => self.output(&step, &bytes, self.style == Progress::Tty),
+            Event::Told { by, bytes } => self.output(&by, &bytes, false),
             Event::Moved { digest, done, total } => {
                 let percent = (done * 100).checked_div(total).unwrap_or(100);
                 self.change(&format!("{} {percent} % of {}", &digest.hex()[..12], size(total)));
@@ -75,7 +76,8 @@ impl Mouth {
     }
 
     /// Whole lines of a step's output, each with the step before it, so that none can pass for ours.
-    fn output(&self, step: &str, bytes: &[u8]) {
+    /// They stay, unless `passing`.
+    fn output(&self, step: &str, bytes: &[u8], passing: bool) {
         let mut lines = vec![];
         {
             let mut state = self.state();
@@ -88,13 +90,13 @@ impl Mouth {
             }
         }
         for line in lines {
-            self.step_line(step, &line);
+            self.step_line(step, &line, passing);
         }
     }
 
-    fn step_line(&self, step: &str, line: &str) {
+    fn step_line(&self, step: &str, line: &str, passing: bool) {
         let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        if self.style == Progress::Tty {
+        if passing {
             self.change(&format!("{step} | {line}"));
         } else {
             self.line(&format!("{step} | {line}"));
@@ -104,7 +106,7 @@ impl Mouth {
     fn flush(&self, step: &str) {
         let rest = self.state().open.remove(step).unwrap_or_default();
         if !rest.is_empty() {
-            self.step_line(step, &String::from_utf8_lossy(&rest));
+            self.step_line(step, &String::from_utf8_lossy(&rest), false);
         }
     }
 

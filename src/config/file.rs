@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use phial_layers::Compression;
 use serde::Deserialize;
 
-use super::{Clock, ConfigError, Network};
+use super::{Clock, ConfigError, Network, Test};
 
 /// The file's tables.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Wish {
     pub prepare: Prepare,
     /// `[release]`.
     pub release: Release,
+    /// `[test]`.
+    pub test: Test,
 }
 
 /// `[image]`: what the image is called, built on, and says of itself.
@@ -76,7 +78,7 @@ pub struct Release {
 }
 
 /// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 26] = [
     "image.name",
     "image.base",
     "image.envs",
@@ -96,7 +98,13 @@ const KEYS: [&str; 20] = [
     "prepare.ranges",
     "prepare.strict",
     "release.requires",
-    "test.*",
+    "test.command",
+    "test.commands",
+    "test.entrypoint",
+    "test.timeout",
+    "test.env.*",
+    "test.artifacts",
+    "test.services.*",
 ];
 
 /// Reads the file's text. `file` is its name for errors.

@@ -2,6 +2,7 @@
 
 mod file;
 mod lock;
+mod test;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use phial_layers::Compression;
 
 pub use file::{Image, Prepare, Release, Wish, parse};
 pub use lock::{Base as LockedBase, Lock};
+pub use test::{Probe, Service, ServiceWish, Test, TestFlags, TestPlan, What};
 
 use crate::image::{ImageError, Reference, Target, canonical_json};
 use crate::prepare::Script;
@@ -123,6 +125,17 @@ pub enum ConfigError {
         /// Why not.
         #[source]
         source: ImageError,
+    },
+    /// A service of the tests without an image.
+    #[error("`{0}` is not set")]
+    NoImage(String),
+    /// A command of the tests that there is not.
+    #[error("`--only` names `{asked}`, and the commands are `{known}`")]
+    NoCommand {
+        /// The name.
+        asked: String,
+        /// Those that there are.
+        known: String,
     },
     /// Nothing says what to build on.
     #[error("no base image is named")]

@@ -14,8 +14,8 @@ use crate::layout::Layout;
 use crate::store::{About, BlobWriter, Key, Recall, Tree, Trees, remove_tree};
 
 /// An image and where its blobs come from.
-pub(super) struct Base {
-    pub(super) image: Image,
+pub(crate) struct Base {
+    pub(crate) image: Image,
     pub(super) origin: Origin,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Origin {
 
 impl Base {
     /// Resolves a reference to an image for this machine. `pinned` is a digest that stands above the reference's tag.
-    pub(super) fn resolve(world: &World<'_>, of: &Reference, pinned: Option<&Digest>) -> Result<Self, BuildError> {
+    pub(crate) fn resolve(world: &World<'_>, of: &Reference, pinned: Option<&Digest>) -> Result<Self, BuildError> {
         let platform = Platform::host();
         let layout =
             |open: fn(&Path) -> Result<Layout, crate::layout::LayoutError>, path, tag: &Option<String>, digest| {
@@ -52,7 +52,7 @@ impl Base {
     }
 
     /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked.
-    pub(super) fn trees(&self, world: &World<'_>) -> Result<Vec<Tree>, BuildError> {
+    pub(crate) fn trees(&self, world: &World<'_>) -> Result<Vec<Tree>, BuildError> {
         let mut trees = self.image.layers().map(|layer| self.tree(world, &layer)).collect::<Result<Vec<_>, _>>()?;
         trees.reverse();
         Ok(trees)

@@ -11,6 +11,7 @@ mod finish;
 mod foundation;
 pub mod hidden;
 mod lock;
+mod more;
 mod proof;
 mod record;
 mod run;
@@ -41,8 +42,12 @@ pub use settings::built_with;
 pub use steps::Layer;
 pub use verify::{Verdict, Verify, verify};
 
-use self::base::Base;
+pub(crate) use self::base::Base;
+pub(crate) use self::more::More;
+pub(crate) use self::run::account;
+pub(crate) use self::settings::of_image;
 use self::steps::{Made, Steps};
+pub(crate) use self::tail::Tail;
 use self::work::{CommitFiles, Work};
 use crate::config::{self, ConfigError, Flags, Lock, Plan, Wish};
 use crate::event::{Event, Watch};
@@ -299,13 +304,13 @@ fn recipe(plan: &Plan) -> Recipe {
 }
 
 /// The variables of an image's config.
-fn environment(image: &Image) -> BTreeMap<String, String> {
+pub(crate) fn environment(image: &Image) -> BTreeMap<String, String> {
     let pairs = image.config.config.env.iter().filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// What `/etc/resolv.conf` of a sandbox says: as on the host, where the host's network is there.
-fn resolv(network: Network) -> Option<String> {
+pub(crate) fn resolv(network: Network) -> Option<String> {
     match network {
         Network::Host => std::fs::read_to_string("/etc/resolv.conf").ok(),
         Network::None | Network::Shared(_) => Some(String::new()),
@@ -313,7 +318,7 @@ fn resolv(network: Network) -> Option<String> {
 }
 
 /// The best rung that works, or the one that was asked for if it does.
-fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
+pub(crate) fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
     let scratch = world.store.scratch()?;
     let probe = sandbox::probe(OURSELVES.as_ref(), scratch.path());
     let rungs = [(Rung::Overlay, probe.overlay), (Rung::Copy, probe.namespaces), (Rung::Chroot, probe.chroot)];

@@ -77,13 +77,16 @@ pub fn run(start: &Start, world: &World<'_>) -> Result<Exit, BuildError> {
     Ok(sandbox::run(OURSELVES.as_ref(), &order, world.cancel, &mut |_| {})?)
 }
 
-struct Account {
-    ids: (u32, u32),
-    home: String,
+/// A user of an image.
+pub(crate) struct Account {
+    /// User and group.
+    pub(crate) ids: (u32, u32),
+    /// The home directory.
+    pub(crate) home: String,
 }
 
 /// What the config's `User` means: numbers, or names of the image's `/etc/passwd` and `/etc/group` (image-spec, config.md).
-fn account(trees: &[Tree], user: &str) -> Result<Account, BuildError> {
+pub(crate) fn account(trees: &[Tree], user: &str) -> Result<Account, BuildError> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let name = if name.is_empty() { "0" } else { name };
     let passwd = read(trees, "etc/passwd");

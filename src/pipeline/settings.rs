@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::base::Base;
 use super::{BuildError, World};
-use crate::image::{Image, Layer, Reference};
+use crate::image::{Image, Reference};
 use crate::prepare::WORKDIR;
 
 /// No `phial.toml` is larger.
@@ -18,22 +18,26 @@ const MAX_SETTINGS: u64 = 1 << 20;
 /// The `phial.toml` of an image's source, as the commit had it: no step of the build can have changed it. `None` if there
 /// is none, or if the image was not built by Phial.
 pub fn built_with(world: &World<'_>, of: &Reference) -> Result<Option<String>, BuildError> {
-    let base = Base::resolve(world, of, None)?;
-    let Some(layer) = source_layer(&base.image) else { return Ok(None) };
+    of_image(world, &Base::resolve(world, of, None)?)
+}
+
+/// As [`built_with`], of an image that is resolved.
+pub(crate) fn of_image(world: &World<'_>, base: &Base) -> Result<Option<String>, BuildError> {
+    let Some(layer) = numbered(&base.image, "phial app").and_then(|number| base.image.layers().nth(number)) else {
+        return Ok(None);
+    };
     let tree = base.tree(world, &layer)?;
     let name = format!("{}/phial.toml", WORKDIR.trim_start_matches('/'));
     read(&tree.root, &name).map_err(BuildError::io("read", &tree.root.join(&name)))
 }
 
-/// The topmost layer that says it is the source.
-fn source_layer(image: &Image) -> Option<Layer<'_>> {
-    let made = image.config.history.iter().filter(|entry| !entry.empty_layer);
-    let named: Vec<_> = image.layers().zip(made).collect();
-    if named.len() != image.manifest.layers.len() {
+/// The number of the topmost layer that says it was made by this, the lowest being 0.
+pub(super) fn numbered(image: &Image, by: &str) -> Option<usize> {
+    let made: Vec<_> = image.config.history.iter().filter(|entry| !entry.empty_layer).collect();
+    if made.len() != image.manifest.layers.len() {
         return None; // a history that does not fit says nothing
     }
-    let ours = named.into_iter().rev().find(|(_, entry)| entry.created_by.as_deref() == Some("phial app"));
-    ours.map(|(layer, _)| layer)
+    made.iter().rposition(|entry| entry.created_by.as_deref() == Some(by))
 }
 
 /// A regular file below `root`; no link on the way leads anywhere.

@@ -6,13 +6,13 @@ const WIDTH: usize = 400;
 
 /// Keeps the last lines of a stream that may be endless.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     lines: std::collections::VecDeque<Vec<u8>>,
     open: Vec<u8>,
 }
 
 impl Tail {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = WIDTH.saturating_sub(self.open.len());
@@ -31,7 +31,7 @@ impl Tail {
     }
 
     /// The lines, with control characters escaped.
-    pub(super) fn lines(mut self) -> Vec<String> {
+    pub(crate) fn lines(mut self) -> Vec<String> {
         if !self.open.is_empty() {
             self.close();
         }

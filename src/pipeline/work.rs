@@ -247,7 +247,7 @@ fn timed(act: impl FnOnce() -> Result<Vec<Report>, BuildError>) -> Result<Vec<Re
     Ok(reports)
 }
 
-fn first(made: Vec<Made>) -> Made {
+pub(super) fn first(made: Vec<Made>) -> Made {
     made.into_iter().next().flatten()
 }
 
@@ -257,7 +257,7 @@ fn nothing(what: &str) -> BuildError {
 }
 
 /// Puts one file of the app's tree into the tree of what the deps step sees.
-fn show(app: &Path, inputs: &Path, name: &Name, mtime: i64) -> io::Result<()> {
+pub(super) fn show(app: &Path, inputs: &Path, name: &Name, mtime: i64) -> io::Result<()> {
     let relative = Path::new(WORKDIR.trim_start_matches('/')).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
     let (from, to) = (app.join(&relative), inputs.join(&relative));
     fs::create_dir_all(to.parent().unwrap_or(inputs))?;

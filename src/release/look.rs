@@ -85,9 +85,9 @@ fn requires(ask: &Ask, found: &Found, world: &World<'_>) -> Result<BTreeSet<Stri
         }
         None => ("phial.toml of the image".to_owned(), pipeline::built_with(world, &exact(found))?),
     };
-    let wish = text.map(|text| config::parse(&name, &text)).transpose()?;
-    let named = wish.and_then(|wish| wish.release.requires).filter(|names| !names.is_empty());
-    Ok(named.map_or_else(|| BTreeSet::from(["test".to_owned()]), |names| names.into_iter().collect()))
+    let wish = text.map(|text| config::parse(&name, &text)).transpose()?.unwrap_or_default();
+    let named = wish.release.requires.filter(|names| !names.is_empty());
+    Ok(named.unwrap_or_else(|| wish.test.names()).into_iter().collect())
 }
 
 /// The image by its digest.

@@ -15,9 +15,18 @@ pub(crate) struct User {
 impl User {
     /// With the app as `app` and the base as `base`.
     pub(crate) fn new(uid: u32, app: &Repo, base: &Path) -> Self {
+        Self::with(uid, &[(base, "base"), (app.dir(), "app")])
+    }
+
+    /// One who is not root and has no range of ids, with copies of these files.
+    pub(crate) fn ordinary(files: &[(&Path, &str)]) -> Self {
+        let own = rustix::process::getuid();
+        Self::with(if own.is_root() { 4322 } else { own.as_raw() }, files)
+    }
+
+    fn with(uid: u32, files: &[(&Path, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("phial-user-").tempdir_in("/tmp").expect("a folder");
-        let files = [(Path::new(env!("CARGO_BIN_EXE_phial")), "phial"), (base, "base"), (app.dir(), "app")];
-        for (from, to) in files {
+        for (from, to) in [&[(Path::new(env!("CARGO_BIN_EXE_phial")), "phial")], files].concat() {
             copy(from, &dir.path().join(to));
         }
         let mut own = Command::new("chown");

@@ -1,0 +1,103 @@
+//! `phial test`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::mouth::Mouth;
+use super::{Common, IsolationArg, exit};
+use crate::attest::{self, Place};
+use crate::config::TestFlags;
+use crate::event::Event;
+use crate::pipeline::{BuildError, World};
+use crate::trial::{self, Request, Tested, TrialError};
+
+/// Run an app's tests in its image, and leave a record beside it
+#[derive(Args)]
+pub(super) struct TestArgs {
+    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`; a tag is resolved once
+    image: String,
+    /// The command; without one, what `phial.toml` in the image says
+    #[arg(last = true)]
+    command: Vec<String>,
+    /// Run only the command of this name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// A variable beside the image's: `NAME=value`, or `NAME` for the caller's value; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Run one part of the tests, counted from 1 [default: as the CI engine counts its parallel jobs]
+    #[arg(long, value_name = "NTH/OF")]
+    partition: Option<String>,
+    /// How long each command may take: seconds, or `90s`, `10m`, `1h` [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+    /// Write a `JUnit` report to this file
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Copy logs, and what `test.artifacts` names, to this folder
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// How the tests are kept apart from the machine
+    #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
+    isolation: IsolationArg,
+    /// Settings in place of the `phial.toml` in the image
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Compile dependencies, recalled or not
+    #[arg(long)]
+    no_cache: bool,
+    /// Leave no record
+    #[arg(long)]
+    no_record: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, TrialError> {
+    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| world.host.cwd.join(path));
+    let request = Request {
+        image: args.image.clone(),
+        flags: TestFlags { command: args.command.clone(), only: args.only.clone(), timeout: args.timeout.clone() },
+        config: args.config.clone(),
+        env: args.env.clone(),
+        partition: args.partition.clone(),
+        isolation: args.isolation.into(),
+        junit: at(&args.junit),
+        artifacts: at(&args.artifacts),
+        no_cache: args.no_cache,
+    };
+    let tested = trial::test(&request, world)?;
+    if !args.no_record {
+        leave_record(&tested, world)?;
+    }
+    let digest = &tested.run.image;
+    let text = tested.image.to_string();
+    let place = text.trim_end_matches(&format!("@{digest}"));
+    Mouth::data(&format!("{place}@{digest}")).map_err(BuildError::Stdout)?;
+    if let Some(trouble) = tested.trouble {
+        return Err(trouble);
+    }
+    if tested.run.passed() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let failed = tested.run.commands.iter().filter(|command| !command.passed);
+    let failed: Vec<String> = failed.map(|command| format!("`{}` ({})", command.name, command.ended)).collect();
+    mouth.error_text(&format!("tests failed: {}", failed.join(", ")), None);
+    Ok(ExitCode::from(exit::FAILED))
+}
+
+fn leave_record(tested: &Tested, world: &World<'_>) -> Result<(), TrialError> {
+    let place = Place::of(&tested.image);
+    if let Place::Archive(file) = &place {
+        let text = format!("no record: nothing can be put beside an image in the archive `{}`", file.display());
+        (world.watch)(Event::Notice { text });
+        return Ok(());
+    }
+    let (artifact, document) = tested.run.record(tested.subject.clone());
+    let documents = attest::only(&document);
+    place.attach(world.client, (&artifact, &documents), &[], world.watch)?;
+    world.ended("record", artifact.digest.as_str(), None);
+    Ok(())
+}
