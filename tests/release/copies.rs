@@ -7,6 +7,7 @@ use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
 use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
+use crate::scripted::{Fault, Kind, When};
 use crate::world::{Registry, World, run};
 
 /// How many records of passing tests stand beside the image.
@@ -171,4 +172,50 @@ fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
         oras(&["resolve", "--plain-http", &format!("{to}:{}.{ending}", fallback_tag(&image.manifest_digest))])
     };
     assert_eq!((there("sig"), there("att")), (signature, own));
+}
+
+#[test]
+fn whatever_fails_on_the_way_no_name_is_given_and_a_rerun_finishes() {
+    let world = World::new();
+    let asked = [
+        Kind::PostUpload,
+        Kind::PutBlob,
+        Kind::PutManifest,
+        Kind::GetManifest,
+        Kind::GetBlob,
+        Kind::Referrers,
+        Kind::PutTag,
+        Kind::HeadTag,
+    ];
+    for (kind, referrers) in asked.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+        // Two registries, so that every blob goes over the wire.
+        let (from, to) = (double(referrers), double(referrers));
+        let built = from.reference("team/app:build-7");
+        let image = pushed(&client(), &built, b"one");
+        record(&client(), &place(&built), &image, &ran(&image, 1, &[("test", true)]));
+        let release = || {
+            let place = to.reference("prod/app").to_string();
+            run(world.phial(["release", &built.to_string(), "--tag", "v1", "--tag", "v2", "--to", &place]))
+        };
+        for registry in [&from, &to] {
+            registry.fail(kind, When::Always, Fault::Status(403));
+        }
+        let ended = release();
+        let code = ended.code;
+        let is_read_by_get = kind == Kind::HeadTag; // HEAD is advice
+        assert!(code == Some(5) || is_read_by_get, "{kind:?}: {code:?}: {}", ended.err);
+        if !is_read_by_get {
+            let named = ["v1", "v2"].map(|tag| to.tag("prod/app", tag));
+            assert_eq!(named, [None, None], "{kind:?}");
+        }
+        for registry in [&from, &to] {
+            registry.heal();
+        }
+        release().ok();
+        assert_eq!(
+            ["v1", "v2"].map(|tag| to.tag("prod/app", tag)),
+            [1, 2].map(|_| Some(image.manifest_digest.clone()))
+        );
+        assert_eq!(to.broken_tags(), Vec::<String>::new());
+    }
 }
