@@ -24,7 +24,10 @@ impl Steps<'_> {
     /// What the base has of Erlang and Elixir. The trees of the base are unpacked for it.
     pub(super) fn toolchain(&self, base: &Base) -> Result<Toolchain, BuildError> {
         let digest = base.image.manifest_digest.as_str();
-        let key = Key::new("circumstances").with("format", FORMAT.to_string()).with("base", digest);
+        let key = Key::new("circumstances")
+            .with("format", FORMAT.to_string())
+            .with("base", digest)
+            .with("of", Toolchain::made_by().as_str());
         let slot = match self.world.store.recall::<Toolchain>(&key)? {
             Recall::Hit(toolchain) => return Ok(toolchain),
             Recall::Miss(slot) => slot,

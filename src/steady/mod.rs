@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
 use self::atoms::What;
@@ -52,6 +53,11 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
+    /// What a toolchain follows from beside its base: the digest of the two programs and of how atoms are read.
+    pub fn made_by() -> Digest {
+        Digest::of([TOOLCHAIN, COUNTER, include_str!("atoms.rs")].concat().as_bytes())
+    }
+
     /// From what the script left in `dir`, and the trees of the base.
     pub fn read<'a>(dir: &Path, trees: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let file = |name: &str| match fs::read(dir.join(name)) {
