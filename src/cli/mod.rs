@@ -147,7 +147,11 @@ fn with_world<E: Into<Failure>>(
 ) -> ExitCode {
     let mouth = Mouth::new(common.progress);
     let cancel: &'static AtomicBool = signals::listen();
-    let tools = || Ok((Store::open(&cache_dir(host, common))?, Client::new(Credentials::from_host(host))?));
+    let tools = || {
+        let store = Store::open(&cache_dir(host, common))?;
+        let client = Client::new(Credentials::from_host(host))?.with_notes(store.uploads_dir());
+        Ok((store, client))
+    };
     let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(store, client)| {
         let watch = |event| mouth.hear(event);
         act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth).map_err(Into::into)

@@ -187,7 +187,11 @@ fn from_headers(headers: &HeaderMap) -> Option<Challenge> {
 /// Some registries say how they want to be asked at `/v2/` only.
 fn ping(transport: &Transport, access: &Access<'_>) -> Result<Option<Challenge>, RegistryError> {
     let Ok(url) = access.base.join("/v2/") else { return Ok(None) };
-    let response = transport.follow(&Call::new(Method::GET, url), None)?;
+    let call = Call::new(Method::GET, url);
+    let response = transport.patience.patiently(|| {
+        let response = transport.follow(&call, None)?;
+        if is_passing(response.status()) { Err(refusal(&call, response)) } else { Ok(response) }
+    })?;
     Ok(from_headers(response.headers()))
 }
 

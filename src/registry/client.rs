@@ -1,16 +1,20 @@
 //! Asking a registry: manifests and blobs, every byte checked.
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use phial_layers::Digest;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::http::{Call, Response, Transport, bounded, broken, is_loopback, is_passing, place, refusal, request};
+use super::pull::Pull;
 use super::retry::{Patience, doubtfully};
+use super::sessions::Sessions;
 use crate::image::{
     BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
     OCI_MANIFEST, Platform, RegistryRef, Verified, read_manifest, shown,
@@ -21,10 +25,12 @@ const MAX_DEPTH: usize = 3;
 /// 401s that are answered with better credentials, for one request.
 const MAX_EXCHANGES: usize = 2;
 
-/// A client for any number of registries; it may be used from many threads.
+/// A client for any number of registries; it may be used from many threads, and its clones share what they learn.
+#[derive(Clone)]
 pub struct Client {
     pub(super) transport: Transport,
-    pub(super) auth: Auth,
+    pub(super) auth: Arc<Auth>,
+    pub(super) sessions: Sessions,
 }
 
 /// What a reference names.
@@ -41,13 +47,20 @@ pub struct Resolved {
 impl Client {
     /// A client that shows these credentials to whom they are for. TLS roots are those of the system, or of `SSL_CERT_FILE`.
     pub fn new(credentials: Credentials) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Transport::new()?, auth: Auth::new(credentials) })
+        Ok(Self { transport: Transport::new()?, auth: Arc::new(Auth::new(credentials)), sessions: Sessions::default() })
     }
 
     /// The same with other ideas of how long to wait.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.transport.patience = patience;
+        self
+    }
+
+    /// The same with a private folder for notes about uploads, so that a later run goes on with what this one could not end.
+    #[must_use]
+    pub fn with_notes(mut self, folder: PathBuf) -> Self {
+        self.sessions = Sessions(Some(folder));
         self
     }
 
@@ -152,27 +165,13 @@ impl Client {
         }
     }
 
-    /// A blob of `repository`, as a stream that errs before its last bytes unless digest and size are the descriptor's.
+    /// A blob of `repository`, as a stream that is gone on with when it breaks off, and that errs before its last bytes unless digest and size are the descriptor's.
     pub fn blob(
         &self,
         repository: &RegistryRef,
         descriptor: &Descriptor,
     ) -> Result<Verified<Box<dyn Read + Send>>, RegistryError> {
-        let site = Site::of(repository)?;
-        let call = Call::new(Method::GET, site.blob(&descriptor.digest)).with(ACCEPT_ENCODING, "identity");
-        let response = self.send(&site.access(false), &call)?;
-        if response.status() == StatusCode::NOT_FOUND {
-            let reference = format!("{}@{}", repository.name(), descriptor.digest);
-            return Err(RegistryError::NotFound { reference });
-        }
-        if response.status() != StatusCode::OK {
-            return Err(refusal(&call, response));
-        }
-        if header(&response, CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
-            let why = "the blob came with a `Content-Encoding` that was not asked for".into();
-            return Err(RegistryError::NotARegistry { place: place(response.url()), why });
-        }
-        Ok(Verified::new(Box::new(response), descriptor))
+        Ok(Verified::new(Box::new(Pull::begin(self, repository, descriptor)?), descriptor))
     }
 
     /// Whether the repository has the blob, as far as the registry says.
@@ -191,14 +190,15 @@ impl Client {
     /// A blob that may be held in memory.
     fn small_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
         let reference = format!("{}@{}", repository.name(), descriptor.digest);
-        let mut bytes = Vec::new();
-        self.blob(repository, descriptor)?.read_to_end(&mut bytes).map_err(|error| {
-            match error.downcast::<BlobError>() {
-                Ok(source) => RegistryError::Blob { reference, source },
+        doubtfully(|| {
+            let mut bytes = Vec::new();
+            let read = self.blob(repository, descriptor)?.read_to_end(&mut bytes);
+            let failed = |error: io::Error| match error.downcast::<BlobError>() {
+                Ok(source) => RegistryError::Blob { reference: reference.clone(), source },
                 Err(error) => broken(&format!("GET {reference}"), error),
-            }
-        })?;
-        Ok(bytes)
+            };
+            read.map(|_| bytes).map_err(failed)
+        })
     }
 
     /// Sends a request with the credentials that its access needs, patiently. Answers that may pass are errors; all others
@@ -287,7 +287,7 @@ impl<'a> Site<'a> {
         self.url(&format!("manifests/{selector}"))
     }
 
-    fn blob(&self, digest: &Digest) -> Url {
+    pub(super) fn blob(&self, digest: &Digest) -> Url {
         self.url(&format!("blobs/{digest}"))
     }
 }

@@ -218,6 +218,12 @@ impl RegistryError {
         }
     }
 
+    /// Whether a manifest was refused for something it names that is not there.
+    pub(super) fn is_about_content(&self) -> bool {
+        matches!(self, Self::Status { status: 400 | 404, text, .. }
+            if text.contains("BLOB_UNKNOWN") || text.contains("MANIFEST_UNKNOWN"))
+    }
+
     /// Whether no connection came about.
     pub(super) fn is_about_connecting(&self) -> bool {
         matches!(self, Self::Reach { source, .. } if source.is_connect())
@@ -272,7 +278,11 @@ impl RegistryError {
     /// The exit code of the command: 3 refused input, 4 registry or network, 5 authentication, 6 this machine.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Image { .. } | Self::Blob { .. } | Self::NotFound { .. } | Self::Immutable { .. } => 3,
+            Self::Image { .. }
+            | Self::Blob { .. }
+            | Self::NotFound { .. }
+            | Self::Immutable { .. }
+            | Self::Status { status: 404, .. } => 3,
             Self::Source { source, .. } => source_code(source),
             Self::Tls { .. } | Self::Thread { .. } => 6,
             Self::Denied { .. }

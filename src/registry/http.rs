@@ -41,6 +41,7 @@ pub(super) struct Call<'a> {
 pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
+    Shared(bytes::Bytes),
     /// Bytes that are held anyway.
     Stream {
         size: u64,
@@ -60,10 +61,11 @@ impl<'a> Call<'a> {
 }
 
 /// Two HTTP clients: one for loopback, without proxy and TLS roots, and one for the world, made when first needed.
+#[derive(Clone)]
 pub(super) struct Transport {
     near: Http,
-    far: OnceLock<Http>,
-    wire: Wire,
+    far: Arc<OnceLock<Http>>,
+    wire: Arc<Wire>,
     pub(super) patience: Patience,
 }
 
@@ -74,7 +76,7 @@ impl Transport {
         let near = builder().no_proxy().tls_certs_only([]).build();
         let near = near.map_err(|source| RegistryError::Tls { source })?;
         let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
-        Ok(Self { near, far: OnceLock::new(), wire, patience: Patience::USUAL })
+        Ok(Self { near, far: Arc::default(), wire: Arc::new(wire), patience: Patience::USUAL })
     }
 
     fn client(&self, url: &Url) -> Result<&Http, RegistryError> {
@@ -137,6 +139,7 @@ impl Transport {
             Body::None if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => builder.body(Vec::new()),
             Body::None => builder,
             Body::Bytes(bytes) => builder.body(bytes.to_vec()),
+            Body::Shared(bytes) => builder.body(bytes.clone()),
             Body::Stream { size, open } => {
                 let progress = Arc::new(Progress::default());
                 load = Some(Load { size: *size, progress: Arc::clone(&progress) });
@@ -263,7 +266,8 @@ pub(super) fn bounded(response: Response, what: &str, limit: u64) -> Result<Vec<
 /// An error while a body was read.
 pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
     let error = match error.downcast::<Broken>() {
-        Ok(broken) => return broken.during(what.to_owned()),
+        Ok(Broken::Http(error)) => io::Error::other(error),
+        Ok(stalled) => return stalled.during(what.to_owned()),
         Err(error) => error,
     };
     match error.downcast::<RegistryError>() {

@@ -11,10 +11,14 @@ mod error;
 mod helper;
 mod http;
 mod pipe;
+mod pull;
 mod push;
+mod put;
 mod referrers;
 mod retry;
 mod secret;
+mod send;
+mod sessions;
 mod upload;
 mod wire;
 

@@ -69,8 +69,15 @@ impl Client {
         let (bytes, media_type) = (&push.image.manifest_bytes, push.image.manifest.media_type());
         let mut outcome = Outcome::default();
         if !has_manifest {
-            outcome.blobs = self.push_blobs(&to, push, watch)?;
-            self.put(&to, digest.as_str(), bytes, media_type)?;
+            outcome.blobs = self.push_blobs(&to, push, true, watch)?;
+            match self.put(&to, digest.as_str(), bytes, media_type) {
+                // What was there when it was looked for is gone: the registry cleans up, or spoke for another machine.
+                Err(error) if error.is_about_content() => {
+                    outcome.blobs = self.push_blobs(&to, push, false, watch)?;
+                    self.put(&to, digest.as_str(), bytes, media_type)?;
+                }
+                result => result?,
+            }
         }
         for tag in missing {
             self.put(&to, tag, bytes, media_type)?;
@@ -92,13 +99,14 @@ impl Client {
         mount: &[&str],
     ) -> Result<Pushed, RegistryError> {
         let open = || blobs(&descriptor.digest).map_err(|source| lost(descriptor, source));
-        self.upload(to, &Parcel { descriptor, mount, open: &open, sent: &Arc::default() })
+        self.upload(to, &Parcel { descriptor, look: true, mount, open: &open, sent: &Arc::default() })
     }
 
     fn push_blobs(
         &self,
         to: &RegistryRef,
         push: &Push<'_>,
+        look: bool,
         watch: Watch<'_>,
     ) -> Result<Vec<(Digest, Pushed)>, RegistryError> {
         let transfers = transfers(push);
@@ -114,7 +122,7 @@ impl Client {
                             if stopped.load(Ordering::Relaxed) {
                                 return;
                             }
-                            let result = self.transfer(to, push, transfer);
+                            let result = self.transfer(to, push, look, transfer);
                             if result.is_err() {
                                 stopped.store(true, Ordering::Relaxed);
                             }
@@ -135,7 +143,13 @@ impl Client {
         results.into_iter().map(|(digest, result)| result.map(|pushed| (digest, pushed))).collect()
     }
 
-    fn transfer(&self, to: &RegistryRef, push: &Push<'_>, transfer: &Transfer<'_>) -> Result<Pushed, RegistryError> {
+    fn transfer(
+        &self,
+        to: &RegistryRef,
+        push: &Push<'_>,
+        look: bool,
+        transfer: &Transfer<'_>,
+    ) -> Result<Pushed, RegistryError> {
         let descriptor = transfer.descriptor;
         let base = push.base.map(|(base, _)| base).filter(|_| transfer.in_base);
         let mount: Vec<&str> =
@@ -152,7 +166,7 @@ impl Client {
                 (Err(source), _) => Err(lost(descriptor, source)),
             }
         };
-        self.upload(to, &Parcel { descriptor, mount: &mount, open: &open, sent: &transfer.sent })
+        self.upload(to, &Parcel { descriptor, look, mount: &mount, open: &open, sent: &transfer.sent })
     }
 }
 

@@ -151,7 +151,7 @@ impl Client {
                 self.push_blob(to, blob, blobs, mount)?;
             }
             match self.put(to, artifact.digest.as_str(), &artifact.bytes, artifact.manifest.media_type()) {
-                Err(error) if nth < LOOKS && is_about_a_blob(&error) => sleep(pause),
+                Err(error) if nth < LOOKS && error.is_about_content() => sleep(pause),
                 result => return result,
             }
             pause *= 2;
@@ -254,7 +254,7 @@ impl Client {
             match self.put(to, &tag, &canonical_json(&index), OCI_INDEX) {
                 Ok(()) | Err(RegistryError::Verify { .. }) => {}
                 // It names a manifest that somebody removed: such an entry is of no use to anybody.
-                Err(error) if is_about_a_blob(&error) && round < LOOKS => gone.extend(self.removed(to, &others)?),
+                Err(error) if error.is_about_content() && round < LOOKS => gone.extend(self.removed(to, &others)?),
                 Err(error) => return Err(error),
             }
             // Longer than another's way from reading to writing takes, and not in step with it.
@@ -264,12 +264,6 @@ impl Client {
         let why = "others wrote the list of referrers over and over".into();
         Err(RegistryError::NotARegistry { place: under(to, &fallback_tag(subject)).to_string(), why })
     }
-}
-
-/// Whether the registry lacks something that a manifest names.
-fn is_about_a_blob(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Status { status: 400 | 404, text, .. }
-        if text.contains("BLOB_UNKNOWN") || text.contains("MANIFEST_UNKNOWN"))
 }
 
 fn under(repository: &RegistryRef, tag: &str) -> RegistryRef {

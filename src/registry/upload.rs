@@ -1,21 +1,31 @@
-//! One blob or manifest on its way into a registry.
+//! One blob on its way into a registry: looked for, mounted, gone on with, or sent.
 
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::sleep;
 
-use phial_layers::Digest;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 
 use super::auth::Access;
-use super::client::{Client, DIGEST_HEADER, Site, header};
+use super::client::{Client, Site, header};
 use super::error::RegistryError;
-use super::http::{Body, Call, refusal, upload_location};
-use crate::image::{Descriptor, ImageError, MAX_MANIFEST_PUSH, RegistryRef, Verified};
+use super::http::{Call, Response, place, refusal, upload_location};
+use super::send::{Session, Way};
+use super::sessions::Note;
+use crate::image::{Descriptor, RegistryRef};
 
-/// New upload sessions for one blob: a session that broke is dead (distribution 2.8).
-const SESSIONS: usize = 3;
+/// New upload sessions for one blob that the registry has lost or spoilt.
+const SESSIONS: u32 = 3;
+/// How often a chunk that is too long is halved.
+const SHRINKS: u32 = 6;
+/// Connections that break in the middle of a body before smaller bodies are tried.
+const BREAKS: u32 = 3;
+/// Bytes that make up for a try.
+const PROGRESS: u64 = 1 << 20;
+/// The longest `OCI-Chunk-Min-Length` that is heeded: four chunks are in memory at once.
+const LONGEST_CHUNK: u64 = 64 << 20;
 
 /// How a blob came to be in the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +42,8 @@ pub enum Pushed {
 #[derive(Clone, Copy)]
 pub(super) struct Parcel<'a> {
     pub(super) descriptor: &'a Descriptor,
+    /// Whether it is looked for first.
+    pub(super) look: bool,
     /// Repositories of the same registry that may have it.
     pub(super) mount: &'a [&'a str],
     /// Where its bytes come from: called anew for each try.
@@ -40,66 +52,117 @@ pub(super) struct Parcel<'a> {
     pub(super) sent: &'a Arc<AtomicU64>,
 }
 
-/// A body that is counted, and whose own error is not lost in the error of the request.
-struct Counted<R> {
-    inner: R,
-    sent: Arc<AtomicU64>,
-    failed: Arc<Mutex<Option<io::Error>>>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.inner.read(buffer) {
-            Ok(n) => {
-                self.sent.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(n)
-            }
-            Err(error) => {
-                let kind = error.kind();
-                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Err(kind.into())
-            }
-        }
-    }
-}
-
 impl Client {
-    /// Puts a blob into the repository: looks whether it is there, tries to mount it, else
-    /// sends it with one POST and one PUT (chunked uploads are where registries differ).
+    /// Puts a blob into the repository: looks whether it is there, goes on with an upload that an earlier run began, tries to
+    /// mount it, else sends it.
     pub(super) fn upload(&self, to: &RegistryRef, parcel: &Parcel<'_>) -> Result<Pushed, RegistryError> {
         let site = Site::of(to)?;
+        let access = site.access(true);
         let descriptor = parcel.descriptor;
+        let mut note = self.sessions.note(&to.host, &to.repository, &descriptor.digest, descriptor.size);
         // HEAD is advice: whatever is wrong with it shows at the upload, with a text.
-        if self.has(&site.access(true), descriptor).unwrap_or(false) {
+        if parcel.look && self.has(&access, descriptor).unwrap_or(false) {
+            note.forget();
             return Ok(Pushed::Existed);
         }
-        let mut session = None;
+        let mut session = self.interrupted(&access, descriptor, &mut note);
         for source in parcel.mount.iter().copied().filter(|source| *source != to.repository) {
-            match self.mount(&site, descriptor, source) {
+            if session.is_some() {
+                break;
+            }
+            match self.mount_patiently(&site, descriptor, source) {
                 Ok(None) => return Ok(Pushed::Mounted),
-                Ok(Some(location)) => session = Some(location),
+                Ok(opened) => session = opened,
                 Err(_) => {} // Harbor, ECR and others refuse mounts in many ways: that only means "upload it"
             }
         }
-        let mut sessions = 0;
-        self.transport.patience.patiently(|| {
-            loop {
-                sessions += 1;
-                parcel.sent.store(0, Ordering::Relaxed);
-                let location = match session.take() {
-                    Some(location) => location,
-                    None => self.begin(&site)?,
-                };
-                match self.put_blob(&site.access(true), parcel, location) {
-                    Err(error) if sessions < SESSIONS && is_dead_session(&error) => {}
-                    result => return result.map(|()| Pushed::Uploaded),
+        let mut way = Way { chunk: None, note };
+        self.send_blob(&site, parcel, session, &mut way)?;
+        way.note.forget();
+        Ok(Pushed::Uploaded)
+    }
+
+    /// The session that an earlier run has left, as far as it is alive.
+    fn interrupted(&self, access: &Access<'_>, descriptor: &Descriptor, note: &mut Note) -> Option<Session> {
+        let noted = note.read()?;
+        let left = Session { url: noted.url.parse().ok()?, offset: noted.offset, shortest: 0 };
+        self.progress(access, &left).filter(|session| session.offset <= descriptor.size)
+    }
+
+    /// Sends a blob through whatever comes: connections that break, sessions that die, bodies that are too long.
+    fn send_blob(
+        &self,
+        site: &Site<'_>,
+        parcel: &Parcel<'_>,
+        mut session: Option<Session>,
+        way: &mut Way,
+    ) -> Result<(), RegistryError> {
+        let (access, patience, descriptor) = (site.access(true), self.transport.patience, parcel.descriptor);
+        let (mut sessions, mut shrinks, mut breaks, mut tried, mut lies) = (0, 0, 0, 0, 0);
+        loop {
+            let mut current = match session.take() {
+                Some(session) => session,
+                None => patience.patiently(|| self.begin(site))?,
+            };
+            way.note.keep(current.url.as_str(), current.offset);
+            let before = current.offset;
+            let Err(error) = self.fill(&access, parcel, &mut current, way) else { return Ok(()) };
+            match trouble(&error, way.chunk.is_some() || before == 0) {
+                Trouble::TooLong if shrinks < SHRINKS => {
+                    shrinks += 1;
+                    self.cancel(&access, &current);
+                    let shorter = way.chunk.map_or_else(|| first_chunk(access.host), |chunk| chunk / 2);
+                    way.chunk = Some(shorter.min(descriptor.size / 2).max(1));
+                }
+                Trouble::Dead if sessions + 1 < SESSIONS => sessions += 1,
+                Trouble::Lie if lies == 0 => {
+                    lies += 1;
+                    self.cancel(&access, &current);
+                }
+                Trouble::Passing if tried + 1 < patience.tries => {
+                    tried = if current.offset - before >= PROGRESS { 1 } else { tried + 1 };
+                    breaks += 1;
+                    let Some(pause) = patience.before_next(&error, tried) else { return Err(error) };
+                    sleep(pause);
+                    // Only the answer may be lost.
+                    if self.has(&access, descriptor).unwrap_or(false) {
+                        return Ok(());
+                    }
+                    session = self.progress(&access, &current).filter(|session| session.offset <= descriptor.size);
+                    if breaks >= BREAKS && way.chunk.is_none() {
+                        way.chunk = Some(first_chunk(access.host));
+                    }
+                }
+                Trouble::Passing => return Err(error),
+                _ => {
+                    way.note.forget();
+                    self.cancel(&access, &current);
+                    return Err(error);
                 }
             }
-        })
+        }
+    }
+
+    /// A mount is not worth much patience, but what is mounted need not be sent.
+    fn mount_patiently(
+        &self,
+        site: &Site<'_>,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Session>, RegistryError> {
+        let mut is_final = None;
+        let result = self.transport.patience.patiently(|| match self.mount(site, descriptor, source) {
+            Err(error) if matches!(&error, RegistryError::Status { status, .. } if !matches!(status, 429 | 503)) => {
+                is_final = Some(error);
+                Ok(None)
+            }
+            result => result,
+        });
+        is_final.map_or(result, Err)
     }
 
     /// `None` if the blob is mounted; else the session that the registry opened instead.
-    fn mount(&self, site: &Site<'_>, descriptor: &Descriptor, source: &str) -> Result<Option<Url>, RegistryError> {
+    fn mount(&self, site: &Site<'_>, descriptor: &Descriptor, source: &str) -> Result<Option<Session>, RegistryError> {
         let mut url = site.url("blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", descriptor.digest.as_str()).append_pair("from", source);
         let call = Call::new(Method::POST, url);
@@ -107,143 +170,69 @@ impl Client {
         let response = self.send_once(&access, &call)?;
         match response.status() {
             StatusCode::CREATED if self.has(&site.access(true), descriptor)? => Ok(None),
-            StatusCode::ACCEPTED => upload_location(&response, &call.method).map(Some),
+            StatusCode::ACCEPTED => opened(&response, &call.method).map(Some),
             _ => Err(refusal(&call, response)),
         }
     }
 
-    fn begin(&self, site: &Site<'_>) -> Result<Url, RegistryError> {
+    fn begin(&self, site: &Site<'_>) -> Result<Session, RegistryError> {
         let call = Call::new(Method::POST, site.url("blobs/uploads/"));
         let response = self.send_once(&site.access(true), &call)?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::CREATED => {
-                upload_location(&response, &call.method)
+                opened(&response, &call.method)
             }
             _ => Err(refusal(&call, response)),
         }
     }
-
-    fn put_blob(&self, access: &Access<'_>, parcel: &Parcel<'_>, location: Url) -> Result<(), RegistryError> {
-        let descriptor = parcel.descriptor;
-        let failed = Arc::new(Mutex::new(None));
-        let counted = || -> Result<Box<dyn Read + Send>, RegistryError> {
-            let inner = Verified::new((parcel.open)()?, descriptor);
-            Ok(Box::new(Counted { inner, sent: Arc::clone(parcel.sent), failed: Arc::clone(&failed) }))
-        };
-        let mut call = Call::new(Method::PUT, with_digest(location, &descriptor.digest))
-            .with(CONTENT_TYPE, "application/octet-stream");
-        call.body = Body::Stream { size: descriptor.size, open: &counted };
-        let result = self.send_once(access, &call);
-        if let Some(source) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(RegistryError::Source { digest: descriptor.digest.clone(), source });
-        }
-        let response = result?;
-        if !response.status().is_success() {
-            return Err(refusal(&call, response));
-        }
-        let said = header(&response, DIGEST_HEADER);
-        let is_sure =
-            response.status() == StatusCode::CREATED && said.as_deref().is_none_or(|d| d == descriptor.digest.as_str());
-        if is_sure || self.has(access, descriptor)? {
-            return Ok(());
-        }
-        let found =
-            said.map_or_else(|| "that it has nothing".into(), |said| format!("`{}`", crate::image::shown(&said)));
-        let reference = format!("{}/{}", access.host, access.repository);
-        Err(RegistryError::Verify { reference, expected: descriptor.digest.clone(), found })
-    }
-
-    /// Puts a manifest under its digest or a tag, and looks whether it is there.
-    pub(super) fn put(
-        &self,
-        to: &RegistryRef,
-        selector: &str,
-        bytes: &[u8],
-        media_type: &str,
-    ) -> Result<(), RegistryError> {
-        let digest = Digest::of(bytes);
-        let mut named = to.repository_only();
-        if selector == digest.as_str() {
-            named.digest = Some(digest.clone());
-        } else {
-            named.tag = Some(selector.into());
-        }
-        let (length, limit) = (bytes.len() as u64, MAX_MANIFEST_PUSH);
-        if length > limit {
-            let source = ImageError::TooLarge { what: "the manifest", size: length, limit };
-            return Err(RegistryError::Image { reference: named.to_string(), source });
-        }
-        let site = Site::of(to)?;
-        let mut call = Call::new(Method::PUT, site.manifest(selector)).with(CONTENT_TYPE, media_type);
-        call.body = Body::Bytes(bytes);
-        let response = self.send(&site.access(true), &call)?;
-        let status = response.status();
-        // Registries with immutable tags refuse even the same manifest: only what the tag names counts.
-        let may_be_there = matches!(status.as_u16(), 400 | 409 | 412);
-        if !status.is_success() && !may_be_there {
-            return Err(refusal(&call, response));
-        }
-        let refused = (!status.is_success()).then(|| refusal(&call, response));
-        match (self.head(&named, true), refused) {
-            (Ok(Some(found)), _) if found == digest => Ok(()),
-            (Ok(Some(found)), Some(error)) if named.tag.is_some() => Err(if is_immutable(&error) {
-                RegistryError::Immutable { reference: named.to_string(), found }
-            } else {
-                error
-            }),
-            (_, Some(error)) | (Err(error), None) => Err(error),
-            (Ok(found), None) => {
-                let found = found.map_or_else(|| "that there is none".into(), |found| format!("`{found}`"));
-                Err(RegistryError::Verify { reference: named.to_string(), expected: digest, found })
-            }
-        }
-    }
 }
 
-fn is_immutable(error: &RegistryError) -> bool {
-    let RegistryError::Status { status, text, .. } = error else { return false };
-    let text = text.to_ascii_lowercase();
-    *status != 400
-        || ["immutable", "already exists", "alreadyexists", "tag_invalid"].iter().any(|word| text.contains(word))
+fn opened(response: &Response, method: &Method) -> Result<Session, RegistryError> {
+    if header(response, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html")) {
+        let why = "an HTML page came instead of an upload session".into();
+        return Err(RegistryError::NotARegistry { place: place(response.url()), why });
+    }
+    let shortest = header(response, "oci-chunk-min-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(Session { url: upload_location(response, method)?, offset: 0, shortest: u64::min(shortest, LONGEST_CHUNK) })
 }
 
-/// The session is of no use any more, but a new one may be.
-fn is_dead_session(error: &RegistryError) -> bool {
+/// What an error in the middle of an upload asks for.
+enum Trouble {
+    /// Shorter bodies.
+    TooLong,
+    /// A new session.
+    Dead,
+    /// The blob from its source once more.
+    Lie,
+    /// Patience.
+    Passing,
+    /// Nothing.
+    Final,
+}
+
+/// `is_fresh`: no session of an earlier try was gone on with, whose offset the registry may see otherwise.
+fn trouble(error: &RegistryError, is_fresh: bool) -> Trouble {
     match error {
-        RegistryError::Status { status: 404 | 416, .. } => true,
+        RegistryError::Status { status: 413, .. } => Trouble::TooLong,
+        RegistryError::Status { status: 416, .. } if is_fresh => Trouble::TooLong,
+        RegistryError::Status { status: 404 | 416, .. } | RegistryError::Verify { .. } => Trouble::Dead,
         RegistryError::Status { status: 400, text, .. } => {
-            ["DIGEST_INVALID", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN"].iter().any(|code| text.contains(code))
+            let codes = ["DIGEST_INVALID", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN"];
+            if codes.iter().any(|code| text.contains(code)) { Trouble::Dead } else { Trouble::Final }
         }
-        _ => false,
+        RegistryError::Source { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => Trouble::Lie,
+        error if error.is_transient() => Trouble::Passing,
+        _ => Trouble::Final,
     }
 }
 
-/// Adds `digest` to the location's query and leaves the rest of it as it is, order and escapes included.
-fn with_digest(mut location: Url, digest: &Digest) -> Url {
-    let kept = location.query().unwrap_or_default().split('&');
-    let kept = kept.filter(|pair| !pair.is_empty() && !pair.starts_with("digest="));
-    let own = format!("digest={}", digest.as_str().replace(':', "%3A"));
-    let query: Vec<&str> = kept.chain([own.as_str()]).collect();
-    let query = query.join("&");
-    location.set_query(Some(&query));
-    location
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_digest_joins_whatever_query_the_location_has() {
-        let digest = Digest::of(b"");
-        let own = format!("digest=sha256%3A{}", digest.hex());
-        for (location, expected) in [
-            ("http://r/v2/u/1", format!("http://r/v2/u/1?{own}")),
-            ("http://r/v2/u/1?", format!("http://r/v2/u/1?{own}")),
-            ("http://r/u?_state=a%2Fb&x=1", format!("http://r/u?_state=a%2Fb&x=1&{own}")),
-            ("http://r/u?digest=sha256:old&x=1", format!("http://r/u?x=1&{own}")),
-        ] {
-            assert_eq!(with_digest(location.parse().unwrap(), &digest).as_str(), expected);
-        }
+/// How long the bodies are that a registry takes which refused a longer one.
+fn first_chunk(host: &str) -> u64 {
+    if host.contains(".dkr.ecr") || host.contains(".dkr-ecr") {
+        10 << 20 // parts of 5 to 10 MiB
+    } else if host == "ghcr.io" {
+        (4 << 20) - (64 << 10)
+    } else {
+        8 << 20
     }
 }

@@ -156,6 +156,11 @@ impl Store {
         self.root.join("git")
     }
 
+    /// Where notes about unfinished uploads live.
+    pub fn uploads_dir(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
     /// Waits for the lock `name` (letters, digits and dashes) and holds it.
     pub fn lock(&self, name: &str) -> Result<Guard, StoreError> {
         let path = self.root.join("locks").join(name);

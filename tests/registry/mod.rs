@@ -5,6 +5,7 @@
 mod debian;
 pub(crate) mod images;
 mod layout;
+mod matrix;
 mod push;
 mod double;
 mod stubborn;

@@ -9,10 +9,10 @@ use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
 use super::images::{Shelf, chain, two_layers};
-use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, quick};
+use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, hasty, quick};
 
 fn client() -> Client {
-    Client::new(Credentials::none()).unwrap()
+    Client::new(Credentials::none()).unwrap().with_patience(quick())
 }
 
 fn layer(bytes: &[u8]) -> Descriptor {
@@ -68,7 +68,7 @@ fn a_blob_that_lies_is_refused() {
         (|| answer(200).body("hellO"), "the bytes are `sha256:"),
         (|| answer(200).body("hell"), "ends after 4 of 5"),
         (|| answer(200).body("hello!"), "more than the 5"),
-        (|| answer(200).with("Content-Length", "9").body("hell"), "error"),
+        (|| answer(200).with("Content-Length", "9").body("hell"), "broke off"),
         (|| answer(200).with("Content-Encoding", "gzip").body("hello"), "Content-Encoding"),
         (|| answer(404), "is not in the registry"),
     ];
@@ -130,7 +130,7 @@ fn a_connection_that_stands_still_is_given_up_and_tried_again() {
     let registry = Registry::open(Quirks::none());
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, &(0..=255).collect::<Vec<u8>>().repeat(40_000));
-    let client = client().with_patience(quick());
+    let client = client().with_patience(hasty());
     let open = |d: &Digest| shelf.open(d);
     let tags = ["v1".to_owned()];
     let push = Push { image: &image, blobs: &open, base: None, tags: &tags };
@@ -155,7 +155,7 @@ fn a_pause_is_wished_for_in_seconds_or_by_a_date() {
     ] {
         let server =
             Server::start(move |_| answer(503).with("Retry-After", wish).with("Date", "Thu, 26 Nov 2026 13:00:00 GMT"));
-        let error = client().with_patience(quick()).resolve(&server.reference("app")).unwrap_err();
+        let error = client().resolve(&server.reference("app")).unwrap_err();
         assert_eq!((server.asked().len(), error.exit_code()), (tries, 4), "{wish}");
         let hint = error.hint().unwrap_or_default();
         assert_eq!(hint.contains("wait 3600 seconds"), tries == 1, "{wish}: {hint}");

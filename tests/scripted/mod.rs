@@ -12,14 +12,21 @@ mod quirks;
 mod registry;
 mod uploads;
 
+use std::time::Duration;
+
+use phial::registry::Patience;
+
 pub(crate) use fault::{Fault, Kind, When};
 pub(crate) use http::{Answer, Asked, Server, answer};
 pub(crate) use quirks::{Head, Quirks};
 pub(crate) use registry::Registry;
 
 /// A client's patience for a test: the same tries, hardly a pause.
-pub(crate) fn quick() -> phial::registry::Patience {
-    use std::time::Duration;
-    let (pause, silence) = (Duration::from_millis(1), Duration::from_millis(400));
-    phial::registry::Patience { pause, silence, ..phial::registry::Patience::USUAL }
+pub(crate) fn quick() -> Patience {
+    Patience { pause: Duration::from_millis(1), ..Patience::USUAL }
+}
+
+/// The same for servers that stand still.
+pub(crate) fn hasty() -> Patience {
+    Patience { silence: Duration::from_millis(500), ..quick() }
 }

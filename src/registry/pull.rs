@@ -1,0 +1,167 @@
+//! A blob on its way out: whatever breaks off is gone on with from where it broke.
+
+use std::io::{self, Read};
+use std::thread::sleep;
+
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
+use reqwest::{Method, StatusCode};
+
+use super::client::{Client, Site, header};
+use super::error::RegistryError;
+use super::http::{Call, Response, broken, place, refusal};
+use crate::image::{Descriptor, RegistryRef};
+
+/// Bytes that make up for a try.
+const PROGRESS: u64 = 1 << 20;
+
+/// A blob as a stream, not yet checked.
+pub(super) struct Pull {
+    client: Client,
+    repository: RegistryRef,
+    descriptor: Descriptor,
+    answer: Option<Response>,
+    /// Bytes handed out.
+    offset: u64,
+    /// Tries since the last good piece, and where that began.
+    tried: u32,
+    mark: u64,
+    /// Whether parts are worth asking for.
+    in_parts: bool,
+    /// Whether an answer of another length was sent back already.
+    doubted: bool,
+}
+
+impl Pull {
+    /// Asks for the blob; that it is not there is said at once.
+    pub(super) fn begin(
+        client: &Client,
+        repository: &RegistryRef,
+        descriptor: &Descriptor,
+    ) -> Result<Self, RegistryError> {
+        let mut pull = Self {
+            client: client.clone(),
+            repository: repository.repository_only(),
+            descriptor: descriptor.clone(),
+            answer: None,
+            offset: 0,
+            tried: 0,
+            mark: 0,
+            in_parts: true,
+            doubted: false,
+        };
+        pull.answer = Some(pull.ask()?);
+        Ok(pull)
+    }
+
+    /// An answer whose next byte is the one at `offset`. The registry is asked each time: a signed address that it gave
+    /// before may have expired.
+    fn ask(&mut self) -> Result<Response, RegistryError> {
+        loop {
+            let site = Site::of(&self.repository)?;
+            let range = format!("bytes={}-", self.offset);
+            let mut call = Call::new(Method::GET, site.blob(&self.descriptor.digest)).with(ACCEPT_ENCODING, "identity");
+            let in_parts = self.in_parts && self.offset > 0;
+            if in_parts {
+                call = call.with(RANGE, &range);
+            }
+            let response = self.client.send(&site.access(false), &call)?;
+            match response.status() {
+                StatusCode::PARTIAL_CONTENT if in_parts && self.fits(&response) => return Ok(response),
+                StatusCode::OK => {}
+                _ if in_parts => {
+                    self.in_parts = false;
+                    continue;
+                }
+                StatusCode::NOT_FOUND => {
+                    let reference = format!("{}@{}", self.repository.name(), self.descriptor.digest);
+                    return Err(RegistryError::NotFound { reference });
+                }
+                _ => return Err(refusal(&call, response)),
+            }
+            if header(&response, CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
+                let why = "the blob came with a `Content-Encoding` that was not asked for".into();
+                return Err(RegistryError::NotARegistry { place: place(response.url()), why });
+            }
+            let is_odd = response.content_length().is_some_and(|length| length != self.descriptor.size);
+            if is_odd && !std::mem::replace(&mut self.doubted, true) {
+                continue; // a page for people, perhaps; if it comes again, the check of the bytes says what is wrong
+            }
+            return self.skipped(response);
+        }
+    }
+
+    /// Whether a part begins where it should and ends where the blob does (RFC 9110, 14.4).
+    fn fits(&self, response: &Response) -> bool {
+        let range = header(response, CONTENT_RANGE.as_str());
+        let Some((range, total)) = range.as_deref().and_then(|range| range.strip_prefix("bytes ")?.split_once('/'))
+        else {
+            return false;
+        };
+        let ends =
+            (format!("{}-{}", self.offset, self.descriptor.size.saturating_sub(1)), self.descriptor.size.to_string());
+        range == ends.0 && (total == "*" || total == ends.1)
+    }
+
+    /// The whole came: what is known of it already is read away.
+    fn skipped(&self, mut response: Response) -> Result<Response, RegistryError> {
+        let skipped = io::copy(&mut (&mut response).take(self.offset), &mut io::sink());
+        match skipped {
+            Ok(_) => Ok(response),
+            Err(error) => Err(broken(&self.request(), error)),
+        }
+    }
+
+    fn request(&self) -> String {
+        format!("GET {}@{}", self.repository.name(), self.descriptor.digest)
+    }
+
+    /// Takes an error in, waits, and asks again; gives up in the end.
+    fn go_on(&mut self, mut error: RegistryError) -> Result<(), RegistryError> {
+        let patience = self.client.transport.patience;
+        if self.offset - self.mark >= PROGRESS {
+            self.tried = 0;
+        }
+        self.mark = self.offset;
+        loop {
+            self.tried += 1;
+            let pause = patience.before_next(&error, self.tried).filter(|_| error.is_transient());
+            let Some(pause) = pause.filter(|_| self.tried < patience.tries) else { return Err(error) };
+            sleep(pause);
+            match self.ask() {
+                Ok(answer) => {
+                    self.answer = Some(answer);
+                    return Ok(());
+                }
+                Err(again) => error = again,
+            }
+        }
+    }
+}
+
+impl Read for Pull {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(answer) = self.answer.as_mut() else { return Ok(0) };
+            let left = self.offset < self.descriptor.size;
+            let error = match answer.read(buffer) {
+                Ok(0) if left && !buffer.is_empty() => io::ErrorKind::UnexpectedEof.into(),
+                Ok(n) => {
+                    self.offset += n as u64;
+                    return Ok(n);
+                }
+                Err(_) if !left => return Ok(0), // all came; what its end was like is no matter
+                Err(error) => error,
+            };
+            let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+            self.answer = None;
+            if let Err(error) = self.go_on(broken(&self.request(), error)) {
+                // An end that comes again and again is the end: who checks the bytes says how many are missing.
+                return if is_end && matches!(error, RegistryError::BrokeOff { .. }) {
+                    Ok(0)
+                } else {
+                    Err(io::Error::other(error))
+                };
+            }
+        }
+    }
+}
