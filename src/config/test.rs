@@ -202,7 +202,9 @@ fn what(wish: &Test, flags: &TestFlags) -> Result<What, ConfigError> {
     let one = "test".to_owned();
     let entrypoint = wish.entrypoint.unwrap_or(false);
     if !flags.command.is_empty() {
-        return Ok(What::Commands(only_of(vec![(flags.command.join(" "), flags.command.clone())])?));
+        // No settings can name a command so: what happened to be run is not what a release requires.
+        let name = format!("-- {}", flags.command.join(" "));
+        return Ok(What::Commands(only_of(vec![(name, flags.command.clone())])?));
     }
     let value = |key: &str, reason| ConfigError::Value { key: key.into(), value: "set".into(), reason };
     match (&wish.command, &wish.commands) {
@@ -232,8 +234,11 @@ fn commands(named: &[Named]) -> Result<Vec<(String, Vec<String>)>, ConfigError> 
             Named::Line(line) => (line.clone(), Words::Line(line.clone())),
             Named::Table { name, command } => (name.clone(), command.clone()),
         };
-        if name.trim().is_empty() || name.chars().any(char::is_control) {
-            return Err(value(&name.escape_debug().to_string(), "but a name is a line of text"));
+        if name.trim().is_empty() || name.starts_with('-') || name.chars().any(char::is_control) {
+            return Err(value(
+                &name.escape_debug().to_string(),
+                "but a name is a line of text without a hyphen before it",
+            ));
         }
         if !names.insert(name.clone()) {
             return Err(value(&name, "and it is named twice"));
@@ -338,7 +343,7 @@ mod tests {
         let only = TestFlags { only: vec!["lint".into()], ..none.clone() };
         assert_eq!(what(several, &only), commands(&[("lint", &["credo"])]));
         let given = TestFlags { command: vec!["mix".into(), "x".into()], ..none };
-        assert_eq!(what(several, &given), commands(&[("mix x", &["mix", "x"])]));
+        assert_eq!(what(several, &given), commands(&[("-- mix x", &["mix", "x"])]));
     }
 
     #[test]
@@ -367,6 +372,7 @@ mod tests {
             ("[test]\ncommand = ''", "`test.command` is ``"),
             ("[test]\ncommand = 'a'\ncommands = ['b']", "`test.commands`"),
             ("[test]\ncommands = []", "at least one command"),
+            ("[test]\ncommands = ['-- mix test']", "without a hyphen before it"),
             ("[test]\ncommands = ['a', 'a']", "named twice"),
             ("[test]\nentrypoint = true\ncommand = 'a'", "`test.entrypoint`"),
             ("[test]\nartifacts = ['/etc']", "`test.artifacts` is `/etc`"),

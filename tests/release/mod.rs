@@ -8,6 +8,7 @@ mod names;
 mod profiles;
 mod referrers;
 mod refusals;
+mod whole_way;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,85 @@
+//! The three verbs in a row: build, test, release, in a registry and in layouts.
+
+use std::fs;
+
+use phial_layers::Digest;
+
+use super::{oras, skopeo};
+use crate::world::small::small_base;
+use crate::world::{Registry, World, run};
+
+/// A small app with these test settings, built to `image`; its digest.
+#[track_caller]
+fn built(world: &World, test: &str, image: &str) -> Digest {
+    let repo = world.small_app();
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
+    repo.write("phial.toml", format!("{settings}\n[test]\n{test}\n"));
+    repo.commit("How it is tested");
+    let base = format!("oci:{}", small_base().display());
+    let line = run(world.phial(["build", repo.source(), "--base", &base, "--to", image])).ok();
+    line.rsplit_once('@').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn what_was_built_is_tested_and_released_byte_for_byte() {
+    let (world, registry) = (World::with_empty_cache(), Registry::start());
+    let image = registry.reference("team/app:build-7");
+    let commands = "commands = [{ name = 'lint', command = 'exit 0' }, { name = 'test', command = 'exit ${CODE:-0}' }]";
+    let digest = built(&world, commands, &image);
+    let release = |args: &[&str]| run(world.phial([&["release", &image, "--tag", "v1"], args].concat()));
+    let test = |args: &[&str]| run(world.phial([&["test", &image], args].concat()));
+    let refused = |said: &str| {
+        let err = release(&[]).failed(7);
+        assert!(err.contains(said), "`{said}` is not in: {err}");
+    };
+    refused("it has no test record");
+    test(&["--only", "test"]).ok();
+    refused("`lint` was never run, only `test`");
+    test(&["--", "lint"]).failed(3);
+    test(&["--", "true"]).ok();
+    refused("`lint` was never run");
+    test(&["--env", "CODE=3"]).failed(1);
+    refused("`test` failed at");
+    test(&["--partition", "1/2"]).ok();
+    refused("`test` failed at");
+    assert_eq!(test(&[]).ok(), format!("{image}@{digest}"));
+    let v1 = registry.reference("team/app:v1");
+    assert_eq!(release(&[]).ok(), format!("{v1}@{digest}"));
+    let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+    assert_eq!(skopeo(&[&inspect[..], &[&format!("docker://{v1}")]].concat()), digest.as_str());
+    let seen = oras(&["discover", "--plain-http", "--format", "json", &v1]);
+    assert_eq!(seen.matches("\"dev.phial.result\": \"PASSED\"").count(), 4, "{seen}");
+    assert_eq!(seen.matches("\"dev.phial.result\": \"FAILED\"").count(), 1, "{seen}");
+
+    release(&["--to", "oci:out.oci"]).ok();
+    let out = format!("oci:{}:v1", world.path("out.oci"));
+    assert_eq!(skopeo(&[&inspect[..1], &inspect[2..], &[&out]].concat()), digest.as_str());
+}
+
+#[test]
+fn a_layout_goes_the_whole_way_without_a_registry() {
+    let world = World::with_empty_cache();
+    let digest = built(&world, "command = 'test -e out/prod/app'", "oci:app.oci");
+    run(world.phial(["release", "oci:app.oci", "--tag", "v1"])).failed(7);
+    run(world.phial(["test", "oci:app.oci"])).ok();
+    let out = run(world.phial(["release", "oci:app.oci", "--tag", "v1", "--tag", "latest"])).ok();
+    assert_eq!(out, format!("oci:app.oci:v1@{digest}\noci:app.oci:latest@{digest}"));
+    for tag in ["v1", "latest"] {
+        let name = format!("oci:{}:{tag}", world.path("app.oci"));
+        assert_eq!(skopeo(&["inspect", "--format", "{{.Digest}}", &name]), digest.as_str());
+    }
+    let seen = oras(&["discover", "--oci-layout", "--format", "json", &format!("{}:v1", world.path("app.oci"))]);
+    assert!(seen.contains("https://in-toto.io/attestation/test-result/v0.1"), "{seen}");
+}
+
+#[test]
+fn the_parts_of_a_test_count_when_all_of_them_passed() {
+    let world = World::with_empty_cache();
+    built(&world, "command = 'true'", "oci:app.oci");
+    let release = || run(world.phial(["release", "oci:app.oci", "--tag", "v1"]));
+    run(world.phial(["test", "oci:app.oci", "--partition", "1/2"])).ok();
+    let refused = release().failed(7);
+    assert!(refused.contains("of `test` only the parts 1/2 were run"), "{refused}");
+    run(world.phial(["test", "oci:app.oci", "--partition", "2/2"])).ok();
+    release().ok();
+}
