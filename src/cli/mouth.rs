@@ -95,7 +95,7 @@ impl Mouth {
     }
 
     fn step_line(&self, step: &str, line: &str, passing: bool) {
-        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        let line: String = uncoloured(line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
         if passing {
             self.change(&format!("{step} | {line}"));
         } else {
@@ -173,6 +173,17 @@ impl Mouth {
     }
 }
 
+/// Without the sequences that set colours and move about (ECMA-48: CSI, parameters, a final letter).
+fn uncoloured(line: &str) -> String {
+    let mut pieces = line.split("\u{1b}[");
+    let mut clean = pieces.next().unwrap_or("").to_owned();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|c| matches!(c, ' '..='?'));
+        clean.push_str(rest.strip_prefix(|c| matches!(c, '@'..='~')).unwrap_or(piece));
+    }
+    clean
+}
+
 /// `12.3 s`.
 pub(super) fn seconds(millis: u64) -> String {
     format!("{}.{:02} s", millis / 1000, millis % 1000 / 10)
@@ -191,6 +202,12 @@ pub(super) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_leave_no_trace() {
+        assert_eq!(uncoloured("\u{1b}[1m\u{1b}[31mred\u{1b}[0m [1m \u{1b}[2Kx"), "red [1m x");
+        assert_eq!(uncoloured("cut \u{1b}["), "cut ");
+    }
 
     #[test]
     fn sizes_and_times_are_short() {

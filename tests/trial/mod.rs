@@ -2,6 +2,7 @@
 
 mod commands;
 mod ended;
+mod ledger;
 mod services;
 
 use std::fs;

@@ -109,6 +109,16 @@ impl World {
     }
 }
 
+impl World {
+    /// `testdata/apps/ledger`, an app with a database, with a mix.lock made by Mix itself.
+    pub(crate) fn ledger(&self, hex: &Hex) -> Repo {
+        let repo = Repo::copied(&testdata("apps/ledger"), &self.dir().join("ledger"));
+        run(in_root(repo.dir(), ["mix", "deps.get"], &hex.env())).ok();
+        repo.commit("The first commit");
+        repo
+    }
+}
+
 /// The `PATH` that programs are looked for in.
 pub(crate) fn search_path() -> String {
     Host::read().var("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned()

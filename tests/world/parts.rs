@@ -31,6 +31,16 @@ pub(crate) fn base() -> PathBuf {
     dir
 }
 
+/// OCI layouts with `PostgreSQL` 17 (`postgres`) and Redis (`redis`), made by `phial base debian` when they are not there.
+#[track_caller]
+pub(crate) fn services() -> PathBuf {
+    let dir = shared().join("services");
+    let mut make = script("services");
+    make.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir);
+    run(make).ok();
+    dir
+}
+
 /// Debian's oras, unpacked by `testdata/oras` when it is not there.
 #[track_caller]
 pub(crate) fn oras() -> PathBuf {

@@ -1,0 +1,1 @@
+[inputs: ["{config,lib,test}/**/*.{ex,exs}", "mix.exs", ".formatter.exs"]]

@@ -1,0 +1,3 @@
+import Config
+
+config :ledger, database: "ledger_#{config_env()}"

@@ -1,0 +1,1 @@
+ALTER TABLE accounts ADD CONSTRAINT no_debts CHECK (balance >= 0)

@@ -1,0 +1,5 @@
+#!/bin/sh
+set -eu
+
+mix format --check-formatted
+mix compile --warnings-as-errors

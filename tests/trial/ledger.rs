@@ -1,0 +1,108 @@
+//! An Elixir app with `PostgreSQL` and Redis, from the commit to the record.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use super::records_beside;
+use crate::world::parts::{base, services};
+use crate::world::{Hex, Ran, Repo, User, World, hex_registry, run};
+
+/// The app, and what is beside it.
+struct Scene {
+    world: World,
+    hex: Hex,
+    repo: Repo,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new();
+        std::os::unix::fs::symlink(services(), world.dir().join("services")).expect("a link");
+        let hex = hex_registry();
+        let repo = world.ledger(&hex);
+        Self { world, hex, repo }
+    }
+
+    #[track_caller]
+    fn build(&self) -> String {
+        let base = format!("oci:{}", base().display());
+        let mut build = self.world.phial(["build", self.repo.source(), "--base", &base, "--to", "oci:out"]);
+        build.envs(self.hex.env());
+        run(build).ok()
+    }
+
+    fn test(&self, more: &[&str]) -> Ran {
+        run(self.world.phial([&["test", "oci:out"], more].concat()))
+    }
+}
+
+/// Whether Mix compiled a dependency, by what it says.
+fn compiled(said: &str) -> bool {
+    said.contains("==> p1_pgsql") || said.contains("==> nimble_parsec") || said.contains("Compiling p1_pgsql")
+}
+
+#[test]
+fn an_app_is_tested_with_its_databases_and_its_dependencies_are_compiled_once() {
+    let scene = Scene::new();
+    let built = scene.build();
+    let first = scene.test(&["--no-cache", "--junit", "junit.xml"]);
+    assert!(first.err.contains("deps test"), "{}", first.err);
+    let counts = "test               passed (exit code 0, 4 tests, 0 failures, 0 skipped)";
+    assert!(first.err.contains(counts) && first.err.contains("lint               passed"), "{}", first.err);
+    assert!(first.err.contains("test | migrated '002_no_debts.sql'"), "{}", first.err);
+    assert_eq!(first.ok(), built);
+
+    // Another commit that changes the app's sources alone.
+    let sources = fs::read_to_string(scene.repo.dir().join("lib/ledger.ex")).expect("a source");
+    scene.repo.write("lib/ledger.ex", sources.replace("nothing has changed", "nothing changes"));
+    scene.repo.commit("Other words");
+    assert_ne!(scene.build(), built);
+    let second = scene.test(&["--progress", "plain"]);
+    assert!(second.err.contains("deps test          recalled") && !compiled(&second.err), "{}", second.err);
+    assert!(second.err.contains("Compiling 6 files (.ex)"), "the app itself: {}", second.err);
+    second.ok();
+
+    let records = records_beside(&scene.world, "out");
+    assert!(records.iter().all(|record| record.passed && record.commands.len() == 2), "{records:?}");
+
+    // A failure of the app's own.
+    let test = fs::read_to_string(scene.repo.dir().join("test/ledger_test.exs")).expect("a test");
+    scene.repo.write("test/ledger_test.exs", test.replace("== {3, 7}", "== {4, 6}"));
+    scene.repo.commit("A wrong test");
+    scene.build();
+    let error = scene.test(&[]).failed(1);
+    assert!(error.contains("error: tests failed: `test` (exit code 2)"), "{error}");
+    assert!(error.contains("4 tests, 1 failures"), "{error}");
+    assert!(error.contains("db | ") && error.contains("ready to accept connections"), "{error}");
+    assert!(!records_beside(&scene.world, "out").pop().expect("a record").passed);
+}
+
+#[test]
+fn a_second_test_reaches_the_apps_own_command_within_a_second() {
+    let scene = Scene::new();
+    scene.build();
+    let settings = scene.world.path("none.toml");
+    fs::write(&settings, "[image]\nenvs = [\"prod\"]\n").expect("settings");
+    scene.test(&["--config", &settings, "--", "true"]).ok();
+    let took = (0..5).map(|_| {
+        let begun = Instant::now();
+        scene.test(&["--config", &settings, "--no-record", "--", "true"]).ok();
+        begun.elapsed()
+    });
+    let best = took.min().expect("a time");
+    assert!(best.as_millis() < 1000, "{best:?}");
+}
+
+#[test]
+fn an_ordinary_user_without_a_range_of_ids_tests_with_databases() {
+    let scene = Scene::new();
+    scene.build();
+    let (out, services) = (scene.world.dir().join("out"), services());
+    let user = User::ordinary(&[(&out, "out"), (&services, "services")]);
+    let ran = run(user.phial(&["test", "oci:out", "--only", "test"]));
+    assert!(ran.err.contains("4 tests, 0 failures"), "{}", ran.err);
+    ran.ok();
+    let left = fs::read_dir(Path::new(&user.path("cache")).join("scratch")).expect("scratch").count();
+    assert_eq!(left, 0);
+}
