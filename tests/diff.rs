@@ -130,6 +130,8 @@ fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
         assert!(said.lines().any(|said| said.starts_with(line)), "{line}:\n{said}");
     }
     assert!(said.contains("manifest annotations.org.opencontainers.image.revision: "), "{said}");
+    let record = said.lines().filter(|line| line.contains(".dev.phial.record.")).count();
+    assert_eq!(record, 1, "of what a label says in JSON, the commit alone differs: {said}");
 }
 
 #[test]
@@ -194,6 +196,7 @@ fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
     };
     let other = Terms {
         env: texts([("MIX_ENV", "staging"), ("SECRET_KEY_BASE", "fedcba")]),
+        created: 1_700_000_001,
         cmd: Some(vec!["other".into(), "way".into()]),
         annotations: texts([("rev", "2")]),
         ..plain()
@@ -206,6 +209,7 @@ fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
     config config.Env.MIX_ENV: prod -> staging
     config config.Env.SECRET_KEY_BASE: (not shown) -> (not shown)
     config config.Labels.tier: web -> nothing
+    config created: 2023-11-14T22:13:20Z -> 2023-11-14T22:13:21Z, and so in 1 entry of the history
     layer app same
     "#);
     let json = different(&world, &["--json", &one, &other]);

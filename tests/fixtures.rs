@@ -1,7 +1,10 @@
 //! The fixtures themselves: apps whose tests pass without Phial, and servers that answer.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
+
+use phial::compare::dependencies;
 
 use crate::world::{Registry, World, hex_registry, in_root, run};
 
@@ -27,6 +30,10 @@ fn the_app_with_packages_passes_its_own_tests_in_the_base() {
     let world = World::new();
     let hex = hex_registry();
     let (repo, _git) = world.deps_app(&hex);
+    let lock = fs::read_to_string(repo.dir().join("mix.lock")).expect("a lock that Mix wrote");
+    let read: Vec<String> = dependencies("", &lock).iter().map(ToString::to_string).collect();
+    assert_eq!(read.len(), lock.lines().count() - 2, "each line between the braces is understood: {read:?}");
+    assert!(read.contains(&"jiffy 1.1.2 added".to_owned()), "{read:?}");
     let mut env = hex.env();
     env.insert("MIX_ENV", "test".to_owned());
     let said = run(in_root(repo.dir(), ["mix", "test"], &env)).ok();

@@ -118,9 +118,18 @@ fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
                 flatten(&format!("{path}[{at}]"), value, out);
             }
         }
-        Value::String(text) => drop(out.insert(path.into(), text.clone())),
+        Value::String(text) => match document(text) {
+            Some(inner) => flatten(path, &inner, out),
+            None => drop(out.insert(path.into(), text.clone())),
+        },
         other => drop(out.insert(path.into(), other.to_string())),
     }
+}
+
+/// What a label holds that holds JSON, as records of tools do.
+fn document(text: &str) -> Option<Value> {
+    let value: Value = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
+    value.as_object().is_some_and(|map| !map.is_empty()).then_some(value)
 }
 
 #[cfg(test)]
@@ -135,11 +144,12 @@ mod tests {
 
     #[test]
     fn fields_are_named_by_their_path() {
-        let left = json!({"a": {"b": 1, "c": [1, 2]}, "h": [{"x": "1"}, {"x": "2"}], "n": null});
-        let right = json!({"a": {"b": 2, "c": [2, 1], "d": true}, "h": [{"x": "1"}]});
+        let left =
+            json!({"a": {"b": 1, "c": [1, 2]}, "h": [{"x": "1"}, {"x": "2"}], "n": null, "t": "{\"x\": 1, \"y\": 2}"});
+        let right = json!({"a": {"b": 2, "c": [2, 1], "d": true}, "h": [{"x": "1"}], "t": "{\"y\":3,\"x\":1}"});
         assert_eq!(
             told(&between(&left, &right)),
-            ["a.b: 1 -> 2", "a.c: [1,2] -> [2,1]", "a.d: - -> true", "h[1].x: 2 -> -"]
+            ["a.b: 1 -> 2", "a.c: [1,2] -> [2,1]", "a.d: - -> true", "h[1].x: 2 -> -", "t.y: 2 -> 3"]
         );
     }
 

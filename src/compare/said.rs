@@ -202,7 +202,7 @@ impl Comparison {
         }
         let mut lines = Vec::new();
         lines.extend(self.manifest.iter().map(|field| format!("manifest {field}")));
-        lines.extend(self.config.iter().map(|field| format!("config {field}")));
+        self.config_lines(&mut lines);
         for layer in &self.layers {
             lines.push(heading(layer));
             let (late, told): (Vec<_>, Vec<_>) =
@@ -215,6 +215,24 @@ impl Comparison {
         }
         lines.extend(self.dependencies.iter().map(|dependency| format!("dependency {dependency}")));
         lines.join("\n")
+    }
+
+    /// The history repeats the time of the image for every layer of ours, which is said once.
+    fn config_lines(&self, lines: &mut Vec<String>) {
+        let created = self.config.iter().find(|field| field.name == "created");
+        let repeats = |field: &&Field| {
+            let of_history = field.name.starts_with("history[") && field.name.ends_with("].created");
+            of_history && created.is_some_and(|created| (&created.left, &created.right) == (&field.left, &field.right))
+        };
+        let repeated = self.config.iter().filter(repeats).count();
+        for field in self.config.iter().filter(|field| !repeats(field)) {
+            let also = match repeated {
+                1 if field.name == "created" => ", and so in 1 entry of the history".into(),
+                2.. if field.name == "created" => format!(", and so in {repeated} entries of the history"),
+                _ => String::new(),
+            };
+            lines.push(format!("config {field}{also}"));
+        }
     }
 }
 
