@@ -2,7 +2,7 @@
 default:
     @just --list --unsorted
 
-# From a git commit to a running app: base, build, start, ask it over HTTP
+# From a git commit to a running app and its release: base, build, start, ask it over HTTP, test, release
 demo:
     testdata/setup demo
     cargo build --release --locked
