@@ -18,6 +18,8 @@ pub struct Host {
     pub home: PathBuf,
     /// Seconds since 1970 when the process began; [`Host::clock`] goes on.
     pub now: i64,
+    /// How many milliseconds of the next second had passed.
+    pub millis: u16,
     /// The same moment on a clock that nobody sets.
     pub began: Instant,
     /// Effective user id.
@@ -34,11 +36,12 @@ impl Host {
     pub fn read() -> Self {
         let env: BTreeMap<String, String> =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             cwd: std::env::current_dir().unwrap_or_default(),
             home: home(&env),
-            now,
+            now: i64::try_from(since.as_secs()).unwrap_or(0),
+            millis: u16::try_from(since.subsec_millis()).unwrap_or(0),
             began: Instant::now(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
@@ -49,12 +52,13 @@ impl Host {
 
     /// Seconds since 1970 at this moment.
     pub fn clock(&self) -> i64 {
-        self.now.saturating_add(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(0))
+        self.clock_millis() / 1000
     }
 
     /// Milliseconds since 1970 at this moment.
     pub fn clock_millis(&self) -> i64 {
-        self.now.saturating_mul(1000).saturating_add(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(0))
+        let began = self.now.saturating_mul(1000).saturating_add(i64::from(self.millis));
+        began.saturating_add(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(0))
     }
 
     /// Where this run can be looked at, as the CI engine says: Buildkite, GitHub Actions, GitLab, Jenkins.
@@ -88,6 +92,17 @@ fn home(env: &BTreeMap<String, String>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clocks_of_processes_that_follow_each_other_do_too() {
+        for _ in 0..20 {
+            let ended = Host::read().clock_millis();
+            assert!(Host::read().clock_millis() >= ended);
+            let one = Host::read();
+            std::thread::sleep(std::time::Duration::from_millis(7));
+            assert!(Host::read().clock_millis() >= one.clock_millis());
+        }
+    }
 
     #[test]
     fn each_engine_says_where_its_run_is() {

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use phial_layers::Digest;
+use serde_json::json;
 
 use super::mouth::Mouth;
 use super::{Common, IsolationArg, exit};
-use crate::attest::{self, Place};
+use crate::attest::{self, Command, Place};
 use crate::config::TestFlags;
 use crate::event::Event;
 use crate::pipeline::{BuildError, World};
@@ -51,6 +53,9 @@ pub(super) struct TestArgs {
     /// Leave no record
     #[arg(long)]
     no_record: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -69,13 +74,12 @@ pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<
         no_cache: args.no_cache,
     };
     let tested = trial::test(&request, world)?;
-    if !args.no_record {
-        leave_record(&tested, world)?;
-    }
+    let record = if args.no_record { None } else { leave_record(&tested, world)? };
     let digest = &tested.run.image;
     let text = tested.image.to_string();
     let place = text.trim_end_matches(&format!("@{digest}"));
-    Mouth::data(&format!("{place}@{digest}")).map_err(BuildError::Stdout)?;
+    let line = if args.json { as_json(&tested, place, record.as_ref()) } else { format!("{place}@{digest}") };
+    Mouth::data(&line).map_err(BuildError::Stdout)?;
     if let Some(trouble) = tested.trouble {
         return Err(trouble);
     }
@@ -88,16 +92,41 @@ pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<
     Ok(ExitCode::from(exit::FAILED))
 }
 
-fn leave_record(tested: &Tested, world: &World<'_>) -> Result<(), TrialError> {
+fn as_json(tested: &Tested, place: &str, record: Option<&Digest>) -> String {
+    let command = |command: &Command| {
+        let counts = command
+            .counts
+            .map(|counts| json!({ "tests": counts.tests, "failures": counts.failures, "skipped": counts.skipped }));
+        json!({
+            "name": command.name,
+            "passed": command.passed,
+            "ended": command.ended,
+            "counts": counts,
+            "millis": command.millis,
+        })
+    };
+    json!({
+        "image": place,
+        "digest": tested.run.image,
+        "passed": tested.run.passed(),
+        "partition": tested.run.partition.map(|partition| partition.to_string()),
+        "commands": tested.run.commands.iter().map(command).collect::<Vec<_>>(),
+        "record": record,
+    })
+    .to_string()
+}
+
+/// The record's digest; none where none can be.
+fn leave_record(tested: &Tested, world: &World<'_>) -> Result<Option<Digest>, TrialError> {
     let place = Place::of(&tested.image);
     if let Place::Archive(file) = &place {
         let text = format!("no record: nothing can be put beside an image in the archive `{}`", file.display());
         (world.watch)(Event::Notice { text });
-        return Ok(());
+        return Ok(None);
     }
     let (artifact, document) = tested.run.record(tested.subject.clone());
     let documents = attest::only(&document);
     place.attach(world.client, (&artifact, &documents), &[], world.watch)?;
     world.ended("record", artifact.digest.as_str(), None);
-    Ok(())
+    Ok(Some(artifact.digest))
 }

@@ -15,6 +15,7 @@ fn host(home: &Path, env: &[(&str, &str)]) -> Host {
         cwd: home.into(),
         home: home.into(),
         now: 0,
+        millis: 0,
         began: std::time::Instant::now(),
         uid: 4242,
         gid: 4242,

@@ -163,6 +163,7 @@ fn host(home: &Path) -> Host {
         cwd: home.into(),
         home: home.into(),
         now: 0,
+        millis: 0,
         began: std::time::Instant::now(),
         uid: 4242,
         gid: 4242,

@@ -22,6 +22,7 @@ fn client(auths: &Value) -> Client {
         cwd: home.into(),
         home: home.into(),
         now: 0,
+        millis: 0,
         began: std::time::Instant::now(),
         uid: 4242,
         gid: 4242,

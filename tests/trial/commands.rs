@@ -59,6 +59,11 @@ fn several_commands_run_in_turn_and_each_has_its_own_result() {
     let error = run(scene.test(&["--only", "credo"])).failed(2);
     assert!(error.contains("`--only` names `credo`, and the commands are `lint`, `test`"), "{error}");
 
+    let line = run(scene.test(&["--only", "lint", "--json", "--no-record"])).out;
+    let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((&json["passed"], &json["record"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!((&json["commands"][0]["name"], &json["commands"][0]["ended"]), (&"lint".into(), &"exit code 4".into()));
+
     let records = scene.records();
     let told: Vec<_> =
         records.iter().map(|record| (record.passed, record.commands.clone().into_iter().collect())).collect();

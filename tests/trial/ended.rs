@@ -69,6 +69,19 @@ fn an_interrupt_ends_tests_and_services_and_leaves_no_record() {
 }
 
 #[test]
+fn an_interrupt_while_a_service_is_not_ready_ends_it() {
+    let mark = mark(25);
+    let base = crate::world::small::small_base();
+    let scene = Scene::new(&format!(
+        "command = 'true'\n[test.services.db]\nimage = 'oci:{}'\ncommand = ['sleep', '{mark}']\nport = 1",
+        base.display()
+    ));
+    let ran = while_alive(scene.test(&[]), &mark, |pid| kill_process(pid, Signal::INT).expect("sent"));
+    ran.failed(130);
+    nothing_is_left(&scene.world, &mark);
+}
+
+#[test]
 fn nothing_outlives_a_phial_that_is_killed() {
     let (mark, beside) = (mark(24), mark(34));
     let base = crate::world::small::small_base();

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use super::records_beside;
 use crate::world::parts::{base, services};
-use crate::world::{Hex, Ran, Repo, User, World, hex_registry, run};
+use crate::world::{Hex, Ran, Registry, Repo, User, World, hex_registry, run};
 
 /// The app, and what is beside it.
 struct Scene {
@@ -35,6 +36,29 @@ impl Scene {
     fn test(&self, more: &[&str]) -> Ran {
         run(self.world.phial([&["test", "oci:out"], more].concat()))
     }
+}
+
+#[test]
+fn without_settings_mix_test_is_run_and_parts_of_it_are_parts() {
+    let world = World::new();
+    let repo = world.app("hello");
+    let base = format!("oci:{}", base().display());
+    run(world.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"])).ok();
+    let tests = |more: &[&str]| {
+        let ran = run(world.phial([&["test", "oci:out"], more].concat()));
+        let said = ran.err.clone();
+        ran.ok();
+        let note = said.lines().find(|line| line.contains("passed (exit code 0, ")).expect("counts").to_owned();
+        let number = note.split("exit code 0, ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
+        number.parse::<u32>().expect("a number")
+    };
+    let all = tests(&[]);
+    assert!(all >= 2, "{all}");
+    assert_eq!(records_beside(&world, "out").len(), 1);
+    // There is one file of tests: it is in one part, and the other part has none, which Mix calls a failure.
+    let halves = ["1/2", "2/2"].map(|part| run(world.phial(["test", "oci:out", "--partition", part])));
+    let with_tests = halves.iter().filter(|ran| ran.err.contains(&format!("{all} tests, 0 failures"))).count();
+    assert_eq!(with_tests, 1, "{halves:?}");
 }
 
 /// Whether Mix compiled a dependency, by what it says.
@@ -95,14 +119,32 @@ fn a_second_test_reaches_the_apps_own_command_within_a_second() {
 }
 
 #[test]
-fn an_ordinary_user_without_a_range_of_ids_tests_with_databases() {
+fn an_ordinary_user_without_a_range_of_ids_goes_the_whole_way_with_databases() {
     let scene = Scene::new();
-    scene.build();
-    let (out, services) = (scene.world.dir().join("out"), services());
-    let user = User::ordinary(&[(&out, "out"), (&services, "services")]);
-    let ran = run(user.phial(&["test", "oci:out", "--only", "test"]));
-    assert!(ran.err.contains("4 tests, 0 failures"), "{}", ran.err);
-    ran.ok();
+    let registry = Registry::start();
+    let (base, services) = (base(), services());
+    let user = User::ordinary(&[(scene.repo.dir(), "app"), (&base, "base"), (&services, "services")]);
+    let (pushed, released) = (registry.reference("ledger:build-1"), registry.reference("ledger:v1"));
+    let mut build = user.phial(&["build", "app", "--base", "oci:base", "--to", &pushed, "--to", "oci:out"]);
+    build.envs(scene.hex.env());
+    let built = run(build).ok();
+    let digest = built.rsplit_once('@').expect("a digest").1;
+
+    run(user.phial(&["release", &pushed, "--tag", "v1"])).failed(7);
+    let tested = run(user.phial(&["test", &pushed]));
+    assert!(tested.err.contains("4 tests, 0 failures"), "{}", tested.err);
+    assert_eq!(tested.ok(), format!("{pushed}@{digest}"));
+    run(user.phial(&["release", &pushed, "--tag", "v1"])).ok();
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{released}")]);
+    assert_eq!(run(skopeo).ok(), digest);
+
+    run(user.phial(&["release", "oci:out", "--tag", "v1"])).failed(7);
+    run(user.phial(&["test", "oci:out"])).ok();
+    run(user.phial(&["release", "oci:out", "--tag", "v1"])).ok();
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--format", "{{.Digest}}", &format!("oci:{}:v1", user.path("out"))]);
+    assert_eq!(run(skopeo).ok(), digest);
     let left = fs::read_dir(Path::new(&user.path("cache")).join("scratch")).expect("scratch").count();
     assert_eq!(left, 0);
 }

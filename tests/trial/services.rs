@@ -70,6 +70,16 @@ fn a_service_that_cannot_be_started_is_no_failure_of_the_tests() {
 }
 
 #[test]
+fn services_need_namespaces() {
+    let scene = Scene::new(&format!("command = 'true'\n{}", service("db", "command = ['sleep', '60']")));
+    run(scene.test(&["--isolation", "copy"])).ok();
+    if rustix::process::geteuid().is_root() {
+        let error = run(scene.test(&["--isolation", "chroot"])).failed(6);
+        assert!(error.contains("services of tests need namespaces"), "{error}");
+    }
+}
+
+#[test]
 fn two_runs_at_once_use_the_same_port() {
     let mark = mark(42);
     let db = service("db", "command = 'while :; do cat /etc/word | busybox nc -l -p 5432; done'\nport = 5432");
