@@ -31,6 +31,11 @@ matrix times="3":
     cargo build --release --locked
     PHIAL_MATRIX={{times}} cargo test --locked --test phial -- matrix:: --nocapture --test-threads 1
 
+# A push of 300 MB, killed at so many moments, in all of which no tag names half an image
+kills times="50":
+    testdata/setup test
+    PHIAL_TEST_KILLS={{times}} cargo test --locked --test phial -- registry::killed --nocapture
+
 # The golden digests of a new format version
 golden:
     PHIAL_GOLDEN=write cargo test --locked --test phial -- golden::

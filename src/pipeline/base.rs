@@ -3,7 +3,10 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use phial_layers::{Digest, Limits, UnpackError, unpack};
 
@@ -12,6 +15,9 @@ use crate::event::Event;
 use crate::image::{Descriptor, Image, Layer, Platform, Reference, RegistryRef};
 use crate::layout::Layout;
 use crate::store::{About, BlobWriter, Key, Recall, Tree, Trees, remove_tree};
+
+/// Layers that are fetched and unpacked at once.
+const FETCHES: usize = 4;
 
 /// An image and where its blobs come from.
 pub(crate) struct Base {
@@ -51,11 +57,30 @@ impl Base {
         }
     }
 
-    /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked.
+    /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked, some at once. Who builds on
+    /// the same layer at the same time waits for it and does not fetch it too.
     pub(crate) fn trees(&self, world: &World<'_>) -> Result<Vec<Tree>, BuildError> {
-        let mut trees = self.image.layers().map(|layer| self.tree(world, &layer)).collect::<Result<Vec<_>, _>>()?;
-        trees.reverse();
-        Ok(trees)
+        let layers: Vec<Layer<'_>> = self.image.layers().collect();
+        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let nth = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = layers.get(nth) else { break };
+                let tree = self.tree(world, layer);
+                stopped.fetch_or(tree.is_err(), Ordering::Relaxed);
+                done.push((nth, tree));
+            }
+            done
+        };
+        let mut trees = thread::scope(|scope| {
+            let others: Vec<_> = (1..FETCHES.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            others.flatten().chain(own).collect::<Vec<_>>()
+        });
+        trees.sort_by_key(|(nth, _)| std::cmp::Reverse(*nth));
+        trees.into_iter().map(|(_, tree)| tree).collect()
     }
 
     /// The tree of one of its layers.
@@ -95,7 +120,24 @@ impl Base {
         Ok(tree)
     }
 
+    /// Unpacks what comes while it comes. Other bytes than were asked for are asked for once more: something on the way may
+    /// have had a bad moment.
     fn fetch_and_unpack(
+        &self,
+        world: &World<'_>,
+        layer: &Layer<'_>,
+        root: &Path,
+    ) -> Result<Result<phial_layers::Unpacked, UnpackError>, BuildError> {
+        let first = self.fetch_once(world, layer, root)?;
+        let is_remote = matches!(self.origin, Origin::Registry(_));
+        if first.as_ref().is_err_and(|error| is_remote && matches!(error.exit_code(), 3 | 4)) {
+            empty(root).map_err(BuildError::io("empty", root))?;
+            return self.fetch_once(world, layer, root);
+        }
+        Ok(first)
+    }
+
+    fn fetch_once(
         &self,
         world: &World<'_>,
         layer: &Layer<'_>,

@@ -24,6 +24,8 @@ use crate::image::{
 const MAX_DEPTH: usize = 3;
 /// 401s that are answered with better credentials, for one request.
 const MAX_EXCHANGES: usize = 2;
+/// Tokens that others renewed meanwhile, for one request.
+const MAX_RENEWED: usize = 8;
 
 /// A client for any number of registries; it may be used from many threads, and its clones share what they learn.
 #[derive(Clone)]
@@ -209,15 +211,23 @@ impl Client {
 
     pub(super) fn send_once(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
         let own = call.url.origin() == access.base.origin();
-        let mut exchanges = 0;
+        let (mut exchanges, mut renewed) = (0, 0);
+        let mut header = if own { self.auth.header(&self.transport, access)? } else { None };
         loop {
-            let header = if own { self.auth.header(&self.transport, access)? } else { None };
             let response = self.transport.follow(call, header.as_ref())?;
             let is_own = own && response.url().origin() == access.base.origin();
             match response.status() {
                 StatusCode::UNAUTHORIZED if is_own && exchanges < MAX_EXCHANGES => {
+                    let now = self.auth.header(&self.transport, access)?;
+                    // Another request had the same trouble, and there is a newer token already.
+                    if header.is_some() && now.is_some() && now != header && renewed < MAX_RENEWED {
+                        renewed += 1;
+                        header = now;
+                        continue;
+                    }
                     exchanges += 1;
                     self.auth.learn(&self.transport, access, header.as_ref(), response)?;
+                    header = self.auth.header(&self.transport, access)?;
                 }
                 StatusCode::UNAUTHORIZED if is_own => return Err(self.auth.refused(access, response)),
                 // Why is only in the body of a GET.

@@ -4,8 +4,10 @@
 
 mod debian;
 pub(crate) mod images;
+mod killed;
 mod layout;
 mod matrix;
+mod profiles;
 mod push;
 mod double;
 mod stubborn;

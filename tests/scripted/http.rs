@@ -137,6 +137,9 @@ pub(crate) trait Service: Send + Sync + 'static {
         None
     }
 
+    /// Told of the bytes of bodies as they arrive.
+    fn heard(&self, _bytes: usize) {}
+
     /// Called when the body was read, or broke off.
     fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer;
 }
@@ -152,6 +155,19 @@ pub(crate) fn start(service: Arc<dyn Service>) -> String {
         }
     });
     host
+}
+
+struct Counted<'a, R> {
+    inner: R,
+    service: &'a dyn Service,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.service.heard(n);
+        Ok(n)
+    }
 }
 
 /// Answers until the connection ends; `None` when it broke.
@@ -175,7 +191,8 @@ fn serve(stream: &TcpStream, service: &dyn Service) -> Option<()> {
             read_chunks(&mut reader, &mut asked.body).is_some()
         } else {
             let wanted = if breaks { length / 2 } else { length };
-            let read = (&mut reader).take(wanted).read_to_end(&mut asked.body);
+            let mut counted = Counted { inner: (&mut reader).take(wanted), service };
+            let read = counted.read_to_end(&mut asked.body);
             read.is_ok_and(|read| read as u64 == length)
         };
         let (is_whole, is_head) = (asked.whole, asked.method == "HEAD");

@@ -18,6 +18,7 @@ use phial::registry::Patience;
 
 pub(crate) use fault::{Fault, Kind, When};
 pub(crate) use http::{Answer, Asked, Server, answer};
+pub(crate) use journal::Entry;
 pub(crate) use quirks::{Head, Quirks};
 pub(crate) use registry::Registry;
 

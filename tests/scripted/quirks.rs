@@ -1,5 +1,7 @@
 //! How registries differ. The profiles say what is known of each, as far as a client can see it.
 
+use std::time::Duration;
+
 /// How a cross-repository mount is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mount {
@@ -86,6 +88,8 @@ pub(crate) struct Quirks {
     pub(crate) token_uses: usize,
     /// DELETE is known.
     pub(crate) deletes: bool,
+    /// How long each answer takes.
+    pub(crate) latency: Duration,
 }
 
 impl Quirks {
@@ -122,6 +126,7 @@ impl Quirks {
             ranges: true,
             token_uses: usize::MAX,
             deletes: true,
+            latency: Duration::ZERO,
         }
     }
 

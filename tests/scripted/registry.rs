@@ -1,6 +1,7 @@
 //! The registry as tests see it: start it, break it, ask what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use base64::Engine as _;
@@ -36,6 +37,9 @@ pub(super) struct State {
     beyond: Mutex<Vec<Entry>>,
     plans: Mutex<Vec<Plan>>,
     meddlers: Mutex<Vec<Meddler>>,
+    heard: AtomicU64,
+    busy: AtomicUsize,
+    busiest: AtomicUsize,
 }
 
 /// What the registry has.
@@ -103,6 +107,9 @@ impl Registry {
             beyond: Mutex::default(),
             plans: Mutex::default(),
             meddlers: Mutex::default(),
+            heard: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            busiest: AtomicUsize::new(0),
         });
         let host = http::start(Arc::new(Front(Arc::clone(&state))));
         let storage = http::start(Arc::new(Storage(Arc::clone(&state))));
@@ -165,6 +172,16 @@ impl Registry {
     pub(crate) fn received(&self) -> u64 {
         let is_blob = |entry: &&Entry| matches!(entry.kind, Kind::Patch | Kind::PutBlob | Kind::PostUpload);
         self.journal().iter().filter(is_blob).map(|entry| entry.received).sum()
+    }
+
+    /// Bytes of bodies that arrived so far, of requests under way too.
+    pub(crate) fn heard(&self) -> u64 {
+        self.state.heard.load(Ordering::Relaxed)
+    }
+
+    /// The most requests that were answered at the same time since this was last asked.
+    pub(crate) fn busiest(&self) -> usize {
+        self.state.busiest.swap(0, Ordering::Relaxed)
     }
 
     /// What a tag names.
@@ -314,7 +331,14 @@ impl Service for Front {
         found
     }
 
+    fn heard(&self, bytes: usize) {
+        self.0.heard.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer {
+        self.0.busiest.fetch_max(self.0.busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        std::thread::sleep(self.0.quirks.latency);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
         let mut entry = Entry::of(&asked, fault);
         for meddler in self.0.due(entry.kind) {
             (meddler.act)(&Hands(Arc::clone(&self.0)));
