@@ -5,8 +5,9 @@ use std::fs;
 use phial_layers::Digest;
 
 use super::{oras, skopeo};
+use crate::world::parts::{base, services};
 use crate::world::small::small_base;
-use crate::world::{Registry, World, run};
+use crate::world::{Registry, User, World, hex_registry, run};
 
 /// A small app with these test settings, built to `image`; its digest.
 #[track_caller]
@@ -82,4 +83,37 @@ fn the_parts_of_a_test_count_when_all_of_them_passed() {
     assert!(refused.contains("of `test` only the parts 1/2 were run"), "{refused}");
     run(world.phial(["test", "oci:app.oci", "--partition", "2/2"])).ok();
     release().ok();
+}
+
+/// An Elixir app with `PostgreSQL` and Redis, by someone who has one user id and nothing else.
+#[test]
+fn an_app_with_databases_goes_the_whole_way_as_an_ordinary_user() {
+    let (world, registry, hex) = (World::new(), Registry::start(), hex_registry());
+    let (repo, base, services) = (world.ledger(&hex), base(), services());
+    let user = User::ordinary(&[(&base, "base"), (repo.dir(), "app"), (&services, "services")]);
+    let image = registry.reference("team/ledger:build-7");
+    let mut build = user.phial(&["build", "app", "--base", "oci:base", "--to", &image, "--to", "oci:out"]);
+    build.envs(hex.env());
+    let digest = run(build).ok().rsplit_once('@').unwrap().1.to_owned();
+    let release = |image: &str| run(user.phial(&["release", image, "--tag", "v1"]));
+    for (image, name) in [(image.as_str(), registry.reference("team/ledger:v1")), ("oci:out", "oci:out:v1".into())] {
+        release(image).failed(7);
+        run(user.phial(&["test", image, "--only", "lint"])).ok();
+        let refused = release(image).failed(7);
+        assert!(refused.contains("`test` was never run, only `lint`"), "{refused}");
+        let tested = run(user.phial(&["test", image]));
+        assert!(tested.err.contains("4 tests, 0 failures"), "{}", tested.err);
+        tested.ok();
+        assert_eq!(release(image).ok(), format!("{name}@{digest}"));
+    }
+    let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+    let v1 = registry.reference("team/ledger:v1");
+    assert_eq!(skopeo(&[&inspect[..], &[&format!("docker://{v1}")]].concat()), digest);
+    let layout = format!("oci:{}:v1", user.path("out"));
+    assert_eq!(skopeo(&[&inspect[..1], &inspect[2..], &[&layout]].concat()), digest);
+    let of_registry = oras(&["discover", "--plain-http", "--format", "json", &v1]);
+    let of_layout = oras(&["discover", "--oci-layout", "--format", "json", &format!("{}:v1", user.path("out"))]);
+    for seen in [of_registry, of_layout] {
+        assert_eq!(seen.matches("\"dev.phial.result\": \"PASSED\"").count(), 2, "{seen}");
+    }
 }
