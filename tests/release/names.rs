@@ -3,7 +3,10 @@
 use std::fs;
 
 use phial::attest::Place;
+use phial::event::nobody;
 use phial::image::fallback_tag;
+use phial::layout::{self, Names, Put};
+use phial::release::ReleaseError;
 use serde_json::Value;
 
 use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
@@ -235,4 +238,24 @@ fn whoever_moves_the_tag_in_between_is_not_overrun() {
     let refused = run(world.phial(["release", &name.to_string(), "--tag", "v1", "--move"])).failed(7);
     assert!(refused.contains("was moved by somebody else meanwhile"), "{refused}");
     assert_eq!(memory.tag("team/app", "v1"), Some(phial_layers::Digest::of(other)));
+}
+
+#[test]
+fn a_tag_of_a_layout_that_was_moved_meanwhile_is_not_overrun() {
+    let world = World::new();
+    let dir = world.dir().join("app.oci");
+    let (old, new) = (written(&dir, Some("v1"), b"old"), written(&dir, Some("next"), b"new"));
+    let before = fs::read(dir.join("index.json")).unwrap();
+    let tags = ["v1".to_owned()];
+    // It was seen to name nothing, and names something when the layout is locked.
+    let check = |tag: &str, now: Option<&phial_layers::Digest>| {
+        assert_eq!((tag, now), ("v1", Some(&old.manifest_digest)));
+        false
+    };
+    let nothing = |_: &_| Err(std::io::ErrorKind::NotFound.into());
+    let put = Put { image: Some((&new, &nothing)), names: Names::Tags(&tags), referrers: None, check: &check };
+    let error = ReleaseError::from(layout::put_into(&dir, &put, &nobody).unwrap_err());
+    assert_eq!(error.exit_code(), 7);
+    assert!(error.to_string().contains("was moved by somebody else meanwhile"), "{error}");
+    assert_eq!(fs::read(dir.join("index.json")).unwrap(), before);
 }
