@@ -756,7 +756,7 @@ fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
     let (one, two, other) = (World::new(), World::new(), World::new());
     let mut server = one.order("while true; do echo hello | nc -l -p 5432; done");
     (server.network, server.user, server.ready) = (loopback.network(), (70, 70), Some(Ready::Port(5432)));
-    let mut client = two.order("nc 127.0.0.1 5432");
+    let mut client = two.order("until nc 127.0.0.1 5432 2>/dev/null; do sleep 0.1; done");
     client.network = loopback.network();
     let ended = served(&server, || {
         assert_eq!(says(&client), "hello\n");

@@ -55,7 +55,7 @@ fn an_interrupt_ends_tests_and_services_and_leaves_no_record() {
         let begun = Instant::now();
         let mut asked = begun;
         let error = while_alive(scene.test(&[]), &mark, |pid| {
-            assert_eq!(alive(&beside), 1);
+            soon("the service runs", || alive(&beside) > 0);
             asked = Instant::now();
             kill_process(pid, signal).expect("sent");
         })

@@ -61,6 +61,38 @@ fn without_settings_mix_test_is_run_and_parts_of_it_are_parts() {
     assert_eq!(with_tests, 1, "{halves:?}");
 }
 
+#[test]
+fn dependencies_of_every_kind_are_compiled_beside_the_image_and_not_by_the_tests() {
+    let world = World::new();
+    let hex = hex_registry();
+    let (repo, _git) = world.deps_app(&hex);
+    let base = format!("oci:{}", base().display());
+    let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"]);
+    build.envs(hex.env());
+    run(build).ok();
+    let mut test = world.phial(["test", "oci:out"]);
+    test.envs(hex.env());
+    let ran = run(test);
+    let by_the_tests: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("test | ")).collect();
+    assert!(by_the_tests.iter().any(|line| line.contains("0 failures")), "{}", ran.err);
+    let compiled = |line: &&str| line.contains("==> ") || line.contains("===> ");
+    assert!(!by_the_tests.iter().any(compiled), "{by_the_tests:?}");
+    ran.ok();
+}
+
+#[test]
+fn the_apps_of_an_umbrella_are_counted_together() {
+    let world = World::new();
+    let repo = world.app("umbrella");
+    let base = format!("oci:{}", base().display());
+    run(world.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"])).ok();
+    let ran = run(world.phial(["test", "oci:out"]));
+    let each: u32 = ran.err.matches(" test, 0 failures").count().try_into().expect("few");
+    assert!(each >= 2, "{}", ran.err);
+    assert!(ran.err.contains(&format!("passed (exit code 0, {each} tests, 0 failures")), "{}", ran.err);
+    ran.ok();
+}
+
 /// Whether Mix compiled a dependency, by what it says.
 fn compiled(said: &str) -> bool {
     said.contains("==> p1_pgsql") || said.contains("==> nimble_parsec") || said.contains("Compiling p1_pgsql")

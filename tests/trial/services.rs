@@ -19,7 +19,8 @@ fn tests_find_a_service_when_it_is_ready_and_it_sees_what_the_settings_say() {
         "command = 'sleep 1; id=$(busybox id -u); while :; do echo \"$WORD of $id in $(ls -a /data | wc -l)\" | busybox nc -l -p 5432; done'\n\
          env = { WORD = 'hello' }\nuser = '70:70'\ntmpfs = ['/data']\nport = 5432",
     );
-    let scene = Scene::new(&format!("command = 'cat /etc/hosts; busybox nc 127.0.0.1 5432'\n{db}"));
+    let scene =
+        Scene::new(&format!("command = 'cat /etc/hosts; until busybox nc 127.0.0.1 5432; do sleep 0.1; done'\n{db}"));
     let ran = run(scene.test(&[]));
     assert!(ran.err.contains("test | 127.0.0.1 db\n"), "{}", ran.err);
     assert!(ran.err.contains("test | hello of 70 in 2\n"), "{}", ran.err);
@@ -84,7 +85,9 @@ fn two_runs_at_once_use_the_same_port() {
     let mark = mark(42);
     let db = service("db", "command = 'while :; do cat /etc/word | busybox nc -l -p 5432; done'\nport = 5432");
     let db = db.replace("cat /etc/word", "echo $WORD").replace("port =", "env = { WORD = 'w' }\nport =");
-    let scene = Scene::new(&format!("command = 'busybox nc 127.0.0.1 5432; sleep {mark} & sleep 3'\n{db}"));
+    let scene = Scene::new(&format!(
+        "command = 'until busybox nc 127.0.0.1 5432; do sleep 0.1; done; sleep {mark} & sleep 3'\n{db}"
+    ));
     let start = || scene.test(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("phial");
     let (one, two) = (start(), start());
     soon("both are in the middle", || alive(&mark) == 2);
