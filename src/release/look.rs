@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use phial_layers::Digest;
+
 use super::Ask;
 use super::error::ReleaseError;
 use super::judge::judge;
@@ -25,36 +27,32 @@ pub(super) struct Found {
 pub(super) fn find(ask: &Ask, world: &World<'_>) -> Result<Found, ReleaseError> {
     let reference = config::reference("image", &ask.image)?;
     let place = Place::of(&reference);
-    let platform = Platform::host();
     let image = match &reference {
         Reference::Registry(name) => {
             let found = world.client.resolve(name)?;
             if let Ok(ManifestOrIndex::Index(_)) = read_manifest(&found.bytes, Some(&found.media_type)) {
                 return Err(ReleaseError::Index(format!("{}@{}", name.name(), found.digest)));
             }
-            world.client.image(&RegistryRef { digest: Some(found.digest), ..name.clone() }, &platform)?
+            world.client.image(&RegistryRef { digest: Some(found.digest), ..name.clone() }, &Platform::host())?
         }
-        Reference::Layout { tag, digest, .. } | Reference::OciArchive { tag, digest, .. } => {
-            let layout = match &reference {
-                Reference::OciArchive { file, .. } => Layout::open_archive(file)?,
-                _ => Layout::open_dir(path_of(&place))?,
-            };
-            let image = layout.resolve(tag.as_deref(), digest.as_ref(), &platform)?;
-            let named = digest.clone().or_else(|| tag.as_ref().and_then(|tag| layout.names().ok()?.remove(tag)));
-            if named.is_some_and(|named| named != image.manifest_digest) {
-                return Err(ReleaseError::Index(shown(&ask.image)));
-            }
-            image
+        Reference::Layout { dir, tag, digest } => {
+            of_layout(ask, &Layout::open_dir(dir)?, tag.as_ref(), digest.as_ref())?
+        }
+        Reference::OciArchive { file, tag, digest } => {
+            of_layout(ask, &Layout::open_archive(file)?, tag.as_ref(), digest.as_ref())?
         }
     };
     Ok(Found { place, image })
 }
 
-fn path_of(place: &Place) -> &std::path::Path {
-    match place {
-        Place::Layout(path) | Place::Archive(path) => path,
-        Place::Registry(_) => std::path::Path::new(""),
+fn of_layout(ask: &Ask, layout: &Layout, tag: Option<&String>, digest: Option<&Digest>) -> Result<Image, ReleaseError> {
+    let image = layout.resolve(tag.map(String::as_str), digest, &Platform::host())?;
+    let mut names = layout.names()?;
+    let named = digest.cloned().or_else(|| tag.and_then(|tag| names.remove(tag)));
+    if named.is_some_and(|named| named != image.manifest_digest) {
+        return Err(ReleaseError::Index(shown(&ask.image)));
     }
+    Ok(image)
 }
 
 /// Everything that a decision needs.
@@ -143,7 +141,7 @@ fn place(text: &str) -> Result<Place, ReleaseError> {
 
 /// What each tag names in a place.
 fn seen(ask: &Ask, place: Place, found: &Found, world: &World<'_>) -> Result<Seen, ReleaseError> {
-    let mut tags: Vec<(String, Option<phial_layers::Digest>)> = Vec::new();
+    let mut tags: Vec<(String, Option<Digest>)> = Vec::new();
     for tag in &ask.tags {
         // Parsed as part of a name, so that both follow the same rules.
         let _: Target =
