@@ -45,11 +45,14 @@ fn add(one: Counts, two: Counts) -> Counts {
     }
 }
 
-/// `3 doctests, 1 property, 12 tests, 1 failure, 2 excluded, 1 skipped` (`ExUnit.CLIFormatter`).
+/// `3 doctests, 1 property, 12 tests, 1 failure, 2 excluded, 1 skipped`, and since Elixir 1.19
+/// `12 tests, 1 failure, 1 skipped (2 excluded)` (`ExUnit.CLIFormatter`).
 fn closing_line(line: &str) -> Option<Counts> {
-    let mut counts = Counts::default();
+    let excluded = line.trim().strip_suffix(" excluded)").and_then(|rest| rest.rsplit_once(" ("));
+    let (line, excluded) = excluded.unwrap_or((line.trim(), "0"));
+    let mut counts = Counts { skipped: excluded.parse().ok()?, ..Counts::default() };
     let (mut tests, mut failures) = (false, false);
-    for part in line.trim().split(", ") {
+    for part in line.split(", ") {
         let (number, word) = part.split_once(' ')?;
         let number: u64 = number.parse().ok()?;
         match word {
@@ -136,6 +139,8 @@ mod tests {
                 Some((16, 1, 3)),
             ),
             ("2 tests, 0 failures, 1 invalid\n", Some((2, 1, 0))),
+            ("12 tests, 1 failure, 1 skipped (2 excluded)\r\n", Some((12, 1, 3))),
+            ("5 tests, 0 failures (x excluded)\n", None),
             ("==> a\n2 tests, 0 failures\n==> b\n3 tests, 1 failure\n", Some((5, 1, 0))),
             ("0 failures\n", None),
             ("I ran 5 tests, 0 failures\n", None),

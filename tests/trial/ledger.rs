@@ -1,13 +1,11 @@
 //! An Elixir app with `PostgreSQL` and Redis, from the commit to the record.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use super::records_beside;
 use crate::world::parts::{base, services};
-use crate::world::{Hex, Ran, Registry, Repo, User, World, hex_registry, run};
+use crate::world::{Hex, Ran, Repo, World, hex_registry, run};
 
 /// The app, and what is beside it.
 struct Scene {
@@ -148,35 +146,4 @@ fn a_second_test_reaches_the_apps_own_command_within_a_second() {
     });
     let best = took.min().expect("a time");
     assert!(best.as_millis() < 1000, "{best:?}");
-}
-
-#[test]
-fn an_ordinary_user_without_a_range_of_ids_goes_the_whole_way_with_databases() {
-    let scene = Scene::new();
-    let registry = Registry::start();
-    let (base, services) = (base(), services());
-    let user = User::ordinary(&[(scene.repo.dir(), "app"), (&base, "base"), (&services, "services")]);
-    let (pushed, released) = (registry.reference("ledger:build-1"), registry.reference("ledger:v1"));
-    let mut build = user.phial(&["build", "app", "--base", "oci:base", "--to", &pushed, "--to", "oci:out"]);
-    build.envs(scene.hex.env());
-    let built = run(build).ok();
-    let digest = built.rsplit_once('@').expect("a digest").1;
-
-    run(user.phial(&["release", &pushed, "--tag", "v1"])).failed(7);
-    let tested = run(user.phial(&["test", &pushed]));
-    assert!(tested.err.contains("4 tests, 0 failures"), "{}", tested.err);
-    assert_eq!(tested.ok(), format!("{pushed}@{digest}"));
-    run(user.phial(&["release", &pushed, "--tag", "v1"])).ok();
-    let mut skopeo = Command::new("skopeo");
-    skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{released}")]);
-    assert_eq!(run(skopeo).ok(), digest);
-
-    run(user.phial(&["release", "oci:out", "--tag", "v1"])).failed(7);
-    run(user.phial(&["test", "oci:out"])).ok();
-    run(user.phial(&["release", "oci:out", "--tag", "v1"])).ok();
-    let mut skopeo = Command::new("skopeo");
-    skopeo.args(["inspect", "--format", "{{.Digest}}", &format!("oci:{}:v1", user.path("out"))]);
-    assert_eq!(run(skopeo).ok(), digest);
-    let left = fs::read_dir(Path::new(&user.path("cache")).join("scratch")).expect("scratch").count();
-    assert_eq!(left, 0);
 }
