@@ -6,6 +6,7 @@ mod world;
 mod bad_input;
 mod base;
 mod build;
+mod cache;
 mod diff;
 mod explain;
 mod fixtures;

@@ -4,6 +4,7 @@
 
 mod base;
 mod build;
+mod cache;
 mod diff;
 mod exit;
 mod explain;
@@ -56,6 +57,8 @@ enum Command {
     Lock(lock::LockArgs),
     /// Give a tested image its names
     Release(release::ReleaseArgs),
+    /// Look at what is kept between builds, and remove it
+    Cache(cache::CacheArgs),
     /// Compare two images or layers
     Diff(diff::DiffArgs),
     /// Say from what each layer of a build followed, and what differs from the build before
@@ -122,13 +125,20 @@ pub fn main() -> ExitCode {
     };
     let host = Host::read();
     match cli.command {
-        Command::Build(args) => with_world(&host, &args.common, |world, mouth| build::build(&args, world, mouth)),
+        Command::Build(args) => with_world(&host, &args.common, |world, mouth| {
+            build::build(&args, world, mouth).inspect(|_| cache::tidy(world))
+        }),
         Command::Verify(args) => with_world(&host, &args.common, |world, _| verify::verify(&args, world)),
         Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
-        Command::Test(args) => with_world(&host, &args.common, |world, mouth| test::test(&args, world, mouth)),
-        Command::Base(args) => with_world(&host, args.common(), |world, mouth| base::base(&args, world, mouth)),
+        Command::Test(args) => with_world(&host, &args.common, |world, mouth| {
+            test::test(&args, world, mouth).inspect(|_| cache::tidy(world))
+        }),
+        Command::Base(args) => with_world(&host, args.common(), |world, mouth| {
+            base::base(&args, world, mouth).inspect(|_| cache::tidy(world))
+        }),
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
         Command::Release(args) => with_world(&host, &args.common, |world, mouth| release::release(&args, world, mouth)),
+        Command::Cache(args) => with_world(&host, args.common(), |world, mouth| cache::cache(&args, world, mouth)),
         Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
         Command::Explain(args) => with_world(&host, &args.common, |world, _| explain::explain(&args, world)),
     }

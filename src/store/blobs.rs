@@ -9,6 +9,7 @@ use phial_layers::{Digest, Sha256Writer};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use super::evict::touch;
 use super::{Store, StoreError, at, sync_dir};
 
 /// A blob on its way in; without [`BlobWriter::keep`] nothing of it stays.
@@ -23,9 +24,14 @@ impl Store {
         self.root().join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
-    /// Whether a blob of that digest and size is there, without reading it.
+    /// Whether a blob of that digest and size is there, without reading it. Who asks uses it, so it will stay for longer.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        fs::symlink_metadata(self.blob_path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+        let path = self.blob_path(digest);
+        let is_there = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
+        if is_there {
+            touch(&path);
+        }
+        is_there
     }
 
     /// The blob, to be read to its end: the last read fails if the bytes do not have the digest, and the blob is set aside.

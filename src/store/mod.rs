@@ -6,6 +6,7 @@
 //! to the user (mode 0700).
 
 mod blobs;
+mod evict;
 mod history;
 mod recall;
 mod scratch;
@@ -15,10 +16,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use phial_layers::{Digest, DigestError};
 
 pub use blobs::{BlobWriter, Verified};
+pub use evict::{Item, Kind, Prune, Pruned};
 pub use recall::{Key, Recall, Slot};
 pub use scratch::{Scratch, remove_tree};
 pub use trees::{About, Tree, TreeSlot, Trees};
@@ -99,6 +102,8 @@ fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Sto
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Locked, and shared with all who have it open.
+    in_use: Arc<File>,
 }
 
 /// A lock that other processes of this store respect; held until dropped.
@@ -108,13 +113,12 @@ pub struct Guard(#[expect(dead_code, reason = "holds the lock")] File);
 impl Store {
     /// Opens the store in `root`, makes it if it is not there, and removes the scratch of processes that are gone.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
         let refused = |reason: &str| StoreError::Folder { path: root.to_owned(), reason: reason.into() };
         if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
             return Err(refused("is not a folder"));
         }
         private_dir(root)?;
-        store.check_folder()?;
+        check_folder(root)?;
         for folder in ["blobs/sha256", "blobs/sha512", "trees", "recall", "history", "scratch", "locks", "git", "bad"] {
             private_dir(&root.join(folder))?;
         }
@@ -130,20 +134,11 @@ impl Store {
             }
             Err(e) => return Err(at("read", &version)(e)),
         }
+        let path = root.join("locks/in-use");
+        let in_use = File::create(&path).map_err(at("create", &path))?;
+        in_use.lock_shared().map_err(at("lock", &path))?;
         scratch::sweep(&root.join("scratch"))?;
-        Ok(store)
-    }
-
-    fn check_folder(&self) -> Result<(), StoreError> {
-        let meta = fs::metadata(&self.root).map_err(at("look at", &self.root))?;
-        let reason = if meta.uid() != rustix::process::geteuid().as_raw() {
-            "belongs to another user"
-        } else if meta.mode() & 0o022 != 0 {
-            "can be written by other users"
-        } else {
-            return Ok(());
-        };
-        Err(StoreError::Folder { path: self.root.clone(), reason: reason.into() })
+        Ok(Self { root: root.to_owned(), in_use: Arc::new(in_use) })
     }
 
     /// The folder itself.
@@ -173,6 +168,18 @@ impl Store {
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         Scratch::new(&self.root.join("scratch"))
     }
+}
+
+fn check_folder(root: &Path) -> Result<(), StoreError> {
+    let meta = fs::metadata(root).map_err(at("look at", root))?;
+    let reason = if meta.uid() != rustix::process::geteuid().as_raw() {
+        "belongs to another user"
+    } else if meta.mode() & 0o022 != 0 {
+        "can be written by other users"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Folder { path: root.to_owned(), reason: reason.into() })
 }
 
 fn private_dir(path: &Path) -> Result<(), StoreError> {

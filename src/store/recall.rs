@@ -76,9 +76,25 @@ impl Store {
         let path = self.root().join("recall").join(key.hex());
         let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept<T>>(&bytes).ok());
         Ok(match kept {
-            Some(kept) if kept.key == *key => Recall::Hit(kept.result),
+            Some(kept) if kept.key == *key => {
+                super::evict::touch(&path);
+                Recall::Hit(kept.result)
+            }
             _ => Recall::Miss(self.slot(key)),
         })
+    }
+}
+
+impl Store {
+    /// A kept result by the name of its key or the beginning of it: the key, and the result as JSON. `None` for none, or more
+    /// than one.
+    pub fn kept_result(&self, name: &str) -> Option<(Key, serde_json::Value)> {
+        let folder = fs::read_dir(self.root().join("recall")).ok()?;
+        let mut found =
+            folder.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+        let (one, more) = (found.next()?, found.next());
+        let kept: Kept<serde_json::Value> = serde_json::from_slice(&fs::read(one.path()).ok()?).ok()?;
+        more.is_none().then_some((kept.key, kept.result))
     }
 }
 

@@ -66,7 +66,9 @@ impl Store {
     /// The tree of that diff id, if it is kept. One whose records cannot be read counts as not there.
     pub fn find_tree(&self, diff_id: &DiffId) -> Option<Tree> {
         let path = self.tree_path(diff_id);
-        let beside: Beside = serde_json::from_slice(&fs::read(path.join("records.json")).ok()?).ok()?;
+        let records = path.join("records.json");
+        let beside: Beside = serde_json::from_slice(&fs::read(&records).ok()?).ok()?;
+        super::evict::touch(&records);
         let root = path.join("root");
         root.is_dir().then_some(Tree { root, records: beside.records, about: beside.about })
     }

@@ -1,0 +1,208 @@
+//! `phial cache`: what is kept on this machine, what it is, and away with what is not needed.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Common;
+use super::exit::USAGE;
+use super::failure::Failure;
+use super::mouth::{Mouth, size};
+use crate::event::Event;
+use crate::host::Host;
+use crate::image::rfc3339;
+use crate::pipeline::{BuildError, World};
+use crate::store::{Item, Kind, Prune, Pruned, Store};
+
+/// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
+const LIMIT: u64 = 20_000_000_000;
+
+/// Look at what is kept between builds, and remove it
+#[derive(Args)]
+pub(super) struct CacheArgs {
+    #[command(subcommand)]
+    command: CacheCommand,
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// List what is kept, the least recently used first
+    Ls {
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say what one thing is: a blob, a tree, or a step's result with the inputs of its key
+    Show {
+        /// Digest or key, or the beginning of it
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove what was not used for longest
+    Prune {
+        /// Until so much is left, such as `5GB` or `0` [default: `PHIAL_CACHE_LIMIT`, or 20GB]
+        #[arg(long, value_name = "SIZE", value_parser = bytes)]
+        limit: Option<u64>,
+        /// And all that was not used for so long, such as `14d` or `12h`
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        unused_for: Option<i64>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl CacheArgs {
+    pub(super) fn common(&self) -> &Common {
+        match &self.command {
+            CacheCommand::Ls { common, .. }
+            | CacheCommand::Show { common, .. }
+            | CacheCommand::Prune { common, .. } => common,
+        }
+    }
+}
+
+pub(super) fn cache(args: &CacheArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, Failure> {
+    let store = world.store;
+    let text = match &args.command {
+        CacheCommand::Ls { json, .. } => {
+            let items = store.items().map_err(BuildError::Store)?;
+            if *json { as_json(&items) } else { listed(&items) }
+        }
+        CacheCommand::Show { name, .. } => shown(store, name)?,
+        CacheCommand::Prune { limit, unused_for, .. } => {
+            let limit = limit.map_or_else(|| own_limit(world.host), |limit| Ok(Some(limit)));
+            let limit = limit.map_err(|text| Failure { text, hint: None, code: USAGE })?;
+            let unused_since = unused_for.map(|seconds| world.host.clock() - seconds);
+            let pruned = store.prune(Prune { unused_since, limit, damaged: true }).map_err(BuildError::Store)?;
+            let Some(pruned) = pruned else { return Err(in_use()) };
+            mouth.say(&told(pruned));
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    Mouth::data(&text).map_err(BuildError::Stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the cache below its limit after a command that may have filled it. That this fails is said, and fails nothing.
+pub(super) fn tidy(world: &World<'_>) {
+    let limit = match own_limit(world.host) {
+        Ok(Some(limit)) => limit,
+        Ok(None) => return,
+        Err(text) => return (world.watch)(Event::Notice { text }),
+    };
+    match world.store.prune(Prune { limit: Some(limit), ..Prune::default() }) {
+        Ok(Some(pruned)) if pruned.items > 0 => (world.watch)(Event::Notice { text: told(pruned) }),
+        Ok(_) => {} // who else is at work will tidy up
+        Err(error) => (world.watch)(Event::Notice { text: format!("the cache is not tidied up: {error}") }),
+    }
+}
+
+fn in_use() -> Failure {
+    let text = "the cache is in use by another `phial`, so nothing is removed".into();
+    Failure { text, hint: Some("run it again when that one has ended".into()), code: 6 }
+}
+
+fn told(pruned: Pruned) -> String {
+    let Pruned { items, bytes, left } = pruned;
+    format!("{items} things of {} removed from the cache, {} left", size(bytes), size(left))
+}
+
+fn listed(items: &[Item]) -> String {
+    let line =
+        |item: &Item| format!("{:<8} {:>9}  {}  {}", item.kind.name(), size(item.size), rfc3339(item.used), item.name);
+    let total = format!("{} in {} things", size(items.iter().map(|item| item.size).sum()), items.len());
+    items.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(items: &[Item]) -> String {
+    let item = |item: &Item| json!({ "kind": item.kind.name(), "name": item.name, "size": item.size, "used": rfc3339(item.used) });
+    json!(items.iter().map(item).collect::<Vec<_>>()).to_string()
+}
+
+fn shown(store: &Store, name: &str) -> Result<String, Failure> {
+    let items = store.items().map_err(BuildError::Store)?;
+    let is_meant = |item: &&Item| {
+        !name.is_empty()
+            && (item.name.starts_with(name) || item.name.split_once(':').is_some_and(|(_, hex)| hex.starts_with(name)))
+    };
+    let found: Vec<&Item> = items.iter().filter(is_meant).collect();
+    let Some(first) = found.first() else {
+        let text = format!("nothing in the cache is called `{}`", crate::image::shown(name));
+        return Err(Failure { text, hint: Some("`phial cache ls` lists all there is".into()), code: 3 });
+    };
+    if found.iter().any(|item| item.name != first.name) {
+        let text = format!("`{}` is the beginning of {} names", crate::image::shown(name), found.len());
+        return Err(Failure { text, hint: Some("give more of it".into()), code: USAGE });
+    }
+    let mut lines = Vec::new();
+    for item in found {
+        lines.push(format!("{} {}", item.kind.name(), item.name));
+        lines.push(format!("  {}, used {}", size(item.size), rfc3339(item.used)));
+        if let Some((key, result)) = store.kept_result(&item.name).filter(|_| item.kind == Kind::Result) {
+            lines.push(format!("  step {}", crate::image::shown(&key.step)));
+            let input = |(name, value): (&String, &String)| {
+                format!("  {} = {}", crate::image::shown(name), crate::image::shown(value))
+            };
+            lines.extend(key.inputs.iter().map(input));
+            lines.push(format!("  result {result}"));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+/// `PHIAL_CACHE_LIMIT`; `None` is no limit.
+fn own_limit(host: &Host) -> Result<Option<u64>, String> {
+    match host.var("PHIAL_CACHE_LIMIT") {
+        None => Ok(Some(LIMIT)),
+        Some("none") => Ok(None),
+        Some(text) => bytes(text).map(Some).map_err(|why| format!("`PHIAL_CACHE_LIMIT` cannot be used: {why}")),
+    }
+}
+
+/// `500MB`, `20GB`, `1000`; powers of ten.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+        ("", 1),
+    ];
+    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)));
+    let size = found.and_then(|(number, factor): (&str, u64)| number.parse::<u64>().ok()?.checked_mul(factor));
+    size.ok_or_else(|| format!("`{}` is no size such as `500MB`, `20GB` or `0`", crate::image::shown(text)))
+}
+
+/// `90s`, `30m`, `12h`, `14d` in seconds.
+fn duration(text: &str) -> Result<i64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
+    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let seconds =
+        found.and_then(|(number, factor): (&str, i64)| i64::from(number.parse::<u32>().ok()?).checked_mul(factor));
+    seconds.ok_or_else(|| format!("`{}` is no time such as `12h` or `14d`", crate::image::shown(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_read_as_people_write_them() {
+        for (text, size) in
+            [("0", 0), ("1000", 1000), ("2kB", 2000), ("500MB", 500_000_000), ("20 GB", 20_000_000_000), ("3B", 3)]
+        {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "GB", "-1", "1.5GB", "1PB", "99999999999999TB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert_eq!([duration("90s"), duration("12h"), duration("14d")], [Ok(90), Ok(43_200), Ok(1_209_600)]);
+        assert!(duration("14").is_err() && duration("d").is_err() && duration("-1d").is_err());
+    }
+}
