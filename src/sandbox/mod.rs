@@ -5,6 +5,8 @@
 //! command. So [`entry`] must be the first thing that `main` does. When [`run`] returns, or the caller dies in whatever
 //! way, nothing of the sandbox is left.
 //!
+//! Sandboxes that are given the same [`Loopback`] reach each other on 127.0.0.1 and are apart in all else.
+//!
 //! The promise: a command cannot read or change anything outside its root, its binds and its network, barring a hole
 //! in the kernel. In a chroot it is weaker: real root without most capabilities, among the machine's processes.
 

@@ -17,7 +17,7 @@ use crate::prepare::WORKDIR;
 use crate::rootfs::New;
 use crate::store::Tree;
 
-/// No report is larger, in bytes.
+/// Reports together are not larger, in bytes.
 const MOST: u64 = 64 << 20;
 
 /// The reports that the tests have written so far.
@@ -27,6 +27,8 @@ pub(super) struct Reports {
     since: i64,
     seen: BTreeSet<(PathBuf, i64, i64)>,
     texts: Vec<(PathBuf, String)>,
+    /// Bytes that may still be read.
+    room: u64,
 }
 
 /// The part of the root filesystem that was written to: the upper directory, or all of it.
@@ -40,7 +42,7 @@ pub(super) fn written(new: &New) -> PathBuf {
 impl Reports {
     pub(super) fn new(written: &Path, since: i64) -> Self {
         let app = written.join(WORKDIR.trim_start_matches('/'));
-        Self { app, since, seen: BTreeSet::new(), texts: vec![] }
+        Self { app, since, seen: BTreeSet::new(), texts: vec![], room: MOST }
     }
 
     /// Takes in those that are new, and says how many tests they count.
@@ -55,12 +57,13 @@ impl Reports {
             let Ok(meta) = entry.metadata() else { continue };
             let is_xml = path.extension().is_some_and(|extension| extension == "xml");
             let changed = meta.ctime().saturating_mul(1000).saturating_add(meta.ctime_nsec() / 1_000_000);
-            if !is_xml || !meta.is_file() || meta.len() > MOST || changed < self.since {
+            if !is_xml || !meta.is_file() || meta.len() > self.room || changed < self.since {
                 continue;
             }
             if !self.seen.insert((path.to_owned(), meta.ctime(), meta.ctime_nsec())) {
                 continue;
             }
+            self.room -= meta.len();
             let text = fs::read_to_string(path).unwrap_or_default();
             if !suites(&text).is_empty() {
                 self.texts.retain(|(before, _)| before != path);

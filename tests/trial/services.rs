@@ -57,6 +57,18 @@ fn a_service_that_is_not_ready_in_time_fails_the_test_before_it_begins() {
 }
 
 #[test]
+fn a_service_that_ends_before_it_is_ready_fails_the_test_at_once() {
+    let (steady, weak) = (mark(43), "command = 'echo no data; exit 3'\nport = 5432");
+    let beside = service("cache", &format!("command = ['sleep', '{steady}']"));
+    let scene = Scene::new(&format!("command = 'echo began'\n{}{beside}", service("db", weak)));
+    let error = run(scene.test(&[])).failed(1);
+    assert!(error.contains("error: the service `db` ended (exit code 3)"), "{error}");
+    assert!(error.contains("db | no data\n") && !error.contains("began"), "{error}");
+    assert!(error.contains("note: the service `cache` wrote nothing"), "{error}");
+    nothing_is_left(&scene.world, &steady);
+}
+
+#[test]
 fn a_service_that_cannot_be_started_is_no_failure_of_the_tests() {
     for (more, text) in [
         ("command = ['no-such-server']", "no command `no-such-server`"),
