@@ -24,4 +24,5 @@ mod run;
 mod sandbox;
 mod source;
 mod trial;
+mod ssh;
 mod works;

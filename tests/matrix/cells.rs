@@ -65,7 +65,7 @@ const fn root(quick: Quick, name: &'static str, change: fn(&mut Way, &Subject)) 
 const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcpu 3:1"];
 
 /// All of them; the first one is the plain way.
-pub(super) static CELLS: [Cell; 26] = [
+pub(super) static CELLS: [Cell; 27] = [
     cell("plain", |_, _| {}),
     cell("recalled", |way, _| way.drop_argument("--no-cache")),
     quick("deps recalled", |way, subject| {
@@ -75,6 +75,10 @@ pub(super) static CELLS: [Cell; 26] = [
     }),
     cell("an empty cache", |way, _| way.empty_cache()),
     cell("a cache in memory", |way, _| way.cache_in_memory()),
+    cell("shuffled directories", |way, _| {
+        way.empty_cache();
+        way.shuffled();
+    }),
     cell("another place", Way::elsewhere),
     cell("a bare repository", |way, subject| drop(way.bare(subject))),
     cell("a URL", Way::url),
@@ -102,6 +106,7 @@ pub(super) static CELLS: [Cell; 26] = [
     root(Quick::None, "a user with a range of ids", |way, subject| way.user(subject, world::ranger())),
     cell("a release build of Phial", |way, _| way.release()),
     quick("everything at once", |way, subject| {
+        way.shuffled();
         way.cache_in_memory();
         way.elsewhere(subject);
         way.home();
@@ -196,6 +201,15 @@ impl Way {
 
     fn cache_in_memory(&mut self) {
         self.cache = self.folder(Path::new("/dev/shm"));
+    }
+
+    /// Whatever the program lists, in another order.
+    fn shuffled(&mut self) {
+        let library = self.folder(&world::shared().join("tmp")).join("shuffle.so");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(world::testdata("shuffle.c"));
+        run(cc).ok();
+        self.set("LD_PRELOAD", &library.display().to_string());
     }
 
     fn elsewhere(&mut self, subject: &Subject) {

@@ -1,0 +1,105 @@
+//! A repository over ssh: a real sshd on loopback, a real agent with the key.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::world::small::small_base;
+use crate::world::{Ran, World, run, search_path, shared, testdata};
+
+/// Servers that end with the test.
+struct Servers(Vec<Child>);
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn key(path: &Path) {
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path);
+    run(keygen).ok();
+}
+
+/// sshd for the caller's own user, and an agent at `agent` that holds the key.
+fn start(world: &World) -> (Servers, u16) {
+    let parts = shared().join("sshd");
+    let mut get = Command::new(testdata("sshd"));
+    get.arg(&parts);
+    run(get).ok();
+    let dir = world.dir();
+    key(&dir.join("host"));
+    key(&dir.join("user"));
+    fs::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let settings = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\n\
+         UsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\n",
+        dir.display()
+    );
+    fs::write(dir.join("sshd_config"), settings).unwrap();
+    if rustix::process::geteuid().is_root() {
+        // Where root's sshd locks itself in, and as whom; Debian's package makes both when it is installed.
+        fs::create_dir_all("/run/sshd").unwrap();
+        let mut add = Command::new("useradd");
+        add.args(["--system", "--no-create-home", "--home-dir", "/run/sshd", "--shell", "/usr/sbin/nologin", "sshd"]);
+        let added = run(add);
+        assert!(matches!(added.code, Some(0 | 9)), "9: there is one. {}", added.err);
+    }
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let libraries = ["usr/lib", "lib"].map(|lib| parts.join(lib).join(&multiarch).display().to_string()).join(":");
+    let mut sshd = Command::new(parts.join("usr/sbin/sshd"));
+    sshd.arg("-D").arg("-f").arg(dir.join("sshd_config")).env("LD_LIBRARY_PATH", libraries);
+    let mut agent = Command::new("ssh-agent");
+    agent.arg("-D").arg("-a").arg(dir.join("agent"));
+    let quiet = |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let servers = Servers(vec![quiet(sshd), quiet(agent)]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() || !dir.join("agent").exists() {
+        assert!(Instant::now() < end, "sshd and its agent do not start");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut add = Command::new("ssh-add");
+    add.arg("-q").arg(dir.join("user")).env("SSH_AUTH_SOCK", dir.join("agent"));
+    run(add).ok();
+    (servers, port)
+}
+
+fn build(world: &World, url: &str, agent: bool) -> Ran {
+    let (from, to) = (format!("oci:{}", small_base().display()), format!("oci:{}", world.path("out")));
+    let mut build = world.phial(["build", url, "--base", &from, "--to", &to, "--progress", "quiet"]);
+    if agent {
+        build.env("SSH_AUTH_SOCK", world.path("agent"));
+    }
+    run(build)
+}
+
+#[test]
+fn a_repository_over_ssh_is_fetched_with_the_agents_key_from_a_known_host() {
+    let world = World::with_empty_cache();
+    let repo = world.small_app();
+    let (_servers, port) = start(&world);
+    let mut id = Command::new("id");
+    id.arg("-un").env("PATH", search_path());
+    let url = format!("ssh://{}@127.0.0.1:{port}{}", run(id).ok(), repo.source());
+
+    let said = build(&world, &url, true).failed(5);
+    assert!(said.contains("known_hosts"), "a host that nobody knows: {said}");
+
+    let known = fs::read_to_string(world.dir().join("host.pub")).unwrap();
+    fs::create_dir(world.path("home/.ssh")).unwrap();
+    fs::write(world.path("home/.ssh/known_hosts"), format!("[127.0.0.1]:{port} {known}")).unwrap();
+    let said = build(&world, &url, false).failed(5);
+    assert!(said.contains("ssh"), "no agent: {said}");
+
+    let there = build(&world, &url, true).ok();
+    let here = build(&world, repo.source(), false).ok();
+    assert_eq!(there, here, "the digest of the path");
+}
