@@ -94,7 +94,7 @@ pub fn test(request: &Request, world: &World<'_>) -> Result<Tested, TrialError> 
     let scratch = world.store.scratch()?;
     let own = own_env(request, &plan, partition, world);
     let stage = Stage { plan: &plan, base: &base, lowers: &lowers, rung, scratch: &scratch, env: &own };
-    let (commands, trouble) = stage.play(&commands, request, started, world)?;
+    let (commands, trouble) = stage.play(&commands, request, world)?;
 
     let notes = |name: &str| base.image.manifest.annotations.get(&format!("org.opencontainers.image.{name}")).cloned();
     let run = Run {
@@ -214,7 +214,6 @@ impl Stage<'_> {
         &self,
         commands: &[(String, Vec<String>)],
         request: &Request,
-        started: i64,
         world: &World<'_>,
     ) -> Result<Played, TrialError> {
         let alone = self.plan.services.is_empty();
@@ -233,7 +232,7 @@ impl Stage<'_> {
         }
         let rootfs = rootfs::stand(self.rung, self.lowers, &self.scratch.dir("ground")?)?;
         let written = out::written(&rootfs.new);
-        let mut reports = Reports::new(&written, started - 1000); // files are stamped by a coarser clock
+        let mut reports = Reports::new(&rootfs.new);
         let lives = Lives::new(&prepared);
         let mut logs = vec![];
         let played: Result<Played, TrialError> = thread::scope(|scope| {

@@ -23,9 +23,9 @@ const MOST: u64 = 64 << 20;
 /// The reports that the tests have written so far.
 pub(super) struct Reports {
     app: PathBuf,
-    /// Milliseconds since 1970; what is older came with the image.
-    since: i64,
-    seen: BTreeSet<(PathBuf, i64, i64)>,
+    /// Seconds and nanoseconds; what has not changed since came with the image.
+    since: (i64, i64),
+    seen: BTreeSet<(PathBuf, (i64, i64))>,
     texts: Vec<(PathBuf, String)>,
     /// Bytes that may still be read.
     room: u64,
@@ -40,8 +40,9 @@ pub(super) fn written(new: &New) -> PathBuf {
 }
 
 impl Reports {
-    pub(super) fn new(written: &Path, since: i64) -> Self {
-        let app = written.join(WORKDIR.trim_start_matches('/'));
+    pub(super) fn new(new: &New) -> Self {
+        let app = written(new).join(WORKDIR.trim_start_matches('/'));
+        let since = if let New::Whole { since, .. } = new { *since } else { (0, 0) };
         Self { app, since, seen: BTreeSet::new(), texts: vec![], room: MOST }
     }
 
@@ -56,11 +57,11 @@ impl Reports {
             let path = entry.path();
             let Ok(meta) = entry.metadata() else { continue };
             let is_xml = path.extension().is_some_and(|extension| extension == "xml");
-            let changed = meta.ctime().saturating_mul(1000).saturating_add(meta.ctime_nsec() / 1_000_000);
-            if !is_xml || !meta.is_file() || meta.len() > self.room || changed < self.since {
+            let changed = (meta.ctime(), meta.ctime_nsec());
+            if !is_xml || !meta.is_file() || meta.len() > self.room || changed <= self.since {
                 continue;
             }
-            if !self.seen.insert((path.to_owned(), meta.ctime(), meta.ctime_nsec())) {
+            if !self.seen.insert((path.to_owned(), changed)) {
                 continue;
             }
             self.room -= meta.len();
@@ -209,12 +210,13 @@ mod tests {
         for (name, tests) in [("app/_build/a.xml", 2), ("app/_build/b.xml", 3), ("app/deps/x/c.xml", 9)] {
             write(&dir.path().join(name), &format!("<testsuite tests=\"{tests}\"></testsuite>")).unwrap();
         }
-        let mut reports = Reports::new(dir.path(), 0);
+        let mut reports = Reports::new(&New::Uppers(vec![Tree::bare(dir.path())]));
         assert_eq!(reports.look().map(|counts| counts.tests), Some(5));
         assert_eq!(reports.look(), None, "seen already");
         assert_eq!(suites(&reports.junit(&[])).len(), 2);
-        let mut old = Reports::new(dir.path(), i64::MAX);
-        assert_eq!(old.look(), None, "they came with the image");
+        let whole = |since| New::Whole { dir: dir.path().to_owned(), since };
+        assert_eq!(Reports::new(&whole((i64::MAX, 0))).look(), None, "they came with the image");
+        assert_eq!(Reports::new(&whole((1, 0))).look().map(|counts| counts.tests), Some(5));
     }
 
     #[test]

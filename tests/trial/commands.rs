@@ -105,6 +105,14 @@ fn reports_logs_and_named_files_are_copied_out() {
     );
     assert!(fs::symlink_metadata(scene.world.dir().join("kept/cover/link")).is_err());
 
+    // One that came with the image is none of these tests', on whatever rung.
+    scene.repo.write("old.xml", report.replace('\\', ""));
+    scene.build();
+    for rung in ["overlay", "copy"] {
+        let ran = run(scene.test(&["--isolation", rung, "--junit", "junit.xml", "--", "true"]));
+        assert!(!ran.err.contains("7 tests"), "{rung}: {}", ran.err);
+    }
+
     run(scene.test(&["--junit", "junit.xml", "--", "sh", "-c", "exit 3"])).failed(1);
     assert!(read("junit.xml").contains("<failure message=\"exit code 3\">"), "{}", read("junit.xml"));
 }
