@@ -48,6 +48,9 @@ fn add(one: Counts, two: Counts) -> Counts {
 /// `3 doctests, 1 property, 12 tests, 1 failure, 2 excluded, 1 skipped`, and since Elixir 1.19
 /// `12 tests, 1 failure, 1 skipped (2 excluded)` (`ExUnit.CLIFormatter`).
 fn closing_line(line: &str) -> Option<Counts> {
+    if let Some(result) = line.trim().strip_prefix("Result: ") {
+        return result_line(result);
+    }
     let excluded = line.trim().strip_suffix(" excluded)").and_then(|rest| rest.rsplit_once(" ("));
     let (line, excluded) = excluded.unwrap_or((line.trim(), "0"));
     let mut counts = Counts { skipped: excluded.parse().ok()?, ..Counts::default() };
@@ -56,18 +59,46 @@ fn closing_line(line: &str) -> Option<Counts> {
         let (number, word) = part.split_once(' ')?;
         let number: u64 = number.parse().ok()?;
         match word {
-            "failure" | "failures" => (counts.failures, failures) = (counts.failures + number, true),
-            "invalid" => counts.failures += number,
-            "excluded" | "skipped" => counts.skipped += number,
+            "failure" | "failures" => (counts.failures, failures) = (counts.failures.saturating_add(number), true),
+            "invalid" => counts.failures = counts.failures.saturating_add(number),
+            "excluded" | "skipped" => counts.skipped = counts.skipped.saturating_add(number),
             _ if failures || !word.chars().all(|c| c.is_ascii_lowercase() || c == '_') => return None,
             // Tests of every kind stand before the failures: tests, doctests, properties, features.
             _ => {
                 tests = true;
-                counts.tests += number;
+                counts.tests = counts.tests.saturating_add(number);
             }
         }
     }
     (tests && failures).then_some(counts)
+}
+
+/// As Elixir 1.20 writes it: `34 passed`, `8/9 passed (2/2 doctests, 6/7 tests), 1 skipped, 2 excluded`,
+/// `0 tests, 1 invalid`.
+fn result_line(line: &str) -> Option<Counts> {
+    let kinds = line.split_once(" (").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)));
+    let (line, rest) = kinds.unwrap_or((line, ""));
+    let mut counts = Counts::default();
+    for (nth, part) in line.split(", ").chain(rest.split(", ").filter(|part| !part.is_empty())).enumerate() {
+        let (number, word) = part.split_once(' ')?;
+        match (nth, word) {
+            (0, "passed") => {
+                let (passed, all) = number.split_once('/').unwrap_or((number, number));
+                counts.tests = all.parse().ok()?;
+                counts.failures = counts.tests.checked_sub(passed.parse().ok()?)?;
+            }
+            (0, "tests") if number == "0" => {}
+            (1.., "skipped" | "excluded") => {
+                counts = add(counts, Counts { skipped: number.parse().ok()?, ..Counts::default() });
+            }
+            (1.., "invalid") => {
+                let invalid = number.parse().ok()?;
+                counts = add(counts, Counts { tests: invalid, failures: invalid, skipped: 0 });
+            }
+            _ => return None,
+        }
+    }
+    Some(counts)
 }
 
 /// Without the sequences that set colours (ECMA-48, SGR).
@@ -142,6 +173,13 @@ mod tests {
             ("12 tests, 1 failure, 1 skipped (2 excluded)\r\n", Some((12, 1, 3))),
             ("5 tests, 0 failures (x excluded)\n", None),
             ("==> a\n2 tests, 0 failures\n==> b\n3 tests, 1 failure\n", Some((5, 1, 0))),
+            ("\u{1b}[32mResult: 34 passed\u{1b}[0m\n", Some((34, 0, 0))),
+            ("Result: 237 passed (1 property, 236 tests)\n", Some((237, 0, 0))),
+            ("Result: 8/9 passed (2/2 doctests, 6/7 tests), 1 skipped, 2 excluded\nFailed: 1 test\n", Some((9, 1, 3))),
+            ("Result: 0 tests, 1 invalid, 1 excluded\n", Some((1, 1, 1))),
+            ("Result: 9/8 passed\n", None),
+            ("1 test, 18446744073709551615 failures, 9 invalid\n", Some((1, u64::MAX, 0))),
+            ("Result: all passed\nResult: 3 gates passed\n", None),
             ("0 failures\n", None),
             ("I ran 5 tests, 0 failures\n", None),
             ("All tests have been excluded.\n", None),
