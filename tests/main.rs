@@ -9,6 +9,7 @@ mod build;
 mod cache;
 mod diff;
 mod explain;
+mod far;
 mod fixtures;
 mod golden;
 mod lock;

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::mouth::{Mouth, size};
 use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::config::{Flags, Network};
-use crate::image::Target;
-use crate::pipeline::{self, BuildError, Built, Request, World};
+use crate::image::{RegistryRef, Target};
+use crate::pipeline::{self, BuildError, Built, Far, Request, World};
 
 /// Build an image from a git commit
 #[derive(Args)]
@@ -42,6 +42,12 @@ pub(super) struct BuildArgs {
     /// How layers are compressed [default: gzip]
     #[arg(long, value_enum)]
     compression: Option<CompressionArg>,
+    /// What to do with the deps cache in a registry: take what other runners made, and give them what this one makes
+    #[arg(long, value_enum, default_value_t = FarArg::Off)]
+    cache: FarArg,
+    /// The repository of that cache [default: the image's own]
+    #[arg(long, value_name = "REPOSITORY")]
+    cache_repo: Option<RegistryRef>,
     /// Do every step, recalled or not
     #[arg(long)]
     no_cache: bool,
@@ -62,6 +68,16 @@ pub(super) struct BuildArgs {
     json: bool,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FarArg {
+    /// Neither
+    Off,
+    /// Take: for builds of what is not trusted
+    Read,
+    /// Take and give
+    Write,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -96,6 +112,12 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
         isolation: args.isolation.into(),
         no_cache: args.no_cache,
         twice: args.twice,
+        far: match args.cache {
+            FarArg::Off => Far::Off,
+            FarArg::Read => Far::Read,
+            FarArg::Write => Far::Write,
+        },
+        far_at: args.cache_repo.clone(),
         again: None,
     };
     let built = pipeline::build(&request, world)?;

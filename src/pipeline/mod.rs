@@ -7,6 +7,7 @@ mod deliver;
 mod diff;
 mod error;
 mod explain;
+mod far;
 mod finish;
 mod foundation;
 pub mod hidden;
@@ -33,6 +34,7 @@ use phial_layers::Digest;
 pub use diff::diff;
 pub use error::BuildError;
 pub use explain::{Explanation, Input, Story, explain};
+pub use far::Far;
 pub use foundation::{Foundation, lay};
 pub use lock::lock;
 pub use proof::ProofError;
@@ -43,6 +45,7 @@ pub use steps::Layer;
 pub use verify::{Verdict, Verify, verify};
 
 pub(crate) use self::base::Base;
+use self::far::Shared;
 pub(crate) use self::more::More;
 pub(crate) use self::run::account;
 pub(crate) use self::settings::of_image;
@@ -52,7 +55,7 @@ use self::work::{CommitFiles, Work};
 use crate::config::{self, ConfigError, Flags, Lock, Plan, Wish};
 use crate::event::{Event, Watch};
 use crate::host::Host;
-use crate::image::{Image, Provenance, Target};
+use crate::image::{Image, Provenance, RegistryRef, Target};
 use crate::prepare::{EPOCH, File, Recipe};
 use crate::registry::Client;
 use crate::rootfs::Rung;
@@ -105,6 +108,10 @@ pub struct Request {
     pub no_cache: bool,
     /// Whether to build a second time under other conditions, and to compare, before the image goes anywhere.
     pub twice: bool,
+    /// What to do with a deps cache in a registry.
+    pub far: Far,
+    /// Its repository, if that is not the image's own.
+    pub far_at: Option<RegistryRef>,
     /// The record of the image that is made again: what it says of where it comes from is said again.
     pub again: Option<Provenance>,
 }
@@ -156,10 +163,11 @@ impl World<'_> {
 }
 
 /// An image whose own layers are in the store, and nowhere else yet.
-struct Product {
+struct Product<'a> {
     built: Built,
     image: Image,
     base: Base,
+    shared: Shared<'a>,
 }
 
 /// From a commit to an image in every target.
@@ -168,13 +176,17 @@ pub fn build(request: &Request, world: &World<'_>) -> Result<Built, BuildError> 
     if request.twice {
         twice::check(request, &product, world)?;
     }
+    product.shared.lend(&product.built)?;
     deliver::deliver(world, &product.base, &product.image, &product.built.targets)?;
+    if request.far == Far::Write {
+        product.shared.keep(&product.built);
+    }
     record::keep(request, &product.built, world);
     Ok(product.built)
 }
 
 /// From a commit to an image.
-fn make(request: &Request, world: &World<'_>) -> Result<Product, BuildError> {
+fn make<'a>(request: &Request, world: &'a World<'a>) -> Result<Product<'a>, BuildError> {
     let start = world.began("source");
     let access = Access::of(world.host);
     let fetched = source::fetch(&request.place, &request.rev, &world.store.git_dir(), &access, world.watch);
@@ -198,6 +210,7 @@ fn make(request: &Request, world: &World<'_>) -> Result<Product, BuildError> {
     world.ended("base", base.image.manifest_digest.as_str(), Some(start));
     let deps_time = base.toolchain(world)?.max(EPOCH);
 
+    let shared = Shared::of(world, request.far, request.far_at.as_ref(), &plan.targets);
     let steps = Steps {
         world,
         plan: &plan,
@@ -207,6 +220,7 @@ fn make(request: &Request, world: &World<'_>) -> Result<Product, BuildError> {
         ids: OnceLock::new(),
         base_env: environment(&base.image),
         fresh: request.no_cache,
+        shared: &shared,
     };
     let app_time = deps_time.max(commit.time);
     let lock_text = text(&fetched, "mix.lock")?;
@@ -234,7 +248,7 @@ fn make(request: &Request, world: &World<'_>) -> Result<Product, BuildError> {
         rung,
         layers,
     };
-    Ok(Product { built, image, base })
+    Ok(Product { built, image, base, shared })
 }
 
 /// The base, by the digest of `phial.lock` if that has one.

@@ -11,6 +11,7 @@ use phial_layers::{Digest, Name};
 use walkdir::WalkDir;
 
 use super::base::Base;
+use super::far::Shared;
 use super::settings::numbered;
 use super::steps::{Around, Steps};
 use super::work::{first, show};
@@ -67,6 +68,7 @@ impl More<'_> {
         }
         let mut env = environment(&base.image);
         env.remove("MIX_ENV");
+        let shared = Shared::off(world);
         let steps = Steps {
             world,
             plan: &plan,
@@ -76,6 +78,7 @@ impl More<'_> {
             ids: OnceLock::new(),
             base_env: env,
             fresh: self.fresh,
+            shared: &shared,
         };
         let seen: Vec<&Source> = sources.iter().filter(|source| recipe.shows(&files, &source.file.path)).collect();
         let mtime = mtime(&trees[deps])?;

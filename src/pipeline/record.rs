@@ -100,7 +100,7 @@ fn absolute(place: &Place, world: &World<'_>) -> String {
 }
 
 /// A value of a variable may be short enough to be guessed from its digest, but it is not lying open.
-fn without_values(key: &Key) -> Key {
+pub(super) fn without_values(key: &Key) -> Key {
     let mut key = key.clone();
     for (name, value) in &mut key.inputs {
         if name.starts_with(VARIABLE) {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use phial_layers::{Compression, DiffId, Digest, Limits, Records, Terms, pack, unpack};
 use serde::{Deserialize, Serialize};
 
+use super::far::Shared;
 use super::tail::Tail;
 use super::{BuildError, Isolation, World, hidden};
 use crate::config::{Network, Plan};
@@ -65,6 +66,7 @@ pub(super) struct Steps<'a> {
     pub(super) ids: OnceLock<Ids>,
     pub(super) base_env: BTreeMap<String, String>,
     pub(super) fresh: bool,
+    pub(super) shared: &'a Shared<'a>,
 }
 
 impl Steps<'_> {
@@ -93,6 +95,11 @@ impl Steps<'_> {
             Recall::Hit(_) => self.world.store.slot(key),
             Recall::Miss(slot) => slot,
         };
+        if let Some((made, at)) = self.shared.find(key).filter(|_| !self.fresh) {
+            slot.keep(&made)?;
+            self.world.ended(name, &format!("recalled from {at}"), None);
+            return Ok((made, true));
+        }
         let start = self.world.began(name);
         let scratch = self.world.store.scratch()?;
         let made = make(&scratch)?;
@@ -128,6 +135,9 @@ impl Steps<'_> {
             Trees::Miss(slot) => slot,
         };
         let lost = || BuildError::Lost(layer.digest.clone());
+        if !self.usable(layer) && self.shared.has(layer) {
+            self.shared.fetch(layer)?;
+        }
         let blob = self.world.store.blob(&layer.digest, layer.size)?.ok_or_else(lost)?;
         match unpack(blob, layer.compression, &slot.root, &Limits::GENEROUS) {
             Ok(unpacked) if unpacked.diff_id == layer.diff_id => Ok(slot.keep(&unpacked.records, About::default())?),

@@ -36,7 +36,7 @@ const TOLD: &str = "elsewhere: ";
 const OTHER_ID: u32 = 4321;
 
 /// Builds once more, and compares.
-pub(super) fn check(request: &Request, product: &Product, world: &World<'_>) -> Result<(), BuildError> {
+pub(super) fn check(request: &Request, product: &Product<'_>, world: &World<'_>) -> Result<(), BuildError> {
     let scratch = world.store.scratch()?;
     let to = scratch.path().join("second");
     let start = world.began("second build");

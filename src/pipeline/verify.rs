@@ -7,7 +7,7 @@ use phial_layers::Digest;
 
 use super::base::Base;
 use super::proof::ProofError;
-use super::{BuildError, Isolation, Product, Request, World, deliver, make};
+use super::{BuildError, Far, Isolation, Product, Request, World, deliver, make};
 use crate::compare::{Side, compare};
 use crate::config::{self, Flags, Network};
 use crate::image::{Image, Provenance, Recorded};
@@ -76,6 +76,8 @@ fn request(of: &Verify, record: &Provenance) -> Result<Request, BuildError> {
         isolation: of.isolation,
         no_cache: true,
         twice: false,
+        far: Far::Off,
+        far_at: None,
         again: Some(record.clone()),
     })
 }
@@ -93,7 +95,7 @@ type There<'a> = (&'a Image, &'a (dyn Fn(&Digest) -> io::Result<Box<dyn io::Read
 
 /// Where a product and another image differ. `given_first` puts the other one on the left.
 pub(super) fn difference(
-    product: &Product,
+    product: &Product<'_>,
     world: &World<'_>,
     (image, blobs): There<'_>,
     given_first: bool,

@@ -45,8 +45,15 @@ impl Work<'_> {
     /// All of them, lowest first.
     pub(super) fn layers(&self) -> Result<Vec<Report>, BuildError> {
         let app = timed(|| Ok(vec![self.app()?]))?.remove(0);
-        let deps = timed(|| Ok(vec![self.deps(&app)?]))?.remove(0);
-        let builds = timed(|| self.builds(&app, &deps))?;
+        let mut deps = timed(|| Ok(vec![self.deps(&app)?]))?.remove(0);
+        let builds = match timed(|| self.builds(&app, &deps)) {
+            // What another runner has made cannot be had after all: it is made here.
+            Err(BuildError::Lost(digest)) if self.steps.shared.gave_up(&digest) => {
+                deps = timed(|| Ok(vec![self.deps(&app)?]))?.remove(0);
+                timed(|| self.builds(&app, &deps))?
+            }
+            builds => builds?,
+        };
         Ok([vec![deps, app], builds].concat())
     }
 

@@ -1,0 +1,148 @@
+//! The deps cache in a registry: what one runner made, another need not make.
+
+use std::process::Command;
+
+use phial_layers::Digest;
+
+use crate::scripted::{Fault, Kind, Quirks, Registry, When};
+use crate::world::small::small_base;
+use crate::world::{Repo, World, run};
+
+/// A runner: a cache of its own, and a clone of the same repository.
+struct Runner {
+    world: World,
+    repo: Repo,
+}
+
+impl Runner {
+    fn new() -> Self {
+        let world = World::with_empty_cache();
+        let repo = world.small_app();
+        Self { world, repo }
+    }
+
+    fn build(&self, to: &str, more: &[&str]) -> Command {
+        let base = format!("oci:{}", small_base().display());
+        let mut build = self.world.phial(["build", self.repo.source(), "--base", &base, "--to", to]);
+        build.args(["--progress", "plain"]).args(more).env("NO_COLOR", "1");
+        build
+    }
+
+    /// The deps layer as `--json` tells it.
+    fn deps(&self, to: &str, more: &[&str]) -> (Digest, bool, String) {
+        let ran = run(self.build(to, &[more, &["--json"]].concat()));
+        let said = ran.err.clone();
+        let json: serde_json::Value = serde_json::from_str(&ran.ok()).expect("JSON");
+        let deps = &json["layers"][0];
+        assert_eq!(deps["name"], "deps");
+        let digest = deps["layer"]["digest"].as_str().expect("a digest").parse().expect("a digest");
+        (digest, deps["recalled"] == true, said)
+    }
+
+    /// Forgets the files of a layer, as a cache that was too full does.
+    fn forget(&self, digest: &Digest) {
+        std::fs::remove_file(self.world.cache().join("blobs/sha256").join(digest.hex())).expect("the blob");
+    }
+}
+
+/// How often the blob was fetched.
+fn fetched(registry: &Registry, digest: &Digest) -> usize {
+    let journal = registry.journal();
+    journal.iter().filter(|entry| entry.kind == Kind::GetBlob && entry.path.ends_with(digest.hex())).count()
+}
+
+fn tag_puts(registry: &Registry) -> usize {
+    registry.journal().iter().filter(|entry| entry.kind == Kind::PutTag && entry.path.contains("/deps-")).count()
+}
+
+#[test]
+fn a_second_runner_does_not_make_what_the_first_has_made() {
+    let registry = Registry::open(Quirks::none());
+    let to = registry.reference("team/app:v1").to_string();
+    let (one, two) = (Runner::new(), Runner::new());
+    let (made, recalled, said) = one.deps(&to, &["--cache", "write"]);
+    assert!(!recalled && said.contains("has a new entry"), "{said}");
+    one.deps(&to, &["--cache", "write"]);
+    assert_eq!(tag_puts(&registry), 1, "an entry is written once");
+
+    two.repo.write("notes", "only the source\n");
+    two.repo.commit("Only the source");
+    let (taken, recalled, said) = two.deps(&to, &["--cache", "read"]);
+    assert!(recalled && said.contains(&format!("recalled from {}/team/app", registry.host)), "{said}");
+    assert_eq!(taken, made);
+    assert_eq!(fetched(&registry, &made), 1, "its files are needed to compile the app");
+    assert!(!said.lines().any(|line| line.starts_with("deps | ")), "no step ran: {said}");
+    let with = run(two.build(&to, &[])).ok();
+    let without = run(two.build(&to, &["--no-cache"])).ok();
+    assert_eq!(with, without, "the cache is not in the digest");
+
+    two.repo.write("VERSION", "2.0\n");
+    two.repo.commit("Another key");
+    let (other, recalled, _) = two.deps(&to, &["--cache", "read"]);
+    assert!(!recalled && other != made);
+    assert_eq!(tag_puts(&registry), 1, "who reads gives nothing");
+    assert_eq!(registry.broken_tags(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_only_assembled_is_mounted_and_never_fetched() {
+    let registry = Registry::open(Quirks::none());
+    let runner = Runner::new();
+    let cache = registry.reference("team/cache").to_string();
+    let flags = ["--cache", "write", "--cache-repo", &cache];
+    let (made, _, _) = runner.deps(&registry.reference("team/app:v1").to_string(), &flags);
+    runner.forget(&made);
+    let mounts = registry.count(Kind::PostMount);
+    let to = registry.reference("team/other:v1");
+    let (taken, recalled, said) = runner.deps(&to.to_string(), &["--cache", "read", "--cache-repo", &cache]);
+    assert!(recalled && taken == made, "{said}");
+    assert_eq!(fetched(&registry, &made), 0);
+    assert_eq!(registry.count(Kind::PostMount), mounts + 1);
+    assert!(registry.tag("team/other", "v1").is_some());
+    assert_eq!(registry.broken_tags(), Vec::<String>::new());
+    let layout = format!("oci:{}", runner.world.path("out"));
+    runner.deps(&layout, &["--cache", "read", "--cache-repo", &cache]);
+    assert_eq!(fetched(&registry, &made), 1, "a layout needs the bytes");
+}
+
+#[test]
+fn whatever_is_wrong_with_the_cache_the_build_is_right_and_says_so() {
+    let app = Registry::open(Quirks::none());
+    let to = app.reference("team/app:v1").to_string();
+    let right = run(Runner::new().build(&to, &[])).ok();
+    let check = |kind: Kind, when: When, fault: Fault, mode: &str, said: &str| {
+        let cache = Registry::open(Quirks::none());
+        let at = cache.reference("cache").to_string();
+        run(Runner::new().build(&to, &["--cache", "write", "--cache-repo", &at])).ok();
+        cache.fail(kind, when, fault);
+        let at = if mode == "write" { cache.reference("other").to_string() } else { at };
+        let ran = run(Runner::new().build(&to, &["--cache", mode, "--cache-repo", &at]));
+        assert!(ran.err.contains(said), "{kind:?} {fault:?}: {}", ran.err);
+        assert_eq!(ran.ok(), right, "{kind:?} {fault:?}");
+    };
+    check(Kind::GetTag, When::Always, Fault::Garbage, "read", "is not read: ");
+    check(Kind::GetTag, When::Always, Fault::Expired, "read", "is not read: ");
+    // The first blob is the entry's config, the second the layer.
+    check(Kind::GetBlob, When::Nth(2), Fault::Status(404), "read", "cannot be had, and is made here");
+    check(Kind::GetBlob, When::Nth(2), Fault::WrongDigest, "read", "cannot be had, and is made here");
+    check(Kind::PutTag, When::Always, Fault::Redirect, "write", "is not written: ");
+    check(Kind::PostUpload, When::Always, Fault::Status(404), "write", "is not written: ");
+}
+
+#[test]
+fn an_entry_that_is_none_is_left_alone() {
+    let registry = Registry::open(Quirks::none());
+    let to = registry.reference("team/app:v1").to_string();
+    let runner = Runner::new();
+    let (made, _, _) = runner.deps(&to, &["--cache", "write"]);
+    // Somebody has put another image under the entry's tag.
+    let journal = registry.journal();
+    let put = journal.iter().find(|entry| entry.kind == Kind::PutTag && entry.path.contains("/deps-")).expect("a PUT");
+    let tag = put.path.rsplit('/').next().expect("a tag").to_owned();
+    let client = phial::registry::Client::new(phial::registry::Credentials::none()).expect("a client");
+    let app = client.resolve(&registry.reference("team/app:v1")).expect("the app");
+    client.tag(&registry.reference("team/app"), &tag, &app.bytes, &app.media_type).expect("a tag");
+    let (again, recalled, said) = Runner::new().deps(&to, &["--cache", "read"]);
+    assert!(!recalled && said.contains("is no entry of the cache"), "{said}");
+    assert_eq!(again, made);
+}
