@@ -5,8 +5,10 @@
 mod debian;
 pub(crate) mod images;
 mod killed;
+mod large;
 mod layout;
 mod matrix;
+mod onward;
 mod profiles;
 mod push;
 mod double;

@@ -11,15 +11,15 @@ use phial_layers::Digest;
 use super::images::{Shelf, chain, two_layers};
 use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, hasty, quick};
 
-fn client() -> Client {
+pub(super) fn client() -> Client {
     Client::new(Credentials::none()).unwrap().with_patience(quick())
 }
 
-fn layer(bytes: &[u8]) -> Descriptor {
+pub(super) fn layer(bytes: &[u8]) -> Descriptor {
     Descriptor::of(OCI_LAYER, bytes)
 }
 
-fn read(server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, String> {
+pub(super) fn read(server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut blob = client().blob(&server.reference("app"), descriptor).map_err(|e| chain(&e))?;
     blob.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
@@ -249,7 +249,7 @@ fn whatever_a_mount_is_answered_the_blob_arrives() {
     }
 }
 
-fn push(server: &Server, image: &Image, shelf: &Shelf) -> Result<(), RegistryError> {
+pub(super) fn push(server: &Server, image: &Image, shelf: &Shelf) -> Result<(), RegistryError> {
     let open = |d: &Digest| shelf.open(d);
     let tags = ["v1".to_owned()];
     client().push(&server.reference("app"), &Push { image, blobs: &open, base: None, tags: &tags }, &nobody).map(drop)
