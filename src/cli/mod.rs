@@ -29,7 +29,7 @@ use self::failure::Failure;
 use self::mouth::{Mouth, Progress};
 use crate::host::Host;
 use crate::pipeline::{BuildError, Isolation, World};
-use crate::registry::{Client, Credentials};
+use crate::registry::{Client, Wishes};
 use crate::rootfs::Rung;
 use crate::store::Store;
 
@@ -74,6 +74,25 @@ struct Common {
     /// Where blobs and trees are kept [default: `PHIAL_CACHE_DIR`, or `phial` in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// The only file to look for logins to registries in
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Certificates to trust beside the system's [default: `PHIAL_CA_FILE`]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A registry that is spoken to in plain http; may be repeated [default: `PHIAL_PLAIN_HTTP`, commas between]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    plain_http: Vec<String>,
+}
+
+impl Common {
+    fn wishes(&self, host: &Host) -> Wishes {
+        Wishes {
+            authfile: self.authfile.as_ref().map(|path| host.cwd.join(path)),
+            ca_file: self.ca_file.clone(),
+            plain_http: self.plain_http.clone(),
+        }
+    }
 }
 
 /// How steps are kept apart from the machine.
@@ -159,7 +178,7 @@ fn with_world<E: Into<Failure>>(
     let cancel: &'static AtomicBool = signals::listen();
     let tools = || {
         let store = Store::open(&cache_dir(host, common))?;
-        let client = Client::new(Credentials::from_host(host))?.with_notes(store.uploads_dir());
+        let client = Client::from_host(host, &common.wishes(host))?.with_notes(store.uploads_dir());
         Ok((store, client))
     };
     let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(store, client)| {

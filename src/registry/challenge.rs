@@ -101,7 +101,8 @@ pub(super) fn check_realm(url: &Url, registry: &Url) -> Result<(), &'static str>
     let both_near = is_loopback(registry) && is_loopback(url);
     match url.scheme() {
         "https" => {}
-        "http" if both_near && registry.scheme() == "http" => {}
+        // Of a registry that was named for plain http, the same host; see `Network::may_be_plain`.
+        "http" if registry.scheme() == "http" && (both_near || url.host() == registry.host()) => {}
         "http" => return Err("it is not https"),
         _ => return Err("its scheme is neither http nor https"),
     }

@@ -11,10 +11,12 @@ use reqwest::{Method, StatusCode, Url};
 use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::http::{Call, Response, Transport, bounded, broken, is_loopback, is_passing, place, refusal, request};
+use super::http::{Call, Response, Transport, bounded, broken, is_passing, place, refusal, request};
+use super::network::{Network, Wishes};
 use super::pull::Pull;
 use super::retry::{Patience, doubtfully};
 use super::sessions::Sessions;
+use crate::host::Host;
 use crate::image::{
     BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
     OCI_MANIFEST, Platform, RegistryRef, Verified, read_manifest, shown,
@@ -47,9 +49,26 @@ pub struct Resolved {
 }
 
 impl Client {
-    /// A client that shows these credentials to whom they are for. TLS roots are those of the system, or of `SSL_CERT_FILE`.
+    /// A client that shows these credentials to whom they are for, without proxies. TLS roots are those of the system, or of
+    /// `SSL_CERT_FILE`.
     pub fn new(credentials: Credentials) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Transport::new()?, auth: Arc::new(Auth::new(credentials)), sessions: Sessions::default() })
+        Self::over(credentials, Network::default())
+    }
+
+    /// A client as this machine and these flags want it: logins, certificates, proxies.
+    pub fn from_host(host: &Host, wishes: &Wishes) -> Result<Self, RegistryError> {
+        Self::over(Credentials::told(host, wishes.authfile.as_deref()), Network::from_host(host, wishes)?)
+    }
+
+    fn over(credentials: Credentials, network: Network) -> Result<Self, RegistryError> {
+        let (transport, auth) = (Transport::new(network)?, Arc::new(Auth::new(credentials)));
+        Ok(Self { transport, auth, sessions: Sessions::default() })
+    }
+
+    /// Where a repository is.
+    pub(super) fn site(&self, reference: &RegistryRef) -> Result<Site, RegistryError> {
+        let (host, repository) = (reference.host.clone(), reference.repository.clone());
+        Ok(Site { base: self.transport.network.base(&host)?, host, repository })
     }
 
     /// The same with other ideas of how long to wait.
@@ -77,7 +96,7 @@ impl Client {
     }
 
     fn get_manifest_once(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
-        let site = Site::of(reference)?;
+        let site = self.site(reference)?;
         let call = manifest_call(Method::GET, site.manifest(reference.selector()));
         let response = self.send_once(&site.access(push), &call)?;
         match response.status() {
@@ -147,7 +166,7 @@ impl Client {
 
     /// With `push`, as one who may push: some registries deny to others that a repository is not there yet.
     pub(super) fn head(&self, reference: &RegistryRef, push: bool) -> Result<Option<Digest>, RegistryError> {
-        let site = Site::of(reference)?;
+        let site = self.site(reference)?;
         let call = manifest_call(Method::HEAD, site.manifest(reference.selector()));
         let response = self.send(&site.access(push), &call)?;
         match response.status() {
@@ -178,7 +197,7 @@ impl Client {
 
     /// Whether the repository has the blob, as far as the registry says.
     pub fn has_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<bool, RegistryError> {
-        self.has(&Site::of(repository)?.access(false), descriptor)
+        self.has(&self.site(repository)?.access(false), descriptor)
     }
 
     pub(super) fn has(&self, access: &Access<'_>, descriptor: &Descriptor) -> Result<bool, RegistryError> {
@@ -265,31 +284,21 @@ pub(super) fn blob_url(access: &Access<'_>, digest: &Digest) -> Url {
 }
 
 /// A repository and where its registry is spoken to.
-pub(super) struct Site<'a> {
-    reference: &'a RegistryRef,
-    base: Url,
+pub(super) struct Site {
+    pub(super) host: String,
+    pub(super) repository: String,
+    pub(super) base: Url,
 }
 
-impl<'a> Site<'a> {
-    pub(super) fn of(reference: &'a RegistryRef) -> Result<Self, RegistryError> {
-        let host = if reference.host == "docker.io" { "registry-1.docker.io" } else { &reference.host };
-        let parse = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{host}/"))
-                .map_err(|error| RegistryError::NotARegistry { place: shown(host), why: error.to_string() })
-        };
-        let near = parse("http")?;
-        let base = if is_loopback(&near) { near } else { parse("https")? };
-        Ok(Self { reference, base })
-    }
-
+impl Site {
     pub(super) fn access(&self, push: bool) -> Access<'_> {
-        let (host, repository) = (self.reference.host.as_str(), self.reference.repository.as_str());
+        let (host, repository) = (self.host.as_str(), self.repository.as_str());
         Access { host, base: &self.base, repository, push, mount: None }
     }
 
     pub(super) fn url(&self, rest: &str) -> Url {
         let mut url = self.base.clone();
-        url.set_path(&format!("/v2/{}/{rest}", self.reference.repository));
+        url.set_path(&format!("/v2/{}/{rest}", self.repository));
         url
     }
 
@@ -299,28 +308,5 @@ impl<'a> Site<'a> {
 
     pub(super) fn blob(&self, digest: &Digest) -> Url {
         self.url(&format!("blobs/{digest}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_http_is_for_loopback_only() {
-        for (name, base) in [
-            ("registry.example/app", "https://registry.example/"),
-            ("registry.example:5000/app", "https://registry.example:5000/"),
-            ("10.0.0.5:5000/app", "https://10.0.0.5:5000/"),
-            ("localhost.example/app", "https://localhost.example/"),
-            ("debian", "https://registry-1.docker.io/"),
-            ("localhost:5000/app", "http://localhost:5000/"),
-            ("127.9.9.9:5000/app", "http://127.9.9.9:5000/"),
-            ("[::1]:5000/app", "http://[::1]:5000/"),
-            ("[fd00::1]:5000/app", "https://[fd00::1]:5000/"),
-        ] {
-            let reference: RegistryRef = name.parse().unwrap();
-            assert_eq!(Site::of(&reference).unwrap().base.as_str(), base);
-        }
     }
 }

@@ -77,6 +77,14 @@ impl Credentials {
         Self::default()
     }
 
+    /// As [`Credentials::from_host`]; a file that is named by a flag is the only place.
+    pub fn told(host: &Host, authfile: Option<&Path>) -> Self {
+        match authfile {
+            Some(path) => Self { inline: None, files: vec![path.into()], helpers: Helpers::from_host(host) },
+            None => Self::from_host(host),
+        }
+    }
+
     /// The search list that this environment names.
     pub fn from_host(host: &Host) -> Self {
         let inline = host.var("DOCKER_AUTH_CONFIG").map(Secret::new);

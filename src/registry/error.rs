@@ -141,6 +141,14 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
+    /// A setting of this machine, a flag or a file, that cannot be used.
+    #[error("cannot use {place}: {why}")]
+    Setting {
+        /// The file, variable or flag.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Refused, with the best credentials there were.
     #[error("`{name}` refuses access{}{text}", if text.is_empty() { "" } else { ": " })]
     Denied {
@@ -258,10 +266,10 @@ impl RegistryError {
                 Some("the registry limits how often it is asked: wait, or log in".into())
             }
             Self::Reach { source, .. } if is_about_tls(source) => {
-                Some("`SSL_CERT_FILE` names a file of certificates to trust instead of the system's".into())
+                Some("name the file of certificates to trust with `--ca-file`, or with `SSL_CERT_FILE` instead of the system's".into())
             }
             Self::Reach { source, .. } if source.is_connect() => {
-                Some("the host and port may be wrong; only https is spoken, but for loopback".into())
+                Some("the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only".into())
             }
             Self::Tls { .. } => {
                 Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
@@ -275,7 +283,7 @@ impl RegistryError {
         }
     }
 
-    /// The exit code of the command: 3 refused input, 4 registry or network, 5 authentication, 6 this machine.
+    /// The exit code of the command: 2 configuration, 3 refused input, 4 registry or network, 5 authentication, 6 this machine.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Image { .. }
@@ -284,6 +292,7 @@ impl RegistryError {
             | Self::Immutable { .. }
             | Self::Status { status: 404, .. } => 3,
             Self::Source { source, .. } => source_code(source),
+            Self::Setting { .. } => 2,
             Self::Tls { .. } | Self::Thread { .. } => 6,
             Self::Denied { .. }
             | Self::Challenge { .. }

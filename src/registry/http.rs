@@ -1,8 +1,9 @@
 //! One request and its answer: which scheme, which redirects, how much of a body.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Client as Http;
@@ -10,7 +11,9 @@ use reqwest::header::{AUTHORIZATION, DATE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
+use super::certs::certificates;
 use super::error::RegistryError;
+use super::network::{Network, authority};
 use super::pipe::{Pipe, Progress};
 use super::retry::Patience;
 use super::secret::Secret;
@@ -22,6 +25,8 @@ use crate::image::{from_rfc3339, shown};
 const MAX_REDIRECTS: usize = 5;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
+/// The rule for plain http.
+const PLAIN: &str = "plain http is for loopback and hosts named with `--plain-http`";
 const CONNECT: Duration = Duration::from_secs(30);
 
 /// Where a redirect may lead; an error names what is broken.
@@ -60,34 +65,72 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Two HTTP clients: one for loopback, without proxy and TLS roots, and one for the world, made when first needed.
+/// HTTP clients: one for plain loopback, without proxy and TLS roots, one for the world, and one for each host that has
+/// certificates of its own; made when first needed.
 #[derive(Clone)]
 pub(super) struct Transport {
+    pub(super) network: Arc<Network>,
     near: Http,
-    far: Arc<OnceLock<Http>>,
+    made: Arc<Mutex<BTreeMap<String, Http>>>,
     wire: Arc<Wire>,
     pub(super) patience: Patience,
 }
 
 impl Transport {
-    pub(super) fn new() -> Result<Self, RegistryError> {
+    pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
         // Fails only if a provider is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let near = builder().no_proxy().tls_certs_only([]).build();
         let near = near.map_err(|source| RegistryError::Tls { source })?;
         let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
-        Ok(Self { near, far: Arc::default(), wire: Arc::new(wire), patience: Patience::USUAL })
+        Ok(Self {
+            network: Arc::new(network),
+            near,
+            made: Arc::default(),
+            wire: Arc::new(wire),
+            patience: Patience::USUAL,
+        })
     }
 
-    fn client(&self, url: &Url) -> Result<&Http, RegistryError> {
-        if url.scheme() == "http" {
-            return Ok(&self.near);
+    /// Clones of a client share its connections.
+    fn client(&self, url: &Url) -> Result<Http, RegistryError> {
+        if url.scheme() == "http" && is_loopback(url) {
+            return Ok(self.near.clone());
         }
-        if self.far.get().is_none() {
-            let far = builder().https_only(true).build().map_err(|source| RegistryError::Tls { source })?;
-            let _ = self.far.set(far); // another thread was as fast
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("{}://{}", url.scheme(), authority(url));
+        if let Some(client) = made.get(&name) {
+            return Ok(client.clone());
         }
-        Ok(self.far.get().unwrap_or(&self.near))
+        let is_plain = url.scheme() == "http";
+        let own = if is_plain { None } else { self.network.certs.of(&authority(url))? };
+        // What hosts without certificates of their own share.
+        let common = format!("{}://{}", url.scheme(), if is_loopback(url) { "localhost/" } else { "*/" });
+        if own.is_none()
+            && let Some(client) = made.get(&common).cloned()
+        {
+            made.insert(name, client.clone());
+            return Ok(client);
+        }
+        let mut builder = builder();
+        builder = if is_loopback(url) { builder.no_proxy() } else { self.network.through_proxies(builder)? };
+        builder = if is_plain { builder.tls_certs_only([]) } else { builder.https_only(true) };
+        if !is_plain && let Some(path) = &self.network.ca_file {
+            builder = builder.tls_certs_merge(certificates(path)?);
+        }
+        let is_common = own.is_none();
+        if let Some(own) = own {
+            builder = builder.tls_certs_merge(own.trusted);
+            if let Some(identity) = own.own {
+                builder = builder.identity(identity);
+            }
+        }
+        let client = builder.build().map_err(|source| RegistryError::Tls { source })?;
+        if is_common {
+            made.insert(common, client.clone());
+        }
+        made.insert(name, client.clone());
+        Ok(client)
     }
 
     /// Sends `call` and follows its redirects. The credentials go to the origin of `call.url` alone, and are gone for good
@@ -118,11 +161,12 @@ impl Transport {
     }
 
     fn once(&self, call: &Call<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
-        if url.scheme() != "https" && !is_loopback(url) {
-            let why = "plain http is for loopback only";
+        if url.scheme() != "https" && !self.network.may_be_plain(url) {
+            let why = PLAIN;
             return Err(RegistryError::Redirect { request: request(call), to: place(url), why });
         }
-        let mut builder = self.client(url)?.request(call.method.clone(), url.clone());
+        let client = self.client(url)?;
+        let mut builder = client.request(call.method.clone(), url.clone());
         for (name, value) in &call.headers {
             builder = builder.header(name, *value);
         }
@@ -148,7 +192,7 @@ impl Transport {
         };
         let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), source };
         let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
-        let sent = self.wire.send(self.client(url)?, built, load, self.patience);
+        let sent = self.wire.send(&client, built, load, self.patience);
         sent.map_err(|error| error.during(request(call)))
     }
 }
@@ -221,8 +265,9 @@ fn may_redirect(from: &Url, to: &Url) -> Result<(), &'static str> {
     match to.scheme() {
         "https" => {}
         "http" if from.scheme() == "https" => return Err("it leaves https"),
-        "http" if is_loopback(to) => {}
-        "http" => return Err("plain http is for loopback only"),
+        // From plain http to plain http: whether that host may be spoken to so is seen when it is.
+        "http" if is_loopback(to) || (from.scheme() == "http" && !is_loopback(from)) => {}
+        "http" => return Err(PLAIN),
         _ => return Err("its scheme is neither http nor https"),
     }
     if from.host() != to.host() && !is_loopback(from) && is_inside(to) {

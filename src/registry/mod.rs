@@ -1,15 +1,17 @@
 //! The distribution API (opencontainers/distribution-spec): resolve, pull, push, mount and tag.
 //!
 //! What comes is hashed here, never believed; credentials go to the registry they are for and nowhere else; a tag moves
-//! last. Plain http is for loopback only, and nothing falls back to it.
+//! last. Plain http is for loopback and for hosts that were named for it, and nothing falls back to it.
 
 mod auth;
+mod certs;
 mod challenge;
 mod client;
 mod credentials;
 mod error;
 mod helper;
 mod http;
+mod network;
 mod pipe;
 mod pull;
 mod push;
@@ -25,6 +27,7 @@ mod wire;
 pub use client::{Client, Resolved};
 pub use credentials::{Credentials, Login};
 pub use error::RegistryError;
+pub use network::Wishes;
 pub use push::{Outcome, Push};
 pub use referrers::Keeping;
 pub use retry::Patience;

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
 
-use super::client::{Client, Site, header};
+use super::client::{Client, header};
 use super::error::RegistryError;
 use super::http::{Call, Response, broken, place, refusal};
 use crate::image::{Descriptor, RegistryRef};
@@ -57,7 +57,7 @@ impl Pull {
     /// before may have expired.
     fn ask(&mut self) -> Result<Response, RegistryError> {
         loop {
-            let site = Site::of(&self.repository)?;
+            let site = self.client.site(&self.repository)?;
             let range = format!("bytes={}-", self.offset);
             let mut call = Call::new(Method::GET, site.blob(&self.descriptor.digest)).with(ACCEPT_ENCODING, "identity");
             let in_parts = self.in_parts && self.offset > 0;

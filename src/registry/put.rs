@@ -6,7 +6,7 @@ use phial_layers::Digest;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 
-use super::client::{Client, Site};
+use super::client::Client;
 use super::error::RegistryError;
 use super::http::{Body, Call, refusal};
 use crate::image::{ImageError, MAX_MANIFEST_PUSH, RegistryRef};
@@ -32,7 +32,7 @@ impl Client {
             let source = ImageError::TooLarge { what: "the manifest", size: length, limit };
             return Err(RegistryError::Image { reference: named.to_string(), source });
         }
-        let site = Site::of(to)?;
+        let site = self.site(to)?;
         let mut call = Call::new(Method::PUT, site.manifest(selector)).with(CONTENT_TYPE, media_type);
         call.body = Body::Bytes(bytes);
         // Once more if it is not there afterwards: something else may have said yes for the registry.

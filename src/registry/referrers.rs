@@ -50,7 +50,7 @@ struct Listed {
 impl Client {
     /// How the registry keeps referrers in this repository: asked, not guessed.
     pub fn keeping(&self, repository: &RegistryRef, subject: &Digest) -> Result<Keeping, RegistryError> {
-        let listed = self.by_api(&Site::of(repository)?, subject)?;
+        let listed = self.by_api(&self.site(repository)?, subject)?;
         Ok(listed.map_or(Keeping::FallbackTag, |_| Keeping::Api))
     }
 
@@ -58,7 +58,7 @@ impl Client {
     /// `artifactType`, or have a wrong one (cosign until 3.1 writes the config's): what a referrer is, its manifest says.
     pub fn referrers(&self, repository: &RegistryRef, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
         let repository = repository.repository_only();
-        if let Some(listed) = self.by_api(&Site::of(&repository)?, subject)? {
+        if let Some(listed) = self.by_api(&self.site(&repository)?, subject)? {
             return Ok(listed);
         }
         let listed = self.by_tag(&repository, subject)?;
@@ -110,7 +110,7 @@ impl Client {
             if *digest == Digest::of(EMPTY_BYTES) { Ok(Box::new(EMPTY_BYTES)) } else { blobs(digest) }
         };
         self.put_artifact(&to, artifact, &open, mount)?;
-        let site = Site::of(&to)?;
+        let site = self.site(&to)?;
         let mut pause = FIRST_PAUSE;
         for _ in 0..LOOKS {
             match self.by_api(&site, &subject)? {
@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// All pages of the API's answer; `None` if there is no such API.
-    fn by_api(&self, site: &Site<'_>, subject: &Digest) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+    fn by_api(&self, site: &Site, subject: &Digest) -> Result<Option<Vec<Descriptor>>, RegistryError> {
         let first = site.url(&format!("referrers/{subject}"));
         let mut url = first.clone();
         let mut listed = Vec::new();

@@ -56,7 +56,7 @@ impl Client {
     /// Puts a blob into the repository: looks whether it is there, goes on with an upload that an earlier run began, tries to
     /// mount it, else sends it.
     pub(super) fn upload(&self, to: &RegistryRef, parcel: &Parcel<'_>) -> Result<Pushed, RegistryError> {
-        let site = Site::of(to)?;
+        let site = self.site(to)?;
         let access = site.access(true);
         let descriptor = parcel.descriptor;
         let mut note = self.sessions.note(&to.host, &to.repository, &descriptor.digest, descriptor.size);
@@ -92,7 +92,7 @@ impl Client {
     /// Sends a blob through whatever comes: connections that break, sessions that die, bodies that are too long.
     fn send_blob(
         &self,
-        site: &Site<'_>,
+        site: &Site,
         parcel: &Parcel<'_>,
         mut session: Option<Session>,
         way: &mut Way,
@@ -146,7 +146,7 @@ impl Client {
     /// A mount is not worth much patience, but what is mounted need not be sent.
     fn mount_patiently(
         &self,
-        site: &Site<'_>,
+        site: &Site,
         descriptor: &Descriptor,
         source: &str,
     ) -> Result<Option<Session>, RegistryError> {
@@ -162,7 +162,7 @@ impl Client {
     }
 
     /// `None` if the blob is mounted; else the session that the registry opened instead.
-    fn mount(&self, site: &Site<'_>, descriptor: &Descriptor, source: &str) -> Result<Option<Session>, RegistryError> {
+    fn mount(&self, site: &Site, descriptor: &Descriptor, source: &str) -> Result<Option<Session>, RegistryError> {
         let mut url = site.url("blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", descriptor.digest.as_str()).append_pair("from", source);
         let call = Call::new(Method::POST, url);
@@ -175,7 +175,7 @@ impl Client {
         }
     }
 
-    fn begin(&self, site: &Site<'_>) -> Result<Session, RegistryError> {
+    fn begin(&self, site: &Site) -> Result<Session, RegistryError> {
         let call = Call::new(Method::POST, site.url("blobs/uploads/"));
         let response = self.send_once(&site.access(true), &call)?;
         match response.status() {

@@ -1,0 +1,134 @@
+//! Certificates that one host wants or shows: `certs.d` as Docker and containers-certs.d(5) have it. `HOST[:PORT]/*.crt` are
+//! certificates to trust for that host, `X.cert` with `X.key` is what one shows it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use reqwest::{Certificate, Identity};
+
+use super::error::RegistryError;
+use super::network::quoted;
+use crate::host::Host;
+
+/// No file of certificates is larger.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The folders, in the order of their weight.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CertDirs(pub(super) Vec<PathBuf>);
+
+/// What one folder holds for a host.
+pub(super) struct HostCerts {
+    /// The folder.
+    #[allow(dead_code, reason = "for `phial doctor`")]
+    pub(super) dir: PathBuf,
+    pub(super) trusted: Vec<Certificate>,
+    pub(super) own: Option<Identity>,
+}
+
+impl CertDirs {
+    pub(super) fn from_host(host: &Host) -> Self {
+        let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
+        let own = config.join("containers/certs.d");
+        Self(vec![own, "/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()])
+    }
+
+    /// What the first folder that knows the host has for it. `name` is `host[:port]`. A folder that may not be read counts
+    /// as absent, as it does for others; a file in it that is broken is an error.
+    pub(super) fn of(&self, name: &str) -> Result<Option<HostCerts>, RegistryError> {
+        let others = match name {
+            "registry-1.docker.io" => vec!["docker.io".to_owned()],
+            bare if !bare.ends_with(|c: char| c.is_ascii_digit()) || !bare.contains(':') => vec![format!("{bare}:443")],
+            _ => vec![],
+        };
+        let names = || std::iter::once(name).chain(others.iter().map(String::as_str));
+        let found = self.0.iter().flat_map(|dir| names().map(|name| dir.join(name))).find_map(|dir| {
+            let entries = fs::read_dir(&dir).ok()?;
+            let mut files: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+            files.sort();
+            Some((dir, files))
+        });
+        let Some((dir, files)) = found else { return Ok(None) };
+        let mut certs = HostCerts { dir, trusted: Vec::new(), own: None };
+        for path in files {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => certs.trusted.extend(certificates(&path)?),
+                // Of several pairs the first by name: which of them a host wants cannot be told before it is asked.
+                Some("cert") if certs.own.is_none() => certs.own = Some(pair(&path)?),
+                Some("key") if !path.with_extension("cert").exists() => {
+                    return Err(bad(&path, "there is no `.cert` of the same name beside it"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(certs))
+    }
+}
+
+fn bad(path: &Path, why: &str) -> RegistryError {
+    RegistryError::Setting { place: quoted(path), why: why.into() }
+}
+
+/// The certificates of a PEM file, at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
+    let found = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
+    if found.is_empty() { Err(bad(path, "it holds no certificate in PEM form")) } else { Ok(found) }
+}
+
+/// A client's certificate, and the key of the same name.
+fn pair(path: &Path) -> Result<Identity, RegistryError> {
+    let key = path.with_extension("key");
+    if !key.exists() {
+        return Err(bad(path, "there is no `.key` of the same name beside it"));
+    }
+    let mut both = read(path)?;
+    both.push(b'\n');
+    both.extend(read(&key)?);
+    Identity::from_pem(&both).map_err(|_| bad(path, "it and its `.key` are no certificate and private key in PEM form"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
+    let broken = |error: std::io::Error| bad(path, &error.to_string());
+    let size = fs::metadata(path).map_err(broken)?.len();
+    if size > MAX_FILE {
+        return Err(broken(ErrorKind::FileTooLarge.into()));
+    }
+    fs::read(path).map_err(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_folder_that_knows_the_host_counts_and_what_is_broken_in_it_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = CertDirs(vec![home.path().join("a"), home.path().join("b")]);
+        let write = |name: &str| {
+            let path = home.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "not a certificate").unwrap();
+        };
+        fs::create_dir_all(home.path().join("a/empty.example")).unwrap();
+        for name in ["b/empty.example/ca.crt", "b/trust.example:443/ca.crt", "b/docker.io/x.key", "a/h:5000/x.cert"] {
+            write(name);
+        }
+        for (name, said) in [
+            ("unknown.example", None),
+            ("trust.example:5000", None),
+            ("h", None),
+            ("trust.example", Some("ca.crt`: it holds no certificate")),
+            ("registry-1.docker.io", Some("x.key`: there is no `.cert`")),
+            ("h:5000", Some("x.cert`: there is no `.key`")),
+        ] {
+            match (dirs.of(name), said) {
+                (Ok(None), None) => {}
+                (Err(error), Some(said)) => assert!(error.to_string().contains(said), "{name}: {error}"),
+                (other, _) => panic!("{name}: {:?}", other.map(|found| found.map(|found| found.dir))),
+            }
+        }
+        let found = dirs.of("empty.example").unwrap().unwrap();
+        assert_eq!((found.dir, found.trusted.len()), (home.path().join("a/empty.example"), 0));
+    }
+}

@@ -1,0 +1,227 @@
+//! How the network is entered: further certificates to trust, client certificates, proxies, and which hosts are spoken to in
+//! plain http. All of it follows from the host's facts and the flags; nothing is read before the first connection.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use reqwest::{NoProxy, Proxy, Url};
+
+use super::certs::CertDirs;
+use super::error::RegistryError;
+use super::http::is_loopback;
+use super::secret::Secret;
+use crate::host::Host;
+
+/// What flags say about registries.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// The only file of logins.
+    pub authfile: Option<PathBuf>,
+    /// A file of certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Hosts (`host[:port]`) that are spoken to in plain http.
+    pub plain_http: Vec<String>,
+}
+
+/// Where the network is entered.
+#[derive(Clone, Default)]
+pub(super) struct Network {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) certs: CertDirs,
+    plain: BTreeSet<String>,
+    https_proxy: Option<Given>,
+    http_proxy: Option<Given>,
+    no_proxy: Option<String>,
+}
+
+/// How a proxy is made for one scheme.
+type Make = fn(Url) -> reqwest::Result<Proxy>;
+
+/// A proxy, and the variable that names it: its URL may hold a password.
+#[derive(Clone)]
+struct Given {
+    url: Secret,
+    variable: &'static str,
+}
+
+impl Network {
+    pub(super) fn from_host(host: &Host, wishes: &Wishes) -> Result<Self, RegistryError> {
+        let ca_file = wishes.ca_file.clone().or_else(|| host.var("PHIAL_CA_FILE").map(PathBuf::from));
+        let named = host.var("PHIAL_PLAIN_HTTP").unwrap_or_default().split([',', ' ']).map(str::to_owned);
+        let given = |names: &[&'static str]| {
+            let find = |name: &&'static str| Some(Given { url: Secret::new(host.var(name)?), variable: name });
+            names.iter().find_map(find)
+        };
+        // A web server's `Proxy` header must not pass for a variable (httpoxy).
+        let is_cgi = host.var("REQUEST_METHOD").is_some();
+        let http: &[_] = if is_cgi { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
+        let any = || given(&["all_proxy", "ALL_PROXY"]);
+        let mut network = Self {
+            ca_file: ca_file.map(|path| host.cwd.join(path)),
+            certs: CertDirs::from_host(host),
+            plain: BTreeSet::new(),
+            https_proxy: given(&["https_proxy", "HTTPS_PROXY"]).or_else(any),
+            http_proxy: given(http).or_else(any),
+            no_proxy: host.var("no_proxy").or_else(|| host.var("NO_PROXY")).map(str::to_owned),
+        };
+        for name in wishes.plain_http.iter().cloned().chain(named).filter(|name| !name.is_empty()) {
+            let url = Url::parse(&format!("http://{name}/")).ok();
+            let is_host = |url: &Url| url.path() == "/" && url.query().is_none() && url.username().is_empty();
+            let Some(url) = url.filter(|url| is_host(url) && !name.contains('/')) else {
+                let place = "`--plain-http`".into();
+                let why = format!("`{}` is not `host` or `host:port`", crate::image::shown(&name));
+                return Err(RegistryError::Setting { place, why });
+            };
+            network.plain.insert(authority(&url));
+        }
+        Ok(network)
+    }
+
+    /// Whether plain http may be spoken to this place: loopback, or a host that was named for it.
+    pub(super) fn may_be_plain(&self, url: &Url) -> bool {
+        is_loopback(url) || self.plain.contains(&authority(url))
+    }
+
+    /// Where a registry is spoken to: https, but for loopback and the hosts that were named.
+    pub(super) fn base(&self, host: &str) -> Result<Url, RegistryError> {
+        let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let parse = |scheme: &str| {
+            Url::parse(&format!("{scheme}://{host}/")).map_err(|error| RegistryError::NotARegistry {
+                place: crate::image::shown(host),
+                why: error.to_string(),
+            })
+        };
+        let plain = parse("http")?;
+        if self.may_be_plain(&plain) { Ok(plain) } else { parse("https") }
+    }
+
+    /// Adds the proxies of the environment, and no other.
+    pub(super) fn through_proxies(
+        &self,
+        mut builder: reqwest::ClientBuilder,
+    ) -> Result<reqwest::ClientBuilder, RegistryError> {
+        builder = builder.no_proxy();
+        let except = self.no_proxy.as_deref().map(without_ports).and_then(|list| NoProxy::from_string(&list));
+        for (given, make) in [(&self.https_proxy, Proxy::https as Make), (&self.http_proxy, Proxy::http as Make)] {
+            let Some(given) = given else { continue };
+            let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", given.variable), why: why.into() };
+            let proxy = make(given.parse()?).map_err(|_| bad("no proxy can be made of it"))?;
+            builder = builder.proxy(proxy.no_proxy(except.clone()));
+        }
+        Ok(builder)
+    }
+
+    /// The proxy for a place as it may be shown, and the variable that names it.
+    #[allow(dead_code, reason = "for `phial doctor`")]
+    pub(super) fn proxy_of(&self, scheme: &str) -> Option<(String, &'static str)> {
+        let given = if scheme == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
+        Some((super::http::place(&given.parse().ok()?), given.variable))
+    }
+}
+
+impl Given {
+    fn parse(&self) -> Result<Url, RegistryError> {
+        let text = self.url.expose();
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", self.variable), why: why.into() };
+        let url = Url::parse(&whole).map_err(|_| bad("it is not the URL of a proxy"))?;
+        if matches!(url.scheme(), "http" | "https") {
+            Ok(url)
+        } else {
+            Err(bad("a proxy is spoken to by http or https"))
+        }
+    }
+}
+
+/// `NO_PROXY` with `host:port` entries as `host`: the list that `reqwest` reads knows no ports.
+fn without_ports(list: &str) -> String {
+    let bare = |entry: &str| match entry.split_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host.to_owned(),
+        _ => entry.to_owned(),
+    };
+    list.split(',').map(|entry| bare(entry.trim())).collect::<Vec<_>>().join(",")
+}
+
+/// `host[:port]` as a reference writes it.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A path as errors show it.
+pub(super) fn quoted(path: &Path) -> String {
+    format!("`{}`", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn network(env: &[(&str, &str)], plain: &[&str]) -> Result<Network, RegistryError> {
+        let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let host = Host { env, ..Host::read() };
+        let plain_http = plain.iter().map(|name| (*name).to_owned()).collect();
+        Network::from_host(&host, &Wishes { plain_http, ..Wishes::default() })
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_named_hosts_only() {
+        let network = network(&[("PHIAL_PLAIN_HTTP", "named.example,other.example:80")], &["10.0.0.6:5000"]).unwrap();
+        for (host, base) in [
+            ("registry.example", "https://registry.example/"),
+            ("registry.example:5000", "https://registry.example:5000/"),
+            ("10.0.0.5:5000", "https://10.0.0.5:5000/"),
+            ("localhost.example", "https://localhost.example/"),
+            ("docker.io", "https://registry-1.docker.io/"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("127.9.9.9:5000", "http://127.9.9.9:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+            ("[fd00::1]:5000", "https://[fd00::1]:5000/"),
+            ("10.0.0.6:5000", "http://10.0.0.6:5000/"),
+            ("10.0.0.6:5001", "https://10.0.0.6:5001/"),
+            ("named.example", "http://named.example/"),
+            ("named.example:5000", "https://named.example:5000/"),
+            ("deep.named.example", "https://deep.named.example/"),
+            ("other.example", "http://other.example/"),
+        ] {
+            assert_eq!(network.base(host).unwrap().as_str(), base);
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for name in ["http://a.example", "a.example/team", "user@a.example", "a b", "a.example:port"] {
+            assert!(network(&[], &[name]).is_err_and(|error| error.exit_code() == 2), "{name}");
+        }
+    }
+
+    #[test]
+    fn proxies_come_from_the_usual_variables_and_are_shown_without_their_password() {
+        for (env, https, http) in [
+            (&[][..], None, None),
+            (&[("HTTPS_PROXY", "http://u:hunter2@p:1")], Some(("http://p:1/", "HTTPS_PROXY")), None),
+            (&[("https_proxy", "p:1"), ("HTTPS_PROXY", "q:1")], Some(("http://p:1/", "https_proxy")), None),
+            (&[("ALL_PROXY", "p:1")], Some(("http://p:1/", "ALL_PROXY")), Some(("http://p:1/", "ALL_PROXY"))),
+            (&[("HTTP_PROXY", "p:1"), ("REQUEST_METHOD", "GET")], None, None),
+        ] {
+            let network = network(env, &[]).unwrap();
+            let own = |(url, variable): (&'static str, &'static str)| (url.to_owned(), variable);
+            assert_eq!((network.proxy_of("https"), network.proxy_of("http")), (https.map(own), http.map(own)));
+        }
+        for url in ["socks5://p:1", "ftp://p", "http://hunter2:x:y:z"] {
+            let error = network(&[("HTTPS_PROXY", url)], &[]).unwrap().through_proxies(reqwest::Client::builder());
+            let error = error.unwrap_err();
+            assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_proxy_may_name_ports() {
+        assert_eq!(
+            without_ports("a.example:5000, .b.example,10.0.0.0/8,::1,c"),
+            "a.example,.b.example,10.0.0.0/8,::1,c"
+        );
+    }
+}
