@@ -1,4 +1,4 @@
-//! The scripted registry is a registry: skopeo and we ourselves find it so, whatever its quirks.
+//! The scripted registry is a registry: skopeo, oras and we ourselves find it so, whatever its quirks.
 
 use std::process::Command;
 
@@ -109,4 +109,42 @@ fn it_goes_wrong_when_it_is_told_to_and_keeps_a_journal() {
     registry.heal();
     let v1 = RegistryRef { tag: Some("v1".into()), ..to };
     assert_eq!(client(&registry).image(&v1, &Platform::host()).unwrap(), image);
+}
+
+/// oras, logged in by its own file.
+fn oras(registry: &Registry, args: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    std::fs::write(&file, registry.config().to_string()).unwrap();
+    let mut oras = Command::new(crate::world::parts::oras());
+    oras.args(args).args(["--plain-http", "--registry-config"]).arg(&file).env("HOME", "/nonexistent");
+    crate::world::run(oras).ok()
+}
+
+#[test]
+fn oras_pushes_attaches_finds_and_pulls() {
+    for quirks in [Quirks::none(), Quirks::docker_hub(), Quirks::gar(), Quirks::debian(), Quirks::zot()] {
+        let (name, referrers) = (quirks.name, quirks.referrers);
+        // oras, too, trusts `expires_in` alone; it takes another port for the same host, credentials and all, and asks `/v2/`
+        // for no challenge.
+        let quirks = Quirks { token_uses: usize::MAX, storage: false, bare_401: false, ..quirks };
+        let registry = Registry::with_tokens(quirks);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("note");
+        std::fs::write(&file, "a phial holds an elixir").unwrap();
+        let (file, of) = (file.to_str().unwrap(), format!("{}/team/notes:v1", registry.host));
+        oras(&registry, &["push", "--disable-path-validation", "--artifact-type", "text/note", &of, file]);
+        let other = ["attach", "--disable-path-validation", "--artifact-type", "text/other", &of, file];
+        oras(&registry, &other);
+        let found = oras(&registry, &["discover", "--format", "json", &of]);
+        assert!(found.contains("text/other"), "{name}: {found}");
+        assert!(registry.count(Kind::Referrers) > 0, "{name}");
+        let fallback = registry.journal().iter().any(|entry| entry.method == "PUT" && entry.path.contains("/sha256-"));
+        assert_eq!(fallback, !referrers, "{name}: the fallback tag is for registries without the API");
+        let back = dir.path().join("back");
+        oras(&registry, &["pull", "--output", back.to_str().unwrap(), "--allow-path-traversal", &of]);
+        let tags = oras(&registry, &["repo", "tags", &of.replace(":v1", "")]);
+        assert!(tags.lines().any(|tag| tag == "v1"), "{name}: {tags}");
+        assert_eq!(registry.broken_tags(), Vec::<String>::new(), "{name}");
+    }
 }
