@@ -10,7 +10,7 @@ use super::apps::Subject;
 use crate::world::git_http::GitServer;
 use crate::world::parts::base;
 use crate::world::user::copy;
-use crate::world::{self, User, run};
+use crate::world::{self, Registry, User, run};
 
 /// One way to build.
 pub(super) struct Cell {
@@ -26,8 +26,8 @@ pub(super) struct Cell {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quick {
     Every,
-    /// The one with most to go wrong: whole bases are copied.
-    Stress,
+    /// This one: whole bases are copied, or it alone has dependencies.
+    One(&'static str),
     None,
 }
 
@@ -40,7 +40,7 @@ enum Who {
 impl Cell {
     /// Whether `just test` builds this app so.
     pub(super) fn is_quick(&self, app: &str) -> bool {
-        self.quick == Quick::Every || (self.quick == Quick::Stress && app == "stress")
+        self.quick == Quick::Every || matches!(self.quick, Quick::One(name) if name == app)
     }
 
     /// Whether the tests' own user can build so.
@@ -65,7 +65,7 @@ const fn root(quick: Quick, name: &'static str, change: fn(&mut Way, &Subject)) 
 const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcpu 3:1"];
 
 /// All of them; the first one is the plain way.
-pub(super) static CELLS: [Cell; 27] = [
+pub(super) static CELLS: [Cell; 28] = [
     cell("plain", |_, _| {}),
     cell("recalled", |way, _| way.drop_argument("--no-cache")),
     quick("deps recalled", |way, subject| {
@@ -73,6 +73,21 @@ pub(super) static CELLS: [Cell; 27] = [
         way.empty_cache();
         way.build(subject, "before");
     }),
+    Cell {
+        quick: Quick::One("deps"),
+        ..cell("deps pulled from a registry", |way, subject| {
+            let registry = Registry::start();
+            let cache = registry.reference("cache/app");
+            way.drop_argument("--no-cache");
+            way.empty_cache();
+            way.arguments(&["--cache-repo", &cache, "--cache", "write"]);
+            way.build(subject, "before");
+            way.empty_cache();
+            way.drop_argument("write");
+            way.arguments(&["read"]);
+            way.hold(registry);
+        })
+    },
     cell("an empty cache", |way, _| way.empty_cache()),
     cell("a cache in memory", |way, _| way.cache_in_memory()),
     cell("shuffled directories", |way, _| {
@@ -93,12 +108,12 @@ pub(super) static CELLS: [Cell; 27] = [
     cell("odd schedulers", |way, _| way.schedulers(2)),
     cell("two years later", |way, _| way.wrap(&["faketime", "-f", "+730d"])),
     cell("two years earlier", |way, _| way.wrap(&["faketime", "-f", "-730d"])),
-    Cell { quick: Quick::Stress, ..cell("copy", |way, _| way.arguments(&["--isolation", "copy"])) },
+    Cell { quick: Quick::One("stress"), ..cell("copy", |way, _| way.arguments(&["--isolation", "copy"])) },
     quick("one core, one scheduler", |way, _| {
         way.wrap(&["taskset", "-c", "0"]);
         way.schedulers(0);
     }),
-    root(Quick::Stress, "chroot, odd schedulers", |way, _| {
+    root(Quick::One("stress"), "chroot, odd schedulers", |way, _| {
         way.arguments(&["--isolation", "chroot"]);
         way.schedulers(2);
     }),
