@@ -146,3 +146,42 @@ fn an_entry_that_is_none_is_left_alone() {
     assert!(!recalled && said.contains("is no entry of the cache"), "{said}");
     assert_eq!(again, made);
 }
+
+#[test]
+fn entries_are_listed_and_removed_by_age() {
+    let registry = Registry::open(Quirks::none());
+    let to = registry.reference("team/app:v1").to_string();
+    let at = registry.reference("team/app").to_string();
+    let runner = Runner::new();
+    let list = || run(runner.world.phial(["cache", "ls", "--in", &at])).ok();
+    assert_eq!(list(), "0 B in 0 entries");
+    let (first, _, _) = runner.deps(&to, &["--cache", "write"]);
+    runner.repo.write("VERSION", "2.0\n");
+    runner.repo.commit("Another key");
+    runner.deps(&to, &["--cache", "write"]);
+    let listed = list();
+    assert_eq!(listed.lines().filter(|line| line.contains(" deps-")).count(), 2, "{listed}");
+    assert!(listed.ends_with("in 2 entries"), "{listed}");
+    let json: serde_json::Value =
+        serde_json::from_str(&run(runner.world.phial(["cache", "ls", "--json", "--in", &at])).ok()).expect("JSON");
+    assert!(json[0]["key"].as_str().is_some_and(|key| key.len() == 64), "{json}");
+
+    let prune = |more: &[&str]| run(runner.world.phial([&["cache", "prune", "--in", &at], more].concat()));
+    assert!(prune(&["--unused-for", "1h"]).err.contains("0 things"), "what is an hour old at least");
+    assert!(prune(&[]).err.contains("0 things"), "no limit unless said");
+    let size = json[1]["size"].as_u64().expect("a size").to_string();
+    assert!(prune(&["--limit", &size]).err.contains("1 thing of"));
+    assert!(list().ends_with("in 1 entry"));
+    // The image that holds the same layer is whole.
+    assert_eq!(registry.broken_tags(), Vec::<String>::new());
+    assert!(registry.tag("team/app", "v1").is_some());
+    prune(&["--limit", "0"]).ok();
+    let (again, recalled, _) = Runner::new().deps(&to, &["--cache", "read"]);
+    assert!(!recalled && again == first);
+
+    let firm = Registry::open(Quirks { deletes: false, ..Quirks::none() });
+    let at = firm.reference("app").to_string();
+    run(Runner::new().build(&firm.reference("app:v1").to_string(), &["--cache", "write"])).ok();
+    let error = run(runner.world.phial(["cache", "prune", "--in", &at, "--limit", "0"])).failed(4);
+    assert!(error.contains("was answered 405") && error.contains("a rule of its own"), "{error}");
+}

@@ -11,8 +11,8 @@ use super::failure::Failure;
 use super::mouth::{Mouth, size};
 use crate::event::Event;
 use crate::host::Host;
-use crate::image::rfc3339;
-use crate::pipeline::{BuildError, World};
+use crate::image::{RegistryRef, rfc3339};
+use crate::pipeline::{self, BuildError, Entry, World};
 use crate::store::{Item, Kind, Prune, Pruned, Store};
 
 /// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
@@ -32,6 +32,9 @@ enum CacheCommand {
         /// Print the list as JSON
         #[arg(long)]
         json: bool,
+        /// The deps cache of this repository in a registry instead of this machine's, the oldest first
+        #[arg(long = "in", value_name = "REPOSITORY")]
+        place: Option<RegistryRef>,
         #[command(flatten)]
         common: Common,
     },
@@ -50,6 +53,9 @@ enum CacheCommand {
         /// And all that was not used for so long, such as `14d` or `12h`
         #[arg(long, value_name = "TIME", value_parser = duration)]
         unused_for: Option<i64>,
+        /// The deps cache of this repository in a registry: by when entries were made, without a limit unless said
+        #[arg(long = "in", value_name = "REPOSITORY")]
+        place: Option<RegistryRef>,
         #[command(flatten)]
         common: Common,
     },
@@ -68,11 +74,21 @@ impl CacheArgs {
 pub(super) fn cache(args: &CacheArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, Failure> {
     let store = world.store;
     let text = match &args.command {
+        CacheCommand::Ls { json, place: Some(place), .. } => {
+            let entries = pipeline::entries(place, world)?;
+            if *json { entries_as_json(&entries) } else { entries_listed(&entries) }
+        }
         CacheCommand::Ls { json, .. } => {
             let items = store.items().map_err(BuildError::Store)?;
             if *json { as_json(&items) } else { listed(&items) }
         }
         CacheCommand::Show { name, .. } => shown(store, name)?,
+        CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
+            let unused_since = unused_for.map(|seconds| world.host.clock() - seconds);
+            let prune = Prune { unused_since, limit: *limit, damaged: false };
+            mouth.say(&told(pipeline::prune_entries(place, prune, world)?));
+            return Ok(ExitCode::SUCCESS);
+        }
         CacheCommand::Prune { limit, unused_for, .. } => {
             let limit = limit.map_or_else(|| own_limit(world.host), |limit| Ok(Some(limit)));
             let limit = limit.map_err(|text| Failure { text, hint: None, code: USAGE })?;
@@ -108,7 +124,8 @@ fn in_use() -> Failure {
 
 fn told(pruned: Pruned) -> String {
     let Pruned { items, bytes, left } = pruned;
-    format!("{items} things of {} removed from the cache, {} left", size(bytes), size(left))
+    let things = if items == 1 { "thing" } else { "things" };
+    format!("{items} {things} of {} removed from the cache, {} left", size(bytes), size(left))
 }
 
 fn listed(items: &[Item]) -> String {
@@ -116,6 +133,22 @@ fn listed(items: &[Item]) -> String {
         |item: &Item| format!("{:<8} {:>9}  {}  {}", item.kind.name(), size(item.size), rfc3339(item.used), item.name);
     let total = format!("{} in {} things", size(items.iter().map(|item| item.size).sum()), items.len());
     items.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
+}
+
+fn entries_listed(entries: &[Entry]) -> String {
+    let line =
+        |entry: &Entry| format!("{:>9}  {}  {}  {}", size(entry.size), rfc3339(entry.made), entry.tag, entry.digest);
+    let entries_ = if entries.len() == 1 { "entry" } else { "entries" };
+    let total = format!("{} in {} {entries_}", size(entries.iter().map(|entry| entry.size).sum()), entries.len());
+    entries.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
+}
+
+fn entries_as_json(entries: &[Entry]) -> String {
+    let entry = |entry: &Entry| {
+        let Entry { tag, digest, key, size, made } = entry;
+        json!({ "tag": tag, "digest": digest, "key": key, "size": size, "made": rfc3339(*made) })
+    };
+    json!(entries.iter().map(entry).collect::<Vec<_>>()).to_string()
 }
 
 fn as_json(items: &[Item]) -> String {

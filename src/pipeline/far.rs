@@ -16,18 +16,17 @@ use super::steps::{Layer, Made};
 use super::{Built, World};
 use crate::event::Event;
 use crate::image::{Descriptor, Image, NewLayer, Platform, RegistryRef, Target, Terms, assemble, layer_media_type};
-use crate::prepare::EPOCH;
 use crate::registry::{Push, RegistryError};
 use crate::store::{Key, StoreError};
 
 /// The label of an entry that holds its key: the hex name, which no other inputs have.
-const KEY: &str = "dev.phial.cache.key";
+pub(super) const KEY: &str = "dev.phial.cache.key";
 /// The label that holds the inputs in clear, without values of variables.
 const INPUTS: &str = "dev.phial.cache.inputs";
 /// The label that holds the layer as it is kept.
 const LAYER: &str = "dev.phial.cache.layer";
 /// The step whose results are shared. Those of others follow from the commit, which seldom is built twice.
-const STEP: &str = "deps";
+pub(super) const STEP: &str = "deps";
 
 /// What a build may do with the cache in a registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,7 +159,7 @@ impl<'a> Shared<'a> {
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
-        let image = written(key, layer);
+        let image = written(key, layer, self.world.host.clock());
         let tags: Vec<String> = entry.tag.into_iter().collect();
         let push = Push { image: &image, blobs: &blobs, base: None, tags: &tags };
         self.world.client.push(at, &push, self.world.watch)?;
@@ -187,8 +186,8 @@ fn descriptor(layer: &Layer) -> Descriptor {
     Descriptor::new(layer_media_type(layer.compression), layer.digest.clone(), layer.size)
 }
 
-/// An entry: the same bytes for the same key and layer, whoever writes it.
-fn written(key: &Key, layer: &Layer) -> Image {
+/// An entry that is made now; its time is for who prunes.
+fn written(key: &Key, layer: &Layer, now: i64) -> Image {
     let text = |json: Result<String, serde_json::Error>| json.unwrap_or_default();
     let labels = BTreeMap::from([
         (KEY.to_owned(), key.hex()),
@@ -203,7 +202,7 @@ fn written(key: &Key, layer: &Layer) -> Image {
         created_by: "phial deps".into(),
     };
     let terms = Terms {
-        created: EPOCH,
+        created: now,
         entrypoint: None,
         cmd: None,
         env: BTreeMap::new(),

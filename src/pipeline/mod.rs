@@ -5,6 +5,7 @@ mod chroot;
 mod circumstances;
 mod deliver;
 mod diff;
+mod entries;
 mod error;
 mod explain;
 mod far;
@@ -32,6 +33,7 @@ use std::time::Instant;
 use phial_layers::Digest;
 
 pub use diff::diff;
+pub use entries::{Entry, entries, prune_entries};
 pub use error::BuildError;
 pub use explain::{Explanation, Input, Story, explain};
 pub use far::Far;

@@ -256,6 +256,9 @@ impl RegistryError {
             Self::Status { status: 404, text, .. } if text.contains("NAME_UNKNOWN") => {
                 Some("some registries want a repository to be created before the first push".into())
             }
+            Self::Status { request, status: 400 | 405, .. } if request.starts_with("DELETE") => {
+                Some("the registry removes nothing when asked: give it a rule of its own for such tags".into())
+            }
             Self::Status { status: 413, .. } => {
                 Some("the registry or a proxy before it limits the size of a request".into())
             }

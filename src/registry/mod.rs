@@ -21,6 +21,7 @@ mod retry;
 mod secret;
 mod send;
 mod sessions;
+mod tags;
 mod upload;
 mod wire;
 

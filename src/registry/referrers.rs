@@ -281,7 +281,7 @@ fn entries(named: &RegistryRef, found: &Resolved) -> Result<Value, RegistryError
 }
 
 /// The target of a `Link` with `rel="next"` (RFC 8288).
-fn next_page(link: &str, from: &Url) -> Option<Url> {
+pub(super) fn next_page(link: &str, from: &Url) -> Option<Url> {
     link.split(',').find_map(|one| {
         let (target, rest) = one.trim().strip_prefix('<')?.split_once('>')?;
         let is_next = rest.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));

@@ -158,3 +158,40 @@ fn a_manifest_that_only_some_machines_know_of_yet_is_waited_for() {
     push(&server, &image, &shelf).unwrap();
     assert_eq!(server.count("PUT", ""), 2, "the manifest and the tag, each once");
 }
+
+#[test]
+fn tags_are_read_to_their_end_and_no_further() {
+    let client = client();
+    let pages = Server::start(|asked| {
+        let next = |to: &str| format!("<{to}>; rel=\"next\"");
+        match asked.path.split_once('?').unwrap().1 {
+            "n=1000" => answer(200)
+                .with("Link", next("/v2/app/tags/list?n=1000&last=b"))
+                .body(r#"{"name":"app","tags":["b","a",null,"sha256:0"]}"#),
+            "n=1000&last=b" => {
+                answer(200).with("Link", next("/v2/app/tags/list?n=1000&last=b")).body(r#"{"tags":["c","a"]}"#)
+            }
+            _ => answer(400),
+        }
+    });
+    assert_eq!(client.tags(&pages.reference("app")).unwrap(), ["a", "b", "c"]);
+    assert_eq!(pages.asked().len(), 2, "a page that leads to itself is the last");
+    for none in [answer(404), answer(200).body(r#"{"name":"app","tags":null}"#), answer(200).body("{}")] {
+        let server = Server::start(move |_| none.clone());
+        assert_eq!(client.tags(&server.reference("app")).unwrap(), Vec::<String>::new());
+    }
+    let elsewhere = Server::start(|_| answer(200).body(r#"{"tags":["stolen"]}"#));
+    let to = format!("<http://{}/v2/app/tags/list>; rel=\"next\"", elsewhere.host);
+    let leads = Server::start(move |_| answer(200).with("Link", to.clone()).body(r#"{"tags":["a"]}"#));
+    assert!(client.tags(&leads.reference("app")).unwrap_err().to_string().contains("a list goes on where it began"));
+    assert_eq!(elsewhere.asked().len(), 0);
+    let endless = Server::start(|asked| {
+        let nth = asked.query("last").and_then(|last| last.parse::<u64>().ok()).unwrap_or(0) + 1;
+        answer(200)
+            .with("Link", format!("</v2/app/tags/list?last={nth}>; rel=\"next\""))
+            .body(format!(r#"{{"tags":["{nth}"]}}"#))
+    });
+    assert!(client.tags(&endless.reference("app")).unwrap_err().to_string().contains("more than 1000 pages"));
+    let page = Server::start(|_| answer(200).body("<html>"));
+    assert!(client.tags(&page.reference("app")).unwrap_err().to_string().contains("its list of tags is none"));
+}

@@ -1,0 +1,60 @@
+//! The entries of a deps cache in a registry, looked at from outside of a build.
+
+use phial_layers::Digest;
+
+use super::far::{KEY, STEP};
+use super::{BuildError, World};
+use crate::image::{Platform, RegistryRef, from_rfc3339};
+use crate::registry::RegistryError;
+use crate::store::{Prune, Pruned};
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its tag.
+    pub tag: String,
+    /// Its manifest.
+    pub digest: Digest,
+    /// The hex name of its key.
+    pub key: String,
+    /// Bytes of its layer; images may share it.
+    pub size: u64,
+    /// When it was made, in seconds since 1970.
+    pub made: i64,
+}
+
+/// All entries in a repository, the oldest first.
+pub fn entries(at: &RegistryRef, world: &World<'_>) -> Result<Vec<Entry>, BuildError> {
+    let mut found = Vec::new();
+    for tag in world.client.tags(at)?.into_iter().filter(|tag| tag.starts_with(&format!("{STEP}-"))) {
+        let named = RegistryRef { tag: Some(tag.clone()), ..at.repository_only() };
+        let image = match world.client.image(&named, &Platform::host()) {
+            // Somebody else's, or gone meanwhile.
+            Err(RegistryError::NotFound { .. } | RegistryError::Image { .. }) => continue,
+            image => image?,
+        };
+        let Some(key) = image.config.config.labels.get(KEY).cloned() else { continue };
+        let made = image.config.created.as_deref().and_then(from_rfc3339).unwrap_or(0) / 1000;
+        let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
+        found.push(Entry { tag, digest: image.manifest_digest, key, size, made });
+    }
+    found.sort_by(|a, b| (a.made, &a.tag).cmp(&(b.made, &b.tag)));
+    Ok(found)
+}
+
+/// Removes the entries that were made longest ago, as `prune` says: a registry does not tell when one was used.
+pub fn prune_entries(at: &RegistryRef, prune: Prune, world: &World<'_>) -> Result<Pruned, BuildError> {
+    let entries = entries(at, world)?;
+    let mut pruned = Pruned { left: entries.iter().map(|entry| entry.size).sum(), ..Pruned::default() };
+    for entry in entries {
+        let is_old = prune.unused_since.is_some_and(|since| entry.made < since);
+        let is_much = prune.limit.is_some_and(|limit| pruned.left > limit);
+        if is_old || is_much {
+            world.client.delete(at, &entry.digest)?;
+            pruned.items += 1;
+            pruned.bytes += entry.size;
+            pruned.left -= entry.size;
+        }
+    }
+    Ok(pruned)
+}
