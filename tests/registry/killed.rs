@@ -9,7 +9,7 @@ use phial::image::{Image, Platform, assemble};
 use phial_layers::Digest;
 
 use super::images::{Shelf, noise, terms};
-use super::scripted::{Quirks, Registry};
+use super::scripted::{Fault, Kind, Quirks, Registry, When};
 use crate::world::small::small_base;
 use crate::world::{World, run};
 
@@ -78,4 +78,31 @@ fn a_push_that_is_killed_again_and_again_sends_hardly_more_than_the_image() {
 #[test]
 fn where_a_registry_forgets_what_broke_off_a_rerun_still_converges() {
     killed(Quirks::debian());
+}
+
+#[test]
+fn a_signal_ends_a_push_that_stands_still() {
+    let registry = Registry::open(Quirks::none());
+    let world = World::with_empty_cache();
+    let repo = world.small_app();
+    let base = format!("oci:{}", small_base().display());
+    let to = registry.reference("app:v1").to_string();
+    registry.fail(Kind::PutBlob, When::Always, Fault::Stall);
+    let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
+    let child = build.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    while registry.count(Kind::PutBlob) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = std::time::Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert_eq!(registry.tag("app", "v1"), None);
+    registry.heal();
+    run(world.phial(["build", repo.source(), "--base", &base, "--to", &to])).ok();
+    assert!(registry.tag("app", "v1").is_some());
 }

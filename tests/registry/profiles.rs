@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use super::images::{noise, run as tool};
-use super::scripted::{Kind, Quirks, Registry};
+use super::scripted::{Fault, Kind, Quirks, Registry, When};
 use crate::world::small::small_base;
 use crate::world::{World, run};
 
@@ -117,4 +117,30 @@ fn layers_come_some_at_once_and_each_once_however_many_builds_ask() {
     once.dedup();
     // Each build reads the config for itself: it is part of what the base is.
     assert_eq!(asked.len() - once.len(), 2, "{asked:#?}");
+}
+
+#[test]
+fn a_base_whose_layer_comes_badly_once_is_built_on_and_one_that_lies_is_refused() {
+    let registry = Registry::with_password(Quirks::none());
+    let first = world(&registry);
+    let base = base(&registry, &first);
+    let repo = first.small_app();
+    let build = |world: &World| {
+        let to = format!("oci:{}", world.path("out"));
+        run(world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "quiet"]))
+    };
+    let right = build(&first).ok();
+    let digest = |line: &str| line.rsplit_once('@').unwrap().1.to_owned();
+    // The first blob is the config, the second the layer.
+    for fault in [Fault::WrongDigest, Fault::ResetMid, Fault::Truncated, Fault::Garbage, Fault::Redirect] {
+        registry.fail(Kind::GetBlob, When::Nth(2), fault);
+        let line = build(&world(&registry)).ok();
+        assert_eq!(digest(&line), digest(&right), "{fault:?}");
+        registry.heal();
+    }
+    for nth in [2, 3] {
+        registry.fail(Kind::GetBlob, When::Nth(nth), Fault::WrongDigest);
+    }
+    let error = build(&world(&registry)).failed(3);
+    assert!(error.contains("sha256:"), "{error}");
 }
