@@ -48,7 +48,8 @@ impl From<ReleaseError> for Failure {
     }
 }
 
-fn chain(error: &dyn Error) -> String {
+/// The error and its causes in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

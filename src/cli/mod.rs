@@ -6,6 +6,7 @@ mod base;
 mod build;
 mod cache;
 mod diff;
+mod doctor;
 mod exit;
 mod explain;
 mod failure;
@@ -59,6 +60,8 @@ enum Command {
     Release(release::ReleaseArgs),
     /// Look at what is kept between builds, and remove it
     Cache(cache::CacheArgs),
+    /// Say what works here and what does not
+    Doctor(doctor::DoctorArgs),
     /// Compare two images or layers
     Diff(diff::DiffArgs),
     /// Say from what each layer of a build followed, and what differs from the build before
@@ -158,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
         Command::Release(args) => with_world(&host, &args.common, |world, mouth| release::release(&args, world, mouth)),
         Command::Cache(args) => with_world(&host, args.common(), |world, mouth| cache::cache(&args, world, mouth)),
+        Command::Doctor(args) => with_world(&host, &args.common, |world, mouth| doctor::doctor(&args, world, mouth)),
         Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
         Command::Explain(args) => with_world(&host, &args.common, |world, _| explain::explain(&args, world)),
     }

@@ -61,6 +61,25 @@ struct Known {
     tokens: BTreeMap<(String, BTreeSet<String>), Token>,
 }
 
+impl Known {
+    /// A token for these scopes that is good for a while, or one for more than them: who may push may pull.
+    fn token(&self, key: &(String, BTreeSet<String>)) -> Option<&Token> {
+        let now = Instant::now();
+        let is_fresh = |token: &&Token| now < token.fresh_until;
+        let covers = |have: &BTreeSet<String>| key.1.iter().all(|scope| have.iter().any(|more| is_within(scope, more)));
+        let own = self.tokens.get(key).filter(is_fresh);
+        own.or_else(|| {
+            let others = self.tokens.iter().filter(|((host, have), _)| *host == key.0 && covers(have));
+            others.map(|(_, token)| token).find(is_fresh)
+        })
+    }
+}
+
+/// Whether a scope is no more than another: `repository:a:pull` of `repository:a:pull,push`.
+fn is_within(scope: &str, more: &str) -> bool {
+    scope == more || scope.strip_suffix(":pull").is_some_and(|name| more.strip_suffix(":pull,push") == Some(name))
+}
+
 struct Token {
     header: Secret,
     fresh_until: Instant,
@@ -78,6 +97,21 @@ impl Auth {
         Self { credentials, known: Mutex::default() }
     }
 
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// How a host asked for credentials, as it may be shown; none if it did not.
+    pub(super) fn asks(&self, host: &str) -> Option<String> {
+        match self.known().challenges.get(host)? {
+            Challenge::Basic => Some("a user and a password with each request".into()),
+            Challenge::Bearer { realm, .. } => {
+                let realm = Url::parse(realm).map_or_else(|_| crate::image::shown(realm), |url| place(&url));
+                Some(format!("a token from `{realm}`"))
+            }
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,11 +123,13 @@ impl Auth {
         let login = self.login(&mut known, access)?;
         match (challenge, login) {
             (_, Some(Login::Bearer(token))) => Ok(Some(bearer(token.expose()))),
-            (Challenge::Basic, Some(Login::Basic { user, password })) => Ok(Some(basic(&user, &password))),
-            (Challenge::Basic, _) => Err(self.denied(&mut known, access, String::new())),
+            (Challenge::Basic, login) => match login.as_ref().and_then(Login::pair) {
+                Some((user, password)) => Ok(Some(basic(user, password))),
+                None => Err(self.denied(&mut known, access, String::new())),
+            },
             (Challenge::Bearer { realm, service, .. }, login) => {
                 let key = (access.host.to_owned(), access.scopes());
-                if let Some(token) = known.tokens.get(&key).filter(|token| Instant::now() < token.fresh_until) {
+                if let Some(token) = known.token(&key) {
                     return Ok(Some(token.header.clone()));
                 }
                 let ask =
@@ -126,16 +162,17 @@ impl Auth {
         };
         let login = self.login(&mut known, access)?;
         let is_hopeless = match &challenge {
-            Challenge::Basic => used.is_some() || !matches!(login, Some(Login::Basic { .. } | Login::Bearer(_))),
+            Challenge::Basic => {
+                let has_some = |login: &Login| login.pair().is_some() || matches!(login, Login::Bearer(_));
+                used.is_some() || !login.as_ref().is_some_and(has_some)
+            }
             Challenge::Bearer { .. } => used.is_some() && matches!(login, Some(Login::Bearer(_))),
         };
         if is_hopeless {
             return Err(self.denied(&mut known, access, text));
         }
         let key = (access.host.to_owned(), access.scopes());
-        if known.tokens.get(&key).is_some_and(|token| used == Some(&token.header)) {
-            known.tokens.remove(&key);
-        }
+        known.tokens.retain(|(host, _), token| *host != key.0 || used != Some(&token.header));
         if let Challenge::Bearer { realm, service, scope: Some(scope), error: Some(error) } = &challenge
             && error == "insufficient_scope"
         {
@@ -214,7 +251,12 @@ impl Ask<'_> {
         })?;
         let asked = Instant::now();
         let response = match self.login {
-            Some(Login::Identity(token)) => self.post(transport, &realm, token)?,
+            Some(Login::Identity { token, .. }) => {
+                let posted = self.post(transport, &realm, token)?;
+                // A token server that knows no exchange (go-containerregistry, `bearer.go`).
+                let is_unknown = matches!(posted.status().as_u16(), 404 | 405 | 501);
+                if is_unknown { self.get(transport, &realm)? } else { posted }
+            }
             _ => self.get(transport, &realm)?,
         };
         let refused = |why: String| RegistryError::Token { realm: place(&realm), why };
@@ -247,10 +289,7 @@ impl Ask<'_> {
             query.extend_pairs(self.service.map(|service| ("service", service)));
             query.extend_pairs(self.scopes.iter().map(|scope| ("scope", scope.as_str())));
         }
-        let header = match self.login {
-            Some(Login::Basic { user, password }) => Some(basic(user, password)),
-            _ => None,
-        };
+        let header = self.login.and_then(Login::pair).map(|(user, password)| basic(user, password));
         self.send(transport, Call::new(Method::GET, url), header.as_ref())
     }
 

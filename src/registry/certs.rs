@@ -21,7 +21,6 @@ pub(super) struct CertDirs(pub(super) Vec<PathBuf>);
 /// What one folder holds for a host.
 pub(super) struct HostCerts {
     /// The folder.
-    #[allow(dead_code, reason = "for `phial doctor`")]
     pub(super) dir: PathBuf,
     pub(super) trusted: Vec<Certificate>,
     pub(super) own: Option<Identity>,

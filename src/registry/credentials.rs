@@ -1,8 +1,10 @@
-//! Who one is to a registry: the files of Docker and of containers(5), and their helpers, in one search list.
+//! Who one is to a registry: the files of Docker and of containers-auth.json(5), their helpers, and what CI engines say, in
+//! one search list.
 //!
-//! `DOCKER_AUTH_CONFIG`, then `REGISTRY_AUTH_FILE` and no other file, or else `$DOCKER_CONFIG/config.json`, the runtime's and
-//! the user's `containers/auth.json`, `~/.docker/config.json`, `~/.dockercfg`. The first that knows wins; in a file the most
-//! specific key does.
+//! `--authfile` and no other place; or else `PHIAL_REGISTRY_AUTH` (such a file's path or its text), `DOCKER_AUTH_CONFIG`, then
+//! `REGISTRY_AUTH_FILE` and no other file, or else `$DOCKER_CONFIG/config.json`, the runtime's and the user's
+//! `containers/auth.json`, `~/.docker/config.json`, `~/.dockercfg`; at last GitLab's variables and Amazon's programs, each for its
+//! own hosts. The first that knows wins; in a file the most specific key does.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,6 +19,7 @@ use super::error::RegistryError;
 use super::helper::{Helpers, Reply};
 use super::secret::Secret;
 use crate::host::Host;
+use crate::image::shown;
 
 /// No file of logins is larger.
 const MAX_FILE: u64 = 4 << 20;
@@ -24,7 +27,7 @@ const MAX_FILE: u64 = 4 << 20;
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What one can show a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Login {
     /// A user and a password.
     Basic {
@@ -34,18 +37,69 @@ pub enum Login {
         password: Secret,
     },
     /// An identity token, to be exchanged for others.
-    Identity(Secret),
+    Identity {
+        /// The token.
+        token: Secret,
+        /// A user and a password beside it, for token servers that know no exchange.
+        beside: Option<(String, Secret)>,
+    },
     /// A token for the registry itself.
     Bearer(Secret),
 }
 
 /// Where to look for logins. Nothing is read before a registry asks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Credentials {
-    inline: Option<Secret>,
-    files: Vec<PathBuf>,
+    places: Vec<Place>,
     helpers: Helpers,
 }
+
+#[derive(Clone)]
+enum Place {
+    /// A file's text in a variable.
+    Inline { variable: &'static str, text: Secret },
+    /// A file; one that was named must be there.
+    File { path: PathBuf, must: bool },
+    /// A login for one host in variables.
+    Variables { names: &'static str, host: String, user: String, password: Secret },
+    /// Amazon's own programs, for its hosts.
+    Amazon,
+}
+
+/// One place that was looked at, and what it had: for `phial doctor`. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The file, variable or program.
+    pub place: String,
+    /// What was there.
+    pub sight: Sight,
+}
+
+/// What a place had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// The place is not there.
+    Absent,
+    /// It knows nothing of the registry.
+    Nothing,
+    /// A helper was asked and has nothing.
+    Silent {
+        /// The helper.
+        helper: String,
+    },
+    /// A login.
+    Login {
+        /// The key that fits, as it is written there.
+        key: String,
+        /// The helper that has it, if it is not in the place itself.
+        helper: Option<String>,
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+/// A login, the key and the helper that has it.
+type Hit = (Login, String, Option<String>);
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -80,84 +134,225 @@ impl Credentials {
     /// As [`Credentials::from_host`]; a file that is named by a flag is the only place.
     pub fn told(host: &Host, authfile: Option<&Path>) -> Self {
         match authfile {
-            Some(path) => Self { inline: None, files: vec![path.into()], helpers: Helpers::from_host(host) },
+            Some(path) => {
+                let place = Place::File { path: path.into(), must: true };
+                Self { places: vec![place], helpers: Helpers::from_host(host) }
+            }
             None => Self::from_host(host),
         }
     }
 
     /// The search list that this environment names.
     pub fn from_host(host: &Host) -> Self {
-        let inline = host.var("DOCKER_AUTH_CONFIG").map(Secret::new);
-        let files = if let Some(only) = host.var("REGISTRY_AUTH_FILE") {
-            vec![host.cwd.join(only)]
-        } else {
-            let docker = host.var("DOCKER_CONFIG").map(|dir| host.cwd.join(dir).join("config.json"));
-            let runtime = host.var("XDG_RUNTIME_DIR").map_or_else(
-                || format!("/run/containers/{}", host.uid).into(),
-                |dir| Path::new(dir).join("containers"),
-            );
-            let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
-            docker
-                .into_iter()
-                .chain([runtime.join("auth.json"), config.join("containers/auth.json")])
-                .chain([host.home.join(".docker/config.json"), host.home.join(".dockercfg")])
-                .collect()
-        };
-        Self { inline, files, helpers: Helpers::from_host(host) }
+        let mut places = Vec::new();
+        if let Some(text) = host.var("PHIAL_REGISTRY_AUTH") {
+            places.push(if text.trim_start().starts_with('{') {
+                Place::Inline { variable: "PHIAL_REGISTRY_AUTH", text: Secret::new(text) }
+            } else {
+                Place::File { path: host.cwd.join(text), must: true }
+            });
+        }
+        if let Some(text) = host.var("DOCKER_AUTH_CONFIG") {
+            places.push(Place::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
+        }
+        places.extend(files(host).into_iter().map(|path| Place::File { path, must: false }));
+        places.extend(gitlab(host));
+        places.push(Place::Amazon);
+        Self { places, helpers: Helpers::from_host(host) }
     }
 
     /// The login for a repository, or `None`. A file that is broken or a helper that fails is an error, not an absence.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Login>, RegistryError> {
-        if let Some(text) = &self.inline {
-            let file = parse("`DOCKER_AUTH_CONFIG`", text.expose().as_bytes(), false)?;
-            if let Some(login) = self.in_file(&file, "`DOCKER_AUTH_CONFIG`", host, repository)? {
-                return Ok(Some(login));
-            }
-        }
-        for path in &self.files {
-            let place = format!("`{}`", path.display());
-            let Some(bytes) = read(path, &place)? else { continue };
-            let file = parse(&place, &bytes, path.ends_with(".dockercfg"))?;
-            if let Some(login) = self.in_file(&file, &place, host, repository)? {
+        self.search(host, repository, &mut |_| {})
+    }
+
+    /// The same, telling what was looked at.
+    pub fn search(
+        &self,
+        host: &str,
+        repository: &str,
+        tell: &mut dyn FnMut(Look),
+    ) -> Result<Option<Login>, RegistryError> {
+        for place in &self.places {
+            let name = place.name();
+            if let Some((login, key, helper)) = self.look(place, &name, (host, repository), tell)? {
+                let kind = login.kind();
+                tell(Look { place: name, sight: Sight::Login { key, helper, kind } });
                 return Ok(Some(login));
             }
         }
         Ok(None)
+    }
+
+    /// What a place has; that it has nothing is told here.
+    fn look(
+        &self,
+        place: &Place,
+        name: &str,
+        (host, repository): (&str, &str),
+        tell: &mut dyn FnMut(Look),
+    ) -> Result<Option<Hit>, RegistryError> {
+        let look = |sight| Look { place: name.to_owned(), sight };
+        let file = match place {
+            Place::Inline { text, .. } => parse(name, text.expose().as_bytes(), false)?,
+            Place::File { path, must } => match read(path, name)? {
+                Some(bytes) => parse(name, &bytes, path.ends_with(".dockercfg"))?,
+                None if *must => {
+                    let why = "there is no such file".into();
+                    return Err(RegistryError::Credentials { place: name.to_owned(), why });
+                }
+                None => {
+                    tell(look(Sight::Absent));
+                    return Ok(None);
+                }
+            },
+            Place::Variables { host: own, user, password, .. } if own == host => {
+                let login = Login::Basic { user: user.clone(), password: password.clone() };
+                return Ok(Some((login, own.clone(), None)));
+            }
+            Place::Variables { .. } => {
+                tell(look(Sight::Nothing));
+                return Ok(None);
+            }
+            Place::Amazon => {
+                let Some(region) = ecr_region(host) else { return Ok(None) };
+                let sight = match self.helpers.amazon(host, region)? {
+                    Some((helper, Reply::Login(login))) => return Ok(Some((login, host.into(), Some(helper)))),
+                    Some((helper, Reply::Nothing)) => Sight::Silent { helper },
+                    None => Sight::Absent,
+                };
+                tell(look(sight));
+                return Ok(None);
+            }
+        };
+        let hit = self.in_file(&file, name, (host, repository), tell)?;
+        if hit.is_none() {
+            tell(look(Sight::Nothing));
+        }
+        Ok(hit)
     }
 
     fn in_file(
         &self,
         file: &AuthFile,
         place: &str,
-        host: &str,
-        repository: &str,
-    ) -> Result<Option<Login>, RegistryError> {
-        let own = file.cred_helpers.iter().find(|(key, _)| normal(key) == host);
-        if let Some((key, helper)) = own
-            && let Reply::Login(login) = self.helpers.get(helper, key)?
+        (host, repository): (&str, &str),
+        tell: &mut dyn FnMut(Look),
+    ) -> Result<Option<Hit>, RegistryError> {
+        let mut ask = |helper: &str, key: &str| -> Result<Option<Hit>, RegistryError> {
+            let name = format!("docker-credential-{helper}");
+            match self.helpers.get(helper, key)? {
+                Reply::Login(login) => Ok(Some((login, key.to_owned(), Some(name)))),
+                Reply::Nothing => {
+                    tell(Look { place: place.to_owned(), sight: Sight::Silent { helper: name } });
+                    Ok(None)
+                }
+            }
+        };
+        let own = file.cred_helpers.iter().filter(|(key, _)| normal(key) == host);
+        if let Some((key, helper)) = own.min_by_key(|(key, _)| *key != host)
+            && let Some(hit) = ask(helper, key)?
         {
-            return Ok(Some(login));
+            return Ok(Some(hit));
         }
         let full = format!("{host}/{repository}");
         let mut wanted = full.as_str();
         loop {
-            let fitting = file.auths.iter().filter(|(key, _)| normal(key) == wanted);
-            for (_, entry) in fitting {
+            let mut fitting: Vec<_> = file.auths.iter().filter(|(key, _)| normal(key) == wanted).collect();
+            fitting.sort_by_key(|(key, _)| *key != wanted);
+            for (key, entry) in fitting {
                 let Some(entry) = entry else { continue };
                 if let Some(login) = entry.login(place, wanted)? {
-                    return Ok(Some(login));
+                    return Ok(Some((login, key.clone(), None)));
                 }
             }
             let Some((shorter, _)) = wanted.rsplit_once('/') else { break };
             wanted = shorter;
         }
-        if let Some(store) = file.creds_store.as_ref().filter(|name| !name.is_empty()) {
-            let key = if host == "docker.io" { HUB_KEY } else { host };
-            if let Reply::Login(login) = self.helpers.get(store, key)? {
-                return Ok(Some(login));
-            }
+        match file.creds_store.as_ref().filter(|name| !name.is_empty()) {
+            Some(store) => ask(store, if host == "docker.io" { HUB_KEY } else { host }),
+            None => Ok(None),
         }
-        Ok(None)
+    }
+}
+
+/// The files of Docker and of containers-auth.json(5), in their order.
+fn files(host: &Host) -> Vec<PathBuf> {
+    if let Some(only) = host.var("REGISTRY_AUTH_FILE") {
+        return vec![host.cwd.join(only)];
+    }
+    let docker = host.var("DOCKER_CONFIG").map(|dir| host.cwd.join(dir).join("config.json"));
+    let runtime = host
+        .var("XDG_RUNTIME_DIR")
+        .map_or_else(|| format!("/run/containers/{}", host.uid).into(), |dir| Path::new(dir).join("containers"));
+    let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
+    docker
+        .into_iter()
+        .chain([runtime.join("auth.json"), config.join("containers/auth.json")])
+        .chain([host.home.join(".docker/config.json"), host.home.join(".dockercfg")])
+        .collect()
+}
+
+/// What GitLab gives its jobs for its own registry (docs.gitlab.com, "authenticate with the container registry").
+fn gitlab(host: &Host) -> Option<Place> {
+    let own = normal(host.var("CI_REGISTRY")?);
+    let pair = host.var("CI_REGISTRY_USER").zip(host.var("CI_REGISTRY_PASSWORD"));
+    let (names, user, password) = match (pair, host.var("CI_JOB_TOKEN")) {
+        (Some((user, password)), _) => ("`CI_REGISTRY_USER` and `CI_REGISTRY_PASSWORD`", user, password),
+        (None, Some(token)) => ("`CI_JOB_TOKEN`", "gitlab-ci-token", token),
+        (None, None) => return None,
+    };
+    Some(Place::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
+}
+
+/// The region of an ECR registry's host; `None` for all other hosts (amazon-ecr-credential-helper, `api/client.go`).
+pub(super) fn ecr_region(host: &str) -> Option<&str> {
+    let (account, rest) = host.split_once('.')?;
+    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let kinds = ["dkr.ecr.", "dkr.ecr-fips.", "dkr-ecr.", "dkr-ecr-fips."];
+    let (region, domain) = kinds.iter().find_map(|kind| rest.strip_prefix(kind))?.split_once('.')?;
+    let domains = ["amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn"];
+    let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (is_account && is_region && domains.contains(&domain)).then_some(region)
+}
+
+impl Place {
+    fn name(&self) -> String {
+        match self {
+            Self::Inline { variable, .. } => format!("`{variable}`"),
+            Self::File { path, .. } => format!("`{}`", path.display()),
+            Self::Variables { names, .. } => (*names).to_owned(),
+            Self::Amazon => "`docker-credential-ecr-login` or `aws`".into(),
+        }
+    }
+}
+
+impl Login {
+    /// A user and a password, and what stands in for them.
+    pub(super) fn from_pair(user: String, password: Secret) -> Self {
+        // Docker's own sign for a token in place of a password.
+        if user == "<token>" {
+            Self::Identity { token: password, beside: None }
+        } else {
+            Self::Basic { user, password }
+        }
+    }
+
+    /// The user and the password, if there are any.
+    pub(super) fn pair(&self) -> Option<(&str, &Secret)> {
+        match self {
+            Self::Basic { user, password } => Some((user, password)),
+            Self::Identity { beside, .. } => beside.as_ref().map(|(user, password)| (user.as_str(), password)),
+            Self::Bearer(_) => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Basic { .. } => "user and password",
+            Self::Identity { .. } => "identity token",
+            Self::Bearer(_) => "registry token",
+        }
     }
 }
 
@@ -168,20 +363,22 @@ impl Entry {
         if let Some(token) = some(&self.registrytoken) {
             return Ok(Some(Login::Bearer(Secret::new(token))));
         }
+        let pair = match some(&self.auth) {
+            Some(auth) => {
+                let pair = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
+                    let why = format!("`auth` of `{}` is not `user:password` in base64", shown(key));
+                    return Err(RegistryError::Credentials { place: place.to_owned(), why });
+                };
+                Some((user.to_owned(), Secret::new(password.trim_end_matches('\0'))))
+            }
+            None => some(&self.username).zip(some(&self.password).map(Secret::new)),
+        };
         if let Some(token) = some(&self.identitytoken) {
-            return Ok(Some(Login::Identity(Secret::new(token))));
+            let beside = pair.filter(|(_, password)| !password.expose().is_empty());
+            return Ok(Some(Login::Identity { token: Secret::new(token), beside }));
         }
-        if let Some(auth) = some(&self.auth) {
-            let pair = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-                let why = format!("`auth` of `{key}` is not `user:password` in base64");
-                return Err(RegistryError::Credentials { place: place.to_owned(), why });
-            };
-            let password = Secret::new(password.trim_end_matches('\0'));
-            return Ok(Some(Login::Basic { user: user.to_owned(), password }));
-        }
-        let pair = some(&self.username).zip(some(&self.password));
-        Ok(pair.map(|(user, password)| Login::Basic { user, password: Secret::new(password) }))
+        Ok(pair.map(|(user, password)| Login::from_pair(user, password)))
     }
 }
 

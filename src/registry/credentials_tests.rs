@@ -38,7 +38,10 @@ fn helper(home: &Path, name: &str, script: &str) {
 fn user(found: Result<Option<Login>, RegistryError>) -> String {
     match found {
         Ok(Some(Login::Basic { user, password })) => format!("{user}/{}", password.expose()),
-        Ok(Some(Login::Identity(token))) => format!("identity/{}", token.expose()),
+        Ok(Some(Login::Identity { token, beside })) => {
+            let beside = beside.map(|(user, password)| format!("/{user}/{}", password.expose()));
+            format!("identity/{}{}", token.expose(), beside.unwrap_or_default())
+        }
         Ok(Some(Login::Bearer(token))) => format!("bearer/{}", token.expose()),
         Ok(None) => "none".into(),
         Err(error) => format!("error: {error}"),
@@ -148,4 +151,152 @@ fn helpers_are_asked_by_their_protocol() {
     assert!(with("flood").contains("more than 65536"));
     assert!(with("missing").contains("not in `PATH`"));
     assert!(with("../../bin/sh").contains("its name may have"));
+}
+
+#[test]
+fn a_named_file_is_the_only_place_and_must_be_there() {
+    let home = tempfile::tempdir().unwrap();
+    write(home.path(), ".docker/config.json", r#"{"auths":{"r.example":{"username":"docker","password":"p"}}}"#);
+    write(home.path(), "own.json", r#"{"auths":{"o.example":{"username":"own","password":"p"}}}"#);
+    let host = host(home.path(), &[("CI_REGISTRY", "r.example"), ("CI_JOB_TOKEN", "t")]);
+    let find = |file: &str, name: &str| user(Credentials::told(&host, Some(&home.path().join(file))).find(name, "x"));
+    assert_eq!(find("own.json", "o.example"), "own/p");
+    assert_eq!(find("own.json", "r.example"), "none");
+    assert!(find("gone.json", "r.example").contains("gone.json`: there is no such file"));
+}
+
+#[test]
+fn our_own_variable_is_a_file_or_its_text_and_stands_above_the_others() {
+    let home = tempfile::tempdir().unwrap();
+    let entry = |user: &str| format!(r#"{{"auths":{{"r.example/team":{{"username":"{user}","password":"p"}}}}}}"#);
+    write(home.path(), "own.json", &entry("file"));
+    let inline = entry("inline");
+    let docker = entry("docker");
+    let find = |own: &str, repository: &str| {
+        let host = host(home.path(), &[("PHIAL_REGISTRY_AUTH", own), ("DOCKER_AUTH_CONFIG", &docker)]);
+        user(Credentials::from_host(&host).find("r.example", repository))
+    };
+    assert_eq!(find("own.json", "team/app"), "file/p");
+    assert_eq!(find(&inline, "team/app"), "inline/p");
+    assert_eq!(find("{}", "team/app"), "docker/p");
+    assert_eq!(find("{}", "other"), "none");
+    assert!(find("gone.json", "team/app").contains("there is no such file"));
+}
+
+#[test]
+fn gitlab_gives_its_jobs_a_login_for_its_own_registry_only() {
+    let home = tempfile::tempdir().unwrap();
+    let own = ("CI_REGISTRY", "registry.gitlab.example:5050");
+    let (name, password) = (("CI_REGISTRY_USER", "gitlab-ci-token"), ("CI_REGISTRY_PASSWORD", "job"));
+    let token = ("CI_JOB_TOKEN", "jt");
+    for (env, host_name, expected) in [
+        (&[own, name, password, token][..], "registry.gitlab.example:5050", "gitlab-ci-token/job"),
+        (&[own, token], "registry.gitlab.example:5050", "gitlab-ci-token/jt"),
+        (&[own, name, password], "registry.gitlab.example", "none"),
+        (&[own, name, password], "evil.example", "none"),
+        (&[own], "registry.gitlab.example:5050", "none"),
+        (&[token], "registry.gitlab.example:5050", "none"),
+    ] {
+        let credentials = Credentials::from_host(&host(home.path(), env));
+        assert_eq!(user(credentials.find(host_name, "team/app")), expected, "{env:?}");
+    }
+    write(
+        home.path(),
+        ".docker/config.json",
+        r#"{"auths":{"registry.gitlab.example:5050":{"username":"u","password":"p"}}}"#,
+    );
+    let credentials = Credentials::from_host(&host(home.path(), &[own, token]));
+    assert_eq!(user(credentials.find("registry.gitlab.example:5050", "team/app")), "u/p", "a file stands above");
+}
+
+#[test]
+fn tokens_are_told_from_passwords_and_the_exact_key_from_a_url() {
+    let home = tempfile::tempdir().unwrap();
+    let acr = STANDARD.encode("00000000-0000-0000-0000-000000000000:");
+    let both = STANDARD.encode("u:p");
+    let config = format!(
+        r#"{{"auths": {{
+            "acr.example": {{"auth": "{acr}", "identitytoken": "idt"}},
+            "both.example": {{"auth": "{both}", "identitytoken": "idt"}},
+            "angle.example": {{"username": "<token>", "password": "idt"}},
+            "https://r.example/v1/": {{"username": "url", "password": "p"}},
+            "r.example": {{"username": "exact", "password": "p"}}
+        }}}}"#
+    );
+    write(home.path(), ".docker/config.json", &config);
+    let credentials = Credentials::from_host(&host(home.path(), &[]));
+    for (name, expected) in [
+        ("acr.example", "identity/idt"),
+        ("both.example", "identity/idt/u/p"),
+        ("angle.example", "identity/idt"),
+        ("r.example", "exact/p"),
+    ] {
+        assert_eq!(user(credentials.find(name, "x")), expected, "{name}");
+    }
+}
+
+#[test]
+fn amazons_hosts_are_known_and_no_others() {
+    for (name, region) in [
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", Some("eu-west-1")),
+        ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com", Some("us-gov-west-1")),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+        ("123456789012.dkr-ecr.eu-west-1.on.aws", Some("eu-west-1")),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example", None),
+        ("12345678901.dkr.ecr.eu-west-1.amazonaws.com", None),
+        ("123456789012.dkr.ecr.--evil/x.amazonaws.com", None),
+        ("123456789012.dkr.ecr.eu-west-1.evil.example", None),
+        ("public.ecr.aws", None),
+        ("registry.example", None),
+    ] {
+        assert_eq!(ecr_region(name), region, "{name}");
+    }
+}
+
+#[test]
+fn amazons_programs_are_asked_for_amazons_hosts() {
+    let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    let home = tempfile::tempdir().unwrap();
+    let mut looks = Vec::new();
+    let credentials = Credentials::from_host(&host(home.path(), &[]));
+    assert!(credentials.search(ecr, "app", &mut |look| looks.push(look)).unwrap().is_none());
+    assert_eq!(looks.last().unwrap().sight, Sight::Absent);
+    let find = |name: &str| user(credentials.find(name, "app"));
+    write(home.path(), "bin/aws", "#!/bin/sh\necho 'Unable to locate credentials' >&2; exit 253\n");
+    fs::set_permissions(home.path().join("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(
+        find(ecr).contains("`aws ecr get-login-password` gives no credentials")
+            && find(ecr).contains("Unable to locate")
+    );
+    assert_eq!(find("registry.example"), "none");
+    write(home.path(), "bin/aws", "#!/bin/sh\necho \"$1.$2.$3.$4\"\n");
+    assert_eq!(find(ecr), "AWS/ecr.get-login-password.--region.eu-west-1");
+    helper(home.path(), "ecr-login", r#"echo "{\"Username\":\"AWS\",\"Secret\":\"$(cat)\"}""#);
+    assert_eq!(find(ecr), format!("AWS/{ecr}"), "the helper goes first");
+    helper(home.path(), "ecr-login", "echo 'credentials not found in native keychain'; exit 1");
+    assert_eq!(find(ecr), "none");
+}
+
+#[test]
+fn what_was_looked_at_is_told_without_a_secret() {
+    let home = tempfile::tempdir().unwrap();
+    helper(home.path(), "keys", r#"echo '{"Username":"u","Secret":"hunter2"}'"#);
+    helper(home.path(), "empty", "echo 'credentials not found in native keychain'; exit 1");
+    write(home.path(), ".config/containers/auth.json", r#"{"credHelpers":{"https://r.example":"empty"}}"#);
+    write(home.path(), ".docker/config.json", r#"{"auths":{"r.example/team":{"username":"u","password":"hunter2"}}}"#);
+    let credentials = Credentials::from_host(&host(home.path(), &[("DOCKER_AUTH_CONFIG", r#"{"credsStore":"keys"}"#)]));
+    let look = |credentials: &Credentials, repository: &str| {
+        let mut looks = Vec::new();
+        let found = credentials.search("r.example", repository, &mut |look| looks.push(look));
+        assert!(found.is_ok_and(|login| login.is_some()) && !format!("{looks:?}").contains("hunter2"));
+        looks
+    };
+    let helper = Some("docker-credential-keys".to_owned());
+    let sight = Sight::Login { key: "r.example".into(), helper, kind: "user and password" };
+    assert_eq!(look(&credentials, "team/app"), [Look { place: "`DOCKER_AUTH_CONFIG`".into(), sight }]);
+    let looks = look(&Credentials::from_host(&host(home.path(), &[])), "team/app");
+    let sights: Vec<&Sight> = looks.iter().map(|look| &look.sight).collect();
+    let silent = Sight::Silent { helper: "docker-credential-empty".into() };
+    let login = Sight::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
+    assert_eq!(sights, [&Sight::Absent, &silent, &Sight::Nothing, &login]);
 }

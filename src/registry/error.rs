@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use phial_layers::Digest;
 
+use super::credentials::ecr_region;
 use super::wire::Broken;
 use crate::image::{BlobError, ImageError};
 
@@ -240,8 +241,13 @@ impl RegistryError {
     /// A remedy, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Denied { name, .. } if name.contains(".dkr.ecr") || name.contains(".dkr-ecr") => {
-                Some("the ECR helper writes why it has no credentials to `~/.ecr/log`".into())
+            Self::Denied { name, had_login, .. } if ecr_region(name.split('/').next().unwrap_or_default()).is_some() => {
+                Some(if *had_login {
+                    "a login of ECR ends after 12 hours; or it lacks rights on this repository".into()
+                } else {
+                    "`docker-credential-ecr-login`, which writes why it has nothing to `~/.ecr/log`, or else `aws` is asked if it is in `PATH`"
+                        .into()
+                })
             }
             Self::Denied { name, had_login, .. } => {
                 let host = name.split('/').next().unwrap_or_default();
@@ -249,7 +255,7 @@ impl RegistryError {
                     format!("the credentials for `{host}` may be wrong or expired, or lack rights on this repository")
                 } else {
                     format!(
-                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`"
+                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked"
                     )
                 })
             }

@@ -1,5 +1,5 @@
 //! Credential helpers: `docker-credential-NAME get`, the registry on stdin, a login on stdout
-//! (docker/docker-credential-helpers, `client/client.go`).
+//! (docker/docker-credential-helpers, `client/client.go`); and Amazon's programs, which nobody needs to configure.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -66,7 +66,7 @@ impl Helpers {
             return Err(failed("its name may have lower-case letters, digits and hyphens only".into()));
         }
         let program = self.find(&helper).ok_or_else(|| failed("it is not in `PATH`".into()))?;
-        let (success, stdout, stderr) = self.run(&program, key).map_err(failed)?;
+        let (success, stdout, stderr) = self.run(&program, &["get"], key).map_err(failed)?;
         let said = String::from_utf8_lossy(&stdout);
         if !success {
             if said.trim() == NOT_FOUND {
@@ -81,10 +81,28 @@ impl Helpers {
         let answer: Answer =
             serde_json::from_slice(&stdout).map_err(|_| failed("its answer is not the JSON it should be".into()))?;
         let secret = Secret::new(answer.secret);
-        Ok(Reply::Login(match answer.username.as_str() {
-            "<token>" => Login::Identity(secret),
-            _ => Login::Basic { user: answer.username, password: secret },
-        }))
+        Ok(Reply::Login(Login::from_pair(answer.username, secret)))
+    }
+
+    /// Asks what this machine has for a registry of Amazon: its credential helper, or else its command line. The program
+    /// and its reply; `None` if there is neither. The token of either is the password of the user `AWS`, for 12 hours.
+    pub(super) fn amazon(&self, host: &str, region: &str) -> Result<Option<(String, Reply)>, RegistryError> {
+        if self.find("docker-credential-ecr-login").is_some() {
+            return Ok(Some(("docker-credential-ecr-login".into(), self.get("ecr-login", host)?)));
+        }
+        let helper = "aws ecr get-login-password".to_owned();
+        let Some(program) = self.find("aws") else { return Ok(None) };
+        let failed = |why: String| RegistryError::Helper { helper: helper.clone(), host: shown(host), why };
+        let args = ["ecr", "get-login-password", "--region", region];
+        let (success, stdout, stderr) = self.run(&program, &args, "").map_err(failed)?;
+        let password = String::from_utf8_lossy(&stdout).trim().to_owned();
+        if !success || password.is_empty() || password.contains(char::is_whitespace) {
+            // What it printed to stdout may be the secret; why it failed is on stderr.
+            let why = String::from_utf8_lossy(&stderr).trim().to_owned();
+            return Err(failed(if why.is_empty() { "it gave no password".into() } else { shown(&why) }));
+        }
+        let login = Login::Basic { user: "AWS".into(), password: Secret::new(password) };
+        Ok(Some((helper, Reply::Login(login))))
     }
 
     fn find(&self, helper: &str) -> Option<PathBuf> {
@@ -98,9 +116,9 @@ impl Helpers {
     }
 
     /// Success, stdout and stderr. A helper that takes too long is ended with all its children.
-    fn run(&self, program: &Path, key: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
+    fn run(&self, program: &Path, args: &[&str], key: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
         let mut child = Command::new(program)
-            .arg("get")
+            .args(args)
             .env_clear()
             .envs(&self.env.0)
             .stdin(Stdio::piped())

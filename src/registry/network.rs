@@ -111,11 +111,11 @@ impl Network {
         Ok(builder)
     }
 
-    /// The proxy for a place as it may be shown, and the variable that names it.
-    #[allow(dead_code, reason = "for `phial doctor`")]
-    pub(super) fn proxy_of(&self, scheme: &str) -> Option<(String, &'static str)> {
-        let given = if scheme == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
-        Some((super::http::place(&given.parse().ok()?), given.variable))
+    /// The proxy for a place as it may be shown, and the variable that names it. Loopback has none.
+    pub(super) fn proxy_for(&self, url: &Url) -> Option<(String, &'static str)> {
+        let given = if url.scheme() == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
+        let proxy = given.parse().ok().filter(|_| !is_loopback(url))?;
+        Some((super::http::place(&proxy), given.variable))
     }
 }
 
@@ -208,7 +208,9 @@ mod tests {
         ] {
             let network = network(env, &[]).unwrap();
             let own = |(url, variable): (&'static str, &'static str)| (url.to_owned(), variable);
-            assert_eq!((network.proxy_of("https"), network.proxy_of("http")), (https.map(own), http.map(own)));
+            let of = |url: &str| network.proxy_for(&Url::parse(url).unwrap());
+            assert_eq!((of("https://r.example/"), of("http://r.example/")), (https.map(own), http.map(own)));
+            assert_eq!(of("https://127.0.0.1:5000/"), None);
         }
         for url in ["socks5://p:1", "ftp://p", "http://hunter2:x:y:z"] {
             let error = network(&[("HTTPS_PROXY", url)], &[]).unwrap().through_proxies(reqwest::Client::builder());

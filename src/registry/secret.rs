@@ -1,8 +1,6 @@
 //! A word that must not be said.
 
-use std::fmt;
-
-/// A password or token. It has no `Display`, and its `Debug` says nothing.
+/// A password or token. It has no `Display` and no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -15,11 +13,5 @@ impl Secret {
     /// The text itself, for the one request it is meant for.
     pub(super) fn expose(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
     }
 }

@@ -162,7 +162,12 @@ impl Client {
     }
 
     /// `None` if the blob is mounted; else the session that the registry opened instead.
-    fn mount(&self, site: &Site, descriptor: &Descriptor, source: &str) -> Result<Option<Session>, RegistryError> {
+    pub(super) fn mount(
+        &self,
+        site: &Site,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Session>, RegistryError> {
         let mut url = site.url("blobs/uploads/");
         url.query_pairs_mut().append_pair("mount", descriptor.digest.as_str()).append_pair("from", source);
         let call = Call::new(Method::POST, url);
@@ -175,7 +180,7 @@ impl Client {
         }
     }
 
-    fn begin(&self, site: &Site) -> Result<Session, RegistryError> {
+    pub(super) fn begin(&self, site: &Site) -> Result<Session, RegistryError> {
         let call = Call::new(Method::POST, site.url("blobs/uploads/"));
         let response = self.send_once(&site.access(true), &call)?;
         match response.status() {

@@ -198,3 +198,34 @@ fn a_token_that_is_over_is_renewed_in_the_middle_of_the_work() {
     client.resolve(&server.reference("app")).unwrap();
     assert_eq!(tokens.asked().len(), 2);
 }
+
+#[test]
+fn a_token_server_that_knows_no_exchange_is_asked_with_the_password_beside_the_token() {
+    for status in [404, 405] {
+        let tokens = Server::start(move |asked| if asked.method == "POST" { answer(status) } else { token("good") });
+        let server = registry(format!("http://{}/token", tokens.host));
+        let login = json!({&server.host: {"auth": "dXNlcjpodW50ZXIy", "identitytoken": "idt"}});
+        client(&login).resolve(&server.reference("app")).unwrap();
+        let asked = tokens.asked();
+        assert_eq!((asked.len(), asked[1].method.as_str()), (2, "GET"));
+        assert_eq!(asked[1].headers["authorization"], BASIC);
+    }
+}
+
+#[test]
+fn whoever_may_push_needs_no_other_token_to_pull() {
+    let tokens = Server::start(|_| token("good"));
+    let server = registry(format!("http://{}/token", tokens.host));
+    let client = client(&json!({}));
+    let name = server.reference("app:v1");
+    client.resolve(&name).unwrap();
+    // The double knows no uploads: what counts is which token was asked for.
+    let _ = client.probe_push(&name);
+    let scopes = |asked: &Asked| asked.queries("scope");
+    let asked = tokens.asked();
+    assert_eq!(scopes(&asked[1]), ["repository:app:pull,push"]);
+    client.resolve(&server.reference("app:v2")).unwrap();
+    assert_eq!(tokens.asked().len(), 2);
+    client.resolve(&server.reference("app/deep:v2")).unwrap();
+    assert_eq!(tokens.asked().len(), 3, "another repository is another scope");
+}
