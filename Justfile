@@ -40,8 +40,9 @@ kills times="50":
 golden:
     PHIAL_GOLDEN=write cargo test --locked --test phial -- golden::
 
-# Packing, unpacking, starting and rebuilding, beside other tools on the same tree
+# Packing, unpacking, starting, rebuilding, pushing and pulling, beside other tools on the same trees
 bench:
     testdata/setup test
     cargo build --release --locked
     testdata/bench
+    testdata/bench-registry
