@@ -79,3 +79,41 @@ fn a_built_app_starts_in_prod_and_answers_over_http() {
     assert!(answer.contains("\"env\":\"prod\""), "{answer}");
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "nothing of it is left");
 }
+
+#[test]
+fn device_nodes_of_a_base_are_counted_aloud_and_stay_in_its_layer() {
+    let world = World::with_empty_cache();
+    let path = world.path("rootfs.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
+    let mut add = |name: &str, kind, mode, link: &str, body: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(body.len() as u64);
+        if kind == tar::EntryType::Char {
+            header.set_device_major(1).and_then(|()| header.set_device_minor(3)).expect("numbers of a device");
+        }
+        match kind {
+            tar::EntryType::Symlink => tar.append_link(&mut header, name, link),
+            _ => tar.append_data(&mut header, name, body),
+        }
+        .expect("an entry");
+    };
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find_map(|path| std::fs::read(path).ok());
+    add("bin/busybox", tar::EntryType::Regular, 0o755, "", &busybox.expect("busybox"));
+    add("bin/sh", tar::EntryType::Symlink, 0o777, "busybox", b"");
+    add("srv/null", tar::EntryType::Char, 0o666, "", b"");
+    add("srv/zero", tar::EntryType::Char, 0o666, "", b"");
+    tar.finish().expect("a tar");
+    let image = format!("oci:{}", world.path("image"));
+    run(world.phial(["base", "import", &path, "--to", &image])).ok();
+    let ran = run(world.phial(["run", "--progress", "plain", &image, "--", "sh", "-c", "echo /srv/*"]));
+    assert!(ran.err.contains("2 device nodes of `sha256:"), "{}", ran.err);
+    assert_eq!(ran.ok(), "/srv/*");
+    let layer = std::fs::read_dir(world.path("image/blobs/sha256")).expect("blobs").filter_map(Result::ok);
+    let layer = layer.max_by_key(|entry| entry.metadata().map(|meta| meta.len()).unwrap_or_default()).expect("a layer");
+    let mut list = std::process::Command::new("tar");
+    list.arg("-tvzf").arg(layer.path());
+    let listed = run(list).ok();
+    assert!(listed.lines().any(|line| line.starts_with('c') && line.contains("srv/null")), "{listed}");
+}

@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use crate::world::small::small_base;
 use crate::world::{Ran, World, run, search_path, shared, testdata};
 
-/// Servers that end with the test.
-struct Servers(Vec<Child>);
+/// Servers that end with the test, and whether the user `sshd` was made for them.
+struct Servers(Vec<Child>, bool);
 
 impl Drop for Servers {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.1 {
+            let _ = Command::new("userdel").arg("sshd").output();
         }
     }
 }
@@ -45,6 +48,7 @@ fn start(world: &World) -> (Servers, u16) {
         dir.display()
     );
     fs::write(dir.join("sshd_config"), settings).unwrap();
+    let mut made = false;
     if rustix::process::geteuid().is_root() {
         // Where root's sshd locks itself in, and as whom; Debian's package makes both when it is installed.
         fs::create_dir_all("/run/sshd").unwrap();
@@ -52,6 +56,7 @@ fn start(world: &World) -> (Servers, u16) {
         add.args(["--system", "--no-create-home", "--home-dir", "/run/sshd", "--shell", "/usr/sbin/nologin", "sshd"]);
         let added = run(add);
         assert!(matches!(added.code, Some(0 | 9)), "9: there is one. {}", added.err);
+        made = added.code == Some(0);
     }
     let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     let libraries = ["usr/lib", "lib"].map(|lib| parts.join(lib).join(&multiarch).display().to_string()).join(":");
@@ -60,7 +65,7 @@ fn start(world: &World) -> (Servers, u16) {
     let mut agent = Command::new("ssh-agent");
     agent.arg("-D").arg("-a").arg(dir.join("agent"));
     let quiet = |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let servers = Servers(vec![quiet(sshd), quiet(agent)]);
+    let servers = Servers(vec![quiet(sshd), quiet(agent)], made);
     let end = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() || !dir.join("agent").exists() {
         assert!(Instant::now() < end, "sshd and its agent do not start");

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::far::Shared;
 use super::tail::Tail;
 use super::{BuildError, Isolation, World, hidden};
-use crate::config::{Network, Plan};
+use crate::config::{ConfigError, Network, Plan};
 use crate::event::Event;
 use crate::normal;
 use crate::prepare::{PASSED, Recipe, Step, WORKDIR};
@@ -162,7 +162,7 @@ impl Steps<'_> {
         let ground = dir.join("ground");
         fs::create_dir(&ground).map_err(BuildError::io("create", &ground))?;
         let rootfs = rootfs::stand(rung, lowers, &ground)?;
-        let mut order = self.order(step, rootfs.root.clone(), around);
+        let mut order = self.order(step, rootfs.root.clone(), around)?;
         self.surround(&mut order, step, around, &dir.join("given"))?;
         if rung == Rung::Chroot {
             super::chroot::copy_binds(&mut order)?;
@@ -209,16 +209,16 @@ impl Steps<'_> {
         Ok(draft)
     }
 
-    fn order(&self, step: &Step, root: sandbox::Root, around: &Around<'_>) -> Order {
+    fn order(&self, step: &Step, root: sandbox::Root, around: &Around<'_>) -> Result<Order, BuildError> {
         let mut env = self.recipe.env(&self.base_env, around.mtime);
         env.extend(step.env.iter().map(|name| ("MIX_ENV".to_owned(), name.clone())));
-        let (passed, binds) = self.passed();
+        let (passed, binds) = self.passed()?;
         env.extend(passed);
         let network = match self.plan.network {
             Network::Host => sandbox::Network::Host,
             Network::None => sandbox::Network::None,
         };
-        Order {
+        Ok(Order {
             root,
             argv: step.argv.clone(),
             env,
@@ -233,7 +233,7 @@ impl Steps<'_> {
             resolv: super::resolv(network),
             stdio: Stdio::Stream,
             read_only: false,
-        }
+        })
     }
 
     /// A range of ids where the settings want one and the machine gives one, else one id. The digest is the same.
@@ -252,19 +252,22 @@ impl Steps<'_> {
     }
 
     /// The caller's variables that a step may see; one that names a file of certificates brings the file along.
-    fn passed(&self) -> (BTreeMap<String, String>, Vec<Bind>) {
+    fn passed(&self) -> Result<(BTreeMap<String, String>, Vec<Bind>), BuildError> {
         let (mut env, mut binds) = (BTreeMap::new(), vec![]);
         for name in PASSED.iter().copied().chain(self.plan.pass.iter().map(String::as_str)) {
             let Some(value) = self.world.host.var(name) else { continue };
             if !matches!(name, "HEX_CACERTS_PATH" | "SSL_CERT_FILE") {
                 env.insert(name.to_owned(), value.to_owned());
-            } else if Path::new(value).is_file() {
+            } else if !Path::new(value).is_file() {
+                let reason = "and there is no such file";
+                return Err(ConfigError::Value { key: name.into(), value: value.into(), reason }.into());
+            } else {
                 let target = format!("/run/phial/{}.pem", name.to_lowercase());
                 env.insert(name.to_owned(), target.clone());
                 binds.push(Bind { source: PathBuf::from(value), target, read_only: true });
             }
         }
-        (env, binds)
+        Ok((env, binds))
     }
 }
 

@@ -24,7 +24,7 @@ pub const EPOCH: i64 = 946_684_800;
 
 /// Variables of the caller that the steps may see if they are set: how Hex and git reach their servers. Values are passed,
 /// never recorded.
-pub const PASSED: [&str; 24] = [
+pub const PASSED: [&str; 23] = [
     "ALL_PROXY",
     "HEX_API_KEY",
     "HEX_CACERTS_PATH",
@@ -42,7 +42,6 @@ pub const PASSED: [&str; 24] = [
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
-    "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "all_proxy",
     "http_proxy",

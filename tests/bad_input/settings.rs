@@ -120,6 +120,14 @@ fn a_commit_that_nothing_can_prepare_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_variable_that_names_certificates_which_are_not_there_is_named() {
+    let scene = Scene::new();
+    let mut build = scene.build([]);
+    build.env("HEX_CACERTS_PATH", "/nowhere/ca.pem");
+    assert_snapshot!(scene.refused(2, build), @"error: `HEX_CACERTS_PATH` is `/nowhere/ca.pem`, and there is no such file");
+}
+
+#[test]
 fn locked_wants_a_lock_for_this_base() {
     let scene = Scene::new();
     assert_snapshot!(scene.refused(2, scene.build(["--locked"])), @r"
