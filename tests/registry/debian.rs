@@ -29,7 +29,8 @@ impl Registry {
         Self::start("auth: {htpasswd: {realm: test, path: DIR/htpasswd}}\n")
     }
 
-    fn start(auth: &str) -> Self {
+    /// A registry with this in its configuration; `DIR` is its own folder.
+    pub(super) fn start(auth: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display().to_string();
         fs::write(dir.path().join("htpasswd"), run("htpasswd", &["-Bbn", "user", "password"])).unwrap();

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
+mod behind;
 mod debian;
+mod front;
 pub(crate) mod images;
 mod killed;
 mod large;

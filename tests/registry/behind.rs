@@ -1,0 +1,209 @@
+//! TLS, logins, proxies and token servers as companies have them: pushed by us, read by skopeo, podman and oras.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use phial::event::nobody;
+use phial::host::Host;
+use phial::image::{Image, Platform, RegistryRef};
+use phial::registry::{Client, Patience, Push, RegistryError, Wishes};
+use phial_layers::Digest;
+use serde_json::json;
+
+use super::front::Front;
+use super::images::{Shelf, chain, two_layers};
+use crate::world::parts::oras;
+use crate::world::{World, run as ran};
+
+/// What is in the home: the login, in Docker's place.
+fn login(home: &Path) {
+    fs::create_dir_all(home.join(".docker")).unwrap();
+    let config = json!({"auths": {"registry.example/team": {"auth": "dXNlcjpwYXNzd29yZA=="}}});
+    fs::write(home.join(".docker/config.json"), config.to_string()).unwrap();
+}
+
+fn host(home: &Path, env: &[(&str, &str)]) -> Host {
+    let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Host { env, cwd: home.into(), home: home.into(), ..Host::read() }
+}
+
+fn client(front: &Front, home: &Path, trusted: bool) -> Client {
+    let ca_file = trusted.then(|| front.ca().into());
+    let wishes = Wishes { ca_file, ..Wishes::default() };
+    let client = Client::from_host(&host(home, &[("HTTPS_PROXY", &front.proxy())]), &wishes).unwrap();
+    client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+}
+
+fn push(client: &Client, to: &str) -> Result<Image, RegistryError> {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, b"behind");
+    let open = |d: &Digest| shelf.open(d);
+    let push = Push { image: &image, blobs: &open, base: None, tags: &["v1".to_owned()] };
+    client.push(&to.parse().unwrap(), &push, &nobody)?;
+    Ok(image)
+}
+
+/// What skopeo, podman and oras say is there, each with the same login, CA and proxy.
+fn read_by_others(front: &Front, world: &World, name: &str, digest: &Digest) {
+    let home = world.dir().join("home");
+    let auth = world.path("auth.json");
+    fs::write(&auth, json!({"auths": {"registry.example": {"auth": "dXNlcjpwYXNzd29yZA=="}}}).to_string()).unwrap();
+    let certs = world.path("certs");
+    fs::create_dir_all(&certs).unwrap();
+    fs::copy(front.ca(), format!("{certs}/ca.crt")).unwrap();
+    let tool = |program: &Path, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).env("HTTPS_PROXY", front.proxy()).env("HOME", &home).env("XDG_RUNTIME_DIR", &home);
+        ran(command).ok()
+    };
+    let docker = format!("docker://{name}");
+    let inspect = ["inspect", "--authfile", &auth, "--cert-dir", &certs, "--format", "{{.Digest}}", &docker];
+    assert_eq!(tool("skopeo".as_ref(), &inspect), digest.as_str());
+    let layout = format!("oci:{}:v1", world.path("copied"));
+    tool("skopeo".as_ref(), &["copy", "--quiet", "--src-authfile", &auth, "--src-cert-dir", &certs, &docker, &layout]);
+    let (root, state) = (world.path("root"), world.path("state"));
+    let storage = ["--root", &root, "--runroot", &state, "--storage-driver", "vfs"];
+    let pull = ["pull", "--quiet", "--authfile", &auth, "--cert-dir", &certs, name];
+    assert!(!tool("podman".as_ref(), &[&storage[..], &pull].concat()).is_empty());
+    let fetch = ["manifest", "fetch", "--descriptor", "--registry-config", &auth, "--ca-file", &front.ca(), name];
+    assert!(tool(&oras(), &fetch).contains(digest.as_str()));
+}
+
+#[test]
+fn behind_tls_and_a_password_what_we_push_is_read_by_everybody() {
+    let front = Front::with_htpasswd("");
+    let world = World::with_empty_cache();
+    let home = world.dir().join("home");
+    login(&home);
+    let name = "registry.example/team/app:v1";
+    let error = push(&client(&front, &home, false), name).unwrap_err();
+    assert!(chain(&error).contains("certificate") && error.hint().unwrap().contains("--ca-file"), "{}", chain(&error));
+    assert_eq!(front.log(), "", "nothing is said to a stranger");
+    let client = client(&front, &home, true);
+    let image = push(&client, name).unwrap();
+    let reference: RegistryRef = name.parse().unwrap();
+    assert_eq!(client.image(&reference, &Platform::host()).unwrap(), image);
+    read_by_others(&front, &world, name, &image.manifest_digest);
+    let error = push(&client, "registry.example/others/app:v1").unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { had_login: false, .. }), "{}", chain(&error));
+    assert!(front.led().iter().all(|to| to.starts_with("registry.example:443")), "{:?}", front.led());
+}
+
+#[test]
+fn behind_tls_and_a_token_server_of_another_name_too() {
+    let front = Front::with_tokens();
+    let world = World::with_empty_cache();
+    let home = world.dir().join("home");
+    login(&home);
+    let name = "registry.example/team/app:v1";
+    let client = client(&front, &home, true);
+    let image = push(&client, name).unwrap();
+    let asked = front.tokens.as_ref().unwrap().asked();
+    assert_eq!(asked.len(), 1, "one token is enough for a push");
+    assert_eq!(asked[0].queries("scope"), ["repository:team/app:pull,push"]);
+    assert!(!front.log().contains("dXNlcjpwYXNzd29yZA"));
+    read_by_others(&front, &world, name, &image.manifest_digest);
+    let said = ran(world.phial(["doctor", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
+    for line in [
+        "registry    `https://registry.example/`",
+        "asks        a token from `https://auth.example/token`",
+        "config.json`: user and password under the key `registry.example/team`",
+        "pull        works",
+        "push        works: an upload was begun and cancelled",
+        "mount       works",
+        "referrers   no: no API",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("password`") && !said.contains("dXNlcjpwYXNzd29yZA"), "{said}");
+}
+
+#[test]
+fn doctor_says_what_fails_and_leaves_nothing_behind() {
+    let front = Front::with_htpasswd("");
+    let world = World::new();
+    let doctor = |args: &[&str]| {
+        let args = [&["doctor", "--registry", "registry.example/team/new"][..], args].concat();
+        ran(world.phial(args).env_with(&front))
+    };
+    let said = doctor(&["--ca-file", &front.ca()]);
+    assert_eq!(said.code, Some(5), "{said:?}");
+    assert!(said.out.contains("push        fails") && said.out.contains("as anybody"), "{}", said.out);
+    login(&world.dir().join("home"));
+    let said = doctor(&["--ca-file", &front.ca()]).ok();
+    assert!(said.contains("push        works: an upload was begun and cancelled"), "{said}");
+    assert!(said.contains("mount       not known: not tried"), "{said}");
+    assert!(said.contains(&format!("through the proxy `{}/` of `HTTPS_PROXY`", front.proxy())), "{said}");
+    let log = front.log();
+    let lines = |word: &str| log.lines().filter(|line| line.contains(word)).count();
+    assert_eq!((lines("DELETE /v2/team/new/blobs/uploads/"), lines("PUT ")), (1, 0), "{log}");
+    let gone = doctor(&["--authfile", "gone.json", "--ca-file", &front.ca()]);
+    assert_eq!(gone.code, Some(5));
+    assert!(gone.out.contains("gone.json`: there is no such file"), "{}", gone.out);
+}
+
+#[test]
+fn a_client_certificate_and_a_ca_come_from_the_folder_of_their_host() {
+    let front = Front::with_htpasswd("ssl_client_certificate ca.pem; ssl_verify_client on;");
+    let world = World::new();
+    let home = world.dir().join("home");
+    login(&home);
+    let folder = |name: &str| {
+        let folder = home.join(".config/containers/certs.d").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for (from, to) in [("ca.pem", "own.crt"), ("client.pem", "client.cert"), ("client.key", "client.key")] {
+            fs::copy(front.path(from), folder.join(to)).unwrap();
+        }
+    };
+    folder("registry.example:5000");
+    let error = push(&client(&front, &home, true), "registry.example/team/app:v1").unwrap_err();
+    assert!(chain(&error).contains("400"), "another port is another host: {}", chain(&error));
+    folder("registry.example");
+    let client = client(&front, &home, false);
+    let image = push(&client, "registry.example/team/app:v1").unwrap();
+    assert_eq!(
+        client.head_manifest(&"registry.example/team/app:v1".parse().unwrap()).unwrap(),
+        Some(image.manifest_digest)
+    );
+    fs::write(home.join(".config/containers/certs.d/registry.example/client.key"), "broken").unwrap();
+    let args = ["doctor", "--registry", "registry.example/team/app"];
+    assert!(ran(world.phial(args).env_with(&front)).failed(2).contains("client.cert`: it and its `.key` are no"));
+}
+
+#[test]
+fn no_proxy_leads_past_the_proxy_and_its_password_goes_to_it_alone() {
+    let front = Front::with_htpasswd("");
+    let home = tempfile::tempdir().unwrap();
+    let with_login = front.proxy().replace("//", "//pu:hunter2@");
+    let wishes = Wishes { ca_file: Some(front.ca().into()), ..Wishes::default() };
+    let make = |env: &[(&str, &str)]| {
+        let client = Client::from_host(&host(home.path(), env), &wishes).unwrap();
+        client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+    };
+    let name: RegistryRef = "registry.example/app".parse().unwrap();
+    let denied = make(&[("ALL_PROXY", &with_login)]).resolve(&name).unwrap_err();
+    assert!(matches!(denied, RegistryError::Denied { had_login: false, .. }), "{}", chain(&denied));
+    // `pu:hunter2` in base64.
+    assert!(front.led().iter().all(|led| led == "registry.example:443 proxy-authorization: Basic cHU6aHVudGVyMg=="));
+    let before = front.led().len();
+    for except in ["registry.example", "example", ".example", "registry.example:443", "*"] {
+        let error = make(&[("https_proxy", &with_login), ("NO_PROXY", except)]).resolve(&name).unwrap_err();
+        assert!(matches!(error, RegistryError::Reach { .. }), "{except}: {}", chain(&error));
+        assert!(!chain(&error).contains("hunter2"));
+    }
+    assert_eq!(front.led().len(), before);
+}
+
+/// A command with the proxy of a registry.
+trait With {
+    fn env_with(self, front: &Front) -> Command;
+}
+
+impl With for Command {
+    fn env_with(mut self, front: &Front) -> Command {
+        self.env("HTTPS_PROXY", front.proxy());
+        self
+    }
+}
