@@ -50,7 +50,7 @@ fn a_blob_is_followed_to_another_host_without_the_password() {
 fn redirects_that_lead_nowhere_good_are_refused() {
     for (location, said) in [
         ("/v2/loop", "more than 5 redirects"),
-        ("http://registry.invalid/x", "plain http is for loopback only"),
+        ("http://registry.invalid/x", "plain http is for loopback and hosts named"),
         ("ftp://127.0.0.1/x", "neither http nor https"),
         ("", "names no new place"),
     ] {
