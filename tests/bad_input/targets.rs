@@ -125,7 +125,7 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
     let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
     assert_snapshot!(said, @r"
     error: `[HOST]/team/app` refuses access
-    hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`
+    hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked
     ");
 
     log_in(&scene, &registry, "wrong horse");
@@ -156,7 +156,7 @@ fn a_registry_that_is_not_there_takes_nothing() {
     let said = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
     assert_snapshot!(said.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `HEAD http://[HOST]/v2/team/app/manifests/prod`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
-    hint: the host and port may be wrong; only https is spoken, but for loopback
+    hint: the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only
     ");
 }
 
