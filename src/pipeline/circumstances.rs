@@ -100,9 +100,12 @@ impl Steps<'_> {
     }
 }
 
-/// The atoms of the app's sources in these trees.
-pub(super) fn atoms(roots: &[&Path]) -> Result<BTreeSet<String>, BuildError> {
+/// The atoms of the app's sources in these trees; none without Erlang, which alone asks for them.
+pub(super) fn atoms(toolchain: &Toolchain, roots: &[&Path]) -> Result<BTreeSet<String>, BuildError> {
     let mut atoms = BTreeSet::new();
+    if toolchain.boot.is_none() {
+        return Ok(atoms);
+    }
     for root in roots {
         let app = root.join(WORKDIR.trim_start_matches('/'));
         steady::atoms_below(&app, &mut atoms).map_err(BuildError::io("read", &app))?;

@@ -2,8 +2,8 @@
 //! digest is a function of the inputs.
 //!
 //! The second build runs in a process of its own: another cache folder (on tmpfs where there is room, since directories are
-//! listed in another order there), another user id, host name, umask, time zone and locale, one core instead of many or two
-//! instead of one, and later.
+//! listed in another order there), another user id, host name, umask, time zone and locale, one core where there are several,
+//! and later.
 
 use std::ffi::OsString;
 use std::fs;

@@ -125,13 +125,13 @@ impl Work<'_> {
         let calls = self.steps.recipe.deps_steps();
         let (fetch, compile) = calls.split_first().ok_or_else(|| nothing("deps"))?;
         let toolchain = self.steps.toolchain(self.base)?;
-        let atoms = circumstances::atoms(&[&lowers[0].root])?;
+        let atoms = circumstances::atoms(&toolchain, &[&lowers[0].root])?;
         let around = Around { cwd: WORKDIR, mtime: self.deps_time, seed: Some((&toolchain, &atoms)) };
         let fetched = self.steps.call(fetch, &lowers, &scratch.path().join("fetch"), &around)?;
         // Sources have their final time before anything is compiled from them.
         normal::set_times(&fetched.tree.root, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
-        let atoms = circumstances::atoms(&[&lowers[0].root, &fetched.tree.root])?;
+        let atoms = circumstances::atoms(&toolchain, &[&lowers[0].root, &fetched.tree.root])?;
         let around = Around { seed: Some((&toolchain, &atoms)), ..around };
         let mut drafts = self.compiled(compile, &above, scratch, &around)?;
         drafts.insert(0, fetched);
@@ -153,9 +153,9 @@ impl Work<'_> {
                 lowers.push(self.steps.tree(layer)?);
             }
             let roots: Vec<&Path> = lowers.iter().map(|tree| tree.root.as_path()).collect();
-            let atoms = circumstances::atoms(&roots)?;
-            lowers.extend(self.base.trees(self.steps.world)?);
             let toolchain = self.steps.toolchain(self.base)?;
+            let atoms = circumstances::atoms(&toolchain, &roots)?;
+            lowers.extend(self.base.trees(self.steps.world)?);
             let around = Around { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)) };
             self.make_builds(scratch, &calls, &lowers, &around)
         })?;
