@@ -62,8 +62,9 @@ fn buildah_and_podman_take_the_image_and_run_it() {
     let targets = [format!("oci:{layout}:v1"), format!("docker-archive:{docker}:v1")];
     run(world.phial(["build", repo.source(), "--base", &base, "--to", &targets[0], "--to", &targets[1]])).ok();
 
-    let (root, runroot) = (world.path("storage"), world.path("run"));
-    let own = ["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs"];
+    let (root, state) = (world.path("storage"), World::short_dir());
+    let runroot = state.path().to_str().expect("UTF-8");
+    let own = ["--root", &root, "--runroot", runroot, "--storage-driver", "vfs"];
     let ignore = ["--storage-opt", "vfs.ignore_chown_errors=true"];
     let with_storage = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);

@@ -63,8 +63,8 @@ fn read_by_others(front: &Front, world: &World, name: &str, digest: &Digest) {
     assert_eq!(tool("skopeo".as_ref(), &inspect), digest.as_str());
     let layout = format!("oci:{}:v1", world.path("copied"));
     tool("skopeo".as_ref(), &["copy", "--quiet", "--src-authfile", &auth, "--src-cert-dir", &certs, &docker, &layout]);
-    let (root, state) = (world.path("root"), world.path("state"));
-    let storage = ["--root", &root, "--runroot", &state, "--storage-driver", "vfs"];
+    let (root, state) = (world.path("root"), World::short_dir());
+    let storage = ["--root", &root, "--runroot", state.path().to_str().unwrap(), "--storage-driver", "vfs"];
     let pull = ["pull", "--quiet", "--authfile", &auth, "--cert-dir", &certs, name];
     assert!(!tool("podman".as_ref(), &[&storage[..], &pull].concat()).is_empty());
     let fetch = ["manifest", "fetch", "--descriptor", "--registry-config", &auth, "--ca-file", &front.ca(), name];

@@ -1,5 +1,5 @@
 //! The world that tests run in: a home and a cache apart from the user's, apps as git repositories, real servers on
-//! loopback. Nothing is written outside of `target/`.
+//! loopback. Nothing is written outside of `target/`, but what must have a short name.
 
 #![allow(dead_code, reason = "a helper stays when the last test that used it goes")]
 
@@ -67,6 +67,12 @@ impl World {
     /// A path in it, as text.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir().join(name).into_os_string().into_string().expect("UTF-8")
+    }
+
+    /// A directory whose name is short wherever this runs, gone when it is dropped: podman and buildah want the state of
+    /// their containers below 50 characters.
+    pub(crate) fn short_dir() -> TempDir {
+        tempfile::Builder::new().prefix("phial-").tempdir_in("/tmp").expect("a directory in /tmp")
     }
 
     /// The cache that this world's commands use.
