@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::world::parts::base;
@@ -51,6 +51,27 @@ fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
     names.sort_unstable();
     names.retain(|name| !["SHLVL", "PWD", "_", "TERM"].contains(name));
     assert_eq!(names, ["HOME", "ONE", "PATH", "TWO"]);
+}
+
+#[test]
+fn where_the_best_rung_does_not_work_the_next_one_does_and_is_named() {
+    let world = World::new();
+    for name in ["lower", "upper", "work", "merged"] {
+        std::fs::create_dir(world.dir().join(name)).unwrap();
+    }
+    let phial = world.phial(["run", "--cache-dir", "merged/cache", &small(), "--", "echo", "here"]);
+    // No overlay has its upper directory in an overlay.
+    let script = "mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged && exec \"$@\"";
+    let mut nested = Command::new("unshare");
+    nested.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    nested.arg(phial.get_program()).args(phial.get_args()).current_dir(world.dir());
+    let ran = run(nested);
+    assert!(ran.err.contains("isolation: copy"), "{ran:?}");
+    assert_eq!(ran.ok(), "here");
+
+    let ran = run(world.phial(["run", "--workdir", "/nowhere", &small(), "--", "pwd"]));
+    assert!(!ran.err.contains("isolation: copy"), "{ran:?}");
+    assert!(ran.failed(6).contains("cannot enter the working directory `/nowhere`"));
 }
 
 #[test]

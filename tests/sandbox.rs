@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use phial::sandbox::{
-    Bind, Exit, Ids, Loopback, Network, Order, Ready, Root, Said, SandboxError, Stdio, inside_ids, probe, run, serve,
+    Bind, Exit, Ids, Loopback, Network, Order, Probe, Ready, Root, Said, SandboxError, Stdio, inside_ids, run, serve,
 };
 use tempfile::TempDir;
 
@@ -637,8 +637,8 @@ fn a_caller_on_a_poor_machine() {
         (Err(error), _) => println!("said: {error}; {}; {}", error.exit_code(), error.hint().unwrap_or_default()),
         (Ok(_), said) => println!("said: {said}"),
     }
-    let probed = probe(&exe(), world.dir.path());
-    println!("rungs: {} {} {}", probed.overlay.is_ok(), probed.namespaces.is_ok(), probed.chroot.is_ok());
+    let probe = Probe { exe: &exe(), scratch: world.dir.path() };
+    println!("rungs: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
 }
 
 /// What the caller says on a machine that `prefix` makes poor, with these files beside it.
@@ -723,10 +723,10 @@ fn a_chroot_needs_only_what_a_plain_container_gives_to_root() {
 #[test]
 fn probing_says_which_rungs_work() {
     let scratch = tempfile::tempdir().unwrap();
-    let probed = probe(&exe(), scratch.path());
-    probed.overlay.unwrap();
-    probed.namespaces.unwrap();
-    assert_eq!(probed.chroot.is_ok(), is_root());
+    let probe = Probe { exe: &exe(), scratch: scratch.path() };
+    probe.overlay().unwrap();
+    probe.namespaces().unwrap();
+    assert_eq!(probe.chroot().is_ok(), is_root());
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 

@@ -61,7 +61,7 @@ use crate::image::{Image, Provenance, RegistryRef, Target};
 use crate::prepare::{EPOCH, File, Recipe};
 use crate::registry::Client;
 use crate::rootfs::Rung;
-use crate::sandbox::{self, Network, OURSELVES};
+use crate::sandbox::{Network, OURSELVES, Probe};
 use crate::source::{self, Access, Fetched, Mode, Place};
 use crate::store::{Key, Store};
 
@@ -161,6 +161,10 @@ impl World<'_> {
     pub(crate) fn ended(&self, step: &str, note: &str, start: Option<Instant>) {
         let millis = start.map_or(0, |start| u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
         (self.watch)(Event::Ended { step: step.into(), note: note.into(), millis });
+    }
+
+    fn stands_on(&self, rung: Rung) {
+        (self.watch)(Event::Notice { text: format!("isolation: {rung}") });
     }
 }
 
@@ -333,17 +337,21 @@ pub(crate) fn resolv(network: Network) -> Option<String> {
     }
 }
 
-/// The best rung that works, or the one that was asked for if it does.
+/// The best rung that works, or the one that was asked for if it does. No rung is tried below the first that works.
 pub(crate) fn choose(isolation: Isolation, world: &World<'_>) -> Result<Rung, BuildError> {
     let scratch = world.store.scratch()?;
-    let probe = sandbox::probe(OURSELVES.as_ref(), scratch.path());
-    let rungs = [(Rung::Overlay, probe.overlay), (Rung::Copy, probe.namespaces), (Rung::Chroot, probe.chroot)];
-    let wanted = |rung| isolation == Isolation::Auto || isolation == Isolation::Only(rung);
+    let probe = Probe { exe: OURSELVES.as_ref(), scratch: scratch.path() };
+    let wanted = |rung: &Rung| isolation == Isolation::Auto || isolation == Isolation::Only(*rung);
     let mut tried = vec![];
-    for (rung, works) in rungs.into_iter().filter(|(rung, _)| wanted(*rung)) {
+    for rung in [Rung::Overlay, Rung::Copy, Rung::Chroot].into_iter().filter(wanted) {
+        let works = match rung {
+            Rung::Overlay => probe.overlay(),
+            Rung::Copy => probe.namespaces(),
+            Rung::Chroot => probe.chroot(),
+        };
         match works {
             Ok(()) => {
-                (world.watch)(Event::Notice { text: format!("isolation: {rung}") });
+                world.stands_on(rung);
                 return Ok(rung);
             }
             Err(why) => tried.push((rung, why)),

@@ -7,8 +7,9 @@ use std::path::Path;
 use super::base::Base;
 use super::{BuildError, Isolation, World, choose, environment, resolv};
 use crate::config;
-use crate::rootfs;
-use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, Order, Stdio};
+use crate::image::Image;
+use crate::rootfs::{self, Rung};
+use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, Order, SandboxError, Stdio};
 use crate::store::Tree;
 
 /// One call of `phial run`.
@@ -35,22 +36,61 @@ pub struct Start {
 /// Runs it with the caller's own streams. What it writes is gone afterwards.
 pub fn run(start: &Start, world: &World<'_>) -> Result<Exit, BuildError> {
     let base = Base::resolve(world, &config::reference("image", &start.image)?, None)?;
-    let image = &base.image.config.config;
-    let own = || [image.entrypoint.clone(), image.cmd.clone()].concat();
-    let argv = if start.command.is_empty() { own() } else { start.command.clone() };
-    if argv.is_empty() {
-        return Err(BuildError::NoCommand);
-    }
+    let argv = argv(start, &base.image)?;
     let trees = base.trees(world)?;
+    let image = &base.image.config.config;
     let account = account(&trees, start.user.as_deref().unwrap_or(&image.user))?;
     let scratch = world.store.scratch()?;
-    let rung = choose(start.isolation, world)?;
-    let rootfs = rootfs::stand(rung, &trees, &scratch.dir("ground")?)?;
+    let (env, user) = (env(start, &base.image, account.home, world), account.ids);
+    let on = |rung: Rung| -> Result<Exit, BuildError> {
+        let order = Order {
+            root: rootfs::stand(rung, &trees, &scratch.dir(&rung.to_string())?)?.root,
+            argv: argv.clone(),
+            env: env.clone(),
+            cwd: start.workdir.clone().unwrap_or_else(|| image.directory()),
+            user,
+            network: start.network,
+            ids: Ids::Single,
+            binds: vec![],
+            tmpfs: vec![],
+            ready: None,
+            hosts: super::HOSTS.into(),
+            resolv: resolv(start.network),
+            stdio: Stdio::Inherit,
+            read_only: start.read_only,
+        };
+        Ok(sandbox::run(OURSELVES.as_ref(), &order, world.cancel, &mut |_| {})?)
+    };
+    if start.isolation != Isolation::Auto {
+        return on(choose(start.isolation, world)?);
+    }
+    // The best rung is tried by the command itself: finding out beforehand takes as long as starting a small one.
+    world.stands_on(Rung::Overlay);
+    match on(Rung::Overlay) {
+        Err(BuildError::Sandbox(refused @ SandboxError::Refused { .. })) => {
+            match choose(Isolation::Auto, world)? {
+                Rung::Overlay => Err(refused.into()), // it works, so that was no fault of its
+                rung => on(rung),
+            }
+        }
+        ended => ended,
+    }
+}
+
+/// What is to run: what was asked for, else what the image has for it.
+fn argv(start: &Start, image: &Image) -> Result<Vec<String>, BuildError> {
+    let config = &image.config.config;
+    let own = || [config.entrypoint.clone(), config.cmd.clone()].concat();
+    let argv = if start.command.is_empty() { own() } else { start.command.clone() };
+    if argv.is_empty() { Err(BuildError::NoCommand) } else { Ok(argv) }
+}
+
+fn env(start: &Start, image: &Image, home: String, world: &World<'_>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOME".to_owned(), account.home),
+        ("HOME".to_owned(), home),
     ]);
-    env.extend(environment(&base.image));
+    env.extend(environment(image));
     env.extend(world.host.var("TERM").map(|term| ("TERM".to_owned(), term.to_owned())));
     for pair in &start.env {
         match pair.split_once('=') {
@@ -58,23 +98,7 @@ pub fn run(start: &Start, world: &World<'_>) -> Result<Exit, BuildError> {
             None => world.host.var(pair).and_then(|value| env.insert(pair.clone(), value.into())),
         };
     }
-    let order = Order {
-        root: rootfs.root,
-        argv,
-        env,
-        cwd: start.workdir.clone().unwrap_or_else(|| image.directory()),
-        user: account.ids,
-        network: start.network,
-        ids: Ids::Single,
-        binds: vec![],
-        tmpfs: vec![],
-        ready: None,
-        hosts: super::HOSTS.into(),
-        resolv: resolv(start.network),
-        stdio: Stdio::Inherit,
-        read_only: start.read_only,
-    };
-    Ok(sandbox::run(OURSELVES.as_ref(), &order, world.cancel, &mut |_| {})?)
+    env
 }
 
 /// A user of an image.

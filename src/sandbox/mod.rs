@@ -32,10 +32,10 @@ pub use error::SandboxError;
 pub use ids::inside_ids;
 pub use loopback::Loopback;
 pub use order::{Bind, Exit, Ids, Network, Order, Ready, Root, Stdio};
-pub use probe::{Probe, probe};
+pub use probe::Probe;
 pub use run::{Said, run, serve};
 pub use stage::entry;
 
-/// This program, as the first argument of [`run`], [`probe()`] and [`inside_ids`]. Tests, which are another program, give
+/// This program, as the first argument of [`run`], [`Probe`] and [`inside_ids`]. Tests, which are another program, give
 /// the path of a program that calls [`entry`] instead.
 pub const OURSELVES: &str = "/proc/self/exe";
