@@ -5,8 +5,9 @@ use std::process::Command;
 use phial_layers::Digest;
 
 use crate::scripted::{Fault, Kind, Quirks, Registry, When};
+use crate::world::parts::oras;
 use crate::world::small::small_base;
-use crate::world::{Repo, World, run};
+use crate::world::{self, Repo, World, run};
 
 /// A runner: a cache of its own, and a clone of the same repository.
 struct Runner {
@@ -184,4 +185,51 @@ fn entries_are_listed_and_removed_by_age() {
     run(Runner::new().build(&firm.reference("app:v1").to_string(), &["--cache", "write"])).ok();
     let error = run(runner.world.phial(["cache", "prune", "--in", &at, "--limit", "0"])).failed(4);
     assert!(error.contains("was answered 405") && error.contains("a rule of its own"), "{error}");
+}
+
+/// What a tool prints of a registry without TLS.
+fn told(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
+    let mut tool = Command::new(program);
+    tool.args(args).env("HOME", "/nonexistent");
+    run(tool).ok()
+}
+
+#[test]
+fn an_image_records_the_digest_of_the_cache_s_entry_and_is_the_same_without_a_cache() {
+    let registry = world::Registry::start();
+    let to = registry.reference("team/app:v1");
+    let digest = |runner: &Runner, to: &str, more: &[&str]| -> String {
+        let line = run(runner.build(to, more)).ok();
+        line.rsplit_once('@').expect("TARGET@digest").1.to_owned()
+    };
+    let writer = Runner::new();
+    let made = digest(&writer, &to, &["--cache", "write"]);
+    assert_eq!(digest(&Runner::new(), &to, &["--cache", "read"]), made);
+    assert_eq!(digest(&Runner::new(), &to, &["--cache", "off"]), made);
+    let layout = Runner::new();
+    assert_eq!(digest(&layout, &format!("oci:{}", layout.world.path("out")), &[]), made);
+
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
+    let raw = |name: &str, more: &[&str]| {
+        let name = format!("docker://{name}");
+        json(told("skopeo", &[&["inspect", "--tls-verify=false", "--raw"], more, &[&name]].concat()))
+    };
+    let config = raw(&to, &["--config"]);
+    let record = config["config"]["Labels"]["dev.phial.record"].as_str().expect("a record").to_owned();
+    let recorded = json(record)["deps_cache"].clone();
+    assert_eq!(recorded, raw(&to, &[])["annotations"]["dev.phial.deps-cache"]);
+
+    let tags =
+        told("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{}", registry.reference("team/app"))]);
+    let tags = json(tags)["Tags"].as_array().expect("tags").clone();
+    let tag = tags.iter().filter_map(|tag| tag.as_str()).find(|tag| tag.starts_with("deps-")).expect("an entry");
+    let entry = registry.reference(&format!("team/app:{tag}"));
+    let manifest = raw(&entry, &[]);
+    assert_eq!(manifest["config"]["digest"], recorded);
+    assert_eq!(manifest["artifactType"], "application/vnd.phial.deps-cache.v1");
+    assert!(manifest["annotations"]["org.opencontainers.image.created"].is_string(), "{manifest}");
+    // Others take it: as an image, and as an artifact.
+    let (image, artifact) = (writer.world.path("image"), writer.world.path("artifact"));
+    told("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{entry}"), &format!("oci:{image}")]);
+    told(oras(), &["copy", "--from-plain-http", "--to-oci-layout", &entry, &format!("{artifact}:1")]);
 }

@@ -57,6 +57,8 @@ fn image() -> String {
         &base_config["architecture"],
         &manifest["config"]["digest"],
         &manifest["config"]["size"],
+        // The entry's config has the key, and so the base and the machine.
+        &manifest["annotations"]["dev.phial.deps-cache"],
     ];
     let own = |text: &str| {
         let without = |text: String, value: &&Value| {

@@ -265,6 +265,12 @@ impl Image {
         Self::write(Config::scratch(platform), manifest)
     }
 
+    /// The same, marked as something that is no image to start (`manifest.md`, `artifactType`).
+    #[must_use]
+    pub fn of_type(self, artifact_type: &str) -> Self {
+        Self::write(self.config, Manifest { artifact_type: Some(artifact_type.into()), ..self.manifest })
+    }
+
     /// The descriptor of the manifest, as it stands in an index.
     pub fn descriptor(&self) -> Descriptor {
         let size = self.manifest_bytes.len() as u64;

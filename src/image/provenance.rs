@@ -39,6 +39,10 @@ pub struct Provenance {
     /// The digest of `mix.lock`, if the commit has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lock: Option<Digest>,
+    /// The digest of the config that the deps layer's entry has in a deps cache, whether this image came from one or not; none
+    /// if there is no such layer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deps_cache: Option<Digest>,
 }
 
 /// What an image that may be ours says.
@@ -89,6 +93,7 @@ impl Provenance {
             ("org.opencontainers.image.source", self.source.clone()),
             ("org.opencontainers.image.base.name", self.base.clone()),
             ("dev.phial.lock", self.lock.as_ref().map(Digest::to_string)),
+            ("dev.phial.deps-cache", self.deps_cache.as_ref().map(Digest::to_string)),
         ];
         notes.extend(more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         notes

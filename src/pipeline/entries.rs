@@ -2,9 +2,9 @@
 
 use phial_layers::Digest;
 
-use super::far::{KEY, STEP};
+use super::far::{STEP, entry};
 use super::{BuildError, World};
-use crate::image::{Platform, RegistryRef, from_rfc3339};
+use crate::image::{Platform, RegistryRef};
 use crate::registry::RegistryError;
 use crate::store::{Prune, Pruned};
 
@@ -33,8 +33,7 @@ pub fn entries(at: &RegistryRef, world: &World<'_>) -> Result<Vec<Entry>, BuildE
             Err(RegistryError::NotFound { .. } | RegistryError::Image { .. }) => continue,
             image => image?,
         };
-        let Some(key) = image.config.config.labels.get(KEY).cloned() else { continue };
-        let made = image.config.created.as_deref().and_then(from_rfc3339).unwrap_or(0) / 1000;
+        let Some((key, made)) = entry::told(&image) else { continue };
         let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
         found.push(Entry { tag, digest: image.manifest_digest, key, size, made });
     }

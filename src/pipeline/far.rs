@@ -4,27 +4,22 @@
 //! its exact key, written once and never moved. A hit is not fetched before somebody needs its files: who only assembles an
 //! image has its layer mounted, or there already. Whatever goes wrong here is said, and fails no build.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(super) mod entry;
+
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use phial_layers::Digest;
 
-use super::record::without_values;
 use super::steps::{Layer, Made};
 use super::{Built, World};
 use crate::event::Event;
-use crate::image::{Descriptor, Image, NewLayer, Platform, RegistryRef, Target, Terms, assemble, layer_media_type};
+use crate::image::{Descriptor, Platform, RegistryRef, Target, layer_media_type};
 use crate::registry::{Push, RegistryError};
 use crate::store::{Key, StoreError};
 
-/// The label of an entry that holds its key: the hex name, which no other inputs have.
-pub(super) const KEY: &str = "dev.phial.cache.key";
-/// The label that holds the inputs in clear, without values of variables.
-const INPUTS: &str = "dev.phial.cache.inputs";
-/// The label that holds the layer as it is kept.
-const LAYER: &str = "dev.phial.cache.layer";
 /// The step whose results are shared. Those of others follow from the commit, which seldom is built twice.
 pub(super) const STEP: &str = "deps";
 
@@ -72,8 +67,8 @@ impl<'a> Shared<'a> {
     /// What somebody made under this key, and where that is.
     pub(super) fn find(&self, key: &Key) -> Option<(Vec<Made>, String)> {
         let at = self.at().filter(|_| key.step == STEP)?;
-        let entry = tagged(at, key);
-        let image = match self.world.client.image(&entry, &Platform::host()) {
+        let named = tagged(at, key);
+        let image = match self.world.client.image(&named, &Platform::host()) {
             Ok(image) => image,
             Err(RegistryError::NotFound { .. }) => return None,
             Err(error) => {
@@ -81,8 +76,8 @@ impl<'a> Shared<'a> {
                 return None;
             }
         };
-        let Some(layer) = read(&image, key) else {
-            self.say(&format!("`{entry}` is no entry of the cache, and is left alone"));
+        let Some(layer) = entry::read(&image, key) else {
+            self.say(&format!("`{named}` is no entry of the cache, and is left alone"));
             return None;
         };
         self.known().insert(layer.digest.clone());
@@ -149,8 +144,8 @@ impl<'a> Shared<'a> {
     }
 
     fn give(&self, at: &RegistryRef, key: &Key, layer: &Layer) -> Result<(), RegistryError> {
-        let entry = tagged(at, key);
-        if self.world.client.head_manifest(&entry)?.is_some() {
+        let named = tagged(at, key);
+        if self.world.client.head_manifest(&named)?.is_some() {
             return Ok(());
         }
         let blobs = |digest: &Digest| -> io::Result<Box<dyn Read + Send>> {
@@ -159,8 +154,8 @@ impl<'a> Shared<'a> {
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
-        let image = written(key, layer, self.world.host.clock());
-        let tags: Vec<String> = entry.tag.into_iter().collect();
+        let image = entry::written(key, layer, self.world.host.clock());
+        let tags: Vec<String> = named.tag.into_iter().collect();
         let push = Push { image: &image, blobs: &blobs, base: None, tags: &tags };
         self.world.client.push(at, &push, self.world.watch)?;
         self.say(&format!("the cache in `{}` has a new entry: `{}`", at.name(), image.manifest_digest));
@@ -184,42 +179,4 @@ fn tagged(at: &RegistryRef, key: &Key) -> RegistryRef {
 
 fn descriptor(layer: &Layer) -> Descriptor {
     Descriptor::new(layer_media_type(layer.compression), layer.digest.clone(), layer.size)
-}
-
-/// An entry that is made now; its time is for who prunes.
-fn written(key: &Key, layer: &Layer, now: i64) -> Image {
-    let text = |json: Result<String, serde_json::Error>| json.unwrap_or_default();
-    let labels = BTreeMap::from([
-        (KEY.to_owned(), key.hex()),
-        (INPUTS.to_owned(), text(serde_json::to_string(&without_values(key)))),
-        (LAYER.to_owned(), text(serde_json::to_string(layer))),
-    ]);
-    let new = NewLayer {
-        diff_id: layer.diff_id.clone(),
-        digest: layer.digest.clone(),
-        size: layer.size,
-        compression: layer.compression,
-        created_by: "phial deps".into(),
-    };
-    let terms = Terms {
-        created: now,
-        entrypoint: None,
-        cmd: None,
-        env: BTreeMap::new(),
-        working_dir: None,
-        user: None,
-        labels,
-        annotations: BTreeMap::new(),
-    };
-    assemble(&Image::scratch(&Platform::host()), &[new], &terms)
-}
-
-/// The layer of an entry, if it is one for this key, and says of its layer what its manifest and config say.
-fn read(image: &Image, key: &Key) -> Option<Layer> {
-    let labels = &image.config.config.labels;
-    let layer: Layer = serde_json::from_str(labels.get(LAYER)?).ok()?;
-    let [found] = &image.manifest.layers[..] else { return None };
-    let fits = found.digest == layer.digest && found.size == layer.size;
-    let fits = fits && image.config.rootfs.diff_ids[..] == [layer.diff_id.clone()];
-    (fits && *labels.get(KEY)? == key.hex()).then_some(layer)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use phial_layers::Digest;
 
+use super::far::{STEP, entry};
 use super::{Report, environment};
 use crate::config::Plan;
 use crate::image::{Image, LABEL, NewLayer, Provenance, Reference, RegistryRef, Terms, assemble};
@@ -62,8 +63,9 @@ pub(super) fn provenance(
     plan: &Plan,
     recipe: &Recipe,
     commit: &Commit,
-    mix_lock: Option<&str>,
+    (layers, mix_lock): (&[Report], Option<&str>),
 ) -> Provenance {
+    let deps = layers.iter().find(|report| report.name == STEP);
     let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
     let name = match &plan.base {
         Reference::Registry(name) => Some(RegistryRef { digest: None, ..name.clone() }.to_string()),
@@ -81,6 +83,7 @@ pub(super) fn provenance(
         settings: plan.digest(),
         script: recipe.script_digest(),
         lock: mix_lock.map(|text| Digest::of(text.as_bytes())),
+        deps_cache: deps.and_then(|report| Some(entry::digest(&report.key, report.layer.as_ref()?))),
     }
 }
 

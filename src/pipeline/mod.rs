@@ -239,7 +239,7 @@ fn make<'a>(request: &Request, world: &'a World<'a>) -> Result<Product<'a>, Buil
     let work = Work { steps, base: &base, commit: commit_files, deps_time, app_time };
     let layers = work.layers()?;
     let rung = work.steps.rung.get().copied();
-    let mut provenance = finish::provenance(&base.image, &plan, &recipe, &commit, lock_text.as_deref());
+    let mut provenance = finish::provenance(&base.image, &plan, &recipe, &commit, (&layers, lock_text.as_deref()));
     if let Some(recorded) = &request.again {
         provenance.source.clone_from(&recorded.source);
         provenance.base.clone_from(&recorded.base);

@@ -11,7 +11,7 @@ use phial_layers::Digest;
 pub const BUILT_IN: &str = include_str!("prepare_code.sh");
 
 /// Raised whenever anything changes that reaches the bytes of an image: part of every key and of the image's record.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Where the app's source lies in the image and in the sandbox. Compilers write it into what they make.
 pub const WORKDIR: &str = "/app";

@@ -1,0 +1,72 @@
+//! An entry of the deps cache as a value: an image of one layer whose config is a function of the key and the layer alone. So a
+//! build can record the config's digest whether it found the entry, made it, or has no cache at all. When the entry was
+//! made stands in an annotation of its manifest.
+
+use std::collections::BTreeMap;
+
+use phial_layers::Digest;
+
+use crate::image::{Image, NewLayer, Platform, Terms, assemble, from_rfc3339, rfc3339};
+use crate::pipeline::record::without_values;
+use crate::pipeline::steps::Layer;
+use crate::store::Key;
+
+/// What the manifest is, for who lists artifacts. The config is an image's config all the same: what copies, mounts and
+/// cleans images does so with entries, too.
+const ARTIFACT_TYPE: &str = "application/vnd.phial.deps-cache.v1";
+/// The label of an entry that holds its key: the hex name, which no other inputs have.
+const KEY: &str = "dev.phial.cache.key";
+/// The label that holds the inputs in clear, without values of variables.
+const INPUTS: &str = "dev.phial.cache.inputs";
+/// The label that holds the layer as it is kept.
+const LAYER: &str = "dev.phial.cache.layer";
+/// The annotation that says when it was made (image-spec, annotations.md).
+const CREATED: &str = "org.opencontainers.image.created";
+
+/// The entry of a layer that was made at `now`, in seconds since 1970.
+pub(super) fn written(key: &Key, layer: &Layer, now: i64) -> Image {
+    let text = |json: Result<String, serde_json::Error>| json.unwrap_or_default();
+    let labels = BTreeMap::from([
+        (KEY.to_owned(), key.hex()),
+        (INPUTS.to_owned(), text(serde_json::to_string(&without_values(key)))),
+        (LAYER.to_owned(), text(serde_json::to_string(layer))),
+    ]);
+    let new = NewLayer {
+        diff_id: layer.diff_id.clone(),
+        digest: layer.digest.clone(),
+        size: layer.size,
+        compression: layer.compression,
+        created_by: "phial deps".into(),
+    };
+    let terms = Terms {
+        created: key.inputs.get("mtime").and_then(|mtime| mtime.parse().ok()).unwrap_or(0),
+        entrypoint: None,
+        cmd: None,
+        env: BTreeMap::new(),
+        working_dir: None,
+        user: None,
+        labels,
+        annotations: BTreeMap::from([(CREATED.to_owned(), rfc3339(now))]),
+    };
+    assemble(&Image::scratch(&Platform::host()), &[new], &terms).of_type(ARTIFACT_TYPE)
+}
+
+/// The digest of the config that an entry of this layer has, wherever and whenever it is made.
+pub(in crate::pipeline) fn digest(key: &Key, layer: &Layer) -> Digest {
+    written(key, layer, 0).manifest.config.digest
+}
+
+/// The layer of an entry, if it is one for this key: its config is the one that this key and this layer make.
+pub(super) fn read(image: &Image, key: &Key) -> Option<Layer> {
+    let layer: Layer = serde_json::from_str(image.config.config.labels.get(LAYER)?).ok()?;
+    let [found] = &image.manifest.layers[..] else { return None };
+    let fits = found.digest == layer.digest && found.size == layer.size;
+    (fits && image.manifest.config.digest == digest(key, &layer)).then_some(layer)
+}
+
+/// The key's hex name and when it was made, in seconds since 1970, if this is an entry.
+pub(in crate::pipeline) fn told(image: &Image) -> Option<(String, i64)> {
+    let key = image.config.config.labels.get(KEY)?.clone();
+    let made = image.manifest.annotations.get(CREATED).and_then(|time| from_rfc3339(time)).unwrap_or(0);
+    Some((key, made / 1000))
+}
