@@ -17,33 +17,30 @@ use rustix::process::{
 use super::order::{Exit, Ids, Order, Ready, Stdio};
 use super::outer::map_self;
 use super::place::{Place, restrict};
-use super::stage::{Talk, envelope, guard};
-use super::wire::{At, Job, Report, Step, Trouble};
+use super::stage::{Talk, guard};
+use super::wire::{At, Report, Step, Trouble};
 use super::{exec, harden, mounts};
 
-/// The stage `__sandbox-init`.
-pub(super) fn run(talk: &mut Talk) -> Result<(), Trouble> {
+/// Becomes PID 1 of an order, having been copied from stage 1.
+pub(super) fn run(order: &Order, talk: &mut Talk) -> Result<(), Trouble> {
     guard(false)?;
     if talk.alone() {
         return Err(Trouble::Refused { step: Step::Start, on: "caller".to_owned(), errno: Errno::SRCH.raw_os_error() });
     }
     let _ = setsid();
-    let Job::Run(order) = envelope(false)?.job else {
-        return Err(Trouble::Refused { step: Step::Start, on: "order".to_owned(), errno: Errno::INVAL.raw_os_error() });
-    };
-    let place = mounts::build(&order)?;
+    let place = mounts::build(order)?;
     if !place.made.is_empty() {
         talk.say(&Report::Made(place.made.clone()))?;
     }
-    enter(&place, &order)?;
+    enter(&place, order)?;
     drop(place);
-    become_user(&order)?;
+    become_user(order)?;
     harden::filter(true)?;
     let stdin = match order.stdio {
         Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
         Stdio::Inherit => None,
     };
-    let exit = follow(&order, stdin, talk)?;
+    let exit = follow(order, stdin, talk)?;
     talk.say(&Report::Exit(exit))
 }
 

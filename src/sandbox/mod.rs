@@ -1,7 +1,7 @@
 //! One command in fresh namespaces (or a chroot), without root, and how it ended.
 //!
 //! The sandbox is this program, executed afresh with an empty environment and nothing of the caller's memory: stage 1
-//! (`outer`) makes the namespaces, stage 2 (`init`, PID 1) mounts the root, gives up what it may and starts the
+//! (`outer`) makes the namespaces, its copy in them (`init`, PID 1) mounts the root, gives up what it may and starts the
 //! command. So [`entry`] must be the first thing that `main` does. When [`run`] returns, or the caller dies in whatever
 //! way, nothing of the sandbox is left.
 //!

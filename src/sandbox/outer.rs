@@ -3,43 +3,47 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
+use fork::{Fork, fork};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::process::{DumpableBehavior, chdir, getegid, geteuid, set_dumpable_behavior};
+use rustix::io::retry_on_intr;
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, chdir, getegid, geteuid, set_dumpable_behavior, waitpid};
 
 use super::order::{Ids, Network, Order, Root};
-use super::stage::{self, Talk, command, envelope, guard, settle};
-use super::wire::{self, At, Job, Report, Step, Trouble};
-use super::{chroot, net};
+use super::stage::{self, Talk, envelope, guard, settle};
+use super::wire::{At, Job, Report, Step, Trouble};
+use super::{chroot, init, net};
 
 /// The stage `__sandbox-outer`.
 pub(super) fn run(talk: &mut Talk) -> Result<(), Trouble> {
     settle()?;
-    let Job::Run(order) = envelope(true)?.job else { return Err(wrong_job()) };
+    let Job::Run(order) = envelope()?.job else { return Err(wrong_job()) };
     if let Root::Chroot { dir } = &order.root {
         return chroot::run(&order, dir, talk);
     }
     guard(false)?;
-    envelope(true)?;
+    envelope()?;
     match order.network {
         Network::Shared(holder) => join(holder)?,
         Network::Host | Network::None => user_namespace(order.ids, talk)?,
     }
     namespaces(&order)?;
-    let fd = |fd: i32, write| wire::reopen(fd, write).map(Into::into).at(Step::Start, "descriptors");
-    let fds = [fd(wire::ORDER_FD, false)?, fd(wire::STATUS_FD, true)?, fd(wire::GO_FD, false)?];
-    let mut init = command(Path::new("/proc/self/exe"), wire::INIT, fds)?.spawn().at(Step::Start, "/proc/self/exe")?;
-    talk.say(&Report::Init(i32::try_from(init.id()).unwrap_or(0)))?;
-    init.wait().at(Step::Start, "wait")?;
-    Ok(())
+    // This process has one thread and its memory holds what PID 1 is to know, so PID 1 may be a copy of it.
+    match fork().at(Step::Start, "fork")? {
+        Fork::Child => init::run(&order, talk),
+        Fork::Parent(pid) => {
+            talk.say(&Report::Init(pid))?;
+            retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(Step::Start, "wait")?;
+            Ok(())
+        }
+    }
 }
 
 /// The stage `__sandbox-ids`: becomes ourselves again with other arguments, as 0 of a user namespace.
 pub(super) fn ids(talk: &mut Talk) -> Result<(), Trouble> {
     guard(false)?;
-    let Job::Ids { ids, hidden } = envelope(true)?.job else { return Err(wrong_job()) };
+    let Job::Ids { ids, hidden } = envelope()?.job else { return Err(wrong_job()) };
     user_namespace(ids, talk)?;
     unshare(CloneFlags::CLONE_NEWNS).at(Step::Namespaces, "unshare")?;
     chdir("/").at(Step::Start, "/")?;
@@ -52,7 +56,7 @@ pub(super) fn ids(talk: &mut Talk) -> Result<(), Trouble> {
 pub(super) fn net(talk: &mut Talk) -> Result<(), Trouble> {
     settle()?;
     guard(false)?;
-    let Job::Net { ids } = envelope(true)?.job else { return Err(wrong_job()) };
+    let Job::Net { ids } = envelope()?.job else { return Err(wrong_job()) };
     user_namespace(ids, talk)?;
     unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
     net::loopback_up().at(Step::Loopback, "lo")?;

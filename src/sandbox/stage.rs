@@ -16,8 +16,8 @@ use rustix::process::{
     DumpableBehavior, Signal, chdir, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
 
+use super::outer;
 use super::wire::{self, At, Envelope, Report, Step, Trouble};
-use super::{init, outer};
 
 /// Does a stage of the sandbox if the arguments of the process name one: the first thing in `main`, while the process
 /// has one thread and has read nothing. `None` means that this is no stage.
@@ -26,7 +26,6 @@ use super::{init, outer};
 pub fn entry(args: &[OsString]) -> Option<ExitCode> {
     let stage: fn(&mut Talk) -> Result<(), Trouble> = match args.get(1)?.to_str()? {
         wire::OUTER => outer::run,
-        wire::INIT => init::run,
         wire::IDS => outer::ids,
         wire::NET => outer::net,
         _ => return None,
@@ -88,10 +87,10 @@ pub(super) fn guard(outlives: bool) -> Result<(), Trouble> {
 }
 
 /// Reads the envelope, and makes sure that its sender lives.
-pub(super) fn envelope(expect_parent: bool) -> Result<Envelope, Trouble> {
+pub(super) fn envelope() -> Result<Envelope, Trouble> {
     let envelope = wire::unseal().at(Step::Start, "order")?;
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    if expect_parent && parent != envelope.parent {
+    if parent != envelope.parent {
         return Err(Trouble::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
     }
     Ok(envelope)

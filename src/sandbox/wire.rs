@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::order::{Exit, Ids, Order};
 
 pub(super) const OUTER: &str = "__sandbox-outer";
-pub(super) const INIT: &str = "__sandbox-init";
 pub(super) const IDS: &str = "__sandbox-ids";
 pub(super) const NET: &str = "__sandbox-net";
 
