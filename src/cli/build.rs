@@ -112,6 +112,7 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
         isolation: args.isolation.into(),
         no_cache: args.no_cache,
         twice: args.twice,
+        wishes: args.common.wishes(world.host),
         far: match args.cache {
             FarArg::Off => Far::Off,
             FarArg::Read => Far::Read,

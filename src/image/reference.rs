@@ -106,6 +106,19 @@ impl FromStr for Reference {
     }
 }
 
+impl Reference {
+    /// The same image, whatever becomes of its tag.
+    #[must_use]
+    pub fn pinned(&self, to: &Digest) -> Self {
+        let mut pinned = self.clone();
+        let (Self::Registry(RegistryRef { digest, .. })
+        | Self::Layout { digest, .. }
+        | Self::OciArchive { digest, .. }) = &mut pinned;
+        *digest = Some(to.clone());
+        pinned
+    }
+}
+
 impl FromStr for Target {
     type Err = ImageError;
 

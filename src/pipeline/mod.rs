@@ -57,9 +57,9 @@ use self::work::{CommitFiles, Work};
 use crate::config::{self, ConfigError, Flags, Lock, Plan, Wish};
 use crate::event::{Event, Watch};
 use crate::host::Host;
-use crate::image::{Image, Provenance, RegistryRef, Target};
+use crate::image::{Image, Provenance, Reference, RegistryRef, Target};
 use crate::prepare::{EPOCH, File, Recipe};
-use crate::registry::Client;
+use crate::registry::{Client, Wishes};
 use crate::rootfs::Rung;
 use crate::sandbox::{Network, OURSELVES, Probe};
 use crate::source::{self, Access, Fetched, Mode, Place};
@@ -110,6 +110,8 @@ pub struct Request {
     pub no_cache: bool,
     /// Whether to build a second time under other conditions, and to compare, before the image goes anywhere.
     pub twice: bool,
+    /// How registries are to be reached: the second build's client is told it again.
+    pub wishes: Wishes,
     /// What to do with a deps cache in a registry.
     pub far: Far,
     /// Its repository, if that is not the image's own.
@@ -173,6 +175,8 @@ struct Product<'a> {
     built: Built,
     image: Image,
     base: Base,
+    /// The base's name, with its digest.
+    base_name: Reference,
     shared: Shared<'a>,
 }
 
@@ -254,7 +258,8 @@ fn make<'a>(request: &Request, world: &'a World<'a>) -> Result<Product<'a>, Buil
         rung,
         layers,
     };
-    Ok(Product { built, image, base, shared })
+    let base_name = plan.base.pinned(&base.image.manifest_digest);
+    Ok(Product { built, image, base, base_name, shared })
 }
 
 /// The base, by the digest of `phial.lock` if that has one.

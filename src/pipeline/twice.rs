@@ -19,7 +19,7 @@ use phial_layers::Digest;
 
 use super::proof::ProofError;
 use super::verify::difference;
-use super::{BuildError, Built, Isolation, Product, Request, World};
+use super::{BuildError, Isolation, Product, Request, World};
 use crate::config::Network;
 use crate::event::Event;
 use crate::image::Platform;
@@ -40,7 +40,7 @@ pub(super) fn check(request: &Request, product: &Product<'_>, world: &World<'_>)
     let scratch = world.store.scratch()?;
     let to = scratch.path().join("second");
     let start = world.began("second build");
-    let digest = again(request, &product.built, &to, world)?;
+    let digest = again(request, product, &to, world)?;
     world.ended("second build", digest.as_str(), Some(start));
     if digest == product.image.manifest_digest {
         return Ok(());
@@ -56,10 +56,10 @@ pub(super) fn check(request: &Request, product: &Product<'_>, world: &World<'_>)
 }
 
 /// Builds the same to the layout `to`, elsewhere.
-fn again(request: &Request, built: &Built, to: &Path, world: &World<'_>) -> Result<Digest, BuildError> {
+fn again(request: &Request, product: &Product<'_>, to: &Path, world: &World<'_>) -> Result<Digest, BuildError> {
     let cache = to.with_file_name("cache");
     let mut command = Command::new(OURSELVES);
-    command.arg(NAME).arg(&cache).args(arguments(request, built, to));
+    command.arg(NAME).arg(&cache).args(arguments(request, product, to));
     command.env_clear().envs(&world.host.env).envs([("TZ", "Pacific/Chatham"), ("LC_ALL", "POSIX"), ("LANG", "C")]);
     command.env("PHIAL_CACHE_DIR", &cache).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.output().map_err(BuildError::io("start", Path::new(OURSELVES)))?;
@@ -77,9 +77,9 @@ fn again(request: &Request, built: &Built, to: &Path, world: &World<'_>) -> Resu
 }
 
 /// The command line of the second build: what the first one came to, spelt out.
-fn arguments(request: &Request, built: &Built, to: &Path) -> Vec<OsString> {
+fn arguments(request: &Request, product: &Product<'_>, to: &Path) -> Vec<OsString> {
     let mut args: Vec<OsString> =
-        ["build", "--no-cache", "--progress", "plain", "--rev", &built.commit].map(Into::into).to_vec();
+        ["build", "--no-cache", "--progress", "plain", "--rev", &product.built.commit].map(Into::into).to_vec();
     args.extend(["--to".into(), format!("oci:{}", to.display()).into()]);
     let isolation = match request.isolation {
         Isolation::Auto => "auto".to_owned(),
@@ -87,7 +87,11 @@ fn arguments(request: &Request, built: &Built, to: &Path) -> Vec<OsString> {
     };
     args.extend(["--isolation".into(), isolation.into()]);
     let flags = &request.flags;
-    args.extend(flags.base.iter().flat_map(|base| ["--base".into(), base.into()]));
+    args.extend(["--base".into(), product.base_name.to_string().into()]);
+    let wishes = &request.wishes;
+    args.extend(wishes.authfile.iter().flat_map(|file| ["--authfile".into(), file.into()]));
+    args.extend(wishes.ca_file.iter().flat_map(|file| ["--ca-file".into(), file.into()]));
+    args.extend(wishes.plain_http.iter().flat_map(|name| ["--plain-http".into(), name.into()]));
     args.extend(flags.envs.iter().flat_map(|env| ["--env".into(), env.into()]));
     args.extend(flags.network.iter().flat_map(|network| {
         let network = if *network == Network::Host { "host" } else { "none" };

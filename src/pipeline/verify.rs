@@ -12,6 +12,7 @@ use crate::compare::{Side, compare};
 use crate::config::{self, Flags, Network};
 use crate::image::{Image, Provenance, Recorded};
 use crate::prepare::FORMAT;
+use crate::registry::Wishes;
 
 /// One call of `phial verify`.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ fn request(of: &Verify, record: &Provenance) -> Result<Request, BuildError> {
         isolation: of.isolation,
         no_cache: true,
         twice: false,
+        wishes: Wishes::default(),
         far: Far::Off,
         far_at: None,
         again: Some(record.clone()),

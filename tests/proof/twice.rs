@@ -1,11 +1,12 @@
 //! `phial build --twice`.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::matrix::apps::stress;
 use crate::world::parts::base;
 use crate::world::small::small_base;
-use crate::world::{Ran, Repo, World, run};
+use crate::world::{Ran, Registry, Repo, World, run};
 
 /// Builds the small app with this line in its `build` call.
 fn twice(world: &World, line: &str) -> Ran {
@@ -63,6 +64,31 @@ fn what_the_sandbox_makes_equal_is_equal() {
         assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
         assert!(Path::new(&world.path("out")).exists(), "{line}");
     }
+}
+
+#[test]
+fn the_second_build_has_the_logins_of_the_first_and_the_base_that_its_tag_was_then() {
+    let (world, registry) = (World::with_empty_cache(), Registry::with_htpasswd());
+    let repo = world.small_app();
+    let (login, base) = (world.path("login.json"), registry.reference("team/base:1"));
+    let creds = format!("{}:{}", Registry::USER, Registry::PASSWORD);
+    let mut copy = Command::new("skopeo");
+    copy.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", &creds]);
+    copy.args([format!("oci:{}", small_base().display()), format!("docker://{base}")]);
+    run(copy).ok();
+    let mut enter = Command::new("skopeo");
+    enter.args(["login", "--tls-verify=false", "--username", Registry::USER, "--password", Registry::PASSWORD]);
+    enter.args(["--authfile", &login, &registry.host()]);
+    run(enter).ok();
+    let before = registry.requests().len();
+    let to = format!("oci:{}", world.path("out"));
+    let args = ["build", repo.source(), "--base", &base, "--to", &to, "--twice", "--authfile", &login];
+    run(world.phial(args)).ok();
+    let asked: Vec<String> = registry.requests().split_off(before);
+    let got =
+        |what: &str| asked.iter().filter(|line| line.contains(&format!("GET /v2/team/base/manifests/{what}"))).count();
+    assert_eq!(got("1"), 2, "once without and once with the login: {asked:#?}");
+    assert!(got("sha256:") > 0, "{asked:#?}");
 }
 
 #[test]
