@@ -37,6 +37,10 @@ pub(super) fn doctor(args: &DoctorArgs, world: &World<'_>, mouth: &Mouth) -> Out
 fn lines(found: &Examination) -> Vec<String> {
     let mut lines = vec![format!("registry    `{}`", found.at)];
     lines.extend(found.way.iter().map(|way| format!("            {way}")));
+    if let Some(mirrored) = &found.mirrored {
+        lines.push(format!("            {}", mirrored.entry));
+        lines.extend(mirrored.sources.iter().map(|(at, finding)| format!("pulled from `{at}`: {}", text(finding))));
+    }
     let asks = found.asks.as_deref().unwrap_or("for no login so far");
     lines.push(format!("asks        {asks}"));
     let mut name = "login";

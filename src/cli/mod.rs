@@ -20,6 +20,7 @@ mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -178,12 +179,13 @@ fn with_world<E: Into<Failure>>(
     common: &Common,
     act: impl FnOnce(&World<'_>, &Mouth) -> Result<ExitCode, E>,
 ) -> ExitCode {
-    let mouth = Mouth::new(common.progress);
+    let mouth = Arc::new(Mouth::new(common.progress));
     let cancel: &'static AtomicBool = signals::listen();
     let tools = || {
         let store = Store::open(&cache_dir(host, common))?;
+        let heard = Arc::clone(&mouth);
         let client = Client::from_host(host, &common.wishes(host))?.with_notes(store.uploads_dir());
-        Ok((store, client))
+        Ok((store, client.telling(move |event| heard.hear(event))))
     };
     let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(store, client)| {
         let watch = |event| mouth.hear(event);

@@ -27,7 +27,7 @@ pub(crate) struct Base {
 
 /// Where blobs come from.
 pub(super) enum Origin {
-    /// A repository of a registry.
+    /// A repository of a registry, and how the image was named in it.
     Registry(RegistryRef),
     /// A layout or archive on disk.
     Layout(Layout),
@@ -51,8 +51,8 @@ impl Base {
             Reference::Registry(name) => {
                 let mut exact = name.clone();
                 exact.digest = pinned.cloned().or(exact.digest);
-                let image = world.client.image(&exact, &platform)?;
-                Ok(Self { image, origin: Origin::Registry(name.repository_only()) })
+                let image = world.client.pulling(&exact).image(&exact, &platform)?;
+                Ok(Self { image, origin: Origin::Registry(exact) })
             }
         }
     }
@@ -128,11 +128,11 @@ impl Base {
         layer: &Layer<'_>,
         root: &Path,
     ) -> Result<Result<phial_layers::Unpacked, UnpackError>, BuildError> {
-        let first = self.fetch_once(world, layer, root)?;
+        let first = self.fetch_once(world, layer, root, false)?;
         let is_remote = matches!(self.origin, Origin::Registry(_));
         if first.as_ref().is_err_and(|error| is_remote && matches!(error.exit_code(), 3 | 4)) {
             empty(root).map_err(BuildError::io("empty", root))?;
-            return self.fetch_once(world, layer, root);
+            return self.fetch_once(world, layer, root, true);
         }
         Ok(first)
     }
@@ -142,9 +142,10 @@ impl Base {
         world: &World<'_>,
         layer: &Layer<'_>,
         root: &Path,
+        again: bool,
     ) -> Result<Result<phial_layers::Unpacked, UnpackError>, BuildError> {
         let mut keeper = world.store.blob_writer()?;
-        let from = self.open(world, layer.descriptor)?;
+        let from = self.open(world, layer.descriptor, again)?;
         let tee = Tee { from, to: &mut keeper };
         let unpacked = unpack(tee, layer.compression, root, &Limits::GENEROUS);
         if unpacked.is_ok() {
@@ -153,10 +154,12 @@ impl Base {
         Ok(unpacked)
     }
 
-    fn open(&self, world: &World<'_>, of: &Descriptor) -> Result<Box<dyn Read + Send>, BuildError> {
+    /// `again` is not answered by a mirror.
+    fn open(&self, world: &World<'_>, of: &Descriptor, again: bool) -> Result<Box<dyn Read + Send>, BuildError> {
         Ok(match &self.origin {
             Origin::Layout(layout) => Box::new(layout.blob(of)?),
-            Origin::Registry(repository) => Box::new(world.client.blob(repository, of)?),
+            Origin::Registry(named) if again => Box::new(world.client.pulling(named).past_mirrors().blob(named, of)?),
+            Origin::Registry(named) => Box::new(world.client.pulling(named).blob(named, of)?),
         })
     }
 
@@ -166,7 +169,7 @@ impl Base {
         let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         match kept(world, of).map_err(io::Error::other)? {
             Some(kept) => Ok(Box::new(kept)),
-            None => self.open(world, of).map_err(io::Error::other),
+            None => self.open(world, of, false).map_err(io::Error::other),
         }
     }
 
@@ -174,7 +177,7 @@ impl Base {
     pub(super) fn blob_there(&self, world: &World<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
         let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        self.open(world, of).map_err(io::Error::other)
+        self.open(world, of, false).map_err(io::Error::other)
     }
 
     /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named

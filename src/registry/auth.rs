@@ -27,6 +27,8 @@ const DEFAULT_LIFE: u64 = 60;
 pub(super) struct Access<'a> {
     pub(super) host: &'a str,
     pub(super) base: &'a Url,
+    /// As `Site::is_lax`.
+    pub(super) is_lax: bool,
     pub(super) repository: &'a str,
     pub(super) push: bool,
     /// Another repository on the same host, to mount from.

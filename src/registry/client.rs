@@ -1,8 +1,9 @@
 //! Asking a registry: manifests and blobs, every byte checked.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use phial_layers::Digest;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
@@ -12,6 +13,7 @@ use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::http::{Call, Response, Transport, bounded, broken, is_passing, place, refusal, request};
+use super::mirrors::{Reads, Teller};
 use super::network::{Network, Wishes};
 use super::pull::Pull;
 use super::retry::{Patience, doubtfully};
@@ -35,6 +37,10 @@ pub struct Client {
     pub(super) transport: Transport,
     pub(super) auth: Arc<Auth>,
     pub(super) sessions: Sessions,
+    pub(super) reads: Reads,
+    pub(super) teller: Teller,
+    /// Hosts of mirrors that are not asked again.
+    pub(super) failed: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What a reference names.
@@ -62,13 +68,33 @@ impl Client {
 
     fn over(credentials: Credentials, network: Network) -> Result<Self, RegistryError> {
         let (transport, auth) = (Transport::new(network)?, Arc::new(Auth::new(credentials)));
-        Ok(Self { transport, auth, sessions: Sessions::default() })
+        Ok(Self {
+            transport,
+            auth,
+            sessions: Sessions::default(),
+            reads: Reads::Named,
+            teller: Teller::default(),
+            failed: Arc::default(),
+        })
     }
 
     /// Where a repository is.
     pub(super) fn site(&self, reference: &RegistryRef) -> Result<Site, RegistryError> {
         let (host, repository) = (reference.host.clone(), reference.repository.clone());
-        Ok(Site { base: self.transport.network.base(&host)?, host, repository })
+        let network = &self.transport.network;
+        let entry = network.registries.entry(reference)?;
+        if let Some(entry) = entry.filter(|entry| entry.blocked) {
+            return Err(RegistryError::Blocked { name: reference.name(), file: entry.file.clone() });
+        }
+        let base = network.base(&host)?;
+        let is_lax = match self.reads {
+            Reads::At { insecure } => insecure,
+            _ => entry.is_some_and(|entry| entry.insecure),
+        };
+        // What is plain anyway needs no leave.
+        let is_lax = is_lax && base.scheme() == "https";
+        let base = if is_lax { self.transport.insecure_base(base) } else { base };
+        Ok(Site { host, repository, base, is_lax })
     }
 
     /// The same with other ideas of how long to wait.
@@ -87,7 +113,7 @@ impl Client {
 
     /// The manifest or index that a reference names; its digest, if it has one, wins over the tag.
     pub fn resolve(&self, reference: &RegistryRef) -> Result<Resolved, RegistryError> {
-        self.get_manifest(reference, false)
+        self.through(reference, |client, at| client.get_manifest(at, false))
     }
 
     fn get_manifest(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
@@ -127,6 +153,10 @@ impl Client {
 
     /// The image that a reference names; through an index the one for `platform`, whose config must agree.
     pub fn image(&self, reference: &RegistryRef, platform: &Platform) -> Result<Image, RegistryError> {
+        self.through(reference, |client, at| client.image_at(at, platform))
+    }
+
+    fn image_at(&self, reference: &RegistryRef, platform: &Platform) -> Result<Image, RegistryError> {
         let mut reference = reference.clone();
         let mut chosen = false;
         for _ in 0..=MAX_DEPTH {
@@ -230,14 +260,15 @@ impl Client {
 
     pub(super) fn send_once(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
         let own = call.url.origin() == access.base.origin();
+        let transport = self.transport.toward(access);
         let (mut exchanges, mut renewed) = (0, 0);
-        let mut header = if own { self.auth.header(&self.transport, access)? } else { None };
+        let mut header = if own { self.auth.header(&transport, access)? } else { None };
         loop {
-            let response = self.transport.follow(call, header.as_ref())?;
+            let response = transport.follow(call, header.as_ref())?;
             let is_own = own && response.url().origin() == access.base.origin();
             match response.status() {
                 StatusCode::UNAUTHORIZED if is_own && exchanges < MAX_EXCHANGES => {
-                    let now = self.auth.header(&self.transport, access)?;
+                    let now = self.auth.header(&transport, access)?;
                     // Another request had the same trouble, and there is a newer token already.
                     if header.is_some() && now.is_some() && now != header && renewed < MAX_RENEWED {
                         renewed += 1;
@@ -245,8 +276,8 @@ impl Client {
                         continue;
                     }
                     exchanges += 1;
-                    self.auth.learn(&self.transport, access, header.as_ref(), response)?;
-                    header = self.auth.header(&self.transport, access)?;
+                    self.auth.learn(&transport, access, header.as_ref(), response)?;
+                    header = self.auth.header(&transport, access)?;
                 }
                 StatusCode::UNAUTHORIZED if is_own => return Err(self.auth.refused(access, response)),
                 // Why is only in the body of a GET.
@@ -288,12 +319,14 @@ pub(super) struct Site {
     pub(super) host: String,
     pub(super) repository: String,
     pub(super) base: Url,
+    /// Whether TLS need not be right, nor be there at all.
+    pub(super) is_lax: bool,
 }
 
 impl Site {
     pub(super) fn access(&self, push: bool) -> Access<'_> {
         let (host, repository) = (self.host.as_str(), self.repository.as_str());
-        Access { host, base: &self.base, repository, push, mount: None }
+        Access { host, base: &self.base, is_lax: self.is_lax, repository, push, mount: None }
     }
 
     pub(super) fn url(&self, rest: &str) -> Url {

@@ -2,6 +2,7 @@
 //! user information and query, answers of registries escaped and cut.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use phial_layers::Digest;
@@ -141,6 +142,14 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A name that `registries.conf` lets nobody use.
+    #[error("`{name}` is blocked by `{}`", file.display())]
+    Blocked {
+        /// Host and repository.
+        name: String,
+        /// The file that says so.
+        file: PathBuf,
     },
     /// A setting of this machine, a flag or a file, that cannot be used.
     #[error("cannot use {place}: {why}")]
@@ -301,7 +310,7 @@ impl RegistryError {
             | Self::Immutable { .. }
             | Self::Status { status: 404, .. } => 3,
             Self::Source { source, .. } => source_code(source),
-            Self::Setting { .. } => 2,
+            Self::Setting { .. } | Self::Blocked { .. } => 2,
             Self::Tls { .. } | Self::Thread { .. } => 6,
             Self::Denied { .. }
             | Self::Challenge { .. }

@@ -11,6 +11,7 @@ use reqwest::header::{AUTHORIZATION, DATE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
+use super::auth::Access;
 use super::certs::certificates;
 use super::error::RegistryError;
 use super::network::{Network, authority};
@@ -74,6 +75,10 @@ pub(super) struct Transport {
     made: Arc<Mutex<BTreeMap<String, Http>>>,
     wire: Arc<Wire>,
     pub(super) patience: Patience,
+    /// A host whose TLS need not be right, nor be there at all.
+    lax: Option<String>,
+    /// Where such hosts were found to be.
+    found: Arc<Mutex<BTreeMap<String, Url>>>,
 }
 
 impl Transport {
@@ -89,7 +94,36 @@ impl Transport {
             made: Arc::default(),
             wire: Arc::new(wire),
             patience: Patience::USUAL,
+            lax: None,
+            found: Arc::default(),
         })
+    }
+
+    /// The same for requests to one registry: what it may do, others may not.
+    pub(super) fn toward(&self, access: &Access<'_>) -> Self {
+        Self { lax: access.is_lax.then(|| authority(access.base)), ..self.clone() }
+    }
+
+    fn is_lax(&self, url: &Url) -> bool {
+        self.lax.as_ref().is_some_and(|lax| *lax == authority(url))
+    }
+
+    /// Where a registry is spoken to that `registries.conf` calls insecure: by TLS with whatever certificate if it answers so,
+    /// else in plain http (containers/image, `docker_client.go`). Asked once.
+    pub(super) fn insecure_base(&self, base: Url) -> Url {
+        let name = authority(&base);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = found.entry(name.clone()).or_insert_with(|| {
+            let lax = Self { lax: Some(name), ..self.clone() };
+            let ping = base.join("/v2/").map(|url| Call::new(Method::GET, url));
+            let speaks_tls = ping.is_ok_and(|ping| lax.follow(&ping, None).is_ok());
+            let mut base = base;
+            if !speaks_tls {
+                let _ = base.set_scheme("http"); // a URL with a host takes it
+            }
+            base
+        });
+        asked.clone()
     }
 
     /// Clones of a client share its connections.
@@ -98,7 +132,8 @@ impl Transport {
             return Ok(self.near.clone());
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = format!("{}://{}", url.scheme(), authority(url));
+        let is_lax = self.is_lax(url);
+        let name = format!("{}{}://{}", if is_lax { "lax " } else { "" }, url.scheme(), authority(url));
         if let Some(client) = made.get(&name) {
             return Ok(client.clone());
         }
@@ -107,6 +142,7 @@ impl Transport {
         // What hosts without certificates of their own share.
         let common = format!("{}://{}", url.scheme(), if is_loopback(url) { "localhost/" } else { "*/" });
         if own.is_none()
+            && !is_lax
             && let Some(client) = made.get(&common).cloned()
         {
             made.insert(name, client.clone());
@@ -118,7 +154,8 @@ impl Transport {
         if !is_plain && let Some(path) = &self.network.ca_file {
             builder = builder.tls_certs_merge(certificates(path)?);
         }
-        let is_common = own.is_none();
+        builder = builder.tls_danger_accept_invalid_certs(is_lax);
+        let is_common = own.is_none() && !is_lax;
         if let Some(own) = own {
             builder = builder.tls_certs_merge(own.trusted);
             if let Some(identity) = own.own {
@@ -161,7 +198,7 @@ impl Transport {
     }
 
     fn once(&self, call: &Call<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
-        if url.scheme() != "https" && !self.network.may_be_plain(url) {
+        if url.scheme() != "https" && !self.network.may_be_plain(url) && !self.is_lax(url) {
             let why = PLAIN;
             return Err(RegistryError::Redirect { request: request(call), to: place(url), why });
         }

@@ -1,7 +1,7 @@
 //! The distribution API (opencontainers/distribution-spec): resolve, pull, push, mount and tag.
 //!
 //! What comes is hashed here, never believed; credentials go to the registry they are for and nowhere else; a tag moves
-//! last. Plain http is for loopback and for hosts that were named for it, and nothing falls back to it.
+//! last. Plain http is for loopback and for hosts that were named for it, and nothing else falls back to it.
 
 mod auth;
 mod certs;
@@ -11,6 +11,7 @@ mod credentials;
 mod error;
 mod helper;
 mod http;
+mod mirrors;
 mod network;
 mod pipe;
 mod probe;
@@ -18,6 +19,7 @@ mod pull;
 mod push;
 mod put;
 mod referrers;
+mod registries;
 mod retry;
 mod secret;
 mod send;
@@ -30,7 +32,7 @@ pub use client::{Client, Resolved};
 pub use credentials::{Credentials, Login, Look, Sight};
 pub use error::RegistryError;
 pub use network::Wishes;
-pub use probe::{Examination, Finding};
+pub use probe::{Examination, Finding, Mirrored};
 pub use push::{Outcome, Push};
 pub use referrers::Keeping;
 pub use retry::Patience;

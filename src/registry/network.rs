@@ -9,6 +9,7 @@ use reqwest::{NoProxy, Proxy, Url};
 use super::certs::CertDirs;
 use super::error::RegistryError;
 use super::http::is_loopback;
+use super::registries::Registries;
 use super::secret::Secret;
 use crate::host::Host;
 
@@ -28,6 +29,7 @@ pub struct Wishes {
 pub(super) struct Network {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) certs: CertDirs,
+    pub(super) registries: Registries,
     plain: BTreeSet<String>,
     https_proxy: Option<Given>,
     http_proxy: Option<Given>,
@@ -59,6 +61,7 @@ impl Network {
         let mut network = Self {
             ca_file: ca_file.map(|path| host.cwd.join(path)),
             certs: CertDirs::from_host(host),
+            registries: Registries::from_host(host),
             plain: BTreeSet::new(),
             https_proxy: given(&["https_proxy", "HTTPS_PROXY"]).or_else(any),
             http_proxy: given(http).or_else(any),

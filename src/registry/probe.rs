@@ -10,7 +10,7 @@ use super::http::Call;
 use super::network::authority;
 use super::referrers::Keeping;
 use super::send::Session;
-use crate::image::{Descriptor, ManifestOrIndex, RegistryRef, read_manifest};
+use crate::image::{Descriptor, ManifestOrIndex, RegistryRef, read_manifest, shown};
 
 /// What is known of a repository and the way to it. It holds no secret.
 pub struct Examination {
@@ -18,6 +18,8 @@ pub struct Examination {
     pub at: String,
     /// Certificates of its own or of the user's, and the proxy, each with the place that names it.
     pub way: Vec<String>,
+    /// What `registries.conf` says, if it says anything.
+    pub mirrored: Option<Mirrored>,
     /// Where a login was looked for, in order.
     pub looks: Vec<Look>,
     /// How the registry asks for one, if it does.
@@ -32,6 +34,14 @@ pub struct Examination {
     pub mount: Finding,
     /// The referrers API.
     pub referrers: Finding,
+}
+
+/// What `registries.conf` says about a name.
+pub struct Mirrored {
+    /// The entry, and the file that has it.
+    pub entry: String,
+    /// The places to pull from but for the name itself, in order, and what each has.
+    pub sources: Vec<(String, Finding)>,
 }
 
 /// What one trial showed.
@@ -58,6 +68,7 @@ impl Client {
             Err(error) => Finding::Failed(error),
         };
         let way = self.way(&site)?;
+        let mirrored = self.mirrored(reference)?;
         let head = self.head_manifest(reference);
         let image = head.as_ref().ok().and_then(Option::as_ref).cloned();
         let pull = match head {
@@ -73,7 +84,25 @@ impl Client {
         };
         let referrers = self.referrers_finding(reference, image.as_ref());
         let (at, asks) = (super::http::place(&site.base), self.auth.asks(&site.host));
-        Ok(Examination { at, way, looks, asks, login, pull, push, mount, referrers })
+        Ok(Examination { at, way, mirrored, looks, asks, login, pull, push, mount, referrers })
+    }
+
+    fn mirrored(&self, reference: &RegistryRef) -> Result<Option<Mirrored>, RegistryError> {
+        let Some(entry) = self.transport.network.registries.entry(reference)? else { return Ok(None) };
+        let insecure = if entry.insecure { ", insecure" } else { "" };
+        let entry = format!("the entry `{}` of `{}`{insecure}", shown(&entry.prefix), entry.file.display());
+        let mut sources = Vec::new();
+        for (client, at) in self.pulling(reference).sources(reference)? {
+            let finding = match client.head_manifest(&at) {
+                Ok(Some(digest)) => Finding::Works(format!("it is `{digest}`")),
+                Ok(None) => Finding::Not("it is not there".into()),
+                Err(error) => Finding::Failed(error),
+            };
+            sources.push((shown(&at.to_string()), finding));
+        }
+        // The name itself is looked at anyway.
+        sources.retain(|(at, _)| *at != shown(&reference.to_string()));
+        Ok(Some(Mirrored { entry, sources }))
     }
 
     fn way(&self, site: &Site) -> Result<Vec<String>, RegistryError> {
@@ -177,7 +206,7 @@ impl std::fmt::Display for Look {
             Sight::Nothing => write!(f, "{place}: nothing for this repository"),
             Sight::Silent { helper } => write!(f, "{place}: `{helper}` has nothing"),
             Sight::Login { key, helper, kind } => {
-                write!(f, "{place}: {kind} under the key `{}`", crate::image::shown(key))?;
+                write!(f, "{place}: {kind} under the key `{}`", shown(key))?;
                 helper.iter().try_for_each(|helper| write!(f, ", from `{helper}`"))
             }
         }

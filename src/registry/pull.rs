@@ -1,5 +1,6 @@
 //! A blob on its way out: whatever breaks off is gone on with from where it broke.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::thread::sleep;
 
@@ -16,8 +17,10 @@ const PROGRESS: u64 = 1 << 20;
 
 /// A blob as a stream, not yet checked.
 pub(super) struct Pull {
+    /// Where it is read, and where it can be read instead.
     client: Client,
     repository: RegistryRef,
+    others: VecDeque<(Client, RegistryRef)>,
     descriptor: Descriptor,
     answer: Option<Response>,
     /// Bytes handed out.
@@ -38,9 +41,13 @@ impl Pull {
         repository: &RegistryRef,
         descriptor: &Descriptor,
     ) -> Result<Self, RegistryError> {
+        let mut others: VecDeque<_> = client.sources(&repository.repository_only())?.into();
+        let first = others.pop_front();
+        let (client, repository) = first.unwrap_or_else(|| (client.clone(), repository.repository_only()));
         let mut pull = Self {
-            client: client.clone(),
-            repository: repository.repository_only(),
+            client,
+            repository,
+            others,
             descriptor: descriptor.clone(),
             answer: None,
             offset: 0,
@@ -49,8 +56,23 @@ impl Pull {
             in_parts: true,
             doubted: false,
         };
-        pull.answer = Some(pull.ask()?);
+        let asked = pull.ask();
+        pull.answer = Some(asked.or_else(|error| pull.elsewhere(error))?);
         Ok(pull)
+    }
+
+    /// Goes on at the next place, if there is one: bytes that are named by their digest are the same everywhere.
+    fn elsewhere(&mut self, mut error: RegistryError) -> Result<Response, RegistryError> {
+        while let Some((client, repository)) = self.others.pop_front() {
+            self.client.pass_over(&self.repository, &error);
+            (self.client, self.repository) = (client, repository);
+            (self.tried, self.in_parts, self.doubted) = (0, true, false);
+            match self.ask() {
+                Ok(answer) => return Ok(answer),
+                Err(again) => error = again,
+            }
+        }
+        Err(error)
     }
 
     /// An answer whose next byte is the one at `offset`. The registry is asked each time: a signed address that it gave
@@ -125,7 +147,10 @@ impl Pull {
         loop {
             self.tried += 1;
             let pause = patience.before_next(&error, self.tried).filter(|_| error.is_transient());
-            let Some(pause) = pause.filter(|_| self.tried < patience.tries) else { return Err(error) };
+            let Some(pause) = pause.filter(|_| self.tried < patience.tries) else {
+                self.answer = Some(self.elsewhere(error)?);
+                return Ok(());
+            };
             sleep(pause);
             match self.ask() {
                 Ok(answer) => {

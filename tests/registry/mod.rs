@@ -10,6 +10,7 @@ mod killed;
 mod large;
 mod layout;
 mod matrix;
+mod mirrors;
 mod onward;
 mod profiles;
 mod push;

@@ -214,6 +214,10 @@ fn read_head(reader: &mut impl BufRead) -> Option<Asked> {
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split(' ').map(str::to_owned);
     let mut asked = Asked { method: words.next()?, path: words.next()?, ..Asked::default() };
+    // As to a proxy (RFC 9112, 3.2.2): every name leads here.
+    if let Some(rest) = asked.path.strip_prefix("http://") {
+        asked.path = format!("/{}", rest.split_once('/')?.1);
+    }
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
