@@ -3,12 +3,13 @@
 //! `main` reads them; every other room gets what it needs as an argument.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The facts of this process.
-#[derive(Clone, Debug)]
+/// The facts of this process. Its `Debug` shows the names of the environment alone: values may be secrets.
+#[derive(Clone)]
 pub struct Host {
     /// The environment, as far as it is UTF-8.
     pub env: BTreeMap<String, String>,
@@ -83,6 +84,20 @@ impl Host {
     }
 }
 
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { env, cwd, home, now, millis, began, uid, gid, cores } = self;
+        f.debug_struct("Host")
+            .field("env", &env.keys().collect::<Vec<_>>())
+            .field("cwd", cwd)
+            .field("home", home)
+            .field("now", &(now, millis, began))
+            .field("ids", &(uid, gid))
+            .field("cores", cores)
+            .finish()
+    }
+}
+
 fn home(env: &BTreeMap<String, String>) -> PathBuf {
     let told = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
@@ -102,6 +117,13 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(7));
             assert!(Host::read().clock_millis() >= one.clock_millis());
         }
+    }
+
+    #[test]
+    fn no_value_of_the_environment_is_shown() {
+        let env = BTreeMap::from([("PHIAL_REGISTRY_AUTH".to_owned(), "hunter2".to_owned())]);
+        let shown = format!("{:?}", Host { env, ..Host::read() });
+        assert!(shown.contains("PHIAL_REGISTRY_AUTH") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]
