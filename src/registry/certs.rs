@@ -69,6 +69,49 @@ fn bad(path: &Path, why: &str) -> RegistryError {
     RegistryError::Setting { place: quoted(path), why: why.into() }
 }
 
+/// The certificates to trust instead of the system's: `SSL_CERT_FILE`, and the files in the folders of `SSL_CERT_DIR`, as
+/// OpenSSL and Go have them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Roots {
+    file: Option<PathBuf>,
+    dirs: Vec<PathBuf>,
+}
+
+impl Roots {
+    pub(super) fn from_host(host: &Host) -> Self {
+        let file = host.var("SSL_CERT_FILE").map(|path| host.cwd.join(path));
+        let dirs = host.var("SSL_CERT_DIR").unwrap_or_default().split(':').filter(|dir| !dir.is_empty());
+        Self { file, dirs: dirs.map(|dir| host.cwd.join(dir)).collect() }
+    }
+
+    /// The variables that name them; none if the system's certificates count.
+    pub(super) fn shown(&self) -> Option<String> {
+        let file = self.file.iter().map(|path| format!("{} of `SSL_CERT_FILE`", quoted(path)));
+        let dirs = self.dirs.iter().map(|path| format!("{} of `SSL_CERT_DIR`", quoted(path)));
+        Some(file.chain(dirs).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+    }
+
+    /// `None` if the system's certificates count. What is no certificate in a folder is passed over, and so is a folder that is
+    /// not there; that nothing is left is an error, and so is a file without any.
+    pub(super) fn read(&self) -> Result<Option<Vec<Certificate>>, RegistryError> {
+        let Some(places) = self.shown() else { return Ok(None) };
+        let of_file = self.file.as_deref().map(certificates).transpose();
+        let mut found = match of_file {
+            Err(RegistryError::Setting { why, .. }) => return Err(RegistryError::Setting { place: places, why }),
+            of_file => of_file?.unwrap_or_default(),
+        };
+        let entries = self.dirs.iter().flat_map(fs::read_dir).flatten().filter_map(Result::ok);
+        found.extend(entries.filter_map(|entry| certificates(&entry.path()).ok()).flatten());
+        if found.is_empty() {
+            return Err(RegistryError::Setting {
+                place: places,
+                why: "no file there is a certificate in PEM form".into(),
+            });
+        }
+        Ok(Some(found))
+    }
+}
+
 /// The certificates of a PEM file, at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
     let found = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();

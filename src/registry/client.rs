@@ -55,8 +55,7 @@ pub struct Resolved {
 }
 
 impl Client {
-    /// A client that shows these credentials to whom they are for, without proxies. TLS roots are those of the system, or of
-    /// `SSL_CERT_FILE`.
+    /// A client that shows these credentials to whom they are for, without proxies; TLS roots are the system's.
     pub fn new(credentials: Credentials) -> Result<Self, RegistryError> {
         Self::over(credentials, Network::default())
     }
@@ -81,7 +80,7 @@ impl Client {
     /// Where a repository is.
     pub(super) fn site(&self, reference: &RegistryRef) -> Result<Site, RegistryError> {
         let (host, repository) = (reference.host.clone(), reference.repository.clone());
-        let network = &self.transport.network;
+        let network = self.transport.network();
         let entry = network.registries.entry(reference)?;
         if let Some(entry) = entry.filter(|entry| entry.blocked) {
             return Err(RegistryError::Blocked { name: reference.name(), file: entry.file.clone() });

@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::Client as Http;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use super::auth::Access;
-use super::certs::certificates;
+use super::clients::Clients;
 use super::error::RegistryError;
 use super::network::{Network, authority};
 use super::pipe::{Pipe, Progress};
@@ -28,7 +27,6 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_ERROR_BODY: u64 = 64 << 10;
 /// The rule for plain http.
 const PLAIN: &str = "plain http is for loopback and hosts named with `--plain-http`";
-const CONNECT: Duration = Duration::from_secs(30);
 
 /// Where a redirect may lead; an error names what is broken.
 pub(super) type Rule<'a> = &'a dyn Fn(&Url) -> Result<(), &'static str>;
@@ -66,13 +64,10 @@ impl<'a> Call<'a> {
     }
 }
 
-/// HTTP clients: one for plain loopback, without proxy and TLS roots, one for the world, and one for each host that has
-/// certificates of its own; made when first needed.
+/// The way to registries, for any number of threads.
 #[derive(Clone)]
 pub(super) struct Transport {
-    pub(super) network: Arc<Network>,
-    near: Http,
-    made: Arc<Mutex<BTreeMap<String, Http>>>,
+    clients: Arc<Clients>,
     wire: Arc<Wire>,
     pub(super) patience: Patience,
     /// A host whose TLS need not be right, nor be there at all.
@@ -83,20 +78,18 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
-        // Fails only if a provider is there already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let near = builder().no_proxy().tls_certs_only([]).build();
-        let near = near.map_err(|source| RegistryError::Tls { source })?;
         let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
         Ok(Self {
-            network: Arc::new(network),
-            near,
-            made: Arc::default(),
+            clients: Arc::new(Clients::new(network)?),
             wire: Arc::new(wire),
             patience: Patience::USUAL,
             lax: None,
             found: Arc::default(),
         })
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        self.clients.network()
     }
 
     /// The same for requests to one registry: what it may do, others may not.
@@ -116,58 +109,14 @@ impl Transport {
         let asked = found.entry(name.clone()).or_insert_with(|| {
             let lax = Self { lax: Some(name), ..self.clone() };
             let ping = base.join("/v2/").map(|url| Call::new(Method::GET, url));
-            let speaks_tls = ping.is_ok_and(|ping| lax.follow(&ping, None).is_ok());
+            let answer = ping.map(|ping| lax.follow(&ping, None));
             let mut base = base;
-            if !speaks_tls {
+            if matches!(answer, Ok(Err(RegistryError::Reach { .. } | RegistryError::Stalled { .. }))) {
                 let _ = base.set_scheme("http"); // a URL with a host takes it
             }
             base
         });
         asked.clone()
-    }
-
-    /// Clones of a client share its connections.
-    fn client(&self, url: &Url) -> Result<Http, RegistryError> {
-        if url.scheme() == "http" && is_loopback(url) {
-            return Ok(self.near.clone());
-        }
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_lax = self.is_lax(url);
-        let name = format!("{}{}://{}", if is_lax { "lax " } else { "" }, url.scheme(), authority(url));
-        if let Some(client) = made.get(&name) {
-            return Ok(client.clone());
-        }
-        let is_plain = url.scheme() == "http";
-        let own = if is_plain { None } else { self.network.certs.of(&authority(url))? };
-        // What hosts without certificates of their own share.
-        let common = format!("{}://{}", url.scheme(), if is_loopback(url) { "localhost/" } else { "*/" });
-        if own.is_none()
-            && !is_lax
-            && let Some(client) = made.get(&common).cloned()
-        {
-            made.insert(name, client.clone());
-            return Ok(client);
-        }
-        let mut builder = builder();
-        builder = if is_loopback(url) { builder.no_proxy() } else { self.network.through_proxies(builder)? };
-        builder = if is_plain { builder.tls_certs_only([]) } else { builder.https_only(true) };
-        if !is_plain && let Some(path) = &self.network.ca_file {
-            builder = builder.tls_certs_merge(certificates(path)?);
-        }
-        builder = builder.tls_danger_accept_invalid_certs(is_lax);
-        let is_common = own.is_none() && !is_lax;
-        if let Some(own) = own {
-            builder = builder.tls_certs_merge(own.trusted);
-            if let Some(identity) = own.own {
-                builder = builder.identity(identity);
-            }
-        }
-        let client = builder.build().map_err(|source| RegistryError::Tls { source })?;
-        if is_common {
-            made.insert(common, client.clone());
-        }
-        made.insert(name, client.clone());
-        Ok(client)
     }
 
     /// Sends `call` and follows its redirects. The credentials go to the origin of `call.url` alone, and are gone for good
@@ -198,11 +147,11 @@ impl Transport {
     }
 
     fn once(&self, call: &Call<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
-        if url.scheme() != "https" && !self.network.may_be_plain(url) && !self.is_lax(url) {
+        if url.scheme() != "https" && !self.network().may_be_plain(url) && !self.is_lax(url) {
             let why = PLAIN;
             return Err(RegistryError::Redirect { request: request(call), to: place(url), why });
         }
-        let client = self.client(url)?;
+        let client = self.clients.of(url, self.is_lax(url))?;
         let mut builder = client.request(call.method.clone(), url.clone());
         for (name, value) in &call.headers {
             builder = builder.header(name, *value);
@@ -234,15 +183,6 @@ impl Transport {
     }
 }
 
-fn builder() -> reqwest::ClientBuilder {
-    Http::builder()
-        .user_agent(concat!("phial/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(CONNECT)
-}
-
 /// Method and place, for errors.
 pub(super) fn request(call: &Call<'_>) -> String {
     format!("{} {}", call.method, place(&call.url))
@@ -271,7 +211,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn address(url: &Url) -> Option<IpAddr> {
+pub(super) fn address(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     let address: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(address.to_canonical())

@@ -65,7 +65,7 @@ impl Client {
 
     /// The places to read from, the best first; at least one. Mirrors that failed before are left out.
     pub(super) fn sources(&self, of: &RegistryRef) -> Result<Vec<(Self, RegistryRef)>, RegistryError> {
-        let entry = self.transport.network.registries.entry(of)?;
+        let entry = self.transport.network().registries.entry(of)?;
         let (Some(entry), Reads::Mirrored { by_digest, past }) = (entry, self.reads) else {
             return Ok(vec![(self.clone(), of.clone())]);
         };

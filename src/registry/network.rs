@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use reqwest::{NoProxy, Proxy, Url};
+use reqwest::{Proxy, Url};
 
-use super::certs::CertDirs;
+use super::certs::{CertDirs, Roots};
 use super::error::RegistryError;
 use super::http::is_loopback;
+use super::no_proxy::NoProxy;
 use super::registries::Registries;
 use super::secret::Secret;
 use crate::host::Host;
@@ -27,13 +28,14 @@ pub struct Wishes {
 /// Where the network is entered.
 #[derive(Clone, Default)]
 pub(super) struct Network {
+    pub(super) roots: Roots,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) certs: CertDirs,
     pub(super) registries: Registries,
     plain: BTreeSet<String>,
     https_proxy: Option<Given>,
     http_proxy: Option<Given>,
-    no_proxy: Option<String>,
+    no_proxy: NoProxy,
 }
 
 /// How a proxy is made for one scheme.
@@ -59,13 +61,14 @@ impl Network {
         let http: &[_] = if is_cgi { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
         let any = || given(&["all_proxy", "ALL_PROXY"]);
         let mut network = Self {
+            roots: Roots::from_host(host),
             ca_file: ca_file.map(|path| host.cwd.join(path)),
             certs: CertDirs::from_host(host),
             registries: Registries::from_host(host),
             plain: BTreeSet::new(),
             https_proxy: given(&["https_proxy", "HTTPS_PROXY"]).or_else(any),
             http_proxy: given(http).or_else(any),
-            no_proxy: host.var("no_proxy").or_else(|| host.var("NO_PROXY")).map(str::to_owned),
+            no_proxy: NoProxy::parse(host.var("no_proxy").or_else(|| host.var("NO_PROXY")).unwrap_or_default()),
         };
         for name in wishes.plain_http.iter().cloned().chain(named).filter(|name| !name.is_empty()) {
             let url = Url::parse(&format!("http://{name}/")).ok();
@@ -98,26 +101,29 @@ impl Network {
         if self.may_be_plain(&plain) { Ok(plain) } else { parse("https") }
     }
 
+    /// Whether a place is gone to past the proxies: loopback, and what `NO_PROXY` names.
+    pub(super) fn is_direct(&self, url: &Url) -> bool {
+        is_loopback(url) || self.no_proxy.covers(url)
+    }
+
     /// Adds the proxies of the environment, and no other.
     pub(super) fn through_proxies(
         &self,
         mut builder: reqwest::ClientBuilder,
     ) -> Result<reqwest::ClientBuilder, RegistryError> {
         builder = builder.no_proxy();
-        let except = self.no_proxy.as_deref().map(without_ports).and_then(|list| NoProxy::from_string(&list));
         for (given, make) in [(&self.https_proxy, Proxy::https as Make), (&self.http_proxy, Proxy::http as Make)] {
             let Some(given) = given else { continue };
             let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", given.variable), why: why.into() };
-            let proxy = make(given.parse()?).map_err(|_| bad("no proxy can be made of it"))?;
-            builder = builder.proxy(proxy.no_proxy(except.clone()));
+            builder = builder.proxy(make(given.parse()?).map_err(|_| bad("no proxy can be made of it"))?);
         }
         Ok(builder)
     }
 
-    /// The proxy for a place as it may be shown, and the variable that names it. Loopback has none.
+    /// The proxy for a place as it may be shown, and the variable that names it.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<(String, &'static str)> {
         let given = if url.scheme() == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
-        let proxy = given.parse().ok().filter(|_| !is_loopback(url))?;
+        let proxy = given.parse().ok().filter(|_| !self.is_direct(url))?;
         Some((super::http::place(&proxy), given.variable))
     }
 }
@@ -134,15 +140,6 @@ impl Given {
             Err(bad("a proxy is spoken to by http or https"))
         }
     }
-}
-
-/// `NO_PROXY` with `host:port` entries as `host`: the list that `reqwest` reads knows no ports.
-fn without_ports(list: &str) -> String {
-    let bare = |entry: &str| match entry.split_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host.to_owned(),
-        _ => entry.to_owned(),
-    };
-    list.split(',').map(|entry| bare(entry.trim())).collect::<Vec<_>>().join(",")
 }
 
 /// `host[:port]` as a reference writes it.
@@ -220,13 +217,5 @@ mod tests {
             let error = error.unwrap_err();
             assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("hunter2"), "{error}");
         }
-    }
-
-    #[test]
-    fn no_proxy_may_name_ports() {
-        assert_eq!(
-            without_ports("a.example:5000, .b.example,10.0.0.0/8,::1,c"),
-            "a.example,.b.example,10.0.0.0/8,::1,c"
-        );
     }
 }

@@ -88,7 +88,7 @@ impl Client {
     }
 
     fn mirrored(&self, reference: &RegistryRef) -> Result<Option<Mirrored>, RegistryError> {
-        let Some(entry) = self.transport.network.registries.entry(reference)? else { return Ok(None) };
+        let Some(entry) = self.transport.network().registries.entry(reference)? else { return Ok(None) };
         let insecure = if entry.insecure { ", insecure" } else { "" };
         let entry = format!("the entry `{}` of `{}`{insecure}", shown(&entry.prefix), entry.file.display());
         let mut sources = Vec::new();
@@ -106,10 +106,13 @@ impl Client {
     }
 
     fn way(&self, site: &Site) -> Result<Vec<String>, RegistryError> {
-        let network = &self.transport.network;
+        let network = self.transport.network();
         let mut way = Vec::new();
         if site.base.scheme() == "https" {
             let certs = network.certs.of(&authority(&site.base))?;
+            way.extend(
+                network.roots.shown().map(|place| format!("trusts {place} instead of the system's certificates")),
+            );
             way.extend(network.ca_file.iter().map(|path| format!("trusts `{}`", path.display())));
             way.extend(certs.map(|certs| {
                 let own = if certs.own.is_some() { ", with a client certificate" } else { "" };
@@ -117,7 +120,7 @@ impl Client {
             }));
         }
         if let Some((proxy, variable)) = network.proxy_for(&site.base) {
-            way.push(format!("through the proxy `{proxy}` of `{variable}`, unless `NO_PROXY` names the host"));
+            way.push(format!("through the proxy `{proxy}` of `{variable}`"));
         }
         Ok(way)
     }

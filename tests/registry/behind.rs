@@ -188,12 +188,16 @@ fn no_proxy_leads_past_the_proxy_and_its_password_goes_to_it_alone() {
     // `pu:hunter2` in base64.
     assert!(front.led().iter().all(|led| led == "registry.example:443 proxy-authorization: Basic cHU6aHVudGVyMg=="));
     let before = front.led().len();
-    for except in ["registry.example", "example", ".example", "registry.example:443", "*"] {
+    for except in ["registry.example", "example", ".example", "a.example, registry.example:443", "*"] {
         let error = make(&[("https_proxy", &with_login), ("NO_PROXY", except)]).resolve(&name).unwrap_err();
         assert!(matches!(error, RegistryError::Reach { .. }), "{except}: {}", chain(&error));
         assert!(!chain(&error).contains("hunter2"));
     }
     assert_eq!(front.led().len(), before);
+    for other in ["registry.example:5000", ".registry.example", "gistry.example", "10.0.0.0/8"] {
+        let error = make(&[("https_proxy", &with_login), ("NO_PROXY", other)]).resolve(&name).unwrap_err();
+        assert!(matches!(error, RegistryError::Denied { .. }), "{other}: {}", chain(&error));
+    }
 }
 
 /// A command with the proxy of a registry.

@@ -1,20 +1,17 @@
-//! https: certificates are checked, and `SSL_CERT_FILE` names further ones.
+//! https: certificates are checked, and `SSL_CERT_FILE` and `SSL_CERT_DIR` name other ones than the system's.
 
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use phial::host::Host;
 use phial::image::{Descriptor, OCI_LAYER};
-use phial::registry::{Client, Credentials};
+use phial::registry::{Client, RegistryError, Wishes};
 
 use super::images::{chain, run};
 use super::scripted::{Server, answer};
-
-/// How the child finds the server that redirects to https.
-const AT: &str = "PHIAL_TEST_REDIRECTS_TO_HTTPS";
 
 struct Tls(Child);
 
@@ -25,12 +22,13 @@ impl Drop for Tls {
     }
 }
 
-fn get(host: &str) -> Result<Vec<u8>, String> {
+fn get(host: &str, env: &[(&str, &str)]) -> Result<Vec<u8>, RegistryError> {
     let repository = format!("{host}/app").parse().unwrap();
-    let client = Client::new(Credentials::none()).map_err(|e| chain(&e))?;
-    let blob = client.blob(&repository, &Descriptor::of(OCI_LAYER, b"hello"));
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let host = Host { env, home: "/nonexistent".into(), ..Host::read() };
+    let client = Client::from_host(&host, &Wishes::default())?;
     let mut bytes = Vec::new();
-    blob.map_err(|e| chain(&e))?.read_to_end(&mut bytes).map_err(|e| chain(&e))?;
+    client.blob(&repository, &Descriptor::of(OCI_LAYER, b"hello"))?.read_to_end(&mut bytes).unwrap();
     Ok(bytes)
 }
 
@@ -66,22 +64,22 @@ fn https_is_spoken_with_a_known_certificate_only() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let redirects = Server::start(move |_| answer(307).with("Location", format!("https://localhost:{port}/blob")));
-    let start = Instant::now();
-    let error = get(&redirects.host).unwrap_err();
-    assert!(error.contains("certificate"), "{error}");
-    assert!(redirects.asked().len() == 1, "a certificate does not get better: {:?}", start.elapsed());
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["registry::tls::a_child_trusts_the_named_certificate", "--exact", "--ignored"])
-        .env("SSL_CERT_FILE", path("cert"))
-        .env(AT, &redirects.host)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[test]
-#[ignore = "started by the test above, with its environment"]
-fn a_child_trusts_the_named_certificate() {
-    assert_eq!(get(Host::read().var(AT).unwrap()).unwrap(), b"hello");
+    let error = get(&redirects.host, &[]).unwrap_err();
+    assert!(chain(&error).contains("certificate"), "{}", chain(&error));
+    assert_eq!(redirects.asked().len(), 1, "a certificate does not get better");
+    fs::create_dir(path("dir")).unwrap();
+    let wrong = |name: &str, value: &str, said: &str| {
+        let error = get(&redirects.host, &[(name, value)]).unwrap_err();
+        assert_eq!((error.exit_code(), error.to_string()), (2, format!("cannot use `{value}` of `{name}`: {said}")));
+    };
+    wrong("SSL_CERT_FILE", &path("gone"), "No such file or directory (os error 2)");
+    wrong("SSL_CERT_FILE", &path("blob"), "it holds no certificate in PEM form");
+    wrong("SSL_CERT_DIR", &path("dir"), "no file there is a certificate in PEM form");
+    wrong("SSL_CERT_DIR", &path("gone"), "no file there is a certificate in PEM form");
+    fs::copy(path("cert"), path("dir/own.pem")).unwrap();
+    fs::copy(path("blob"), path("dir/other")).unwrap();
+    let dirs = format!("{}:{}", path("gone"), path("dir"));
+    for (name, value) in [("SSL_CERT_FILE", path("cert")), ("SSL_CERT_DIR", dirs)] {
+        assert_eq!(get(&redirects.host, &[(name, &value)]).map_err(|error| chain(&error)).unwrap(), b"hello", "{name}");
+    }
 }
