@@ -211,3 +211,30 @@ impl With for Command {
         self
     }
 }
+
+#[test]
+fn plain_http_is_spoken_to_a_name_that_was_named_for_it_and_to_no_other() {
+    let registry = super::debian::Registry::locked();
+    let home = tempfile::tempdir().unwrap();
+    login(home.path());
+    // A proxy for plain http gets the whole URL, and every name leads to the registry.
+    let proxy = format!("http://{}", registry.host);
+    let make = |plain_http: &[&str]| {
+        let plain_http = plain_http.iter().map(|name| (*name).to_owned()).collect();
+        let wishes = Wishes { plain_http, ..Wishes::default() };
+        let client = Client::from_host(&host(home.path(), &[("HTTP_PROXY", &proxy)]), &wishes).unwrap();
+        client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+    };
+    let name = "registry.example/team/app:v1";
+    for others in [&[][..], &["registry.example:5000"], &["example"], &["127.0.0.1"]] {
+        let error = push(&make(others), name).unwrap_err();
+        assert!(matches!(error, RegistryError::Reach { .. }), "{others:?}: {}", chain(&error));
+        assert!(error.hint().unwrap().contains("--plain-http"), "{:?}", error.hint());
+    }
+    assert_eq!(registry.requests(0), [""; 0]);
+    let client = make(&["registry.example"]);
+    let image = push(&client, name).unwrap();
+    assert_eq!(client.image(&name.parse().unwrap(), &Platform::host()).unwrap(), image);
+    let asked = registry.requests(0);
+    assert!(asked.iter().any(|line| line.starts_with("PUT ") && line.ends_with("/team/app/manifests/v1")), "{asked:?}");
+}
