@@ -13,7 +13,7 @@ use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::http::{Call, Response, Transport, bounded, broken, is_passing, place, refusal, request};
-use super::mirrors::{Reads, Teller};
+use super::mirrors::Reads;
 use super::network::{Network, Wishes};
 use super::pull::Pull;
 use super::retry::{Patience, doubtfully};
@@ -38,7 +38,6 @@ pub struct Client {
     pub(super) auth: Arc<Auth>,
     pub(super) sessions: Sessions,
     pub(super) reads: Reads,
-    pub(super) teller: Teller,
     /// Hosts of mirrors that are not asked again.
     pub(super) failed: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -67,14 +66,7 @@ impl Client {
 
     fn over(credentials: Credentials, network: Network) -> Result<Self, RegistryError> {
         let (transport, auth) = (Transport::new(network)?, Arc::new(Auth::new(credentials)));
-        Ok(Self {
-            transport,
-            auth,
-            sessions: Sessions::default(),
-            reads: Reads::Named,
-            teller: Teller::default(),
-            failed: Arc::default(),
-        })
+        Ok(Self { transport, auth, sessions: Sessions::default(), reads: Reads::Named, failed: Arc::default() })
     }
 
     /// Where a repository is.

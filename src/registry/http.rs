@@ -17,6 +17,7 @@ use super::network::{Network, authority};
 use super::pipe::{Pipe, Progress};
 use super::retry::Patience;
 use super::secret::Secret;
+use super::teller::Teller;
 pub(super) use super::wire::Response;
 use super::wire::{Broken, Load, Wire};
 use crate::image::{from_rfc3339, shown};
@@ -70,6 +71,7 @@ pub(super) struct Transport {
     clients: Arc<Clients>,
     wire: Arc<Wire>,
     pub(super) patience: Patience,
+    pub(super) teller: Teller,
     /// A host whose TLS need not be right, nor be there at all.
     lax: Option<String>,
     /// Where such hosts were found to be.
@@ -83,6 +85,7 @@ impl Transport {
             clients: Arc::new(Clients::new(network)?),
             wire: Arc::new(wire),
             patience: Patience::USUAL,
+            teller: Teller::default(),
             lax: None,
             found: Arc::default(),
         })
@@ -179,7 +182,9 @@ impl Transport {
         let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), source };
         let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
         let sent = self.wire.send(&client, built, load, self.patience);
-        sent.map_err(|error| error.during(request(call)))
+        let response = sent.map_err(|error| error.during(request(call)))?;
+        self.teller.warnings(&authority(url), response.headers());
+        Ok(response)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Pulls by way of mirrors, as `registries.conf` names them. Nothing is ever pushed there, and what must be seen as it is now
 //! (tags before and after a push, records, the deps cache) is read where its name says.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::client::Client;
 use super::error::RegistryError;
 use super::registries::Source;
+use super::teller::Teller;
 use crate::event::Event;
 use crate::image::{RegistryRef, shown};
 
@@ -22,28 +22,11 @@ pub(super) enum Reads {
     At { insecure: bool },
 }
 
-/// Who hears what a user should know, and what was said already: nothing is said twice.
-#[derive(Clone, Default)]
-pub(super) struct Teller {
-    to: Option<Arc<dyn Fn(Event) + Send + Sync>>,
-    said: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl Teller {
-    pub(super) fn tell(&self, text: String) {
-        let Some(to) = &self.to else { return };
-        let is_new = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
-        if is_new {
-            to(Event::Notice { text });
-        }
-    }
-}
-
 impl Client {
     /// The same with somebody who hears what a user should know.
     #[must_use]
     pub fn telling(mut self, to: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        self.teller.to = Some(Arc::new(to));
+        self.transport.teller = Teller::to(to);
         self
     }
 
@@ -103,6 +86,6 @@ impl Client {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.host.clone());
         }
         let name = shown(&mirror.name());
-        self.teller.tell(format!("the mirror `{name}` is passed over: {error}"));
+        self.transport.teller.tell(format!("the mirror `{name}` is passed over: {error}"));
     }
 }

@@ -27,6 +27,7 @@ mod secret;
 mod send;
 mod sessions;
 mod tags;
+mod teller;
 mod upload;
 mod wire;
 

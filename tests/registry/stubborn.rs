@@ -2,14 +2,16 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use phial::event::nobody;
+use phial::event::{Event, nobody};
 use phial::image::{BlobError, Descriptor, Image, OCI_LAYER, OCI_MANIFEST};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
 use super::images::{Shelf, chain, two_layers};
 use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, hasty, quick};
+use crate::world::{World, run};
 
 pub(super) fn client() -> Client {
     Client::new(Credentials::none()).unwrap().with_patience(quick())
@@ -304,4 +306,30 @@ fn nobody_at_the_port_is_a_network_error() {
     let error = client().resolve(&format!("{host}/app").parse().unwrap()).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(chain(&error).contains("Connection refused"), "{}", chain(&error));
+}
+
+#[test]
+fn a_warning_is_passed_on_once_and_cannot_move_the_cursor() {
+    let index = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let server = Server::start(move |asked| {
+        let nth = if asked.path.ends_with("/b") { "\u{9b}2J\u{202e}second" } else { "this \\\"registry\\\" moves" };
+        answer(200).with("Warning", format!("299 - \"{nth}\"")).body(index)
+    });
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let to = Arc::clone(&heard);
+    let client = client().telling(move |event| match event {
+        Event::Notice { text } => to.lock().unwrap().push(text),
+        other => panic!("{other:?}"),
+    });
+    for tag in ["a", "a", "b", "a", "b"] {
+        client.resolve(&server.reference(&format!("app:{tag}"))).unwrap();
+    }
+    let host = &server.host;
+    let expected =
+        [r#"this "registry" moves"#, r"\u{9b}2J\u{202e}second"].map(|text| format!("`{host}` warns: {text}"));
+    assert_eq!(*heard.lock().unwrap(), expected);
+    // The mouth says it as it says other notices.
+    let world = World::new();
+    let said = run(world.phial(["doctor", "--registry", &format!("{host}/app:a")]));
+    assert_eq!(said.err.matches(&format!("note: {}\n", expected[0])).count(), 1, "{}", said.err);
 }
