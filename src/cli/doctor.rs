@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::mouth::Mouth;
 use super::{Common, Outcome};
 use crate::image::RegistryRef;
 use crate::pipeline::{BuildError, World};
-use crate::registry::{Examination, Finding};
+use crate::registry::{Examination, Finding, Look, Sight};
 
 /// Say what works here and what does not
 #[derive(Args)]
@@ -17,6 +18,9 @@ pub(super) struct DoctorArgs {
     /// work; nothing is left in it
     #[arg(long, value_name = "REF", required = true)]
     registry: String,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -24,9 +28,8 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(args: &DoctorArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
     let reference: RegistryRef = args.registry.parse()?;
     let found = world.client.examine(&reference)?;
-    for line in lines(&found) {
-        Mouth::data(&line).map_err(BuildError::Stdout)?;
-    }
+    let text = if args.json { as_json(&found).to_string() } else { lines(&found).join("\n") };
+    Mouth::data(&text).map_err(BuildError::Stdout)?;
     let Some(error) = found.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
         mouth.say(&format!("hint: {hint}"));
@@ -59,6 +62,48 @@ fn lines(found: &Examination) -> Vec<String> {
         lines.push(format!("{name:<12}{}", text(finding)));
     }
     lines
+}
+
+fn as_json(found: &Examination) -> Value {
+    let mirrored = found.mirrored.as_ref().map(|mirrored| {
+        let source = |(at, has): &(String, Finding)| json!({ "at": at, "has": finding(has) });
+        json!({ "entry": mirrored.entry, "sources": mirrored.sources.iter().map(source).collect::<Vec<_>>() })
+    });
+    json!({
+        "registry": found.at,
+        "way": found.way,
+        "mirrors": mirrored,
+        "asks": found.asks,
+        "looked": found.looks.iter().map(look).collect::<Vec<_>>(),
+        "login": finding(&found.login),
+        "pull": finding(&found.pull),
+        "push": finding(&found.push),
+        "mount": finding(&found.mount),
+        "referrers": finding(&found.referrers),
+    })
+}
+
+fn look(look: &Look) -> Value {
+    let place = look.place.replace('`', "");
+    match &look.sight {
+        Sight::Absent => json!({ "place": place, "found": "absent" }),
+        Sight::Nothing => json!({ "place": place, "found": "nothing" }),
+        Sight::Silent { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
+        Sight::Login { key, helper, kind } => {
+            json!({ "place": place, "found": "login", "key": key, "helper": helper, "kind": kind })
+        }
+    }
+}
+
+fn finding(finding: &Finding) -> Value {
+    match finding {
+        Finding::Works(how) => json!({ "state": "works", "text": how }),
+        Finding::Not(why) => json!({ "state": "no", "text": why }),
+        Finding::Unknown(why) => json!({ "state": "unknown", "text": why }),
+        Finding::Failed(error) => {
+            json!({ "state": "fails", "text": super::failure::chain(error), "hint": error.hint(), "exit": error.exit_code() })
+        }
+    }
 }
 
 fn text(finding: &Finding) -> String {

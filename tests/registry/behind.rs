@@ -118,6 +118,19 @@ fn behind_tls_and_a_token_server_of_another_name_too() {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert!(!said.contains("password`") && !said.contains("dXNlcjpwYXNzd29yZA"), "{said}");
+    let said =
+        ran(world.phial(["doctor", "--json", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let file = home.join(".docker/config.json").display().to_string();
+    let found = json!({"place": file, "found": "login", "key": "registry.example/team", "helper": null, "kind": "user and password"});
+    assert_eq!(told["looked"].as_array().unwrap().last(), Some(&found));
+    assert!(told["looked"].as_array().unwrap().iter().rev().skip(1).all(|look| look["found"] == "absent"), "{told}");
+    for (part, state) in
+        [("login", "works"), ("pull", "works"), ("push", "works"), ("mount", "works"), ("referrers", "no")]
+    {
+        assert_eq!(told[part]["state"], state, "{told}");
+    }
+    assert_eq!((&told["registry"], &told["mirrors"]), (&json!("https://registry.example/"), &json!(null)));
 }
 
 #[test]
@@ -131,6 +144,10 @@ fn doctor_says_what_fails_and_leaves_nothing_behind() {
     let said = doctor(&["--ca-file", &front.ca()]);
     assert_eq!(said.code, Some(5), "{said:?}");
     assert!(said.out.contains("push        fails") && said.out.contains("as anybody"), "{}", said.out);
+    let said = doctor(&["--json", "--ca-file", &front.ca()]);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, &told["push"]["state"], &told["push"]["exit"]), (Some(5), &json!("fails"), &json!(5)));
+    assert!(told["push"]["hint"].as_str().unwrap().contains("docker login registry.example"), "{told}");
     login(&world.dir().join("home"));
     let said = doctor(&["--ca-file", &front.ca()]).ok();
     assert!(said.contains("push        works: an upload was begun and cancelled"), "{said}");

@@ -322,6 +322,13 @@ fn a_build_over_a_mirrored_base_is_the_same_image_and_doctor_says_where_it_came_
     let conf = home.join("registries.conf").display().to_string();
     assert!(said.contains(&format!("the entry `{}` of `{conf}`", origin.host)), "{said}");
     assert!(said.contains(&format!("pulled from `{}`: works", mirror.reference("copies/team/base:1"))), "{said}");
+    let said = run(world.phial(["doctor", "--json", "--registry", &base])).ok();
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let source = &told["mirrors"]["sources"][0];
+    assert_eq!(
+        (&source["at"], &source["has"]["state"]),
+        (&json!(mirror.reference("copies/team/base:1")), &json!("works"))
+    );
     fs::write(home.join("registries.conf"), "[[registry]]\nlocation =\n").unwrap();
     let error = build().failed(2);
     assert!(error.contains(&format!("cannot use `{conf}`: line 2")), "{error}");
