@@ -78,6 +78,22 @@ impl Host {
         (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
     }
 
+    /// The branch that is built, as the CI engine says: Buildkite, GitHub Actions, GitLab, `CircleCI`, Semaphore, Jenkins. Of a pull
+    /// request it is the one that would be merged.
+    pub fn branch(&self) -> Option<&str> {
+        const NAMES: [&str; 8] = [
+            "BUILDKITE_BRANCH",
+            "GITHUB_HEAD_REF",
+            "GITHUB_REF_NAME",
+            "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME",
+            "CI_COMMIT_REF_NAME",
+            "CIRCLE_BRANCH",
+            "SEMAPHORE_GIT_WORKING_BRANCH",
+            "BRANCH_NAME",
+        ];
+        NAMES.iter().find_map(|name| self.var(name))
+    }
+
     /// An environment variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())

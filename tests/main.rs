@@ -14,6 +14,7 @@ mod fixtures;
 mod golden;
 mod lock;
 mod matrix;
+mod near;
 mod prepare_script;
 mod proof;
 mod push;

@@ -16,6 +16,8 @@ mod git;
 mod hex;
 mod mix;
 
+pub use hex::{Package, fetched, locked};
+
 use crate::etf::{self, EtfError};
 
 /// Which step wrote the tree.

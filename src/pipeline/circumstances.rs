@@ -43,8 +43,12 @@ impl Steps<'_> {
         let argv = ["/bin/sh", "-c", steady::TOOLCHAIN, "toolchain", steady::COUNTER, &format!("/{OUT}")];
         let step = Step { name: "toolchain".into(), argv: argv.map(String::from).to_vec(), env: None };
         let start = self.world.began("toolchain");
-        let draft =
-            self.call(&step, trees, &scratch.path().join("toolchain"), &Around { cwd: "/", mtime: 0, seed: None })?;
+        let draft = self.call(
+            &step,
+            trees,
+            &scratch.path().join("toolchain"),
+            &Around { cwd: "/", mtime: 0, seed: None, given: &[] },
+        )?;
         let roots = trees.iter().map(|tree| tree.root.as_path());
         let toolchain =
             Toolchain::read(&draft.tree.root.join(OUT), roots).map_err(BuildError::io("read", Path::new(OUT)))?;

@@ -2,7 +2,7 @@
 
 use phial_layers::Digest;
 
-use super::far::{STEP, entry};
+use super::far::{STEP, entry, near};
 use super::{BuildError, World};
 use crate::image::{Platform, RegistryRef};
 use crate::registry::RegistryError;
@@ -26,7 +26,9 @@ pub struct Entry {
 /// All entries in a repository, the oldest first.
 pub fn entries(at: &RegistryRef, world: &World<'_>) -> Result<Vec<Entry>, BuildError> {
     let mut found = Vec::new();
-    for tag in world.client.tags(at)?.into_iter().filter(|tag| tag.starts_with(&format!("{STEP}-"))) {
+    let tags = world.client.tags(at)?.into_iter().filter(|tag| tag.starts_with(&format!("{STEP}-")));
+    // One that moves names what has a tag of its own, too.
+    for tag in tags.filter(|tag| !near::moves(tag)) {
         let named = RegistryRef { tag: Some(tag.clone()), ..at.repository_only() };
         let image = match world.client.image(&named, &Platform::host()) {
             // Somebody else's, or gone meanwhile.

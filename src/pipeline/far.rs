@@ -1,10 +1,12 @@
 //! The deps cache in a registry: what one runner made, another need not make.
 //!
 //! An entry is an image of one layer, the very blob that built images have, under a tag that names the key. It is looked up by
-//! its exact key, written once and never moved. A hit is not fetched before somebody needs its files: who only assembles an
-//! image has its layer mounted, or there already. Whatever goes wrong here is said, and fails no build.
+//! its exact key, written once and never moved; what lies near to it is found by tags that do move ([`near`]). A hit is not
+//! fetched before somebody needs its files: who only assembles an image has its layer mounted, or there already. Whatever
+//! goes wrong here is said, and fails no build.
 
 pub(super) mod entry;
+pub(super) mod near;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -38,6 +40,8 @@ pub enum Far {
 /// The cache of one build.
 pub(super) struct Shared<'a> {
     world: &'a World<'a>,
+    /// What the app is called on this machine.
+    app: String,
     at: Option<RegistryRef>,
     /// Blobs that are there, and need not be here.
     known: Mutex<BTreeSet<Digest>>,
@@ -47,17 +51,22 @@ pub(super) struct Shared<'a> {
 impl<'a> Shared<'a> {
     /// None at all.
     pub(super) fn off(world: &'a World<'a>) -> Self {
-        Self { world, at: None, known: Mutex::default(), is_off: AtomicBool::new(true) }
+        Self { world, app: String::new(), at: None, known: Mutex::default(), is_off: AtomicBool::new(true) }
     }
 
-    /// The cache in `repository`, or else beside the image in the first registry that it goes to.
-    pub(super) fn of(world: &'a World<'a>, far: Far, repository: Option<&RegistryRef>, targets: &[Target]) -> Self {
+    /// The cache in `repository`, or else beside the image of `app` in the first registry that it goes to.
+    pub(super) fn of(
+        world: &'a World<'a>,
+        far: Far,
+        repository: Option<&RegistryRef>,
+        (app, targets): (&str, &[Target]),
+    ) -> Self {
         let own = targets.iter().find_map(|target| match target {
             Target::Registry(to) => Some(to),
             _ => None,
         });
         let at = repository.or(own).filter(|_| far != Far::Off).map(RegistryRef::repository_only);
-        Self { is_off: AtomicBool::new(at.is_none()), at, ..Self::off(world) }
+        Self { is_off: AtomicBool::new(at.is_none()), app: app.into(), at, ..Self::off(world) }
     }
 
     fn at(&self) -> Option<&RegistryRef> {
@@ -136,8 +145,11 @@ impl<'a> Shared<'a> {
     pub(super) fn keep(&self, built: &Built) {
         let Some(at) = self.at() else { return };
         for report in built.layers.iter().filter(|report| report.key.step == STEP) {
-            let Some(layer) = report.layer.as_ref().filter(|layer| !self.has(layer)) else { continue };
-            if let Err(error) = self.give(at, &report.key, layer) {
+            let Some(layer) = &report.layer else { continue };
+            let entry = tagged(at, &report.key);
+            let is_from_there = report.recalled && self.has(layer);
+            let given = if is_from_there { Ok(()) } else { self.give(at, &report.key, layer) };
+            if let Err(error) = given.and_then(|()| self.move_tags(at, &report.key, &entry)) {
                 self.say(&format!("the cache in `{}` is not written: {error}", at.name()));
             }
         }
@@ -154,7 +166,8 @@ impl<'a> Shared<'a> {
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
-        let image = entry::written(key, layer, self.world.host.clock());
+        let notes = entry::Notes { made: self.world.host.clock(), untouched: self.untouched(key, layer) };
+        let image = entry::written(key, layer, notes);
         let tags: Vec<String> = named.tag.into_iter().collect();
         let push = Push { image: &image, blobs: &blobs, base: None, tags: &tags };
         self.world.client.push(at, &push, self.world.watch)?;

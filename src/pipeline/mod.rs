@@ -17,6 +17,7 @@ mod more;
 mod proof;
 mod record;
 mod run;
+mod seeds;
 mod settings;
 mod steps;
 mod tail;
@@ -220,7 +221,7 @@ fn make<'a>(request: &Request, world: &'a World<'a>) -> Result<Product<'a>, Buil
     world.ended("base", base.image.manifest_digest.as_str(), Some(start));
     let deps_time = base.toolchain(world)?.max(EPOCH);
 
-    let shared = Shared::of(world, request.far, request.far_at.as_ref(), &plan.targets);
+    let shared = Shared::of(world, request.far, request.far_at.as_ref(), (&fetched.commit.name, &plan.targets));
     let steps = Steps {
         world,
         plan: &plan,

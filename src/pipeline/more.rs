@@ -104,7 +104,7 @@ fn make(
     scratch: &Scratch,
 ) -> Result<super::steps::Made, BuildError> {
     let began = steps.world.host.clock();
-    let around = Around { cwd: WORKDIR, mtime, seed: None };
+    let around = Around { cwd: WORKDIR, mtime, seed: None, given: &[] };
     let draft = steps.call(step, lowers, &scratch.path().join("call"), &around)?;
     let lock = lowers[0].root.join(WORKDIR.trim_start_matches('/')).join("mix.lock");
     let lock = fs::read_to_string(lock).unwrap_or_default();

@@ -54,6 +54,8 @@ pub(super) struct Around<'a> {
     pub(super) mtime: i64,
     /// What Erlang VMs begin with: the base's, and the atoms of the sources.
     pub(super) seed: Option<(&'a Toolchain, &'a BTreeSet<String>)>,
+    /// Directories that are there already, as if the call had made them: the path in the root, and where they are.
+    pub(super) given: &'a [(PathBuf, PathBuf)],
 }
 
 /// What all steps of a build share.
@@ -162,6 +164,9 @@ impl Steps<'_> {
         let ground = dir.join("ground");
         fs::create_dir(&ground).map_err(BuildError::io("create", &ground))?;
         let rootfs = rootfs::stand(rung, lowers, &ground)?;
+        for (path, from) in around.given {
+            rootfs::put(&rootfs, from, path)?;
+        }
         let mut order = self.order(step, rootfs.root.clone(), around)?;
         self.surround(&mut order, step, around, &dir.join("given"))?;
         if rung == Rung::Chroot {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::base::Base;
 use super::steps::{Around, Draft, Made, Steps, draft};
-use super::{BuildError, Report, circumstances};
+use super::{BuildError, Report, circumstances, seeds};
 use crate::config::Network;
 use crate::normal::{self, Part};
 use crate::prepare::{FORMAT, File, Step, WORKDIR};
@@ -109,7 +109,7 @@ impl Work<'_> {
             for entry in visible() {
                 show(&app.root, &inputs, &entry.name, self.deps_time).map_err(BuildError::io("write in", &inputs))?;
             }
-            Ok(vec![self.make_deps(scratch, Tree::bare(&inputs))?])
+            Ok(vec![self.make_deps(scratch, Tree::bare(&inputs), &key)?])
         })?;
         Ok(Report { name: "deps".into(), layer: first(made), recalled, key, millis: 0 })
     }
@@ -118,7 +118,7 @@ impl Work<'_> {
         entry.mode != Mode::Submodule && self.steps.recipe.shows(self.commit.files, entry.name.as_bytes())
     }
 
-    fn make_deps(&self, scratch: &Scratch, inputs: Tree) -> Result<Made, BuildError> {
+    fn make_deps(&self, scratch: &Scratch, inputs: Tree, key: &Key) -> Result<Made, BuildError> {
         let began = self.steps.world.host.clock();
         let mut lowers = vec![inputs];
         lowers.extend(self.base.trees(self.steps.world)?);
@@ -126,20 +126,25 @@ impl Work<'_> {
         let (fetch, compile) = calls.split_first().ok_or_else(|| nothing("deps"))?;
         let toolchain = self.steps.toolchain(self.base)?;
         let atoms = circumstances::atoms(&toolchain, &[&lowers[0].root])?;
-        let around = Around { cwd: WORKDIR, mtime: self.deps_time, seed: Some((&toolchain, &atoms)) };
-        let fetched = self.steps.call(fetch, &lowers, &scratch.path().join("fetch"), &around)?;
+        let around = Around { cwd: WORKDIR, mtime: self.deps_time, seed: Some((&toolchain, &atoms)), given: &[] };
+        let fetched = self.fetched((fetch, key), &lowers, scratch, &around)?;
         // Sources have their final time before anything is compiled from them.
         normal::set_times(&fetched.tree.root, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
         let atoms = circumstances::atoms(&toolchain, &[&lowers[0].root, &fetched.tree.root])?;
         let around = Around { seed: Some((&toolchain, &atoms)), ..around };
         let mut drafts = self.compiled(compile, &above, scratch, &around)?;
+        let untouched = seeds::untouched(&fetched, &drafts);
         drafts.insert(0, fetched);
         let uppers = New::Uppers(drafts.into_iter().rev().map(|draft| draft.tree).collect());
         let sum = self.steps.harvest(&uppers, &lowers, &scratch.path().join("sum"))?;
         let terms = self.terms(self.deps_time, began, Part::Deps);
         let sum = self.steps.normalise(sum, &terms)?;
-        self.steps.keep(&sum, self.deps_time)
+        let made = self.steps.keep(&sum, self.deps_time)?;
+        if let Some(layer) = &made {
+            self.steps.shared.remember(key, layer, untouched)?;
+        }
+        Ok(made)
     }
 
     fn builds(&self, app: &Report, deps: &Report) -> Result<Vec<Report>, BuildError> {
@@ -156,7 +161,7 @@ impl Work<'_> {
             let toolchain = self.steps.toolchain(self.base)?;
             let atoms = circumstances::atoms(&toolchain, &roots)?;
             lowers.extend(self.base.trees(self.steps.world)?);
-            let around = Around { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)) };
+            let around = Around { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)), given: &[] };
             self.make_builds(scratch, &calls, &lowers, &around)
         })?;
         let report = |(call, layer): (&Step, Made)| Report {

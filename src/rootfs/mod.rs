@@ -95,6 +95,18 @@ pub struct Rootfs {
     pub new: New,
 }
 
+/// Puts a copy of the directory `from` into a root filesystem as `path`, relative to its root, as if the command to come had made it.
+/// No link may stand on the way there.
+pub fn put(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError> {
+    let root = match &rootfs.root {
+        Root::Overlay { upper, .. } => upper,
+        Root::Plain { dir } | Root::Chroot { dir } => dir,
+    };
+    let to = root.join(path);
+    fs::create_dir_all(&to).map_err(RootfsError::io("create", &to))?;
+    copy::copy(&[Tree::bare(from)], &to).map_err(RootfsError::io("copy a directory to", &to))
+}
+
 /// Makes a root filesystem of `trees` (topmost first) in the empty directory `scratch`.
 pub fn stand(rung: Rung, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
     let dir = |name: &str| -> Result<PathBuf, RootfsError> {

@@ -2,7 +2,7 @@
 //! build can record the config's digest whether it found the entry, made it, or has no cache at all. When the entry was
 //! made stands in an annotation of its manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phial_layers::Digest;
 
@@ -23,8 +23,24 @@ const LAYER: &str = "dev.phial.cache.layer";
 /// The annotation that says when it was made (image-spec, annotations.md).
 const CREATED: &str = "org.opencontainers.image.created";
 
-/// The entry of a layer that was made at `now`, in seconds since 1970.
-pub(super) fn written(key: &Key, layer: &Layer, now: i64) -> Image {
+/// The annotation that names the packages in which compiling changed nothing.
+const UNTOUCHED: &str = "dev.phial.cache.untouched";
+
+/// What the manifest alone says of an entry.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// When it was made, in seconds since 1970.
+    pub(super) made: i64,
+    /// The packages of Hex in which compiling changed nothing.
+    pub(super) untouched: BTreeSet<String>,
+}
+
+/// The entry of a layer.
+pub(super) fn written(key: &Key, layer: &Layer, notes: Notes) -> Image {
+    let mut annotations = BTreeMap::from([(CREATED.to_owned(), rfc3339(notes.made))]);
+    if !notes.untouched.is_empty() {
+        annotations.insert(UNTOUCHED.into(), notes.untouched.into_iter().collect::<Vec<_>>().join(" "));
+    }
     let text = |json: Result<String, serde_json::Error>| json.unwrap_or_default();
     let labels = BTreeMap::from([
         (KEY.to_owned(), key.hex()),
@@ -46,22 +62,32 @@ pub(super) fn written(key: &Key, layer: &Layer, now: i64) -> Image {
         working_dir: None,
         user: None,
         labels,
-        annotations: BTreeMap::from([(CREATED.to_owned(), rfc3339(now))]),
+        annotations,
     };
     assemble(&Image::scratch(&Platform::host()), &[new], &terms).of_type(ARTIFACT_TYPE)
 }
 
 /// The digest of the config that an entry of this layer has, wherever and whenever it is made.
 pub(in crate::pipeline) fn digest(key: &Key, layer: &Layer) -> Digest {
-    written(key, layer, 0).manifest.config.digest
+    written(key, layer, Notes::default()).manifest.config.digest
 }
 
 /// The layer of an entry, if it is one for this key: its config is the one that this key and this layer make.
 pub(super) fn read(image: &Image, key: &Key) -> Option<Layer> {
+    layer(image).filter(|layer| image.manifest.config.digest == digest(key, layer))
+}
+
+/// The layer of an entry for whatever key, and the packages in which compiling changed nothing.
+pub(super) fn near(image: &Image) -> Option<(Layer, BTreeSet<String>)> {
+    let untouched = image.manifest.annotations.get(UNTOUCHED)?;
+    Some((layer(image)?, untouched.split(' ').map(str::to_owned).collect()))
+}
+
+fn layer(image: &Image) -> Option<Layer> {
     let layer: Layer = serde_json::from_str(image.config.config.labels.get(LAYER)?).ok()?;
     let [found] = &image.manifest.layers[..] else { return None };
     let fits = found.digest == layer.digest && found.size == layer.size;
-    (fits && image.manifest.config.digest == digest(key, &layer)).then_some(layer)
+    (fits && image.config.rootfs.diff_ids[..] == [layer.diff_id.clone()]).then_some(layer)
 }
 
 /// The key's hex name and when it was made, in seconds since 1970, if this is an entry.
