@@ -15,10 +15,12 @@ use crate::image::{BlobError, ImageError};
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No answer: no connection, no TLS, or it broke.
-    #[error("cannot reach the registry for `{request}`")]
+    #[error("cannot reach the registry for `{request}`{}", proxy.as_ref().map(|proxy| format!(" through {proxy}")).unwrap_or_default())]
     Reach {
         /// Method and place.
         request: String,
+        /// The proxy, if it went through one, and the variable that names it.
+        proxy: Option<String>,
         /// The network's answer, without the URL.
         #[source]
         source: reqwest::Error,
@@ -285,6 +287,12 @@ impl RegistryError {
             }
             Self::Reach { source, .. } if is_about_tls(source) => {
                 Some("name the file of certificates to trust with `--ca-file`, or with `SSL_CERT_FILE` instead of the system's".into())
+            }
+            Self::Reach { source, proxy: Some(_), .. } if source.is_connect() => {
+                Some("the proxy may be down, want a login (`http://user:password@host:port`), or not lead there; `NO_PROXY` names hosts that are reached without it".into())
+            }
+            Self::Status { status: 407, .. } => {
+                Some("the proxy wants a login, as `http://user:password@host:port` in its variable".into())
             }
             Self::Reach { source, .. } if source.is_connect() => {
                 Some("the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only".into())

@@ -179,10 +179,16 @@ impl Transport {
                 builder.body(reqwest::Body::wrap(Pipe::from(open()?, *size, progress)))
             }
         };
-        let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), source };
+        let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), proxy: None, source };
         let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
         let sent = self.wire.send(&client, built, load, self.patience);
-        let response = sent.map_err(|error| error.during(request(call)))?;
+        let response = sent.map_err(|error| match error.during(request(call)) {
+            RegistryError::Reach { request, source, .. } => {
+                let proxy = self.network().proxy_for(url).map(|(at, name)| format!("the proxy `{at}` of `{name}`"));
+                RegistryError::Reach { request, proxy, source }
+            }
+            other => other,
+        })?;
         self.teller.warnings(&authority(url), response.headers());
         Ok(response)
     }
@@ -306,7 +312,7 @@ pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
 impl Broken {
     fn during(self, request: String) -> RegistryError {
         match self {
-            Self::Http(source) => RegistryError::Reach { request, source },
+            Self::Http(source) => RegistryError::Reach { request, proxy: None, source },
             Self::Stalled(after) => RegistryError::Stalled { request, after },
         }
     }

@@ -255,3 +255,31 @@ fn plain_http_is_spoken_to_a_name_that_was_named_for_it_and_to_no_other() {
     let asked = registry.requests(0);
     assert!(asked.iter().any(|line| line.starts_with("PUT ") && line.ends_with("/team/app/manifests/v1")), "{asked:?}");
 }
+
+#[test]
+fn a_proxy_that_does_not_lead_there_is_named_without_its_password() {
+    use super::scripted::{Server, answer};
+    let home = tempfile::tempdir().unwrap();
+    let strict = Server::start(|_| answer(407).with("Proxy-Authenticate", "Basic realm=\"proxy\""));
+    let broken = Server::start(|_| answer(502).body("no such host"));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (proxy, is_answered) in [(&strict.host, true), (&broken.host, true), (&nobody, false)] {
+        let url = format!("http://pu:hunter2@{proxy}");
+        let resolve = |name: &str, plain_http: &[String]| {
+            let wishes = Wishes { plain_http: plain_http.to_vec(), ..Wishes::default() };
+            let env = [("HTTPS_PROXY", url.as_str()), ("HTTP_PROXY", url.as_str())];
+            let client = Client::from_host(&host(home.path(), &env), &wishes).unwrap();
+            let client = client.with_patience(Patience { tries: 1, ..Patience::USUAL });
+            client.resolve(&name.parse().unwrap()).unwrap_err()
+        };
+        let error = resolve("registry.example/app:v1", &[]);
+        let start = format!(
+            "cannot reach the registry for `GET https://registry.example/v2/app/manifests/v1` through the proxy `http://{proxy}/` of `HTTPS_PROXY`: "
+        );
+        assert!(chain(&error).starts_with(&start) && !chain(&error).contains("hunter2"), "{}", chain(&error));
+        assert!(error.hint().unwrap().contains("`NO_PROXY`"), "{:?}", error.hint());
+        let error = resolve("registry.example/app:v1", &["registry.example".into()]);
+        assert_eq!(matches!(error, RegistryError::Status { .. }), is_answered, "{}", chain(&error));
+        assert!(error.hint().is_none_or(|hint| hint.contains("the proxy")));
+    }
+}
