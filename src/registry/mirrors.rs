@@ -57,6 +57,12 @@ impl Client {
         }
         let mut sources = entry.sources(of, by_digest)?;
         let location = sources.pop();
+        if past && !sources.is_empty() {
+            let name = shown(&of.name());
+            self.transport
+                .teller
+                .tell(format!("the mirrors of `{name}` are passed over: other bytes came than were asked for"));
+        }
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         sources.retain(|mirror| !past && !failed.contains(&mirror.at.host));
         let client =

@@ -292,17 +292,40 @@ fn what_is_called_insecure_may_have_a_strange_certificate_and_nothing_else_may()
     assert_eq!(front.log(), log, "nothing is said to a stranger");
 }
 
+fn copy(to: &str) {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["copy", "--quiet", "--dest-tls-verify=false"]).arg(format!("oci:{}", small_base().display()));
+    skopeo.arg(format!("docker://{to}"));
+    run(skopeo).ok();
+}
+
+#[test]
+fn a_layer_that_a_mirror_has_spoiled_comes_from_the_location() {
+    let world = World::with_empty_cache();
+    let repo = world.small_app();
+    let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));
+    let base = origin.reference("team/base:1").to_string();
+    copy(&base);
+    copy(&mirror.reference("team/base:1").to_string());
+    // The first blob is the config.
+    mirror.fail(Kind::GetBlob, When::Nth(2), Fault::WrongDigest);
+    let home = world.dir().join("home/.config/containers");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("registries.conf"), mirrored(&origin, &mirror.host)).unwrap();
+    let (before, to) = (origin.journal().len(), format!("oci:{}", world.path("out")));
+    let built = run(world.phial(["build", repo.source(), "--base", &base, "--to", &to]));
+    let note = format!("note: the mirrors of `{}/team/base` are passed over: other bytes came", origin.host);
+    assert_eq!(built.err.matches(&note).count(), 1, "{}", built.err);
+    built.ok();
+    let asked = origin.journal().split_off(before);
+    assert!(asked.len() == 1 && asked[0].kind == Kind::GetBlob, "{asked:?}");
+}
+
 #[test]
 fn a_build_over_a_mirrored_base_is_the_same_image_and_doctor_says_where_it_came_from() {
     let world = World::with_empty_cache();
     let repo = world.small_app();
     let (origin, mirror) = (Registry::open(Quirks::none()), world::Registry::start());
-    let copy = |to: &str| {
-        let mut skopeo = Command::new("skopeo");
-        skopeo.args(["copy", "--quiet", "--dest-tls-verify=false"]).arg(format!("oci:{}", small_base().display()));
-        skopeo.arg(format!("docker://{to}"));
-        run(skopeo).ok();
-    };
     let base = origin.reference("team/base:1").to_string();
     copy(&base);
     let build = || {
