@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod failure;
+mod fault;
 mod lock;
 mod mouth;
 mod release;
@@ -137,6 +138,7 @@ type Outcome = Result<ExitCode, BuildError>;
 
 /// Reads the arguments, does what they say, and tells how it ended.
 pub fn main() -> ExitCode {
+    fault::own_panics();
     own_what_we_write();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -180,14 +182,14 @@ fn with_world<E: Into<Failure>>(
     act: impl FnOnce(&World<'_>, &Mouth) -> Result<ExitCode, E>,
 ) -> ExitCode {
     let mouth = Arc::new(Mouth::new(common.progress));
-    let cancel: &'static AtomicBool = signals::listen();
     let tools = || {
+        let cancel: &'static AtomicBool = signals::listen().map_err(BuildError::Signals)?;
         let store = Store::open(&cache_dir(host, common))?;
         let heard = Arc::clone(&mouth);
         let client = Client::from_host(host, &common.wishes(host))?.with_notes(store.uploads_dir());
-        Ok((store, client.telling(move |event| heard.hear(event))))
+        Ok((cancel, store, client.telling(move |event| heard.hear(event))))
     };
-    let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(store, client)| {
+    let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(cancel, store, client)| {
         let watch = |event| mouth.hear(event);
         act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth).map_err(Into::into)
     });

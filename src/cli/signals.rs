@@ -1,5 +1,6 @@
 //! SIGINT and SIGTERM: the sandbox is killed at once, and everything else within two seconds.
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
@@ -20,24 +21,27 @@ const GRACE: Duration = Duration::from_secs(2);
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Starts to listen. The flag becomes true at the first signal; a second one ends the process at once.
-pub(super) fn listen() -> &'static AtomicBool {
-    if let Ok(mut signals) = Signals::new([SIGHUP, SIGINT, SIGTERM]) {
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                if SIGNAL.swap(signal, Ordering::SeqCst) != 0 {
-                    std::process::exit(128 + signal);
-                }
-                CANCEL.store(true, Ordering::SeqCst);
-                thread::spawn(move || {
-                    thread::sleep(GRACE);
-                    thread::spawn(Mouth::interrupted);
-                    thread::sleep(BREATH);
-                    std::process::exit(128 + signal);
-                });
+pub(super) fn listen() -> io::Result<&'static AtomicBool> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if SIGNAL.swap(signal, Ordering::SeqCst) != 0 {
+                std::process::exit(128 + signal);
             }
-        });
-    }
-    &CANCEL
+            CANCEL.store(true, Ordering::SeqCst);
+            if thread::Builder::new().spawn(move || end(signal)).is_err() {
+                end(signal); // without a thread for it, a second signal is not heard
+            }
+        }
+    })?;
+    Ok(&CANCEL)
+}
+
+fn end(signal: i32) {
+    thread::sleep(GRACE);
+    let _ = thread::Builder::new().spawn(Mouth::interrupted);
+    thread::sleep(BREATH);
+    std::process::exit(128 + signal);
 }
 
 /// The exit code of a process that was asked to end.

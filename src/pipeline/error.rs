@@ -138,6 +138,9 @@ pub enum BuildError {
     /// The image's `User` is a name that its `/etc/passwd` does not have.
     #[error("the image's user `{0}` is not in its `/etc/passwd`")]
     NoUser(String),
+    /// Signals cannot be listened for.
+    #[error("cannot start the thread that listens for signals")]
+    Signals(#[source] io::Error),
     /// All is done, and the result cannot be told.
     #[error("cannot write the result to stdout")]
     Stdout(#[source] io::Error),
@@ -223,7 +226,7 @@ impl BuildError {
             | Self::Other { .. }
             | Self::NotALayer { .. }
             | Self::NoRecord { .. } => 3,
-            Self::NoRung(_) | Self::Stdout(_) | Self::Io { .. } | Self::Lost(_) => 6,
+            Self::NoRung(_) | Self::Signals(_) | Self::Stdout(_) | Self::Io { .. } | Self::Lost(_) => 6,
         }
     }
 

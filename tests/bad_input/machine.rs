@@ -1,5 +1,6 @@
 //! The machine: no namespaces, a full disk, an odd environment.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use insta::assert_snapshot;
@@ -98,6 +99,28 @@ fn a_disk_too_small_for_the_base_is_full_before_any_step_runs() {
         let said = scene.refused(6, in_namespace(&script, &scene.build([])));
         assert!(said.contains("No space left on device") && said.contains("\nhint: free some space"), "{said}");
     }
+}
+
+#[test]
+fn without_memory_a_build_ends_with_an_error_and_does_not_stand_still() {
+    let scene = Scene::new();
+    let mut ends = BTreeSet::new();
+    for room in [1300, 1600, 2000, 2400, 2800, 3600, 4400, 4800, 5200, 5600, 6000, 7000, 10000] {
+        // `timeout` has its memory before the limit comes.
+        let script = format!("timeout -s KILL 60 sh -c 'ulimit -d {room}; exec \"$@\"' sh \"$@\"");
+        let mut build = through(&script, &scene.build(["--no-cache"]));
+        build.env("RUST_BACKTRACE", "1");
+        let ran = run(build);
+        ends.extend(ran.code);
+        if ran.code == Some(0) {
+            continue; // enough for a machine with few cores
+        }
+        // 127: the loader had no memory for the program; 134: Rust had none for a few bytes.
+        assert!(matches!(ran.code, Some(6 | 70 | 127 | 134)), "{room}: {:?}\n{}", ran.code, ran.err);
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{room}: {}{}", ran.out, ran.err);
+    }
+    assert!(ends.contains(&6), "limits in which the program starts and a thread does not: {ends:?}");
+    scene.sound();
 }
 
 #[test]
