@@ -7,6 +7,7 @@ mod bad_input;
 mod base;
 mod build;
 mod cache;
+mod dependencies;
 mod diff;
 mod explain;
 mod far;

@@ -15,9 +15,6 @@ const ROOMS: [&str; 21] = [
 /// Lines in a file, tests in it included.
 const LONGEST: usize = 450;
 
-/// Fixed versions that no advisory database knows of: the package and its lowest good version.
-const FLOORS: [(&str, [u64; 3]); 2] = [("tar", [0, 4, 46]), ("libgit2-sys", [0, 18, 8])];
-
 fn house() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -168,23 +165,4 @@ fn no_path_of_a_developers_machine_is_written_down() {
         .map(|path| shown(path))
         .collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
-}
-
-#[test]
-fn the_lock_file_keeps_above_the_floors() {
-    let lock: toml::Table = read(&house().join("Cargo.lock")).parse().expect("TOML");
-    let packages = lock["package"].as_array().expect("packages");
-    for (name, floor) in FLOORS {
-        let versions: Vec<&str> = packages
-            .iter()
-            .filter(|p| p["name"].as_str() == Some(name))
-            .filter_map(|p| p["version"].as_str())
-            .collect();
-        assert!(!versions.is_empty(), "`{name}` is in Cargo.lock no more: take its floor away");
-        for version in versions {
-            let core = version.split(['+', '-']).next().unwrap_or(version);
-            let numbers: Vec<u64> = core.split('.').map(|n| n.parse().expect("a number")).collect();
-            assert!(numbers.as_slice() >= floor.as_slice(), "{name} {version} is below {floor:?}");
-        }
-    }
 }
