@@ -16,6 +16,7 @@ mod golden;
 mod lock;
 mod matrix;
 mod near;
+mod node;
 mod prepare_script;
 mod proof;
 mod push;

@@ -41,6 +41,16 @@ pub(crate) fn services() -> PathBuf {
     dir
 }
 
+/// The base of the Node app as an OCI layout, made by `phial base debian` when it is not there.
+#[track_caller]
+pub(crate) fn node() -> PathBuf {
+    let dir = shared().join("node");
+    let mut make = script("node");
+    make.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir);
+    run(make).ok();
+    dir
+}
+
 /// Debian's oras, unpacked by `testdata/oras` when it is not there.
 #[track_caller]
 pub(crate) fn oras() -> PathBuf {
