@@ -206,7 +206,7 @@ impl Credentials {
                     return Ok(None);
                 }
             },
-            Place::Variables { host: own, user, password, .. } if own == host => {
+            Place::Variables { host: own, user, password, .. } if own == without_default_port(host) => {
                 let login = Login::Basic { user: user.clone(), password: password.clone() };
                 return Ok(Some((login, own.clone(), None)));
             }
@@ -293,16 +293,31 @@ fn files(host: &Host) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What GitLab gives its jobs for its own registry (docs.gitlab.com, "authenticate with the container registry").
-fn gitlab(host: &Host) -> Option<Place> {
-    let own = normal(host.var("CI_REGISTRY")?);
-    let pair = host.var("CI_REGISTRY_USER").zip(host.var("CI_REGISTRY_PASSWORD"));
-    let (names, user, password) = match (pair, host.var("CI_JOB_TOKEN")) {
-        (Some((user, password)), _) => ("`CI_REGISTRY_USER` and `CI_REGISTRY_PASSWORD`", user, password),
-        (None, Some(token)) => ("`CI_JOB_TOKEN`", "gitlab-ci-token", token),
-        (None, None) => return None,
+/// What GitLab gives its jobs for its own registry, and for its proxy of others (docs.gitlab.com, "authenticate with the
+/// container registry", "dependency proxy").
+fn gitlab(host: &Host) -> impl Iterator<Item = Place> {
+    let place = |names, server: &str, pair: Option<(&str, &str)>| {
+        let (user, password) = pair?;
+        let own = without_default_port(&normal(server)).to_owned();
+        Some(Place::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
     };
-    Some(Place::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
+    let pair = |user: &str, password: &str| host.var(user).zip(host.var(password));
+    let registry = host.var("CI_REGISTRY").and_then(|server| {
+        let names = "`CI_REGISTRY_USER` and `CI_REGISTRY_PASSWORD`";
+        let token = || Some(("gitlab-ci-token", host.var("CI_JOB_TOKEN")?));
+        let own = place(names, server, pair("CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD"));
+        own.or_else(|| place("`CI_JOB_TOKEN`", server, token()))
+    });
+    let proxy = host.var("CI_DEPENDENCY_PROXY_SERVER").and_then(|server| {
+        let names = "`CI_DEPENDENCY_PROXY_USER` and `CI_DEPENDENCY_PROXY_PASSWORD`";
+        place(names, server, pair("CI_DEPENDENCY_PROXY_USER", "CI_DEPENDENCY_PROXY_PASSWORD"))
+    });
+    registry.into_iter().chain(proxy)
+}
+
+/// GitLab writes its proxy's host with the port of https.
+fn without_default_port(host: &str) -> &str {
+    host.strip_suffix(":443").unwrap_or(host)
 }
 
 /// The region of an ECR registry's host; `None` for all other hosts (amazon-ecr-credential-helper, `api/client.go`).

@@ -189,6 +189,9 @@ fn gitlab_gives_its_jobs_a_login_for_its_own_registry_only() {
     let own = ("CI_REGISTRY", "registry.gitlab.example:5050");
     let (name, password) = (("CI_REGISTRY_USER", "gitlab-ci-token"), ("CI_REGISTRY_PASSWORD", "job"));
     let token = ("CI_JOB_TOKEN", "jt");
+    let proxy = ("CI_DEPENDENCY_PROXY_SERVER", "gitlab.example:443");
+    let (proxy_user, proxy_password) =
+        (("CI_DEPENDENCY_PROXY_USER", "gitlab-ci-token"), ("CI_DEPENDENCY_PROXY_PASSWORD", "pw"));
     for (env, host_name, expected) in [
         (&[own, name, password, token][..], "registry.gitlab.example:5050", "gitlab-ci-token/job"),
         (&[own, token], "registry.gitlab.example:5050", "gitlab-ci-token/jt"),
@@ -196,6 +199,11 @@ fn gitlab_gives_its_jobs_a_login_for_its_own_registry_only() {
         (&[own, name, password], "evil.example", "none"),
         (&[own], "registry.gitlab.example:5050", "none"),
         (&[token], "registry.gitlab.example:5050", "none"),
+        (&[own, token, proxy, proxy_user, proxy_password], "gitlab.example", "gitlab-ci-token/pw"),
+        (&[own, token, proxy, proxy_user, proxy_password], "gitlab.example:443", "gitlab-ci-token/pw"),
+        (&[own, token, proxy, proxy_user, proxy_password], "gitlab.example:5000", "none"),
+        (&[own, token, proxy, proxy_user, proxy_password], "registry.gitlab.example:5050", "gitlab-ci-token/jt"),
+        (&[proxy, proxy_user], "gitlab.example", "none"),
     ] {
         let credentials = Credentials::from_host(&host(home.path(), env));
         assert_eq!(user(credentials.find(host_name, "team/app")), expected, "{env:?}");
