@@ -11,7 +11,7 @@ use crate::world::{Registry, User, World, hex_registry, run};
 
 /// A small app with these test settings, built to `image`; its digest.
 #[track_caller]
-fn built(world: &World, test: &str, image: &str) -> Digest {
+pub(super) fn built(world: &World, test: &str, image: &str) -> Digest {
     let repo = world.small_app();
     let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
     repo.write("phial.toml", format!("{settings}\n[test]\n{test}\n"));
