@@ -51,12 +51,12 @@ pub(crate) fn node() -> PathBuf {
     dir
 }
 
-/// Debian's oras, unpacked by `testdata/oras` when it is not there.
+/// Debian's oras, unpacked by `testdata/foreign` when it is not there.
 #[track_caller]
 pub(crate) fn oras() -> PathBuf {
     let dir = shared().join("oras");
-    let mut make = script("oras");
-    make.arg(&dir);
+    let mut make = script("foreign");
+    make.args(["oras", "trixie"]).arg(&dir);
     run(make).ok();
     dir.join("oras")
 }
