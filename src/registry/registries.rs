@@ -177,13 +177,11 @@ fn parse(file: &Path, text: &str) -> Result<Entries, RegistryError> {
 }
 
 fn entry(file: &Path, of: Registry) -> Result<Entry, RegistryError> {
+    // Whether it is a host is seen when it is needed: a file for all of a company may name what only others use.
     let place = |text: &str| {
         let place = text.trim_end_matches('/');
-        let is_host = format!("{place}/x").parse::<RegistryRef>().is_ok_and(|parsed| {
-            parsed.tag.is_none() && place.split('/').next().is_some_and(|host| host == parsed.host)
-        });
         let why = || format!("the location `{}` is not `host[:port][/path]`", shown(text));
-        if is_host { Ok(place.to_owned()) } else { Err(bad(file, why())) }
+        if place.is_empty() || place.contains("://") { Err(bad(file, why())) } else { Ok(place.to_owned()) }
     };
     let location = (!of.location.is_empty()).then(|| place(&of.location)).transpose()?;
     let prefix = match (of.prefix.trim_end_matches('/'), &location) {
@@ -227,7 +225,8 @@ impl Entry {
         let name = of.name();
         let Some((location, rest)) = location.zip(beyond(&self.prefix, &name)) else { return Ok(of.clone()) };
         let text = format!("{location}{rest}");
-        let moved = text.parse::<RegistryRef>().ok().filter(|moved| moved.tag.is_none());
+        let is_whole = |moved: &RegistryRef| moved.tag.is_none() && text.split('/').next() == Some(&moved.host);
+        let moved = text.parse::<RegistryRef>().ok().filter(is_whole);
         let why = || format!("for `{name}` it leads to `{}`, which is no name of a repository", shown(&text));
         let moved = moved.ok_or_else(|| bad(&self.file, why()))?;
         Ok(RegistryRef { tag: of.tag.clone(), digest: of.digest.clone(), ..moved })

@@ -95,8 +95,6 @@ fn what_cannot_be_used_is_named_with_its_line() {
         "line 3: missing field `location`",
     );
     refused("[[registry]]\nlocation = 'https://x.example'\n", "`https://x.example` is not `host[:port][/path]`");
-    refused("[[registry]]\nlocation = 'team/x'\n", "`team/x` is not");
-    refused("[[registry]]\nlocation = 'x.example/app:tag'\n", "is not");
     refused("[[registry]]\nprefix = 'x.example'\n", "the entry `x.example` of `[[registry]]` has no `location`");
     refused("[[registry]]\n", "has no `location`");
     let mirror = "[[registry]]\nlocation = 'x.example'\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = 'm.example'\n";
@@ -106,6 +104,16 @@ fn what_cannot_be_used_is_named_with_its_line() {
         "line 5: unknown variant `never`",
     );
     refused("[registries.insecure]\nregistries = ['x.example']\n", "`[registries.insecure]` is of version 1");
+    for location in ["registry", "team/x", "x.example/app:tag", "x.example/UPPER"] {
+        let conf = conf(&format!("[[registry]]\nprefix = 'r.example'\nlocation = '{location}'\n")).unwrap();
+        let name = reference("r.example/a");
+        let error = conf.entry(&name).unwrap().unwrap().sources(&name, false).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!("for `r.example/a` it leads to `{location}/a`, which is no name of a repository")),
+            "{error}"
+        );
+        assert!(conf.entry(&reference("other.example/a")).unwrap().is_none());
+    }
     for fine in [
         "",
         "[registries.search]\nregistries = ['docker.io']\n[registries.block]\nregistries = []\n",
