@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::front::Front;
 use super::images::{Shelf, chain, run as tool, two_layers};
-use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, quick};
+use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, hasty, quick};
 use crate::world::small::small_base;
 use crate::world::{self, World, run};
 
@@ -180,6 +180,30 @@ fn a_mirror_that_fails_is_passed_over_with_a_word_about_it() {
         let start = format!("the mirror `{}/copies/team/app` is passed over: ", mirror.host);
         assert!(!heard.is_empty() && heard.iter().all(|text| text.starts_with(&start)), "{said}: {heard:?}");
         assert!(heard[0].contains(said), "{said}: {heard:?}");
+    }
+}
+
+#[test]
+fn whatever_goes_wrong_at_a_mirror_the_image_is_the_same() {
+    let origin = Registry::open(Quirks::none());
+    let image = fill(&origin, "team/app:v1");
+    let tag = origin.reference("team/app:v1");
+    let digest = RegistryRef { tag: None, digest: Some(image.manifest_digest.clone()), ..tag.clone() };
+    for fault in Fault::ALL {
+        for kind in [Kind::GetTag, Kind::GetManifest, Kind::GetBlob] {
+            let mirror = Registry::with_tokens(Quirks::none());
+            let login = mirror.config().to_string();
+            let user = User::with(&mirrored(&origin, &mirror.host), &[("DOCKER_AUTH_CONFIG", &login)]);
+            push(&user.client, &mirror.reference("team/app:v1"), b"one");
+            mirror.fail(kind, When::Always, fault);
+            mirror.fail(Kind::GetRange, When::Always, fault);
+            let user = User { client: user.client.with_patience(hasty()), ..user };
+            let name = if kind == Kind::GetManifest { &digest } else { &tag };
+            let pulled = user.pull(name).unwrap_or_else(|error| panic!("{kind:?} {fault:?}: {}", chain(&error)));
+            assert_eq!(pulled, image, "{kind:?} {fault:?}");
+            let is_served = fault == Fault::Redirect;
+            assert_eq!(user.heard().is_empty(), is_served, "{kind:?} {fault:?}: {:?}", user.heard());
+        }
     }
 }
 
