@@ -6,6 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, Identity};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::error::RegistryError;
 use super::network::quoted;
@@ -112,9 +115,13 @@ impl Roots {
     }
 }
 
-/// The certificates of a PEM file, at least one.
+/// The certificates of a PEM file, at least one. Bundles hold all kinds: one that cannot be trusted, since it cannot be read, does
+/// not take the others with it.
 pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
-    let found = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
+    let bytes = read(path)?;
+    let read = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok);
+    let usable = read.filter(|der| RootCertStore::empty().add(der.clone()).is_ok());
+    let found: Vec<Certificate> = usable.filter_map(|der| Certificate::from_der(&der).ok()).collect();
     if found.is_empty() { Err(bad(path, "it holds no certificate in PEM form")) } else { Ok(found) }
 }
 

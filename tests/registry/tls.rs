@@ -77,9 +77,13 @@ fn https_is_spoken_with_a_known_certificate_only() {
     wrong("SSL_CERT_DIR", &path("dir"), "no file there is a certificate in PEM form");
     wrong("SSL_CERT_DIR", &path("gone"), "no file there is a certificate in PEM form");
     fs::copy(path("cert"), path("dir/own.pem")).unwrap();
+    let odd = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+    fs::write(path("odd"), odd).unwrap();
+    wrong("SSL_CERT_FILE", &path("odd"), "it holds no certificate in PEM form");
+    fs::write(path("bundle"), [odd.as_bytes(), &fs::read(path("cert")).unwrap()].concat()).unwrap();
     fs::copy(path("blob"), path("dir/other")).unwrap();
     let dirs = format!("{}:{}", path("gone"), path("dir"));
-    for (name, value) in [("SSL_CERT_FILE", path("cert")), ("SSL_CERT_DIR", dirs)] {
+    for (name, value) in [("SSL_CERT_FILE", path("cert")), ("SSL_CERT_FILE", path("bundle")), ("SSL_CERT_DIR", dirs)] {
         assert_eq!(get(&redirects.host, &[(name, &value)]).map_err(|error| chain(&error)).unwrap(), b"hello", "{name}");
     }
 }
