@@ -299,6 +299,15 @@ fn what_is_called_insecure_may_be_plain_and_nothing_else_may() {
         assert!(matches!(error, RegistryError::Reach { .. }), "{}", chain(&error));
     }
     assert_eq!(registry.journal().len(), before);
+    // A mirror is insecure by its own word, whatever the registry is.
+    for (is_insecure, words) in [("true", 0), ("false", 1)] {
+        let origin = Registry::open(Quirks::none());
+        fill(&origin, "team/app:v1");
+        let conf = format!("{}insecure = {is_insecure}\n", mirrored(&origin, "registry.example"));
+        let user = User::with(&conf, &[("HTTP_PROXY", &proxy)]);
+        assert_eq!(user.pull(&origin.reference("team/app:v1")).unwrap(), image);
+        assert_eq!(user.heard().len(), words, "{:?}", user.heard());
+    }
 }
 
 #[test]
