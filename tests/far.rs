@@ -167,6 +167,24 @@ fn entries_are_listed_and_removed_by_age() {
         serde_json::from_str(&run(runner.world.phial(["cache", "ls", "--json", "--in", &at])).ok()).expect("JSON");
     assert!(json[0]["key"].as_str().is_some_and(|key| key.len() == 64), "{json}");
 
+    let show = |name: &str| run(runner.world.phial(["cache", "show", "--in", &at, name]));
+    let (tag, digest, key) = (&json[0]["tag"], json[0]["digest"].as_str().expect("a digest"), &json[0]["key"]);
+    let shown = show(tag.as_str().expect("a tag")).ok();
+    for line in
+        [format!("  manifest {digest}"), format!("  key {}", key.as_str().expect("a key")), "  file VERSION = ".into()]
+    {
+        assert!(shown.contains(&line), "{line}: {shown}");
+    }
+    for name in [digest, &digest["sha256:".len()..][..12], &key.as_str().expect("a key")[..12]] {
+        assert_eq!(show(name).ok(), shown, "{name}");
+    }
+    assert!(show("deps-").failed(2).contains("`deps-` is the beginning of 2 names"));
+    let error = show("nothing").failed(3);
+    assert!(
+        error.contains("nothing in the cache is called `nothing`") && error.contains("`phial cache ls --in`"),
+        "{error}"
+    );
+
     let prune = |more: &[&str]| run(runner.world.phial([&["cache", "prune", "--in", &at], more].concat()));
     assert!(prune(&["--unused-for", "1h"]).err.contains("0 things"), "what is an hour old at least");
     assert!(prune(&[]).err.contains("0 things"), "no limit unless said");

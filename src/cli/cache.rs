@@ -1,5 +1,6 @@
 //! `phial cache`: what is kept on this machine, what it is, and away with what is not needed.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -11,7 +12,7 @@ use super::failure::Failure;
 use super::mouth::{Mouth, size};
 use crate::event::Event;
 use crate::host::Host;
-use crate::image::{RegistryRef, rfc3339};
+use crate::image::{RegistryRef, rfc3339, shown as quoted};
 use crate::pipeline::{self, BuildError, Entry, World};
 use crate::store::{Item, Kind, Prune, Pruned, Store};
 
@@ -40,8 +41,11 @@ enum CacheCommand {
     },
     /// Say what one thing is: a blob, a tree, or a step's result with the inputs of its key
     Show {
-        /// Digest or key, or the beginning of it
+        /// Digest, key or tag, or the beginning of it
         name: String,
+        /// An entry of the deps cache of this repository in a registry instead
+        #[arg(long = "in", value_name = "REPOSITORY")]
+        place: Option<RegistryRef>,
         #[command(flatten)]
         common: Common,
     },
@@ -82,7 +86,8 @@ pub(super) fn cache(args: &CacheArgs, world: &World<'_>, mouth: &Mouth) -> Resul
             let items = store.items().map_err(BuildError::Store)?;
             if *json { as_json(&items) } else { listed(&items) }
         }
-        CacheCommand::Show { name, .. } => shown(store, name)?,
+        CacheCommand::Show { name, place: Some(place), .. } => entry_shown(&pipeline::entries(place, world)?, name)?,
+        CacheCommand::Show { name, .. } => items_shown(store, name)?,
         CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
             let unused_since = unused_for.map(|seconds| world.host.clock() - seconds);
             let prune = Prune { unused_since, limit: *limit, damaged: false };
@@ -145,7 +150,7 @@ fn entries_listed(entries: &[Entry]) -> String {
 
 fn entries_as_json(entries: &[Entry]) -> String {
     let entry = |entry: &Entry| {
-        let Entry { tag, digest, key, size, made } = entry;
+        let Entry { tag, digest, key, size, made, .. } = entry;
         json!({ "tag": tag, "digest": digest, "key": key, "size": size, "made": rfc3339(*made) })
     };
     json!(entries.iter().map(entry).collect::<Vec<_>>()).to_string()
@@ -156,35 +161,56 @@ fn as_json(items: &[Item]) -> String {
     json!(items.iter().map(item).collect::<Vec<_>>()).to_string()
 }
 
-fn shown(store: &Store, name: &str) -> Result<String, Failure> {
+/// The things that one of whose names begins so, whatever algorithm stands before a digest; they have their first name in
+/// common.
+fn meant<'a, T>(things: &'a [T], name: &str, names: fn(&T) -> Vec<&str>, list: &str) -> Result<Vec<&'a T>, Failure> {
+    let begins = |own: &str| own.starts_with(name) || own.split_once(':').is_some_and(|(_, hex)| hex.starts_with(name));
+    let is_meant = |thing: &&T| !name.is_empty() && names(thing).into_iter().any(begins);
+    let found: Vec<&T> = things.iter().filter(is_meant).collect();
+    let firsts: BTreeSet<&str> = found.iter().filter_map(|thing| names(thing).first().copied()).collect();
+    let (text, hint, code) = match firsts.len() {
+        1 => return Ok(found),
+        0 => (format!("nothing in the cache is called `{}`", quoted(name)), format!("{list} lists all there is"), 3),
+        n => (format!("`{}` is the beginning of {n} names", quoted(name)), "give more of it".into(), USAGE),
+    };
+    Err(Failure { text, hint: Some(hint), code })
+}
+
+fn items_shown(store: &Store, name: &str) -> Result<String, Failure> {
     let items = store.items().map_err(BuildError::Store)?;
-    let is_meant = |item: &&Item| {
-        !name.is_empty()
-            && (item.name.starts_with(name) || item.name.split_once(':').is_some_and(|(_, hex)| hex.starts_with(name)))
-    };
-    let found: Vec<&Item> = items.iter().filter(is_meant).collect();
-    let Some(first) = found.first() else {
-        let text = format!("nothing in the cache is called `{}`", crate::image::shown(name));
-        return Err(Failure { text, hint: Some("`phial cache ls` lists all there is".into()), code: 3 });
-    };
-    if found.iter().any(|item| item.name != first.name) {
-        let text = format!("`{}` is the beginning of {} names", crate::image::shown(name), found.len());
-        return Err(Failure { text, hint: Some("give more of it".into()), code: USAGE });
-    }
     let mut lines = Vec::new();
-    for item in found {
+    for item in meant(&items, name, |item| vec![item.name.as_str()], "`phial cache ls`")? {
         lines.push(format!("{} {}", item.kind.name(), item.name));
         lines.push(format!("  {}, used {}", size(item.size), rfc3339(item.used)));
         if let Some((key, result)) = store.kept_result(&item.name).filter(|_| item.kind == Kind::Result) {
-            lines.push(format!("  step {}", crate::image::shown(&key.step)));
-            let input = |(name, value): (&String, &String)| {
-                format!("  {} = {}", crate::image::shown(name), crate::image::shown(value))
-            };
+            lines.push(format!("  step {}", quoted(&key.step)));
             lines.extend(key.inputs.iter().map(input));
             lines.push(format!("  result {result}"));
         }
     }
     Ok(lines.join("\n"))
+}
+
+fn entry_shown(entries: &[Entry], name: &str) -> Result<String, Failure> {
+    let mut lines = Vec::new();
+    let names: fn(&Entry) -> Vec<&str> = |entry| vec![&entry.tag, entry.digest.as_str(), &entry.key];
+    for entry in meant(entries, name, names, "`phial cache ls --in`")? {
+        lines.push(format!("entry {}", entry.tag));
+        lines.push(format!("  {}, made {}", size(entry.size), rfc3339(entry.made)));
+        lines.push(format!("  manifest {}", entry.digest));
+        lines.push(format!("  layer {}", entry.layer));
+        lines.push(format!("  key {}", quoted(&entry.key)));
+        lines.extend(entry.inputs.iter().map(input));
+        let untouched: Vec<&str> = entry.untouched.iter().map(String::as_str).collect();
+        if !untouched.is_empty() {
+            lines.push(format!("  sources as they came: {}", quoted(&untouched.join(" "))));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+fn input((name, value): (&String, &String)) -> String {
+    format!("  {} = {}", quoted(name), quoted(value))
 }
 
 /// `PHIAL_CACHE_LIMIT`; `None` is no limit.
@@ -209,7 +235,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     ];
     let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)));
     let size = found.and_then(|(number, factor): (&str, u64)| number.parse::<u64>().ok()?.checked_mul(factor));
-    size.ok_or_else(|| format!("`{}` is no size such as `500MB`, `20GB` or `0`", crate::image::shown(text)))
+    size.ok_or_else(|| format!("`{}` is no size such as `500MB`, `20GB` or `0`", quoted(text)))
 }
 
 /// `90s`, `30m`, `12h`, `14d` in seconds.
@@ -218,7 +244,7 @@ fn duration(text: &str) -> Result<i64, String> {
     let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
     let seconds =
         found.and_then(|(number, factor): (&str, i64)| i64::from(number.parse::<u32>().ok()?).checked_mul(factor));
-    seconds.ok_or_else(|| format!("`{}` is no time such as `12h` or `14d`", crate::image::shown(text)))
+    seconds.ok_or_else(|| format!("`{}` is no time such as `12h` or `14d`", quoted(text)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The entries of a deps cache in a registry, looked at from outside of a build.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use phial_layers::Digest;
 
 use super::far::{STEP, entry, near};
@@ -17,8 +19,14 @@ pub struct Entry {
     pub digest: Digest,
     /// The hex name of its key.
     pub key: String,
-    /// Bytes of its layer; images may share it.
+    /// The inputs of its key, of variables a digest of the value; empty if it does not tell.
+    pub inputs: BTreeMap<String, String>,
+    /// Its layer; images may share it.
+    pub layer: Digest,
+    /// Bytes of that.
     pub size: u64,
+    /// The packages of Hex in which compiling changed nothing.
+    pub untouched: BTreeSet<String>,
     /// When it was made, in seconds since 1970.
     pub made: i64,
 }
@@ -35,9 +43,11 @@ pub fn entries(at: &RegistryRef, world: &World<'_>) -> Result<Vec<Entry>, BuildE
             Err(RegistryError::NotFound { .. } | RegistryError::Image { .. }) => continue,
             image => image?,
         };
-        let Some((key, made)) = entry::told(&image) else { continue };
-        let size = image.manifest.layers.iter().map(|layer| layer.size).sum();
-        found.push(Entry { tag, digest: image.manifest_digest, key, size, made });
+        let (Some(told), [layer]) = (entry::told(&image), &image.manifest.layers[..]) else { continue };
+        let inputs = told.key.map(|key| key.inputs).unwrap_or_default();
+        let (layer, size) = (layer.digest.clone(), layer.size);
+        let (made, untouched) = (told.notes.made, told.notes.untouched);
+        found.push(Entry { tag, digest: image.manifest_digest, key: told.name, inputs, layer, size, untouched, made });
     }
     found.sort_by(|a, b| (a.made, &a.tag).cmp(&(b.made, &b.tag)));
     Ok(found)

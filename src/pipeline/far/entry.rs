@@ -28,11 +28,11 @@ const UNTOUCHED: &str = "dev.phial.cache.untouched";
 
 /// What the manifest alone says of an entry.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(in crate::pipeline) struct Notes {
     /// When it was made, in seconds since 1970.
-    pub(super) made: i64,
+    pub(in crate::pipeline) made: i64,
     /// The packages of Hex in which compiling changed nothing.
-    pub(super) untouched: BTreeSet<String>,
+    pub(in crate::pipeline) untouched: BTreeSet<String>,
 }
 
 /// The entry of a layer.
@@ -79,8 +79,8 @@ pub(super) fn read(image: &Image, key: &Key) -> Option<Layer> {
 
 /// The layer of an entry for whatever key, and the packages in which compiling changed nothing.
 pub(super) fn near(image: &Image) -> Option<(Layer, BTreeSet<String>)> {
-    let untouched = image.manifest.annotations.get(UNTOUCHED)?;
-    Some((layer(image)?, untouched.split(' ').map(str::to_owned).collect()))
+    let untouched = untouched(image)?;
+    Some((layer(image)?, untouched))
 }
 
 fn layer(image: &Image) -> Option<Layer> {
@@ -90,9 +90,28 @@ fn layer(image: &Image) -> Option<Layer> {
     (fits && image.config.rootfs.diff_ids[..] == [layer.diff_id.clone()]).then_some(layer)
 }
 
-/// The key's hex name and when it was made, in seconds since 1970, if this is an entry.
-pub(in crate::pipeline) fn told(image: &Image) -> Option<(String, i64)> {
-    let key = image.config.config.labels.get(KEY)?.clone();
-    let made = image.manifest.annotations.get(CREATED).and_then(|time| from_rfc3339(time)).unwrap_or(0);
-    Some((key, made / 1000))
+/// What an entry says of itself.
+pub(in crate::pipeline) struct Told {
+    /// The key's hex name.
+    pub(in crate::pipeline) name: String,
+    /// The key as far as it is told, without values of variables.
+    pub(in crate::pipeline) key: Option<Key>,
+    pub(in crate::pipeline) notes: Notes,
+}
+
+/// What it says, if this is an entry.
+pub(in crate::pipeline) fn told(image: &Image) -> Option<Told> {
+    let labels = &image.config.config.labels;
+    let annotations = &image.manifest.annotations;
+    let made = annotations.get(CREATED).and_then(|time| from_rfc3339(time)).unwrap_or(0) / 1000;
+    let key = labels.get(INPUTS).and_then(|text| serde_json::from_str(text).ok());
+    Some(Told {
+        name: labels.get(KEY)?.clone(),
+        key,
+        notes: Notes { made, untouched: untouched(image).unwrap_or_default() },
+    })
+}
+
+fn untouched(image: &Image) -> Option<BTreeSet<String>> {
+    Some(image.manifest.annotations.get(UNTOUCHED)?.split(' ').map(str::to_owned).collect())
 }
