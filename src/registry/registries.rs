@@ -159,7 +159,8 @@ fn bad(file: &Path, why: String) -> RegistryError {
 
 fn parse(file: &Path, text: &str) -> Result<Entries, RegistryError> {
     let parsed: Text = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        let line =
+            error.span().map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
         bad(file, format!("line {line}: {}", shown(error.message())))
     })?;
     // The search list of version 1 is about short names; its other lists would be missed.
