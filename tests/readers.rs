@@ -1,27 +1,38 @@
 //! What Phial writes, read by others: skopeo, umoci, buildah, podman and crun.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use crate::world::parts::base;
-use crate::world::{World, run};
+use crate::world::{User, World, hex_registry, ranger, run, search_path};
 
-/// Every file below `/app`, `/opt` and `/etc` as one line: kind, mode, size, checksum or target, name.
-const LIST: &str = "cd / && find app opt etc -type f -printf '%y %m %s %f ' -exec cksum {} \\; -o -type l -printf '%y %l %p\\n' \
-                    -o -type d -printf '%y %m %p\\n' | LC_ALL=C sort";
+/// Everything in a root filesystem, a line each, but what a runtime puts there: kind, mode, links, time, name and target,
+/// then a checksum of each file. Setuid and setgid are left out, since trees on disk have neither. The root and `/etc` are without a time: what is mounted in them changes it.
+const LIST: &str = r"cd / && own='( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./run -o -path ./etc/hosts -o -path ./etc/resolv.conf ) -prune'
+    { find . $own -o \( -path . -o -path ./etc \) -printf '%y %m %p\n' -o -type d -printf '%y %m %T@ %p\n' -o -printf '%y %m %n %T@ %p %l\n'
+      find . $own -o -type f -print0 | xargs -0 cksum; } | sed -E 's/^([df]) [246]([0-7]{3}) /\1 \2 /' | LC_ALL=C sort";
 
-/// An image of every app of `testdata/apps` that needs no server, in one layout.
+/// An image of every app of `testdata/apps` that needs no database, all on one base, in one layout.
 fn images(world: &World) -> Vec<String> {
-    let apps = ["hello", "umbrella", "shell"];
-    for app in apps {
-        let repo = world.app(app);
-        let to = format!("oci:{}:{app}", world.path("images"));
-        run(world.phial(["build", repo.source(), "--base", &format!("oci:{}", base().display()), "--to", &to])).ok();
+    let hex = hex_registry();
+    let (deps, _git) = world.deps_app(&hex);
+    let apps = ["hello", "umbrella", "shell"].map(|app| (app, world.app(app)));
+    let mut names = vec![];
+    for (name, repo) in apps.into_iter().chain([("deps", deps)]) {
+        let to = format!("oci:{}:{name}", world.path("images"));
+        let mut build = world.phial(["build", repo.source(), "--base", &elixir(), "--to", &to]);
+        build.envs(hex.env());
+        run(build).ok();
+        names.push(name.to_owned());
     }
-    apps.map(str::to_owned).to_vec()
+    names
+}
+
+fn elixir() -> String {
+    format!("oci:{}", base().display())
 }
 
 fn tool(program: &str, arguments: &[&str]) -> String {
@@ -42,14 +53,16 @@ fn skopeo_umoci_and_phial_run_see_the_same_image() {
         let source = format!("{}:{name}", world.path("images"));
         tool("umoci", &["unpack", "--rootless", "--image", &source, &bundle]);
         let listed = run(world.phial(["run", "--user", "0", &image, "--", "sh", "-c", LIST])).ok();
-        let mut chroot = Command::new("sh");
-        chroot.arg("-c").arg(LIST.replace("cd /", "cd \"$0/rootfs\"")).arg(&bundle);
-        let unpacked = run(chroot).ok();
-        let supplied = ["hosts", "resolv.conf"]; // the sandbox's own
-        let kept = |text: &str| -> Vec<String> {
-            text.lines().filter(|line| !supplied.iter().any(|name| line.contains(name))).map(str::to_owned).collect()
-        };
-        assert_eq!(kept(&listed), kept(&unpacked), "{name}");
+        let mut outside = Command::new("sh");
+        outside.arg("-c").arg(LIST.replace("cd /", "cd \"$0/rootfs\"")).arg(&bundle);
+        let unpacked = run(outside).ok();
+        let ours: BTreeSet<&str> = listed.lines().collect();
+        let theirs: BTreeSet<&str> = unpacked.lines().collect();
+        let (more, less): (Vec<_>, Vec<_>) = (ours.difference(&theirs).collect(), theirs.difference(&ours).collect());
+        assert!(more.is_empty() && less.is_empty(), "{name}\nphial run alone: {more:#?}\numoci alone: {less:#?}");
+        for path in ["./app/mix.exs", "./usr/bin/", "./var/lib/dpkg/status"] {
+            assert!(listed.contains(path) || name == "shell", "{name}: `{path}` is not listed");
+        }
     }
 }
 
@@ -83,6 +96,41 @@ fn buildah_and_podman_take_the_image_and_run_it() {
 }
 
 #[test]
+fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_another_user() {
+    let world = World::new();
+    let repo = world.app("hello");
+    let layout = world.path("images");
+    run(world.phial(["build", repo.source(), "--base", &elixir(), "--to", &format!("oci:{layout}:hello")])).ok();
+    let files = [(Path::new(&layout), "images")];
+    let own = rustix::process::getuid().as_raw();
+    let users = if own == 0 { vec![0, ranger()] } else { vec![own] };
+    for user in users.into_iter().map(|uid| User::with(uid, &files)) {
+        // Gigabytes, which `/tmp` may not have.
+        let storage = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let mut give = Command::new("chown");
+        give.arg(user.uid.to_string()).arg(storage.path());
+        run(give).ok();
+        let buildah = |arguments: &[&str]| {
+            let words = user.words();
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).arg("buildah").arg("--root").arg(storage.path());
+            command.args(["--runroot", &user.path("state"), "--storage-driver", "vfs"]);
+            command.args(["--storage-opt", "vfs.ignore_chown_errors=true"]).args(arguments);
+            command.env_clear().env("PATH", search_path()).env("HOME", user.path("")).current_dir(user.path(""));
+            run(command).ok()
+        };
+        let container = buildah(&["from", "--quiet", "oci:images:hello"]);
+        let inside = |words: &[&str]| buildah(&[&["run", "--isolation", "chroot", &container, "--"], words].concat());
+        let said = inside(&["mix", "run", "--no-start", "-e", "IO.puts(Mix.env())"]);
+        assert_eq!(said, "prod", "in prod, and nothing is compiled");
+        assert_eq!(inside(&["mix", "compile"]), "");
+        for remove in ["rm", "rmi"] {
+            buildah(&[remove, "--all"]); // files of ids that only the user's namespace has
+        }
+    }
+}
+
+#[test]
 fn crun_starts_the_app_as_a_user_who_owns_nothing() {
     if !rustix::process::geteuid().is_root() {
         return; // one mapped id would own everything
@@ -90,7 +138,7 @@ fn crun_starts_the_app_as_a_user_who_owns_nothing() {
     let world = World::new();
     let repo = world.app("hello");
     let image = format!("oci:{}:hello", world.path("images"));
-    run(world.phial(["build", repo.source(), "--base", &format!("oci:{}", base().display()), "--to", &image])).ok();
+    run(world.phial(["build", repo.source(), "--base", &elixir(), "--to", &image])).ok();
     let bundle = world.path("bundle");
     tool("umoci", &["unpack", "--image", &format!("{}:hello", world.path("images")), &bundle]);
     let config = Path::new(&bundle).join("config.json");

@@ -8,7 +8,7 @@ use super::{Repo, run, search_path};
 
 /// A user of this machine, with the program, a base and an app in a folder of their own.
 pub(crate) struct User {
-    uid: u32,
+    pub(crate) uid: u32,
     dir: tempfile::TempDir,
 }
 
@@ -24,7 +24,8 @@ impl User {
         Self::with(if own.is_root() { 4322 } else { own.as_raw() }, files)
     }
 
-    fn with(uid: u32, files: &[(&Path, &str)]) -> Self {
+    /// One with copies of these files.
+    pub(crate) fn with(uid: u32, files: &[(&Path, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("phial-user-").tempdir_in("/tmp").expect("a folder");
         for (from, to) in [&[(Path::new(env!("CARGO_BIN_EXE_phial")), "phial")], files].concat() {
             copy(from, &dir.path().join(to));
