@@ -18,6 +18,7 @@ mod matrix;
 mod near;
 mod node;
 mod prepare_script;
+mod progress;
 mod proof;
 mod push;
 mod readers;
