@@ -263,7 +263,9 @@ impl RegistryError {
             Self::Denied { name, had_login, .. } => {
                 let host = name.split('/').next().unwrap_or_default();
                 Some(if *had_login {
-                    format!("the credentials for `{host}` may be wrong or expired, or lack rights on this repository")
+                    format!(
+                        "the credentials for `{host}` may be wrong or expired, or lack rights on this repository; `phial doctor --registry {name}` says which they are"
+                    )
                 } else {
                     format!(
                         "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked"

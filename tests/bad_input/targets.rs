@@ -1,13 +1,14 @@
 //! Where the image goes: refused, not writable, or in nobody's reach. A tag names what it named before.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use insta::assert_snapshot;
 
 use super::images::nobody;
 use super::settings::without_digest;
 use super::{Scene, digest, good, in_namespace, listing, run, through};
+use crate::scripted::{self, Fault, Kind, PASSWORD, Quirks, When};
 use crate::world::Registry;
 use crate::world::small::small_base;
 
@@ -132,7 +133,7 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
     let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
     assert_snapshot!(said, @r"
     error: `[HOST]/team/app` refuses access
-    hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository
+    hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository; `phial doctor --registry [HOST]/team/app` says which they are
     ");
     assert!(!said.contains("wrong horse"));
     assert_eq!(tagged(&registry, "team/app", "prod"), None);
@@ -141,6 +142,43 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
     log_in(&scene, &registry, Registry::PASSWORD);
     assert_eq!(digest(&run(push()).ok()), good());
     assert_eq!(tagged(&registry, "team/app", "prod").as_deref(), Some(good()));
+}
+
+#[test]
+fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole() {
+    let (scene, registry) = (Scene::new(), scripted::Registry::with_password(Quirks::none()));
+    let config = scene.world.dir().join("home/.docker/config.json");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, registry.config().to_string()).unwrap();
+    let secret = registry.config()["auths"][&registry.host]["auth"].as_str().unwrap().to_owned();
+    let target = format!("{}/team/app:prod", registry.host);
+    let layouts = [scene.out().display().to_string(), scene.world.path("after")].map(|path| format!("oci:{path}:prod"));
+    let push = || scene.build_on(&base(), &layouts[0], ["--to", &target, "--to", &layouts[1]]);
+
+    // As of one who may read: what is written is denied, at the first blob or at the tag alone.
+    for kind in [Kind::PostUpload, Kind::PutTag] {
+        registry.fail(kind, When::Always, Fault::Status(403));
+        let ran = run(push());
+        assert_eq!(ran.out, "");
+        let said = scene.said(ran, 5).replace(&registry.host, "[HOST]");
+        assert!(said.starts_with("error: `[HOST]/team/app` refuses access: "), "{kind:?}: {said}");
+        assert!(said.contains("`phial doctor --registry [HOST]/team/app` says which they are"), "{said}");
+        assert!(!said.contains(&secret) && !said.contains(PASSWORD), "{said}");
+        assert_eq!(registry.tag("team/app", "prod"), None, "{kind:?}");
+        registry.heal();
+        scene.tidy();
+        let left = run(scene.world.phial(["run", &layouts[0], "--progress", "quiet"])).ok();
+        assert_eq!(left, "prod of 1.0", "the target before it is whole");
+        assert!(!Path::new(&scene.world.path("after")).exists(), "the one after it is not begun");
+    }
+    let mut doctor = scene.world.phial(["doctor", "--registry", &target]);
+    doctor.env_remove("DOCKER_CONFIG");
+    let told = run(doctor);
+    assert!(told.out.contains(&config.display().to_string()), "{}{}", told.out, told.err);
+    assert!(!told.out.contains(&secret) && !told.out.contains(PASSWORD), "{}", told.out);
+
+    assert_eq!(digest(&run(push()).ok()), good());
+    assert_eq!(registry.tag("team/app", "prod").unwrap().to_string(), good());
 }
 
 fn log_in(scene: &Scene, registry: &Registry, password: &str) {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use phial::registry::Patience;
 
+pub(crate) use auth::PASSWORD;
 pub(crate) use fault::{Fault, Kind, When};
 pub(crate) use http::{Answer, Asked, Server, answer};
 pub(crate) use journal::Entry;
