@@ -117,6 +117,63 @@ fn layers(world: &World, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its_deps() {
+    let world = World::new();
+    let repo = world.app("hello");
+    build(&world, &repo, "online.oci", &[]);
+    let empty = World::with_empty_cache();
+    let (digest, _) = build(&empty, &repo, "offline.oci", &["--network", "none"]);
+    let (again, _) = build(&world, &repo, "again.oci", &["--network", "none", "--no-cache"]);
+    assert_eq!(again, digest);
+    assert_eq!(layers(&empty, "offline.oci"), layers(&world, "online.oci"), "only the record names the network");
+
+    repo.write("lib/more.ex", "defmodule Hello.More do\n  def more, do: :more\nend\n");
+    repo.commit("Only the source");
+    let (_, said) = build(&empty, &repo, "more.oci", &["--network", "none"]);
+    assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
+    let image = format!("oci:{}", empty.path("more.oci"));
+    let said = run(empty.phial(["run", &image, "--", "mix", "run", "--no-start", "-e", "IO.puts(Hello.More.more())"]));
+    assert_eq!(said.ok(), "more");
+}
+
+#[test]
+fn without_a_network_packages_are_asked_of_nobody_and_those_that_came_over_one_do_not_count() {
+    let world = World::with_empty_cache();
+    let hex = hex_registry();
+    let (repo, git) = world.deps_app(&hex);
+    let offline = || {
+        let (base, to) = (elixir(), format!("oci:{}", world.path("none.oci")));
+        let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--network", "none"]);
+        build.envs(hex.env());
+        run(build).failed(1)
+    };
+    let asked = || (hex.requests().len(), git.requests().len());
+    let before = asked();
+    assert!(offline().contains("the step `deps` failed"));
+    assert_eq!(asked(), before, "servers on this machine are out of reach, too");
+    build_with(&world, &repo, "online.oci", &[], |command| command.envs(hex.env()));
+    let before = asked();
+    assert!(offline().contains("the step `deps` failed"), "the network is an input of the deps layer");
+    assert_eq!(asked(), before);
+}
+
+#[test]
+fn without_a_network_a_step_sees_loopback_alone() {
+    let world = World::new();
+    let repo = world.app("shell");
+    repo.script(
+        "script/prepare_code",
+        "#!/bin/sh\nset -eu\n[ \"$1\" = deps ] || exit 0\ncat /proc/net/dev /proc/net/route\n",
+    );
+    repo.commit("What there is of a network");
+    let (_, said) = build(&world, &repo, "out.oci", &["--no-cache", "--network", "none"]);
+    let seen: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("deps | ")).collect();
+    let devices: Vec<&str> = seen.iter().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    assert_eq!(devices, ["lo"], "{said}");
+    assert!(seen.last().is_some_and(|line| line.starts_with("Iface")), "no route: {said}");
+}
+
+#[test]
 fn the_environments_do_not_see_what_the_deps_step_may_not_see() {
     let world = World::new();
     let repo = world.app("hello");
