@@ -29,5 +29,6 @@ mod run;
 mod sandbox;
 mod source;
 mod trial;
+mod variables;
 mod ssh;
 mod works;

@@ -1,0 +1,206 @@
+//! The caller's variables: those on the list arrive in the steps, others do not, and no value is kept or told.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use phial::prepare::PASSED;
+
+use crate::world::parts::base;
+use crate::world::small::small_base;
+use crate::world::{World, hex_registry, run, shared};
+
+/// Secrets of a CI that are nobody's business inside.
+const OTHERS: [&str; 7] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "CI_JOB_TOKEN",
+    "DOCKER_AUTH_CONFIG",
+    "GIT_TOKEN",
+    "SSH_AUTH_SOCK",
+];
+
+/// Says in each step which of the variables are there, and a checksum of each value, which is not told.
+const SCRIPT: &str = r#"#!/bin/sh
+set -eu
+for name in @NAMES@; do
+    eval "value=\${$name-}"
+    if [ -n "$value" ]; then
+        [ ! -f "$value" ] || value=$(cat "$value")
+        echo "$name $(printf %s "$value" | busybox sha256sum | busybox cut -c1-64)"
+    fi
+done
+mkdir -p out
+echo "called $*" >>out/calls
+"#;
+
+fn sha256(text: &str) -> String {
+    phial_layers::Digest::of(text.as_bytes()).hex().to_owned()
+}
+
+/// Whether these bytes stand in any file below a directory, unpacked where it is a layer.
+fn stands_below(dir: &Path, needle: &str) -> Option<String> {
+    let files = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    files.map(walkdir::DirEntry::into_path).find_map(|path| {
+        let mut bytes = fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let mut plain = vec![];
+            GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+            bytes = plain;
+        }
+        let found = bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+        found.then(|| path.display().to_string())
+    })
+}
+
+#[test]
+fn the_callers_variables_of_the_list_reach_the_steps_and_no_value_is_kept_or_told() {
+    let world = World::with_empty_cache();
+    let repo = world.small_app();
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
+    repo.write("phial.toml", settings.replace("[prepare]\n", "[prepare]\npass = [\"OWN_TOKEN\"]\n"));
+    let listed: Vec<&str> = PASSED.iter().copied().chain(["OWN_TOKEN"]).collect();
+    repo.script("script/prepare_code", &SCRIPT.replace("@NAMES@", &[&listed[..], &OTHERS].concat().join(" ")));
+    repo.commit("What is seen");
+
+    let value = |name: &str| format!("canary-of-{name}-{}", std::process::id());
+    let (base, to) = (format!("oci:{}", small_base().display()), format!("oci:{}", world.path("out")));
+    let mut build =
+        world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--json", "--progress", "plain"]);
+    build.envs(OTHERS.map(|name| (name, value(name))));
+    for name in &listed {
+        if matches!(*name, "HEX_CACERTS_PATH" | "SSL_CERT_FILE") {
+            fs::write(world.path(name), value(name)).unwrap();
+            build.env(name, world.path(name));
+        } else {
+            build.env(name, value(name));
+        }
+    }
+    // A file of certificates that is none would stop the client of registries, which has no part in this.
+    build.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
+    let certificates = fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap();
+    let ran = run(build);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+
+    for step in ["deps", "build prod"] {
+        let prefix = format!("{step} | ");
+        let seen: Vec<&str> = ran.err.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        let expected: Vec<String> = listed
+            .iter()
+            .map(|name| {
+                let held = if *name == "SSL_CERT_FILE" { certificates.trim_end().to_owned() } else { value(name) };
+                format!("{name} {}", sha256(&held))
+            })
+            .collect();
+        assert_eq!(seen, expected, "{step}");
+    }
+    for name in listed.iter().chain(&OTHERS).filter(|name| **name != "SSL_CERT_FILE") {
+        let canary = value(name);
+        assert!(!ran.out.contains(&canary) && !ran.err.contains(&canary), "{name} is told");
+        for place in [world.cache(), Path::new(&world.path("out"))] {
+            assert_eq!(stands_below(place, &canary), None, "{name} is kept");
+        }
+    }
+    let layout = world.path("out");
+    assert!(stands_below(Path::new(&layout), "called build prod").is_some(), "the search sees into layers");
+}
+
+/// nginx with TLS over a directory; the CA's certificate is in `ca.pem`.
+struct Tls {
+    nginx: Child,
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl Tls {
+    fn start(root: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().display().to_string();
+        let openssl = |words: &str| {
+            let mut command = Command::new("openssl");
+            command.args(words.split(' ')).current_dir(dir.path());
+            run(command).ok()
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!("req -x509 {key} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"));
+        openssl(&format!("req {key} -subj /CN=hex -keyout hex.key -out hex.csr"));
+        fs::write(dir.path().join("ext"), "subjectAltName=IP:127.0.0.1").unwrap();
+        openssl("x509 -req -days 2 -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -in hex.csr -out hex.pem");
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
+            .concat();
+        let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
+        let config = format!(
+            "{user}daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\nevents {{}}\nhttp {{\n{temp}\
+             access_log {at}/access.log;\nserver {{ listen 127.0.0.1:{port} ssl; ssl_certificate {at}/hex.pem;\n\
+             ssl_certificate_key {at}/hex.key; root {}; }} }}\n",
+            root.display()
+        );
+        fs::write(dir.path().join("nginx.conf"), config).unwrap();
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        nginx.args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf"), "-p", &at]);
+        let said = File::create(dir.path().join("said")).unwrap();
+        let nginx = nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+        let begun = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nginx does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { nginx, dir, port }
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.nginx.kill();
+        let _ = self.nginx.wait();
+    }
+}
+
+/// An app with one package of Hex, and nothing to compile of C.
+const MIX: &str = r#"defmodule One.MixProject do
+  use Mix.Project
+  def project, do: [app: :one, version: "0.1.0", deps: [{:nimble_parsec, "~> 1.4"}]]
+end
+"#;
+
+#[test]
+fn a_hex_registry_with_a_ca_of_its_own_is_trusted_by_the_file_that_the_caller_names() {
+    let world = World::with_empty_cache();
+    let hex = hex_registry();
+    let tls = Tls::start(&shared().join("hex/public"));
+    let repo = world.small_app();
+    for name in ["script/prepare_code", "VERSION", "phial.toml"] {
+        fs::remove_file(repo.dir().join(name)).unwrap();
+    }
+    repo.write("mix.exs", MIX);
+    repo.write("lib/one.ex", "defmodule One do\nend\n");
+    repo.write("phial.toml", "[image]\nenvs = [\"prod\"]\n");
+    run(crate::world::in_root(repo.dir(), ["mix", "deps.get"], &hex.env())).ok();
+    repo.write(".gitignore", "deps/\n_build/\n");
+    repo.commit("One package");
+
+    let build = |certificates: Option<&str>| {
+        let (base, to) = (format!("oci:{}", base().display()), format!("oci:{}", world.path("out")));
+        let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
+        build.env("HEX_MIRROR", format!("https://127.0.0.1:{}", tls.port)).env("HEX_UNSAFE_REGISTRY", "1");
+        build.envs(certificates.map(|path| ("HEX_CACERTS_PATH", path)));
+        run(build)
+    };
+    let said = build(None).failed(1);
+    assert!(said.to_lowercase().contains("unknown ca"), "{said}");
+    let missing = world.path("no-such.pem");
+    let said = build(Some(&missing)).failed(2);
+    assert!(said.contains("HEX_CACERTS_PATH") && said.contains(&missing), "{said}");
+    let ca = tls.dir.path().join("ca.pem");
+    build(Some(ca.to_str().unwrap())).ok();
+    let log = fs::read_to_string(tls.dir.path().join("access.log")).unwrap();
+    assert!(log.contains("GET /tarballs/nimble_parsec-"), "{log}");
+}
