@@ -285,7 +285,7 @@ impl RegistryError {
                 Some(format!("the registry asks to wait {} seconds", after.as_secs()))
             }
             Self::Status { status: 429, .. } => {
-                Some("the registry limits how often it is asked: wait, or log in".into())
+                Some("the registry limits how often it is asked: wait, log in, or name a mirror of it in `registries.conf`".into())
             }
             Self::Reach { source, .. } if is_about_tls(source) => {
                 Some("name the file of certificates to trust with `--ca-file`, or with `SSL_CERT_FILE` instead of the system's".into())

@@ -125,6 +125,8 @@ fn an_error_that_passes_is_waited_for_and_one_that_stays_is_told() {
     let server = Server::start(|_| answer(429).with("Retry-After", "86400"));
     let error = client().resolve(&server.reference("app")).unwrap_err();
     assert_eq!(server.asked().len(), 1, "a day is not waited for: {error}");
+    let error = client().resolve(&Server::start(|_| answer(429)).reference("app")).unwrap_err();
+    assert!(error.hint().unwrap().contains("a mirror of it in `registries.conf`"), "{:?}", error.hint());
 }
 
 #[test]
