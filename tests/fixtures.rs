@@ -6,7 +6,7 @@ use std::process::Command;
 
 use phial::compare::dependencies;
 
-use crate::world::{Registry, World, hex_registry, in_root, run};
+use crate::world::{Registry, World, hex_registry, in_root, run, testdata};
 
 #[test]
 fn an_app_is_always_the_same_commit() {
@@ -60,4 +60,69 @@ fn a_registry_with_a_password_asks_for_it() {
     let url = format!("http://{}/v2/", registry.host());
     assert_eq!(curl(&[&url]), "401");
     assert_eq!(curl(&["-u", &format!("{}:{}", Registry::USER, Registry::PASSWORD), &url]), "200");
+}
+
+/// `testdata/mirrors trixie` on a machine of this release with these sources, as (file name, text with `@` for the
+/// release's name), whose lists were never fetched.
+fn mirrors(sources: &[(&str, &str)]) -> Vec<String> {
+    let release = fs::read_to_string("/etc/os-release").expect("os-release");
+    let own = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).expect("a release with a name");
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().display();
+    for name in ["parts", "lists/partial", "cache"] {
+        fs::create_dir_all(dir.path().join(name)).expect("a directory of apt's");
+    }
+    for (name, text) in sources {
+        fs::write(dir.path().join("parts").join(name), text.replace('@', own.trim_matches('"'))).expect("sources");
+    }
+    let config = format!(
+        "Dir::Etc::sourcelist \"{at}/none\"; Dir::Etc::sourceparts \"{at}/parts\"; Dir::State::lists \"{at}/lists\"; \
+         Dir::Cache \"{at}/cache\";\n"
+    );
+    fs::write(dir.path().join("apt.conf"), config).expect("apt's settings");
+    let mut command = Command::new(testdata("mirrors"));
+    command.arg("trixie").env("APT_CONFIG", dir.path().join("apt.conf"));
+    run(command).ok().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_machines_mirrors_are_found_however_its_sources_are_written() {
+    let deb822 = "Types: deb\nURIs: https://mirror.example/debian http://second.example/debian/\n\
+                  Suites: @ @-updates @-backports\nComponents: main contrib\nSigned-By: /usr/share/keyrings/x.gpg\n\n\
+                  Types: deb deb-src\nURIs: http://mirror.example/security\nSuites: @-security\nComponents: main\n\n\
+                  Enabled: no\nTypes: deb\nURIs: http://off.example/debian\nSuites: @\nComponents: main\n";
+    let inline = "Types: deb\nURIs: https://mirror.example/debian\nSuites: @\nComponents: main\nSigned-By:\n \
+                  -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDMEXXX\n -----END PGP PUBLIC KEY BLOCK-----\n";
+    let lines = "deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/x.gpg] https://mirror.example/debian @ main contrib\n\
+                 deb-src [signed-by=/usr/share/keyrings/x.gpg] https://mirror.example/debian @ main\n# deb http://off.example/debian @ main\n\
+                 deb http://mirror.example/security/ @-security main\ndeb http://tools.example/ stable main\n";
+    let listed = "deb mirror+file:/etc/apt/mirrors/debian.list @ main\n";
+    for (sources, expected) in [
+        (
+            &[("debian.sources", deb822)][..],
+            &[
+                "https://mirror.example/debian/ trixie",
+                "https://mirror.example/debian/ trixie-updates",
+                "http://second.example/debian/ trixie",
+                "http://second.example/debian/ trixie-updates",
+                "http://mirror.example/security/ trixie-security",
+            ][..],
+        ),
+        (&[("debian.sources", inline)], &["https://mirror.example/debian/ trixie"]),
+        (
+            &[("old.list", lines)],
+            &["https://mirror.example/debian/ trixie", "http://mirror.example/security/ trixie-security"],
+        ),
+        (&[("cloud.list", listed)], &["mirror+file:/etc/apt/mirrors/debian.list/ trixie"]),
+        (
+            &[("debian.sources", inline), ("security.list", "deb http://mirror.example/security/ @-security main\n")],
+            &["https://mirror.example/debian/ trixie", "http://mirror.example/security/ trixie-security"],
+        ),
+    ] {
+        let mut found = mirrors(sources);
+        found.sort();
+        let mut expected: Vec<String> = expected.iter().map(|line| (*line).to_owned()).collect();
+        expected.sort();
+        assert_eq!(found, expected, "{sources:?}");
+    }
 }
