@@ -1,0 +1,66 @@
+//! Commands that go on running, beside others.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use phial::sandbox::{Exit, Ids, Loopback, Network, Order, Ready, Said, SandboxError, serve};
+
+use super::{World, exe, says};
+
+/// Serves `order` while `during` runs, which begins when it is ready, and gives how it ended.
+fn served(order: &Order, during: impl FnOnce()) -> Result<Exit, SandboxError> {
+    let cancel = AtomicBool::new(false);
+    let (ready, heard) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            serve(&exe(), order, &cancel, &mut move |said| {
+                if said == Said::Ready {
+                    ready.send(()).unwrap();
+                }
+            })
+        });
+        if heard.recv_timeout(Duration::from_secs(10)).is_ok() {
+            during();
+        }
+        cancel.store(true, Ordering::Relaxed);
+        server.join().unwrap()
+    })
+}
+
+#[test]
+fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
+    let loopback = Loopback::open(&exe(), Ids::Single).unwrap();
+    let (one, two, other) = (World::new(), World::new(), World::new());
+    let mut server = one.order("while true; do echo hello | nc -l -p 5432; done");
+    (server.network, server.user, server.ready) = (loopback.network(), (70, 70), Some(Ready::Port(5432)));
+    let mut client = two.order("until nc 127.0.0.1 5432 2>/dev/null; do sleep 0.1; done");
+    client.network = loopback.network();
+    let ended = served(&server, || {
+        assert_eq!(says(&client), "hello\n");
+        let apart = Loopback::open(&exe(), Ids::Single).unwrap();
+        for network in [apart.network(), Network::None, Network::Host] {
+            let mut stranger = other.order("nc 127.0.0.1 5432 2>&1 || echo none");
+            stranger.network = network;
+            assert!(says(&stranger).ends_with("none\n"), "{network:?}");
+        }
+    });
+    assert!(matches!(ended, Err(SandboxError::Interrupted)), "{ended:?}");
+}
+
+#[test]
+fn a_command_is_ready_when_its_probe_says_so() {
+    let world = World::new();
+    let mut order = world.order("sleep 0.3; echo now >/tmp/there; sleep 60");
+    order.ready = Some(Ready::Command(["sh", "-c", "test -e /tmp/there"].map(str::to_owned).into()));
+    let begun = Instant::now();
+    let ended = served(&order, || assert!(begun.elapsed() >= Duration::from_millis(300)));
+    assert!(matches!(ended, Err(SandboxError::Interrupted)) && begun.elapsed() < Duration::from_secs(5), "{ended:?}");
+
+    order.argv[2] = "exit 3".to_owned();
+    assert_eq!(served(&order, || panic!("it was never ready")).unwrap(), Exit::Code(3));
+    order.ready = Some(Ready::Command(vec!["no-such-probe".to_owned()]));
+    order.argv[2] = "sleep 60".to_owned();
+    let missing = served(&order, || panic!("it was never ready")).unwrap_err();
+    assert!(missing.to_string().contains("`no-such-probe`"), "{missing}");
+}
