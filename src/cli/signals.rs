@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM: the sandbox is killed at once, and everything else within two seconds.
+//! SIGINT and SIGTERM: the sandbox is killed at once, and everything else after two seconds.
 
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// How long a command may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a last word may take: whoever reads stderr may have stopped.
-const BREATH: Duration = Duration::from_millis(50);
+/// How long a last word may take at most: whoever reads stderr may have stopped.
+const BREATH: Duration = Duration::from_secs(1);
 
 /// Starts to listen. The flag becomes true at the first signal; a second one ends the process at once.
 pub(super) fn listen() -> io::Result<&'static AtomicBool> {
@@ -39,8 +40,14 @@ pub(super) fn listen() -> io::Result<&'static AtomicBool> {
 
 fn end(signal: i32) {
     thread::sleep(GRACE);
-    let _ = thread::Builder::new().spawn(Mouth::interrupted);
-    thread::sleep(BREATH);
+    let (said, heard) = mpsc::channel();
+    let word = thread::Builder::new().spawn(move || {
+        Mouth::interrupted();
+        said.send(())
+    });
+    if word.is_ok() {
+        let _ = heard.recv_timeout(BREATH);
+    }
     std::process::exit(128 + signal);
 }
 
