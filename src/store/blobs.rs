@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::evict::touch;
+use super::scratch::locked;
 use super::{Store, StoreError, at, sync_dir};
 
 /// A blob on its way in; without [`BlobWriter::keep`] nothing of it stays.
@@ -49,8 +50,7 @@ impl Store {
     /// Starts a new blob.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
         let folder = self.root().join("scratch");
-        let file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
-        file.as_file().lock().map_err(at("lock", &folder))?;
+        let file = locked(&tempfile::Builder::new(), &folder).map_err(at("create a file in", &folder))?;
         Ok(BlobWriter { out: Sha256Writer::new(BufWriter::with_capacity(1 << 18, file)), store: self.clone() })
     }
 

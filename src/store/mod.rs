@@ -13,12 +13,13 @@ mod scratch;
 mod trees;
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use phial_layers::{Digest, DigestError};
+use tempfile::NamedTempFile;
 
 pub use blobs::{BlobWriter, Verified};
 pub use evict::{Item, Kind, Prune, Pruned};
@@ -130,7 +131,12 @@ impl Store {
                 return Err(StoreError::Folder { path: root.to_owned(), reason });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::write(&version, VERSION).map_err(at("write", &version))?;
+                // Whole or not at all: others may open the same new store.
+                let whole = NamedTempFile::new_in(root).and_then(|mut file| {
+                    file.write_all(VERSION.as_bytes())?;
+                    file.persist(&version).map_err(|e| e.error)
+                });
+                whole.map_err(at("write", &version))?;
             }
             Err(e) => return Err(at("read", &version)(e)),
         }
@@ -194,12 +200,33 @@ fn sync_dir(path: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         (dir, store)
+    }
+
+    #[test]
+    fn a_new_store_is_opened_by_many_at_once_and_none_sweeps_what_another_begins() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("cache");
+            std::thread::scope(|scope| {
+                for nth in 0..8 {
+                    let root = &root;
+                    scope.spawn(move || {
+                        let store = Store::open(root).unwrap();
+                        let scratch = store.scratch().unwrap();
+                        let mut writer = store.blob_writer().unwrap();
+                        writer.write_all(&[nth]).unwrap();
+                        writer.keep(None).unwrap();
+                        scratch.dir("mine").unwrap();
+                    });
+                }
+            });
+        }
     }
 
     #[test]

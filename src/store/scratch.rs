@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::{StoreError, at};
 
 /// A private folder, removed when dropped. Its lock file tells other processes that it is in use.
@@ -18,10 +20,9 @@ pub struct Scratch {
 impl Scratch {
     pub(super) fn new(parent: &Path) -> Result<Self, StoreError> {
         // The lock first: a folder never stands without one.
-        let lock = tempfile::Builder::new().prefix("").rand_bytes(12).suffix(".lock").tempfile_in(parent);
+        let lock = locked(tempfile::Builder::new().prefix("").rand_bytes(12).suffix(".lock"), parent);
         let (held, lock) =
             lock.and_then(|file| file.keep().map_err(|e| e.error)).map_err(at("create a file in", parent))?;
-        held.lock().map_err(at("lock", &lock))?;
         let path = lock.with_extension("");
         super::private_dir(&path)?;
         Ok(Self { path, lock, _held: held })
@@ -68,6 +69,17 @@ fn open_up(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A new file in the scratch folder, locked. A sweep between making and locking takes it for one that nobody holds.
+pub(super) fn locked(named: &tempfile::Builder<'_, '_>, parent: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let file = named.tempfile_in(parent)?;
+        file.as_file().lock()?;
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
 }
 
 /// Removes the folders and half-written blobs that no living process holds.
