@@ -144,8 +144,16 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer;
 }
 
+/// Every server stays until the tests end, and a user's usual 1024 descriptors are too few for all of them.
+fn want_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit of descriptors");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("as many descriptors as are allowed");
+}
+
 /// Serves on a free port of loopback as long as the process lives; `127.0.0.1:PORT`.
 pub(crate) fn start(service: Arc<dyn Service>) -> String {
+    want_descriptors();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let host = listener.local_addr().expect("its address").to_string();
     std::thread::spawn(move || {
