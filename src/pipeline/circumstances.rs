@@ -12,7 +12,7 @@ use super::base::Base;
 use super::steps::{Around, Steps};
 use crate::config::Clock;
 use crate::event::Event;
-use crate::prepare::{FORMAT, Step, WORKDIR};
+use crate::prepare::{APP, FORMAT, Step};
 use crate::sandbox::{Bind, Order};
 use crate::steady::{self, Circumstances, Standing, Toolchain};
 use crate::store::{Key, Recall, Tree};
@@ -111,7 +111,7 @@ pub(super) fn atoms(toolchain: &Toolchain, roots: &[&Path]) -> Result<BTreeSet<S
         return Ok(atoms);
     }
     for root in roots {
-        let app = root.join(WORKDIR.trim_start_matches('/'));
+        let app = root.join(APP);
         steady::atoms_below(&app, &mut atoms).map_err(BuildError::io("read", &app))?;
     }
     Ok(atoms)

@@ -18,7 +18,7 @@ use super::work::{first, show};
 use super::{BuildError, Isolation, World, environment, recipe};
 use crate::config::{Flags, Network, Plan, Wish};
 use crate::normal::{self, Part};
-use crate::prepare::{EPOCH, FORMAT, File, Recipe, Script, Step, WORKDIR};
+use crate::prepare::{APP, EPOCH, FORMAT, File, Recipe, Script, Step, WORKDIR};
 use crate::rootfs::Rung;
 use crate::steady;
 use crate::store::{Key, Scratch, Tree};
@@ -106,7 +106,7 @@ fn make(
     let began = steps.world.host.clock();
     let around = Around { cwd: WORKDIR, mtime, seed: None, given: &[] };
     let draft = steps.call(step, lowers, &scratch.path().join("call"), &around)?;
-    let lock = lowers[0].root.join(WORKDIR.trim_start_matches('/')).join("mix.lock");
+    let lock = lowers[0].root.join(APP).join("mix.lock");
     let lock = fs::read_to_string(lock).unwrap_or_default();
     let windows = [(began - 1, steps.world.host.clock() + 1), (mtime, mtime + 2 * steady::AHEAD)];
     let terms = normal::Terms { mtime, windows, part: Part::Deps, lock: &lock };
@@ -146,7 +146,7 @@ fn key(steps: &Steps<'_>, below: &[phial_layers::DiffId], seen: &[&Source], mtim
 
 /// All files of the layer's source, sorted.
 fn sources(tree: &Tree) -> Result<Vec<Source>, BuildError> {
-    let app = tree.root.join(WORKDIR.trim_start_matches('/'));
+    let app = tree.root.join(APP);
     let mut found = Vec::new();
     for entry in WalkDir::new(&app).min_depth(1).sort_by_file_name() {
         let entry = entry.map_err(|error| BuildError::io("read", &app)(error.into()))?;
@@ -175,7 +175,7 @@ fn describe(path: &Path) -> std::io::Result<(String, bool)> {
 
 /// The modification time of all that is in the layer.
 fn mtime(deps: &Tree) -> Result<i64, BuildError> {
-    let app = deps.root.join(WORKDIR.trim_start_matches('/'));
+    let app = deps.root.join(APP);
     let path = if app.exists() { &app } else { &deps.root };
     Ok(fs::metadata(path).map_err(BuildError::io("look at", path))?.mtime().max(EPOCH))
 }

@@ -16,7 +16,7 @@ use super::steps::{Around, Draft};
 use super::work::Work;
 use crate::event::Event;
 use crate::normal;
-use crate::prepare::{Script, Step, WORKDIR};
+use crate::prepare::{APP, Script, Step};
 use crate::store::{Key, Scratch, Tree};
 
 /// Where Mix keeps sources, in the app.
@@ -146,7 +146,7 @@ fn has_builds(dir: &Path) -> bool {
 }
 
 fn below_app(path: &str) -> PathBuf {
-    Path::new(WORKDIR.trim_start_matches('/')).join(path)
+    Path::new(APP).join(path)
 }
 
 fn name((path, _): &Given) -> &str {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::base::Base;
 use super::{BuildError, World};
 use crate::image::{Image, Reference};
-use crate::prepare::WORKDIR;
+use crate::prepare::APP;
 
 /// No `phial.toml` is larger.
 const MAX_SETTINGS: u64 = 1 << 20;
@@ -27,7 +27,7 @@ pub(crate) fn of_image(world: &World<'_>, base: &Base) -> Result<Option<String>,
         return Ok(None);
     };
     let tree = base.tree(world, &layer)?;
-    let name = format!("{}/phial.toml", WORKDIR.trim_start_matches('/'));
+    let name = format!("{APP}/phial.toml");
     read(&tree.root, &name).map_err(BuildError::io("read", &tree.root.join(&name)))
 }
 

@@ -14,7 +14,7 @@ use super::{BuildError, Isolation, World, hidden};
 use crate::config::{ConfigError, Network, Plan};
 use crate::event::Event;
 use crate::normal;
-use crate::prepare::{PASSED, Recipe, Step, WORKDIR};
+use crate::prepare::{APP, PASSED, Recipe, Step};
 use crate::rootfs::{self, New, Rung};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Order, Stdio};
 use crate::steady::Toolchain;
@@ -203,7 +203,7 @@ impl Steps<'_> {
 
     /// Brings a draft into its normal form.
     pub(super) fn normalise(&self, draft: Draft, terms: &normal::Terms<'_>) -> Result<Draft, BuildError> {
-        let report = normal::normalise(&draft.tree.root, WORKDIR.trim_start_matches('/'), terms)?;
+        let report = normal::normalise(&draft.tree.root, APP, terms)?;
         for (name, why) in report.left {
             (self.world.watch)(Event::Notice { text: format!("`{name:?}` is left as it was written: {why}") });
         }

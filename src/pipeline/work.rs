@@ -15,7 +15,7 @@ use super::steps::{Around, Draft, Made, Steps, draft};
 use super::{BuildError, Report, circumstances, seeds};
 use crate::config::Network;
 use crate::normal::{self, Part};
-use crate::prepare::{FORMAT, File, Step, WORKDIR};
+use crate::prepare::{APP, FORMAT, File, Step, WORKDIR};
 use crate::rootfs::{New, Rung};
 use crate::source::{self, Entry, Fetched, Mode};
 use crate::steady;
@@ -85,7 +85,7 @@ impl Work<'_> {
         let key = self.key("app").with("commit", commit).with("mtime", self.app_time.to_string());
         let (made, recalled) = self.steps.recalled("app", &key, |scratch| {
             let root = scratch.dir("draft")?;
-            let app = root.join(WORKDIR.trim_start_matches('/'));
+            let app = root.join(APP);
             source::checkout(self.commit.fetched, &app, self.app_time, self.steps.world.watch)?;
             Ok(vec![self.steps.keep(&draft(&root, Records::default(), 1), self.app_time)?])
         })?;
@@ -270,7 +270,7 @@ fn nothing(what: &str) -> BuildError {
 
 /// Puts one file of the app's tree into the tree of what the deps step sees.
 pub(super) fn show(app: &Path, inputs: &Path, name: &Name, mtime: i64) -> io::Result<()> {
-    let relative = Path::new(WORKDIR.trim_start_matches('/')).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+    let relative = Path::new(APP).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
     let (from, to) = (app.join(&relative), inputs.join(&relative));
     fs::create_dir_all(to.parent().unwrap_or(inputs))?;
     if fs::symlink_metadata(&from)?.is_symlink() {

@@ -16,6 +16,9 @@ pub const FORMAT: u32 = 3;
 /// Where the app's source lies in the image and in the sandbox. Compilers write it into what they make.
 pub const WORKDIR: &str = "/app";
 
+/// The same below the root of a tree.
+pub const APP: &str = WORKDIR.split_at(1).1;
+
 /// Where Mix keeps hex and rebar3 if the base does not say: a place that every user of the image can read.
 pub const MIX_HOME: &str = "/opt/mix";
 

@@ -28,7 +28,7 @@ use crate::config::{self, ConfigError, TestFlags, TestPlan, What, Wish};
 use crate::event::Event;
 use crate::image::{Descriptor, Reference};
 use crate::pipeline::{self, Base, HOSTS, Isolation, More, World, environment};
-use crate::prepare::WORKDIR;
+use crate::prepare::{APP, WORKDIR};
 use crate::rootfs::{self, Rung};
 use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Order, Stdio};
 use crate::store::{Scratch, Tree};
@@ -158,7 +158,7 @@ const CI: &str = "script/docker/ci.sh";
 
 /// Whether a file is in the app: the topmost tree that has the name decides.
 fn has(trees: &[Tree], path: &str) -> bool {
-    let path = format!("{}/{path}", WORKDIR.trim_start_matches('/'));
+    let path = format!("{APP}/{path}");
     trees.iter().find_map(|tree| fs::symlink_metadata(tree.root.join(&path)).ok()).is_some_and(|meta| meta.is_file())
 }
 

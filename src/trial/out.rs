@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use super::TrialError;
 use super::counts::{counted, suites};
 use crate::attest::{Command, Counts};
-use crate::prepare::WORKDIR;
+use crate::prepare::APP;
 use crate::rootfs::New;
 use crate::store::Tree;
 
@@ -41,7 +41,7 @@ pub(super) fn written(new: &New) -> PathBuf {
 
 impl Reports {
     pub(super) fn new(new: &New) -> Self {
-        let app = written(new).join(WORKDIR.trim_start_matches('/'));
+        let app = written(new).join(APP);
         let since = if let New::Whole { since, .. } = new { *since } else { (0, 0) };
         Self { app, since, seen: BTreeSet::new(), texts: vec![], room: MOST }
     }
@@ -143,7 +143,7 @@ pub(super) fn artifacts(
     let roots = || [written].into_iter().chain(trees.iter().map(|tree| tree.root.as_path()));
     let mut missing = vec![];
     for path in paths {
-        let inside = Path::new(WORKDIR.trim_start_matches('/')).join(path);
+        let inside = Path::new(APP).join(path);
         match roots().find(|root| plainly_there(root, &inside)) {
             Some(root) => copy_out(&root.join(inside), &dest.join(path))?,
             None => missing.push(path.clone()),
