@@ -74,9 +74,6 @@ impl Client {
         let (host, repository) = (reference.host.clone(), reference.repository.clone());
         let network = self.transport.network();
         let entry = network.registries.entry(reference)?;
-        if let Some(entry) = entry.filter(|entry| entry.blocked) {
-            return Err(RegistryError::Blocked { name: reference.name(), file: entry.file.clone() });
-        }
         let base = network.base(&host)?;
         let is_lax = match self.reads {
             Reads::At { insecure } => insecure,

@@ -1,5 +1,5 @@
-//! HTTP clients, each made when it is first needed: one for plain loopback, without TLS roots; for the others one with proxies
-//! and one without, and one for each host that has certificates of its own or needs none.
+//! HTTP clients, each made when it is first needed: for plain http and for TLS one with proxies and one without, and one for
+//! each host that has certificates of its own or needs none.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,24 +9,20 @@ use reqwest::{Client as Http, Url};
 
 use super::certs::certificates;
 use super::error::RegistryError;
-use super::http::is_loopback;
 use super::network::{Network, authority};
 
 const CONNECT: Duration = Duration::from_secs(30);
 
 pub(super) struct Clients {
     network: Network,
-    near: Http,
     made: Mutex<BTreeMap<String, Http>>,
 }
 
 impl Clients {
-    pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
+    pub(super) fn new(network: Network) -> Self {
         // Fails only if a provider is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let near = builder().no_proxy().tls_certs_only([]).build();
-        let near = near.map_err(|source| RegistryError::Tls { source })?;
-        Ok(Self { network, near, made: Mutex::default() })
+        Self { network, made: Mutex::default() }
     }
 
     pub(super) fn network(&self) -> &Network {
@@ -35,9 +31,6 @@ impl Clients {
 
     /// The client for a place; clones of a client share its connections. `is_lax` is whether any certificate will do.
     pub(super) fn of(&self, url: &Url, is_lax: bool) -> Result<Http, RegistryError> {
-        if url.scheme() == "http" && is_loopback(url) {
-            return Ok(self.near.clone());
-        }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{}{}://{}", if is_lax { "lax " } else { "" }, url.scheme(), authority(url));
         if let Some(client) = made.get(&name) {

@@ -82,7 +82,7 @@ impl Transport {
     pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
         let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
         Ok(Self {
-            clients: Arc::new(Clients::new(network)?),
+            clients: Arc::new(Clients::new(network)),
             wire: Arc::new(wire),
             patience: Patience::USUAL,
             teller: Teller::default(),
@@ -182,13 +182,8 @@ impl Transport {
         let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), proxy: None, source };
         let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
         let sent = self.wire.send(&client, built, load, self.patience);
-        let response = sent.map_err(|error| match error.during(request(call)) {
-            RegistryError::Reach { request, source, .. } => {
-                let proxy = self.network().proxy_for(url).map(|(at, name)| format!("the proxy `{at}` of `{name}`"));
-                RegistryError::Reach { request, proxy, source }
-            }
-            other => other,
-        })?;
+        let proxy = || self.network().proxy_for(url).map(|(at, name)| format!("the proxy `{at}` of `{name}`"));
+        let response = sent.map_err(|error| error.during(request(call), proxy()))?;
         self.teller.warnings(&authority(url), response.headers());
         Ok(response)
     }
@@ -300,7 +295,7 @@ pub(super) fn bounded(response: Response, what: &str, limit: u64) -> Result<Vec<
 pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
     let error = match error.downcast::<Broken>() {
         Ok(Broken::Http(error)) => io::Error::other(error),
-        Ok(stalled) => return stalled.during(what.to_owned()),
+        Ok(stalled) => return stalled.during(what.to_owned(), None),
         Err(error) => error,
     };
     match error.downcast::<RegistryError>() {
@@ -310,9 +305,9 @@ pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
 }
 
 impl Broken {
-    fn during(self, request: String) -> RegistryError {
+    fn during(self, request: String, proxy: Option<String>) -> RegistryError {
         match self {
-            Self::Http(source) => RegistryError::Reach { request, proxy: None, source },
+            Self::Http(source) => RegistryError::Reach { request, proxy, source },
             Self::Stalled(after) => RegistryError::Stalled { request, after },
         }
     }

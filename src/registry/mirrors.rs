@@ -52,9 +52,6 @@ impl Client {
         let (Some(entry), Reads::Mirrored { by_digest, past }) = (entry, self.reads) else {
             return Ok(vec![(self.clone(), of.clone())]);
         };
-        if entry.blocked {
-            return Err(RegistryError::Blocked { name: of.name(), file: entry.file.clone() });
-        }
         let mut sources = entry.sources(of, by_digest)?;
         let location = sources.pop();
         if past && !sources.is_empty() {

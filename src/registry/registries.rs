@@ -43,7 +43,7 @@ pub(super) struct Entry {
     location: Option<String>,
     /// Whether TLS need not be right, nor be there at all.
     pub(super) insecure: bool,
-    pub(super) blocked: bool,
+    blocked: bool,
     mirrors: Vec<Mirror>,
 }
 
@@ -120,7 +120,7 @@ impl Registries {
         Self { file: Some(file), folders, read: OnceLock::new() }
     }
 
-    /// The entry with the longest prefix that a name begins with.
+    /// The entry with the longest prefix that a name begins with; an error if it lets nobody use the name.
     pub(super) fn entry(&self, of: &RegistryRef) -> Result<Option<&Entry>, RegistryError> {
         if self.read.get().is_none() {
             let _ = self.read.set(self.load()?); // another thread may have read the same
@@ -128,7 +128,10 @@ impl Registries {
         let entries = self.read.get_or_init(Entries::new);
         let name = of.name();
         let fitting = entries.values().filter(|entry| beyond(&entry.prefix, &name).is_some());
-        Ok(fitting.max_by_key(|entry| entry.prefix.len()))
+        match fitting.max_by_key(|entry| entry.prefix.len()) {
+            Some(Entry { blocked: true, file, .. }) => Err(RegistryError::Blocked { name, file: file.clone() }),
+            entry => Ok(entry),
+        }
     }
 
     fn load(&self) -> Result<Entries, RegistryError> {
