@@ -18,7 +18,7 @@ use phial_layers::Digest;
 use super::steps::{Layer, Made};
 use super::{Built, World};
 use crate::event::Event;
-use crate::image::{Descriptor, Platform, RegistryRef, Target, layer_media_type};
+use crate::image::{Descriptor, Image, Platform, RegistryRef, Target, layer_media_type};
 use crate::registry::{Push, RegistryError};
 use crate::store::{Key, StoreError};
 
@@ -77,20 +77,25 @@ impl<'a> Shared<'a> {
     pub(super) fn find(&self, key: &Key) -> Option<(Vec<Made>, String)> {
         let at = self.at().filter(|_| key.step == STEP)?;
         let named = tagged(at, key);
-        let image = match self.world.client.image(&named, &Platform::host()) {
-            Ok(image) => image,
-            Err(RegistryError::NotFound { .. }) => return None,
-            Err(error) => {
-                self.say(&format!("the cache in `{}` is not read: {error}", at.name()));
-                return None;
-            }
-        };
+        let image = self.image(&named, &format!("the cache in `{}`", at.name()))?;
         let Some(layer) = entry::read(&image, key) else {
             self.say(&format!("`{named}` is no entry of the cache, and is left alone"));
             return None;
         };
         self.known().insert(layer.digest.clone());
         Some((vec![Some(layer)], at.name()))
+    }
+
+    /// What a tag names, if anything; that it cannot be read is said, with what it is `called`.
+    fn image(&self, named: &RegistryRef, called: &str) -> Option<Image> {
+        match self.world.client.image(named, &Platform::host()) {
+            Ok(image) => Some(image),
+            Err(RegistryError::NotFound { .. }) => None,
+            Err(error) => {
+                self.say(&format!("{called} is not read: {error}"));
+                None
+            }
+        }
     }
 
     /// Whether a layer can be had from there.

@@ -37,14 +37,7 @@ impl Shared<'_> {
         }
         let at = self.at()?;
         self.moving(at, key).into_iter().find_map(|named| {
-            let image = match self.world.client.image(&named, &Platform::host()) {
-                Ok(image) => image,
-                Err(RegistryError::NotFound { .. }) => return None,
-                Err(error) => {
-                    self.say(&format!("`{named}` is not read: {error}"));
-                    return None;
-                }
-            };
+            let image = self.image(&named, &format!("`{named}`"))?;
             let (layer, untouched) = entry::near(&image)?;
             self.known().insert(layer.digest.clone());
             Some((Earlier { layer, untouched }, format!("`{named}`")))
