@@ -1,9 +1,9 @@
 //! A fault of ours: told like any other error, with the exit code for it, and at once.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::panic::{self, PanicHookInfo};
 
 use super::exit;
+use super::mouth::Mouth;
 
 /// From now on a panic of any thread is an error that ends the process.
 ///
@@ -11,8 +11,7 @@ use super::exit;
 /// exhausted memory waits for as well, and a process that ran out of memory over a backtrace stood still for good.
 pub(super) fn own_panics() {
     panic::set_hook(Box::new(|info| {
-        let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-        let _ = writeln!(io::stderr().lock(), "{clear}error: {}\nhint: {HINT}", text(info));
+        Mouth::last_word(&format!("error: {}\nhint: {HINT}", text(info)));
         std::process::exit(exit::FAULT.into());
     }));
 }

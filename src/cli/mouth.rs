@@ -158,8 +158,13 @@ impl Mouth {
 
     /// That a signal ended the command, said from any thread.
     pub(super) fn interrupted() {
+        Self::last_word("error: interrupted");
+    }
+
+    /// What is said when nobody can take the changing line away any more.
+    pub(super) fn last_word(text: &str) {
         let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-        let _ = writeln!(io::stderr().lock(), "{clear}error: interrupted");
+        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
     }
 
     /// An error that has no value of its own.
