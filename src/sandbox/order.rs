@@ -119,6 +119,28 @@ pub struct Order {
     pub read_only: bool,
 }
 
+impl Order {
+    /// A command as 0 of one id in `/`, without variables, files of ours or a limit on what it reaches; its output is streamed.
+    pub fn new(root: Root, argv: Vec<String>) -> Self {
+        Self {
+            root,
+            argv,
+            env: BTreeMap::new(),
+            cwd: "/".to_owned(),
+            user: (0, 0),
+            network: Network::Host,
+            ids: Ids::Single,
+            binds: Vec::new(),
+            tmpfs: Vec::new(),
+            ready: None,
+            hosts: String::new(),
+            resolv: None,
+            stdio: Stdio::Stream,
+            read_only: false,
+        }
+    }
+}
+
 impl fmt::Debug for Order {
     /// Without the values of variables, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -81,25 +81,18 @@ pub(super) fn contents(order: &Order) -> impl Iterator<Item = (&'static str, &st
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::order::{Ids, Network, Root, Stdio};
+    use super::super::order::{Network, Root};
     use super::*;
 
     fn order(resolv: Option<&str>) -> Order {
         Order {
-            root: Root::Plain { dir: "/r".into() },
-            argv: vec!["true".to_owned()],
             env: BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]),
-            cwd: "/".to_owned(),
-            user: (0, 0),
             network: Network::None,
-            ids: Ids::Single,
             binds: vec![Bind { source: "/a".into(), target: "/proc/x".to_owned(), read_only: true }],
             tmpfs: vec!["/data".to_owned()],
-            ready: None,
             hosts: "h".to_owned(),
             resolv: resolv.map(str::to_owned),
-            stdio: Stdio::Stream,
-            read_only: false,
+            ..Order::new(Root::Plain { dir: "/r".into() }, vec!["true".to_owned()])
         }
     }
 

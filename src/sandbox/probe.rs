@@ -1,12 +1,11 @@
 //! Which rungs of isolation work on this machine, found out by trying each with an empty root.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::error::SandboxError;
-use super::order::{Ids, Network, Order, Root, Stdio};
+use super::order::{Order, Root};
 use super::run::{run, start};
 
 /// Tries rungs of isolation: each works, or there is an error that says why not (with a hint).
@@ -45,22 +44,7 @@ impl Probe<'_> {
         for name in ["lower", "upper", "work"] {
             fs::create_dir(dir.path().join(name)).map_err(start("make a directory"))?;
         }
-        let order = Order {
-            root: root(dir.path()),
-            argv: vec!["/nothing".to_owned()],
-            env: BTreeMap::new(),
-            cwd: "/".to_owned(),
-            user: (0, 0),
-            network: Network::Host,
-            ids: Ids::Single,
-            binds: Vec::new(),
-            tmpfs: Vec::new(),
-            ready: None,
-            hosts: String::new(),
-            resolv: None,
-            stdio: Stdio::Stream,
-            read_only: false,
-        };
+        let order = Order::new(root(dir.path()), vec!["/nothing".to_owned()]);
         match run(self.exe, &order, &AtomicBool::new(false), &mut |_| {}) {
             Err(SandboxError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Ids, Network, Order, Root, SandboxError, Stdio, run};
+use phial::sandbox::{Exit, Order, Root, SandboxError, run};
 use tempfile::TempDir;
 
 const APPLETS: [&str; 25] = [
@@ -66,20 +66,10 @@ impl World {
 
     fn order(&self, script: &str) -> Order {
         Order {
-            root: self.overlay(),
-            argv: ["sh", "-c", script].map(str::to_owned).into(),
             env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
-            cwd: "/".to_owned(),
-            user: (0, 0),
-            network: Network::Host,
-            ids: Ids::Single,
-            binds: Vec::new(),
-            tmpfs: Vec::new(),
-            ready: None,
             hosts: "127.0.0.1 localhost\n".to_owned(),
             resolv: Some("nameserver 192.0.2.53\n".to_owned()),
-            stdio: Stdio::Stream,
-            read_only: false,
+            ..Order::new(self.overlay(), ["sh", "-c", script].map(str::to_owned).into())
         }
     }
 

@@ -28,7 +28,7 @@ fn what_is_written_lands_in_the_upper_directory_and_nothing_else() {
 #[test]
 fn a_work_directory_can_be_used_again_even_after_a_crash() {
     let world = World::new();
-    fs::create_dir_all(world.path("work/work/incompat/volatile")).unwrap();
+    fs::create_dir_all(world.path("work").join("work/incompat/volatile")).unwrap();
     fs::set_permissions(world.path("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(world.sh("echo 1 > /srv/n; cat /srv/n"), "1\n");
     assert_eq!(fs::read_dir(world.path("work")).unwrap().count(), 0);
