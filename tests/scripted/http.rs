@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -144,25 +145,42 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer;
 }
 
-/// Every server stays until the tests end, and a user's usual 1024 descriptors are too few for all of them.
-fn want_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit of descriptors");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("as many descriptors as are allowed");
+/// A server on a free port of loopback. It ends when the last who holds it is gone: those of all tests together are more than
+/// a process may have descriptors for.
+#[derive(Clone)]
+pub(crate) struct Listening(Arc<Held>);
+
+struct Held {
+    host: String,
+    over: Arc<AtomicBool>,
 }
 
-/// Serves on a free port of loopback as long as the process lives; `127.0.0.1:PORT`.
-pub(crate) fn start(service: Arc<dyn Service>) -> String {
-    want_descriptors();
+impl Listening {
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn host(&self) -> String {
+        self.0.host.clone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(&self.host); // who waits for a connection sees it
+    }
+}
+
+pub(crate) fn start(service: Arc<dyn Service>) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let host = listener.local_addr().expect("its address").to_string();
+    let over = Arc::new(AtomicBool::new(false));
+    let held = Held { host, over: Arc::clone(&over) };
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for stream in listener.incoming().take_while(|_| !over.load(Ordering::Relaxed)).flatten() {
             let service = Arc::clone(&service);
             std::thread::spawn(move || serve(&stream, &*service));
         }
     });
-    host
+    Listening(Arc::new(held))
 }
 
 struct Counted<'a, R> {
@@ -305,6 +323,7 @@ pub(crate) struct Server {
     /// `127.0.0.1:PORT`.
     pub(crate) host: String,
     asked: Arc<Mutex<Vec<Asked>>>,
+    _held: Listening,
 }
 
 struct Closure {
@@ -324,7 +343,8 @@ impl Server {
     pub(crate) fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let asked = Arc::default();
         let service = Closure { asked: Arc::clone(&asked), script: Box::new(script) };
-        Self { host: start(Arc::new(service)), asked }
+        let held = start(Arc::new(service));
+        Self { host: held.host(), asked, _held: held }
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {

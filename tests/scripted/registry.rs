@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::auth::{Login, PASSWORD, Tokens, USER};
 use super::fault::{Fault, Kind, When};
-use super::http::{self, Answer, Asked, Service, answer};
+use super::http::{self, Answer, Asked, Listening, Service, answer};
 use super::journal::Entry;
 use super::quirks::Quirks;
 use super::uploads::Upload;
 
-/// A registry in memory that lives as long as the process: each test has its own.
+/// A registry in memory, gone with the last who holds it: each test has its own.
 #[derive(Clone)]
 pub(crate) struct Registry {
     /// `127.0.0.1:PORT`.
@@ -25,6 +25,7 @@ pub(crate) struct Registry {
     /// The other host, which has the bytes and must see no credentials.
     pub(crate) storage: String,
     state: Arc<State>,
+    _held: [Listening; 2],
 }
 
 /// What both hosts share.
@@ -111,10 +112,11 @@ impl Registry {
             busy: AtomicUsize::new(0),
             busiest: AtomicUsize::new(0),
         });
-        let host = http::start(Arc::new(Front(Arc::clone(&state))));
-        let storage = http::start(Arc::new(Storage(Arc::clone(&state))));
+        let held =
+            [http::start(Arc::new(Front(Arc::clone(&state)))), http::start(Arc::new(Storage(Arc::clone(&state))))];
+        let [host, storage] = held.each_ref().map(Listening::host);
         let _ = state.hosts.set((host.clone(), storage.clone()));
-        Self { host, storage, state }
+        Self { host, storage, state, _held: held }
     }
 
     /// A reference into it.
