@@ -5,15 +5,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use phial::event::nobody;
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
-use phial::registry::{Client, Patience, Push, RegistryError, Wishes};
+use phial::registry::{Client, Patience, RegistryError, Wishes};
 use phial_layers::Digest;
 use serde_json::json;
 
 use super::front::Front;
-use super::images::{Shelf, chain, two_layers};
+use super::images::{chain, pushed};
 use crate::world::parts::oras;
 use crate::world::{World, run as ran};
 
@@ -37,12 +36,7 @@ fn client(front: &Front, home: &Path, trusted: bool) -> Client {
 }
 
 fn push(client: &Client, to: &str) -> Result<Image, RegistryError> {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"behind");
-    let open = |d: &Digest| shelf.open(d);
-    let push = Push { image: &image, blobs: &open, base: None, tags: &["v1".to_owned()] };
-    client.push(&to.parse().unwrap(), &push, &nobody)?;
-    Ok(image)
+    pushed(client, &to.parse().unwrap(), b"behind")
 }
 
 /// What skopeo, podman and oras say is there, each with the same login, CA and proxy.

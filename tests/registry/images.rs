@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::process::Command;
 
-use phial::image::{Image, NewLayer, Platform, Terms, assemble};
+use phial::event::nobody;
+use phial::image::{Image, NewLayer, Platform, RegistryRef, Terms, assemble};
+use phial::registry::{Client, Push, RegistryError};
 use phial_layers::{Compression, DiffId, Digest};
 
 /// Blobs by digest, as a store would have them.
@@ -57,6 +59,16 @@ pub(crate) fn terms(command: &str) -> Terms {
 pub(crate) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
     let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", b"base")], &terms("sh"));
     assemble(&base, &[shelf.layer("app/file", content)], &terms("run"))
+}
+
+/// Pushes an image of two layers, under the reference's tag if it has one.
+pub(crate) fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Result<Image, RegistryError> {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, content);
+    let blobs = |digest: &_| shelf.open(digest);
+    let tags: Vec<String> = to.tag.iter().cloned().collect();
+    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody)?;
+    Ok(image)
 }
 
 /// Runs a tool and returns what it printed; panics with what it complained about.

@@ -6,14 +6,14 @@ use std::io::Read;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use phial::event::{Event, nobody};
+use phial::event::Event;
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
-use phial::registry::{Client, Push, RegistryError, Wishes};
+use phial::registry::{Client, RegistryError, Wishes};
 use serde_json::json;
 
 use super::front::Front;
-use super::images::{Shelf, chain, run as tool, two_layers};
+use super::images::{chain, pushed, run as tool};
 use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, hasty, quick};
 use crate::world::small::small_base;
 use crate::world::{self, World, run};
@@ -68,12 +68,7 @@ impl User {
 }
 
 fn push(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, content);
-    let blobs = |digest: &_| shelf.open(digest);
-    let tags: Vec<String> = to.tag.iter().cloned().collect();
-    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody).unwrap();
-    image
+    pushed(client, to, content).unwrap()
 }
 
 fn fill(registry: &Registry, name: &str) -> Image {

@@ -18,9 +18,9 @@ use phial::attest::{self, Counts, Place, Run};
 use phial::event::nobody;
 use phial::image::{Descriptor, Image, RegistryRef};
 use phial::layout;
-use phial::registry::{Client, Credentials, Push};
+use phial::registry::{Client, Credentials};
 
-use crate::registry::images::{Shelf, two_layers};
+use crate::registry::images::{self, Shelf, two_layers};
 use crate::scripted::{self, Quirks};
 use crate::world::run;
 
@@ -31,12 +31,7 @@ fn client() -> Client {
 
 /// An image in a repository, under a tag.
 fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, content);
-    let blobs = |digest: &_| shelf.open(digest);
-    let tags: Vec<String> = to.tag.iter().cloned().collect();
-    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody).unwrap();
-    image
+    images::pushed(client, to, content).unwrap()
 }
 
 /// An image in a layout, under a tag.

@@ -21,34 +21,32 @@ fn script(name: &str) -> Command {
     script
 }
 
-/// The Elixir base as an OCI layout, made by `phial base debian` when it is not there. Takes under a minute then.
+/// What a script of `testdata/` makes with our program: OCI layouts, kept under its name.
 #[track_caller]
-pub(crate) fn base() -> PathBuf {
-    let dir = shared().join("base");
-    let mut make = script("base");
+fn layouts(name: &str) -> PathBuf {
+    let dir = shared().join(name);
+    let mut make = script(name);
     make.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir);
     run(make).ok();
     dir
+}
+
+/// The Elixir base as an OCI layout, made by `phial base debian` when it is not there. Takes under a minute then.
+#[track_caller]
+pub(crate) fn base() -> PathBuf {
+    layouts("base")
 }
 
 /// OCI layouts with `PostgreSQL` 17 (`postgres`) and Redis (`redis`), made by `phial base debian` when they are not there.
 #[track_caller]
 pub(crate) fn services() -> PathBuf {
-    let dir = shared().join("services");
-    let mut make = script("services");
-    make.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir);
-    run(make).ok();
-    dir
+    layouts("services")
 }
 
 /// The base of the Node app as an OCI layout, made by `phial base debian` when it is not there.
 #[track_caller]
 pub(crate) fn node() -> PathBuf {
-    let dir = shared().join("node");
-    let mut make = script("node");
-    make.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir);
-    run(make).ok();
-    dir
+    layouts("node")
 }
 
 /// Debian's oras, unpacked by `testdata/foreign` when it is not there.
