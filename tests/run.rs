@@ -1,13 +1,13 @@
 //! `phial run`: a command in an image, rootless, in the same sandbox as the steps of a build.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::world::parts::base;
 use crate::world::small::small_base;
-use crate::world::{World, run};
+use crate::world::{World, free_port, run};
 
 fn small() -> String {
     format!("oci:{}", small_base().display())
@@ -80,7 +80,7 @@ fn a_built_app_starts_in_prod_and_answers_over_http() {
     let repo = world.app("hello");
     let (from, image) = (format!("oci:{}", base().display()), format!("oci:{}", world.path("out")));
     run(world.phial(["build", repo.source(), "--base", &from, "--to", &image])).ok();
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port();
+    let port = free_port();
     let mut app = world.phial(["run", &image, "--env", &format!("PORT={port}")]);
     let mut app = app.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("phial");
     let start = Instant::now();

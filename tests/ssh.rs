@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::world::small::small_base;
-use crate::world::{Ran, World, run, search_path, shared, testdata};
+use crate::world::{Ran, World, free_port, run, search_path, shared, testdata};
 
 /// Servers that end with the test, and whether the user `sshd` was made for them.
 struct Servers(Vec<Child>, bool);
@@ -41,7 +41,7 @@ fn start(world: &World) -> (Servers, u16) {
     key(&dir.join("host"));
     key(&dir.join("user"));
     fs::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let settings = format!(
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nStrictModes no\n\
          UsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\n",

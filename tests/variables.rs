@@ -1,16 +1,14 @@
 //! The caller's variables: those on the list arrive in the steps, others do not, and no value is kept or told.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use phial::prepare::PASSED;
 
+use crate::world::nginx::{Nginx, authority, certificate};
 use crate::world::parts::base;
 use crate::world::small::small_base;
 use crate::world::{World, hex_registry, run, shared};
@@ -111,59 +109,6 @@ fn the_callers_variables_of_the_list_reach_the_steps_and_no_value_is_kept_or_tol
     assert!(stands_below(Path::new(&layout), "called build prod").is_some(), "the search sees into layers");
 }
 
-/// nginx with TLS over a directory; the CA's certificate is in `ca.pem`.
-struct Tls {
-    nginx: Child,
-    dir: tempfile::TempDir,
-    port: u16,
-}
-
-impl Tls {
-    fn start(root: &Path) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().display().to_string();
-        let openssl = |words: &str| {
-            let mut command = Command::new("openssl");
-            command.args(words.split(' ')).current_dir(dir.path());
-            run(command).ok()
-        };
-        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-        openssl(&format!("req -x509 {key} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"));
-        openssl(&format!("req {key} -subj /CN=hex -keyout hex.key -out hex.csr"));
-        fs::write(dir.path().join("ext"), "subjectAltName=IP:127.0.0.1").unwrap();
-        openssl("x509 -req -days 2 -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -in hex.csr -out hex.pem");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
-            .concat();
-        let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
-        let config = format!(
-            "{user}daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\nevents {{}}\nhttp {{\n{temp}\
-             access_log {at}/access.log;\nserver {{ listen 127.0.0.1:{port} ssl; ssl_certificate {at}/hex.pem;\n\
-             ssl_certificate_key {at}/hex.key; root {}; }} }}\n",
-            root.display()
-        );
-        fs::write(dir.path().join("nginx.conf"), config).unwrap();
-        let mut nginx = Command::new("/usr/sbin/nginx");
-        nginx.args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf"), "-p", &at]);
-        let said = File::create(dir.path().join("said")).unwrap();
-        let nginx = nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap();
-        let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "nginx does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self { nginx, dir, port }
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        let _ = self.nginx.kill();
-        let _ = self.nginx.wait();
-    }
-}
-
 /// An app with one package of Hex, and nothing to compile of C.
 const MIX: &str = r#"defmodule One.MixProject do
   use Mix.Project
@@ -175,7 +120,10 @@ end
 fn a_hex_registry_with_a_ca_of_its_own_is_trusted_by_the_file_that_the_caller_names() {
     let world = World::with_empty_cache();
     let hex = hex_registry();
-    let tls = Tls::start(&shared().join("hex/public"));
+    let dir = authority();
+    certificate(dir.path(), "server", "subjectAltName=IP:127.0.0.1");
+    let root = shared().join("hex/public");
+    let nginx = Nginx::start(dir, |tls| format!("server {{ {tls} root {}; }}\n", root.display()));
     let repo = world.small_app();
     for name in ["script/prepare_code", "VERSION", "phial.toml"] {
         fs::remove_file(repo.dir().join(name)).unwrap();
@@ -190,7 +138,7 @@ fn a_hex_registry_with_a_ca_of_its_own_is_trusted_by_the_file_that_the_caller_na
     let build = |certificates: Option<&str>| {
         let (base, to) = (format!("oci:{}", base().display()), format!("oci:{}", world.path("out")));
         let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
-        build.env("HEX_MIRROR", format!("https://127.0.0.1:{}", tls.port)).env("HEX_UNSAFE_REGISTRY", "1");
+        build.env("HEX_MIRROR", format!("https://127.0.0.1:{}", nginx.port)).env("HEX_UNSAFE_REGISTRY", "1");
         build.envs(certificates.map(|path| ("HEX_CACERTS_PATH", path)));
         run(build)
     };
@@ -199,8 +147,8 @@ fn a_hex_registry_with_a_ca_of_its_own_is_trusted_by_the_file_that_the_caller_na
     let missing = world.path("no-such.pem");
     let said = build(Some(&missing)).failed(2);
     assert!(said.contains("HEX_CACERTS_PATH") && said.contains(&missing), "{said}");
-    let ca = tls.dir.path().join("ca.pem");
+    let ca = nginx.path("ca.pem");
     build(Some(ca.to_str().unwrap())).ok();
-    let log = fs::read_to_string(tls.dir.path().join("access.log")).unwrap();
+    let log = nginx.log();
     assert!(log.contains("GET /tarballs/nimble_parsec-"), "{log}");
 }

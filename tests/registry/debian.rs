@@ -1,7 +1,7 @@
 //! Debian's `docker-registry` on a free loopback port, with its log.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display().to_string();
         fs::write(dir.path().join("htpasswd"), run("htpasswd", &["-Bbn", "user", "password"])).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::world::free_port();
         let host = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\n\

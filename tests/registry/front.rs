@@ -5,22 +5,21 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::debian::Registry;
 use super::images::run;
 use super::scripted::{Answer, Asked, Server, answer};
+use crate::world::nginx::{Nginx, authority, certificate, openssl};
 
 /// A registry, nginx before it, and a proxy that leads every name to nginx.
 pub(super) struct Front {
-    nginx: Child,
-    dir: tempfile::TempDir,
+    nginx: Nginx,
     proxy: Proxy,
     _registry: Registry,
     /// The token server, if there is one.
@@ -30,15 +29,13 @@ pub(super) struct Front {
 impl Front {
     /// For `user` with `password`.
     pub(super) fn with_htpasswd(more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        certificates(dir.path());
+        let dir = certificates();
         Self::before(Registry::locked(), None, dir, more)
     }
 
     /// With a token server at `auth.example`, for the same user.
     pub(super) fn with_tokens() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        certificates(dir.path());
+        let dir = certificates();
         let at = dir.path().to_path_buf();
         let tokens = Server::start(move |asked| token(&at, asked));
         let bundle = dir.path().join("tokens.pem");
@@ -49,49 +46,24 @@ impl Front {
         Self::before(registry, Some(tokens), dir, "")
     }
 
-    fn before(registry: Registry, tokens: Option<Server>, dir: tempfile::TempDir, more: &str) -> Self {
-        let at = dir.path().display().to_string();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
-            .concat();
-        let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
-        let tls = format!(
-            "listen 127.0.0.1:{port} ssl; ssl_certificate {at}/server.pem; ssl_certificate_key {at}/server.key;"
-        );
-        let auth = tokens.as_ref().map_or(String::new(), |tokens| {
-            let to = format!("location / {{ proxy_pass http://{}; }}", tokens.host);
-            format!("server {{ {tls} server_name auth.example; {to} }}\n")
+    fn before(registry: Registry, tokens: Option<Server>, dir: TempDir, more: &str) -> Self {
+        let nginx = Nginx::start(dir, |tls| {
+            let auth = tokens.as_ref().map_or(String::new(), |tokens| {
+                let to = format!("location / {{ proxy_pass http://{}; }}", tokens.host);
+                format!("server {{ {tls} server_name auth.example; {to} }}\n")
+            });
+            format!(
+                "server {{ {tls} server_name registry.example; {more}\n\
+                 location / {{ proxy_pass http://{}; proxy_set_header Host $http_host;\n\
+                 proxy_set_header X-Forwarded-Proto $scheme; proxy_request_buffering off; }} }}\n{auth}",
+                registry.host
+            )
         });
-        let config = format!(
-            "{user}daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\nevents {{}}\nhttp {{\n{temp}\
-             access_log {at}/access.log; client_max_body_size 0;\n\
-             server {{ {tls} server_name registry.example; {more}\n\
-             location / {{ proxy_pass http://{}; proxy_set_header Host $http_host;\n\
-             proxy_set_header X-Forwarded-Proto $scheme; proxy_request_buffering off; }} }}\n{auth}}}\n",
-            registry.host
-        );
-        fs::write(dir.path().join("nginx.conf"), config).unwrap();
-        let nginx = Command::new("/usr/sbin/nginx")
-            .args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf"), "-p", &at])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.path().join("said")).unwrap())
-            .spawn()
-            .expect("nginx: run testdata/setup test");
-        let front = Self { nginx, proxy: Proxy::start(port), dir, _registry: registry, tokens };
-        for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return front;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let read = |name: &str| fs::read_to_string(front.path(name)).unwrap_or_default();
-        panic!("nginx does not start: {}{}", read("said"), read("error.log"));
+        Self { proxy: Proxy::start(nginx.port), nginx, _registry: registry, tokens }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.nginx.path(name)
     }
 
     /// The certificate of its CA.
@@ -111,15 +83,7 @@ impl Front {
 
     /// What nginx was asked, a line each.
     pub(super) fn log(&self) -> String {
-        std::thread::sleep(Duration::from_millis(100)); // lines are written after the answers
-        fs::read_to_string(self.path("access.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _ = self.nginx.kill();
-        let _ = self.nginx.wait();
+        self.nginx.log()
     }
 }
 
@@ -172,29 +136,14 @@ fn lead(mut client: TcpStream, to: u16, heard: &Mutex<Vec<String>>) -> Option<()
     Some(())
 }
 
-/// A CA, a certificate of it for both names, one for a client, and one that signs tokens.
-fn certificates(dir: &Path) {
-    let path = |name: &str| dir.join(name).display().to_string();
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let ca = [
-        &["req", "-x509"][..],
-        &key,
-        &["-days", "2", "-subj", "/CN=ca", "-keyout", &path("ca.key"), "-out", &path("ca.pem")],
-    ];
-    run("openssl", &ca.concat());
-    for (name, more) in
-        [("server", "subjectAltName=DNS:registry.example,DNS:auth.example"), ("client", "extendedKeyUsage=clientAuth")]
-    {
-        let (key_file, request, cert) =
-            (path(&format!("{name}.key")), path(&format!("{name}.csr")), path(&format!("{name}.pem")));
-        let subject = format!("/CN={name}");
-        run("openssl", &[&["req"][..], &key, &["-subj", &subject, "-keyout", &key_file, "-out", &request]].concat());
-        fs::write(dir.join("ext"), more).unwrap();
-        let sign = ["x509", "-req", "-days", "2", "-CA", &path("ca.pem"), "-CAkey", &path("ca.key"), "-CAcreateserial"];
-        run("openssl", &[&sign[..], &["-extfile", &path("ext"), "-in", &request, "-out", &cert]].concat());
-    }
-    let signer = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens"];
-    run("openssl", &[&signer[..], &["-keyout", &path("tokens.key"), "-out", &path("tokens.pem")]].concat());
+/// A folder with a CA, a certificate of it for both names, one for a client, and one that signs tokens.
+fn certificates() -> TempDir {
+    let dir = authority();
+    certificate(dir.path(), "server", "subjectAltName=DNS:registry.example,DNS:auth.example");
+    certificate(dir.path(), "client", "extendedKeyUsage=clientAuth");
+    let files = "-keyout tokens.key -out tokens.pem";
+    openssl(dir.path(), &format!("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tokens {files}"));
+    dir
 }
 
 /// What the token server gives: to the user what is asked for, to others nothing (distribution, `spec/auth/jwt.md`).

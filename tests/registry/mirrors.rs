@@ -206,8 +206,7 @@ fn whatever_goes_wrong_at_a_mirror_the_image_is_the_same() {
 fn a_mirror_that_is_down_is_not_asked_again_and_the_next_one_serves() {
     let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));
     let image = fill(&mirror, "team/app:v1");
-    let nobody =
-        format!("127.0.0.1:{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let nobody = format!("127.0.0.1:{}", crate::world::free_port());
     let conf = format!("{}[[registry.mirror]]\nlocation = '{}'\n", mirrored(&origin, &nobody), mirror.host);
     let user = User::new(&conf);
     assert_eq!(user.pull(&origin.reference("team/app:v1")).unwrap(), image);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn https_is_spoken_with_a_known_certificate_only() {
         .concat(),
     );
     fs::write(path("blob"), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello").unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::world::free_port();
     let at = format!("127.0.0.1:{port}");
     let server = Command::new("openssl")
         .args(["s_server", "-quiet", "-HTTP", "-accept", &at, "-cert", &path("cert"), "-key", &path("key")])

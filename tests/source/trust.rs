@@ -190,7 +190,7 @@ fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
     command.args(["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=127.0.0.1"]);
     command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key).arg("-out").arg(&cert);
     assert!(command.stderr(Stdio::null()).status().unwrap().success());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::world::free_port();
     let mut server = Command::new("openssl");
     server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]).arg(&key);
     let server =

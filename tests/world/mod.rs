@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "a helper stays when the last test that used it goes")]
 
 pub(crate) mod git_http;
+pub(crate) mod nginx;
 pub(crate) mod parts;
 mod servers;
 pub(crate) mod small;
@@ -19,7 +20,7 @@ use phial::host::Host;
 use tempfile::TempDir;
 
 pub(crate) use parts::{Hex, hex_registry, in_root};
-pub(crate) use servers::{Registry, Static};
+pub(crate) use servers::{Registry, Static, free_port};
 pub(crate) use user::User;
 
 /// Where things that tests share are kept from run to run.
