@@ -1,10 +1,16 @@
-//! Compiles the clock that steps are given (`src/steady/clock.c`) to a shared object without libc, for `include_bytes!`.
+//! Compiles the two pieces of C: the clock that steps are given (`src/steady/clock.c`), to a shared object without libc for
+//! `include_bytes!`, and what stands between libgit2 and OpenSSL (`src/source/tls.c`).
 
 use std::env;
 use std::path::PathBuf;
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by variables")]
 fn main() {
+    clock();
+    tls();
+}
+
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by variables")]
+fn clock() {
     const SOURCE: &str = "src/steady/clock.c";
     println!("cargo:rerun-if-changed={SOURCE}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("clock.so");
@@ -14,4 +20,15 @@ fn main() {
     let status = command.arg("-o").arg(&out).arg(SOURCE).status();
     let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
     assert!(done, "cannot compile `{SOURCE}` with `{}`: {status:?}", compiler.path().display());
+}
+
+fn tls() {
+    const SOURCE: &str = "src/source/tls.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    for object in cc::Build::new().file(SOURCE).compile_intermediates() {
+        println!("cargo:rustc-link-arg={}", object.display());
+    }
+    for name in ["global_init", "new", "wrap"] {
+        println!("cargo:rustc-link-arg=-Wl,--wrap=git_openssl_stream_{name}");
+    }
 }
