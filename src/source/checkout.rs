@@ -43,7 +43,7 @@ pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) ->
 
 fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
     let objects = &fetched.objects;
-    let repo = objects.open()?;
+    let repo = fetched.repo();
     let entries = objects.list(&repo, fetched.oid)?;
     let mut writer = Writer::new(dest, mtime)?;
     let mut pointers = Vec::new();

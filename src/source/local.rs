@@ -64,8 +64,7 @@ fn linked(dot: &Path) -> Option<PathBuf> {
 }
 
 /// The commit that `rev` names.
-pub(super) fn resolve(objects: &Objects, rev: &Rev, watch: Watch<'_>) -> Result<Oid, SourceError> {
-    let repo = objects.open()?;
+pub(super) fn resolve(objects: &Objects, repo: &Repository, rev: &Rev, watch: Watch<'_>) -> Result<Oid, SourceError> {
     let (place, rev_text) = (objects.place.clone(), rev.to_string());
     let unknown = |tried| SourceError::RevUnknown { place: place.clone(), rev: rev_text.clone(), tried };
     let peeled = |object: Result<git2::Commit<'_>, git2::Error>| {

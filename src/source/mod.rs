@@ -19,7 +19,9 @@ mod place;
 mod rev;
 mod tree;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use git2::{Config, Oid, Repository};
 
@@ -56,7 +58,18 @@ pub struct Fetched {
     /// The commit.
     pub commit: Commit,
     objects: Objects,
+    repo: Opened,
     oid: Oid,
+}
+
+/// A repository that stays open, since opening it costs more than reading a file from it: for one thread at a time.
+#[derive(Clone)]
+struct Opened(Arc<Mutex<Repository>>);
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opened").finish_non_exhaustive()
+    }
 }
 
 /// Where the objects are.
@@ -86,7 +99,8 @@ pub fn fetch(
         Kind::Remote(url) => {
             let (objects, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
             let (origin, name) = (Some(url.identity()), place.name());
-            fetched(objects, oid, |commit| Commit { origin, name, ..commit })
+            let repo = objects.open()?;
+            fetched(objects, repo, oid, |commit| Commit { origin, name, ..commit })
         }
     }
 }
@@ -99,10 +113,11 @@ pub fn working_tree_root(place: &Place) -> Result<Option<PathBuf>, SourceError> 
 fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceError> {
     let local = local::find(path)?;
     let objects = Objects { gitdir: local.gitdir.clone(), place: path.display().to_string(), mirror: false };
-    let oid = local::resolve(&objects, rev, watch)?;
+    let repo = objects.open()?;
+    let oid = local::resolve(&objects, &repo, rev, watch)?;
     let origin = origin(&objects);
     let name = Place(Kind::Local(local.top.clone().unwrap_or_else(|| local.gitdir.clone()))).name();
-    let head = matches!(local::resolve(&objects, &Rev::Head, watch), Ok(head) if head == oid);
+    let head = matches!(local::resolve(&objects, &repo, &Rev::Head, watch), Ok(head) if head == oid);
     let differences = if head { local.differences() } else { None };
     if head && differences.is_none() && local.top.is_some() {
         notice(watch, "the working tree cannot be compared with its commit, which is what is built".to_owned());
@@ -111,7 +126,7 @@ fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceE
     if let Some(text) = differences.and_then(|differences| differences.sentence(&oid.to_string())) {
         notice(watch, text);
     }
-    fetched(objects, oid, |commit| Commit { origin, dirty, name, ..commit })
+    fetched(objects, repo, oid, |commit| Commit { origin, dirty, name, ..commit })
 }
 
 /// The URL of a local repository's remote `origin`, without user information.
@@ -120,8 +135,12 @@ fn origin(objects: &Objects) -> Option<String> {
     place.local().is_none().then(|| place.to_string())
 }
 
-fn fetched(objects: Objects, oid: Oid, complete: impl FnOnce(Commit) -> Commit) -> Result<Fetched, SourceError> {
-    let repo = objects.open()?;
+fn fetched(
+    objects: Objects,
+    repo: Repository,
+    oid: Oid,
+    complete: impl FnOnce(Commit) -> Commit,
+) -> Result<Fetched, SourceError> {
     let commit = repo.find_commit(oid).map_err(|source| objects.unreadable(format!("commit {oid}"), source))?;
     let bare = Commit {
         sha: oid.to_string(),
@@ -131,10 +150,14 @@ fn fetched(objects: Objects, oid: Oid, complete: impl FnOnce(Commit) -> Commit) 
         name: String::new(),
     };
     drop(commit);
-    Ok(Fetched { commit: complete(bare), objects, oid })
+    Ok(Fetched { commit: complete(bare), objects, repo: Opened(Arc::new(Mutex::new(repo))), oid })
 }
 
 impl Fetched {
+    fn repo(&self) -> MutexGuard<'_, Repository> {
+        self.repo.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was read, or the error; a mirror that turns out to be broken is set aside, so that the next run makes it again.
     fn healed<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
         if matches!(read, Err(SourceError::Mirror { .. })) {

@@ -43,8 +43,7 @@ pub enum Mode {
 
 /// All files, links and submodules of the commit, sorted by the bytes of their paths.
 pub fn list(fetched: &Fetched) -> Result<Vec<Entry>, SourceError> {
-    let repo = fetched.objects.open()?;
-    fetched.healed(fetched.objects.list(&repo, fetched.oid))
+    fetched.healed(fetched.objects.list(&fetched.repo(), fetched.oid))
 }
 
 /// The bytes of the regular file `path` of the commit. `None` if there is none. At most 1 MiB.
@@ -54,7 +53,7 @@ pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, Sourc
 
 fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     let objects = &fetched.objects;
-    let repo = objects.open()?;
+    let repo = fetched.repo();
     let mut tree = objects.root(&repo, fetched.oid)?;
     let (dirs, file) = path.rsplit_once('/').unwrap_or(("", path));
     for dir in dirs.split('/').filter(|dir| !dir.is_empty()) {

@@ -1,7 +1,7 @@
 //! What was done before: short lists of records by name, the last few of each.
 //!
 //! A history is a note for people, nothing is made from it: one that cannot be read counts as empty, a record that cannot be
-//! read as not there.
+//! read as not there. So nothing waits for the disk either: a machine that dies may lose the last ones.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Store, StoreError, at, sync_dir};
+use super::{Store, StoreError, at};
 
 /// A file of `history/`.
 #[derive(Default, Serialize, Deserialize)]
@@ -36,9 +36,9 @@ impl Store {
         let json = serde_json::to_vec(&history).map_err(failed)?;
         let folder = self.root().join("history");
         let mut file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
-        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(at("write", &path))?;
+        file.write_all(&json).map_err(at("write", &path))?;
         file.persist(&path).map_err(|e| at("keep", &path)(e.error))?;
-        sync_dir(&folder)
+        Ok(())
     }
 
     /// The records under `name`, oldest first.

@@ -198,6 +198,7 @@ fn a_broken_mirror_is_set_aside_and_made_again() {
     let fetched = world.fetch(&url, &sha).unwrap();
     let error = checkout(&fetched, &world.path("flip"), T, &nobody).unwrap_err();
     assert_eq!(error.exit_code(), 4, "{}", told(&error));
+    drop(fetched); // libgit2 shares packs by their path as long as one is open
     assert_eq!(world.tree(&world.fetch(&url, &sha).unwrap(), "after"), good);
 }
 
