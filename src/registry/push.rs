@@ -50,7 +50,7 @@ struct Transfer<'a> {
 
 impl Client {
     /// Pushes an image to the repository of `to`. A tag moves only when everything it names is there, whatever is killed
-    /// when; a second push of the same image costs one request for each tag and one for the manifest.
+    /// when; a second push of the same image costs one request for each tag, or one for the manifest if there is none.
     pub fn push(&self, to: &RegistryRef, push: &Push<'_>, watch: Watch<'_>) -> Result<Outcome, RegistryError> {
         let digest = &push.image.manifest_digest;
         let to = to.repository_only();
@@ -62,7 +62,8 @@ impl Client {
             }
         }
         let by_digest = RegistryRef { digest: Some(digest.clone()), ..to.clone() };
-        let has_manifest = self.head(&by_digest, true)?.is_some();
+        let is_named = missing.len() < push.tags.len();
+        let has_manifest = is_named || self.head(&by_digest, true)?.is_some();
         if has_manifest && missing.is_empty() {
             return Ok(Outcome { blobs: Vec::new(), was_there: true });
         }
