@@ -3,28 +3,24 @@
 //!
 //! `--authfile` and no other place; or else `PHIAL_REGISTRY_AUTH` (such a file's path or its text), `DOCKER_AUTH_CONFIG`, then
 //! `REGISTRY_AUTH_FILE` and no other file, or else `$DOCKER_CONFIG/config.json`, the runtime's and the user's
-//! `containers/auth.json`, `~/.docker/config.json`, `~/.dockercfg`; at last GitLab's variables and Amazon's programs, each for its
-//! own hosts. The first that knows wins; in a file the most specific key does.
+//! `containers/auth.json`, `~/.docker/config.json`, `~/.dockercfg`, and before or after these files the `credential-helpers` of
+//! `registries.conf`; at last GitLab's variables and Amazon's programs, each for its own hosts. The first that knows wins; in a file
+//! the most specific key does.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer};
-
+use super::auth_file::{AuthFile, normal};
 use super::error::RegistryError;
 use super::helper::{Helpers, Reply};
+use super::registries::Registries;
 use super::secret::Secret;
 use crate::host::Host;
-use crate::image::shown;
 
-/// No file of logins is larger.
-const MAX_FILE: u64 = 4 << 20;
 /// What Docker calls its Hub in its files and to its helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
+/// What stands for the files among the helpers of `registries.conf`.
+const FILES: &str = "containers-auth.json";
 
 /// What one can show a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,6 +56,8 @@ enum Place {
     Inline { variable: &'static str, text: Secret },
     /// A file; one that was named must be there.
     File { path: PathBuf, must: bool },
+    /// The helpers of `registries.conf` that it names before the files, or else the others.
+    Listed { registries: Arc<Registries>, before: bool },
     /// A login for one host in variables.
     Variables { names: &'static str, host: String, user: String, password: Secret },
     /// Amazon's own programs, for its hosts.
@@ -101,30 +99,6 @@ pub enum Sight {
 /// A login, the key and the helper that has it.
 type Hit = (Login, String, Option<String>);
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct AuthFile {
-    #[serde(deserialize_with = "null_is_empty")]
-    auths: BTreeMap<String, Option<Entry>>,
-    #[serde(deserialize_with = "null_is_empty")]
-    cred_helpers: BTreeMap<String, String>,
-    creds_store: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
-    registrytoken: Option<String>,
-}
-
-fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
-}
-
 impl Credentials {
     /// No logins at all.
     pub fn none() -> Self {
@@ -155,7 +129,10 @@ impl Credentials {
         if let Some(text) = host.var("DOCKER_AUTH_CONFIG") {
             places.push(Place::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
         }
+        let registries = Arc::new(Registries::from_host(host));
+        places.push(Place::Listed { registries: Arc::clone(&registries), before: true });
         places.extend(files(host).into_iter().map(|path| Place::File { path, must: false }));
+        places.push(Place::Listed { registries, before: false });
         places.extend(gitlab(host));
         places.push(Place::Amazon);
         Self { places, helpers: Helpers::from_host(host) }
@@ -194,9 +171,9 @@ impl Credentials {
     ) -> Result<Option<Hit>, RegistryError> {
         let look = |sight| Look { place: name.to_owned(), sight };
         let file = match place {
-            Place::Inline { text, .. } => parse(name, text.expose().as_bytes(), false)?,
-            Place::File { path, must } => match read(path, name)? {
-                Some(bytes) => parse(name, &bytes, path.ends_with(".dockercfg"))?,
+            Place::Inline { text, .. } => AuthFile::parse(name, text.expose().as_bytes(), false)?,
+            Place::File { path, must } => match AuthFile::read(path, name)? {
+                Some(file) => file,
                 None if *must => {
                     let why = "there is no such file".into();
                     return Err(RegistryError::Credentials { place: name.to_owned(), why });
@@ -206,6 +183,17 @@ impl Credentials {
                     return Ok(None);
                 }
             },
+            Place::Listed { registries, before } => {
+                let all = registries.helpers()?;
+                let at = all.iter().position(|helper| helper == FILES).unwrap_or(all.len());
+                let listed = if *before { &all[..at] } else { all.get(at + 1..).unwrap_or_default() };
+                for helper in listed {
+                    if let Some(hit) = self.ask(helper, host, name, tell)? {
+                        return Ok(Some(hit));
+                    }
+                }
+                return Ok(None);
+            }
             Place::Variables { host: own, user, password, .. } if own == without_default_port(host) => {
                 let login = Login::Basic { user: user.clone(), password: password.clone() };
                 return Ok(Some((login, own.clone(), None)));
@@ -239,39 +227,34 @@ impl Credentials {
         (host, repository): (&str, &str),
         tell: &mut dyn FnMut(Look),
     ) -> Result<Option<Hit>, RegistryError> {
-        let mut ask = |helper: &str, key: &str| -> Result<Option<Hit>, RegistryError> {
-            let name = format!("docker-credential-{helper}");
-            match self.helpers.get(helper, key)? {
-                Reply::Login(login) => Ok(Some((login, key.to_owned(), Some(name)))),
-                Reply::Nothing => {
-                    tell(Look { place: place.to_owned(), sight: Sight::Silent { helper: name } });
-                    Ok(None)
-                }
-            }
-        };
-        let own = file.cred_helpers.iter().filter(|(key, _)| normal(key) == host);
-        if let Some((key, helper)) = own.min_by_key(|(key, _)| *key != host)
-            && let Some(hit) = ask(helper, key)?
+        if let Some((key, helper)) = file.helper(host)
+            && let Some(hit) = self.ask(helper, key, place, tell)?
         {
             return Ok(Some(hit));
         }
-        let full = format!("{host}/{repository}");
-        let mut wanted = full.as_str();
-        loop {
-            let mut fitting: Vec<_> = file.auths.iter().filter(|(key, _)| normal(key) == wanted).collect();
-            fitting.sort_by_key(|(key, _)| *key != wanted);
-            for (key, entry) in fitting {
-                let Some(entry) = entry else { continue };
-                if let Some(login) = entry.login(place, wanted)? {
-                    return Ok(Some((login, key.clone(), None)));
-                }
-            }
-            let Some((shorter, _)) = wanted.rsplit_once('/') else { break };
-            wanted = shorter;
+        if let Some((login, key)) = file.login(place, host, repository)? {
+            return Ok(Some((login, key, None)));
         }
-        match file.creds_store.as_ref().filter(|name| !name.is_empty()) {
-            Some(store) => ask(store, if host == "docker.io" { HUB_KEY } else { host }),
+        match file.store() {
+            Some(store) => self.ask(store, if host == "docker.io" { HUB_KEY } else { host }, place, tell),
             None => Ok(None),
+        }
+    }
+
+    fn ask(
+        &self,
+        helper: &str,
+        key: &str,
+        place: &str,
+        tell: &mut dyn FnMut(Look),
+    ) -> Result<Option<Hit>, RegistryError> {
+        let name = format!("docker-credential-{helper}");
+        match self.helpers.get(helper, key)? {
+            Reply::Login(login) => Ok(Some((login, key.to_owned(), Some(name)))),
+            Reply::Nothing => {
+                tell(Look { place: place.to_owned(), sight: Sight::Silent { helper: name } });
+                Ok(None)
+            }
         }
     }
 }
@@ -336,6 +319,7 @@ impl Place {
         match self {
             Self::Inline { variable, .. } => format!("`{variable}`"),
             Self::File { path, .. } => format!("`{}`", path.display()),
+            Self::Listed { .. } => "`credential-helpers` of `registries.conf`".into(),
             Self::Variables { names, .. } => (*names).to_owned(),
             Self::Amazon => "`docker-credential-ecr-login` or `aws`".into(),
         }
@@ -369,78 +353,6 @@ impl Login {
             Self::Bearer(_) => "registry token",
         }
     }
-}
-
-impl Entry {
-    /// `None` for `{}`, which says that a helper has it.
-    fn login(&self, place: &str, key: &str) -> Result<Option<Login>, RegistryError> {
-        let some = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-        if let Some(token) = some(&self.registrytoken) {
-            return Ok(Some(Login::Bearer(Secret::new(token))));
-        }
-        let pair = match some(&self.auth) {
-            Some(auth) => {
-                let pair = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-                    let why = format!("`auth` of `{}` is not `user:password` in base64", shown(key));
-                    return Err(RegistryError::Credentials { place: place.to_owned(), why });
-                };
-                Some((user.to_owned(), Secret::new(password.trim_end_matches('\0'))))
-            }
-            None => some(&self.username).zip(some(&self.password).map(Secret::new)),
-        };
-        if let Some(token) = some(&self.identitytoken) {
-            let beside = pair.filter(|(_, password)| !password.expose().is_empty());
-            return Ok(Some(Login::Identity { token: Secret::new(token), beside }));
-        }
-        Ok(pair.map(|(user, password)| Login::from_pair(user, password)))
-    }
-}
-
-/// A key as `host` or `host/path`; keys that are URLs name their host alone, and Docker Hub's names are one.
-fn normal(key: &str) -> String {
-    let url = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let text = match url {
-        Some(rest) => rest.split('/').next().unwrap_or_default(),
-        None => key.trim_end_matches('/'),
-    };
-    let (host, path) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
-    let host = match host.to_ascii_lowercase() {
-        hub if hub == "index.docker.io" || hub == "registry-1.docker.io" => "docker.io".into(),
-        other => other,
-    };
-    path.map_or_else(|| host.clone(), |path| format!("{host}/{path}"))
-}
-
-fn read(path: &Path, place: &str) -> Result<Option<Vec<u8>>, RegistryError> {
-    let broken = |why: String| RegistryError::Credentials { place: place.to_owned(), why };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(broken(error.to_string())),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(broken(format!("more than {MAX_FILE} bytes")));
-    }
-    Ok(Some(bytes))
-}
-
-/// The parser's own message may quote a password: only where it stopped is said.
-fn parse(place: &str, bytes: &[u8], is_old: bool) -> Result<AuthFile, RegistryError> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(AuthFile::default());
-    }
-    let parsed = if is_old {
-        serde_json::from_slice(bytes).map(|auths| AuthFile { auths, ..AuthFile::default() })
-    } else {
-        serde_json::from_slice(bytes)
-    };
-    parsed.map_err(|error| {
-        let why = format!("not the JSON it should be, at line {}, column {}", error.line(), error.column());
-        RegistryError::Credentials { place: place.to_owned(), why }
-    })
 }
 
 #[cfg(test)]

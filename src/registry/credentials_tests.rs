@@ -4,6 +4,9 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 
 fn host(home: &Path, env: &[(&str, &str)]) -> Host {
@@ -283,6 +286,29 @@ fn amazons_programs_are_asked_for_amazons_hosts() {
     assert_eq!(find(ecr), format!("AWS/{ecr}"), "the helper goes first");
     helper(home.path(), "ecr-login", "echo 'credentials not found in native keychain'; exit 1");
     assert_eq!(find(ecr), "none");
+}
+
+#[test]
+fn helpers_of_registries_conf_know_of_all_registries_before_or_after_the_files() {
+    let home = tempfile::tempdir().unwrap();
+    helper(home.path(), "one", r#"echo "{\"Username\":\"one\",\"Secret\":\"$(cat)\"}""#);
+    helper(home.path(), "none", "echo 'credentials not found in native keychain'; exit 1");
+    write(home.path(), ".docker/config.json", r#"{"auths":{"r.example":{"username":"file","password":"p"}}}"#);
+    let find = |list: &str, name: &str| {
+        write(home.path(), ".config/containers/registries.conf", &format!("credential-helpers = [{list}]\n"));
+        user(Credentials::from_host(&host(home.path(), &[])).find(name, "x"))
+    };
+    assert_eq!(find("", "o.example"), "none");
+    assert_eq!(find("'one'", "r.example"), "one/r.example");
+    assert_eq!(find("'one'", "docker.io"), "one/docker.io");
+    assert_eq!(find("'none', 'containers-auth.json', 'one'", "r.example"), "file/p");
+    assert_eq!(find("'none', 'containers-auth.json', 'one'", "o.example"), "one/o.example");
+    assert_eq!(find("'none'", "r.example"), "file/p");
+    assert!(find("'missing'", "r.example").contains("`docker-credential-missing`"));
+    write(home.path(), ".config/containers/registries.conf.d/1.conf", "credential-helpers = ['one']\n");
+    assert_eq!(find("'missing'", "r.example"), "one/r.example");
+    let told = Credentials::told(&host(home.path(), &[]), Some(&home.path().join(".docker/config.json")));
+    assert_eq!(user(told.find("o.example", "x")), "none", "a file that is named is the only place");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! last. Plain http is for loopback and for hosts that were named for it, and nothing else falls back to it.
 
 mod auth;
+mod auth_file;
 mod certs;
 mod challenge;
 mod client;

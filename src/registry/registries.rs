@@ -1,5 +1,5 @@
 //! Where the images of a name really are: `registries.conf` as containers-registries.conf(5) has it, version 2, as far as that
-//! is about full names. Everything else in the file is for other programs.
+//! is about full names and logins. Everything else in the file is for other programs.
 //!
 //! `$CONTAINERS_REGISTRIES_CONF`, or the user's own file, or else `/etc/containers/registries.conf`; then the files of the folders
 //! `registries.conf.d` in the order of their names, of which a later entry stands in for an earlier one of the same prefix. A
@@ -26,11 +26,16 @@ pub(super) struct Registries {
     /// The file that others add to, and whether it must be there.
     file: Option<(PathBuf, bool)>,
     folders: Vec<PathBuf>,
-    read: OnceLock<Entries>,
+    read: OnceLock<Settings>,
 }
 
-/// By prefix.
-type Entries = BTreeMap<String, Entry>;
+/// What the files say together.
+#[derive(Clone, Default)]
+struct Settings {
+    /// By prefix.
+    entries: BTreeMap<String, Entry>,
+    helpers: Vec<String>,
+}
 
 /// What is said about the names that begin so.
 #[derive(Clone, Debug)]
@@ -77,6 +82,8 @@ pub(super) struct Source {
 #[serde(default)]
 struct Text {
     registry: Vec<Registry>,
+    #[serde(rename = "credential-helpers")]
+    helpers: Vec<String>,
     registries: BTreeMap<String, Old>,
 }
 
@@ -120,25 +127,39 @@ impl Registries {
         Self { file: Some(file), folders, read: OnceLock::new() }
     }
 
-    /// The entry with the longest prefix that a name begins with; an error if it lets nobody use the name.
+    /// The entry with the longest prefix that a name begins with; an error if it lets nobody use the name. Of one image alone it
+    /// can say that it is blocked and nothing else: its blobs are asked for without its tag.
     pub(super) fn entry(&self, of: &RegistryRef) -> Result<Option<&Entry>, RegistryError> {
-        if self.read.get().is_none() {
-            let _ = self.read.set(self.load()?); // another thread may have read the same
-        }
-        let entries = self.read.get_or_init(Entries::new);
         let name = of.name();
-        let fitting = entries.values().filter(|entry| beyond(&entry.prefix, &name).is_some());
+        let fits = |prefix: &str| beyond(prefix, &name).is_some() || is_image(prefix, &name, of);
+        let fitting = self.settings()?.entries.values().filter(|entry| fits(&entry.prefix));
         match fitting.max_by_key(|entry| entry.prefix.len()) {
             Some(Entry { blocked: true, file, .. }) => Err(RegistryError::Blocked { name, file: file.clone() }),
+            Some(Entry { prefix, file, .. }) if is_image(prefix, &name, of) => {
+                let why = "has a tag or digest, and is not `blocked`: Phial knows places for names alone";
+                Err(bad(file, format!("the prefix `{}` {why}", shown(prefix))))
+            }
             entry => Ok(entry),
         }
     }
 
-    fn load(&self) -> Result<Entries, RegistryError> {
-        let mut all = Entries::new();
+    /// Credential helpers that know of logins to all registries, in their order; `containers-auth.json` stands for the files.
+    pub(super) fn helpers(&self) -> Result<&[String], RegistryError> {
+        Ok(&self.settings()?.helpers)
+    }
+
+    fn settings(&self) -> Result<&Settings, RegistryError> {
+        if self.read.get().is_none() {
+            let _ = self.read.set(self.load()?); // another thread may have read the same
+        }
+        Ok(self.read.get_or_init(Settings::default))
+    }
+
+    fn load(&self) -> Result<Settings, RegistryError> {
+        let mut all = Settings::default();
         if let Some((file, must)) = &self.file {
             match fs::read_to_string(file) {
-                Ok(text) => all.extend(parse(file, &text)?),
+                Ok(text) => all.add(parse(file, &text)?),
                 Err(error) if !must && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) => return Err(bad(file, error.to_string())),
             }
@@ -149,10 +170,20 @@ impl Registries {
             files.sort();
             for file in files {
                 let text = fs::read_to_string(&file).map_err(|error| bad(&file, error.to_string()))?;
-                all.extend(parse(&file, &text)?);
+                all.add(parse(&file, &text)?);
             }
         }
         Ok(all)
+    }
+}
+
+impl Settings {
+    /// What a later file says: its entries stand in for those of the same prefix, its helpers for all that were named.
+    fn add(&mut self, later: Self) {
+        self.entries.extend(later.entries);
+        if !later.helpers.is_empty() {
+            self.helpers = later.helpers;
+        }
     }
 }
 
@@ -160,7 +191,7 @@ fn bad(file: &Path, why: String) -> RegistryError {
     RegistryError::Setting { place: quoted(file), why }
 }
 
-fn parse(file: &Path, text: &str) -> Result<Entries, RegistryError> {
+fn parse(file: &Path, text: &str) -> Result<Settings, RegistryError> {
     let parsed: Text = toml::from_str(text).map_err(|error| {
         let line =
             error.span().map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
@@ -172,12 +203,12 @@ fn parse(file: &Path, text: &str) -> Result<Entries, RegistryError> {
             return Err(bad(file, format!("`[registries.{list}]` is of version 1: write it as `[[registry]]`")));
         }
     }
-    let mut entries = Entries::new();
+    let mut entries = BTreeMap::new();
     for registry in parsed.registry {
         let entry = entry(file, registry)?;
         entries.entry(entry.prefix.clone()).or_insert(entry);
     }
-    Ok(entries)
+    Ok(Settings { entries, helpers: parsed.helpers })
 }
 
 fn entry(file: &Path, of: Registry) -> Result<Entry, RegistryError> {
@@ -245,6 +276,15 @@ fn beyond<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
     let (sub, rest) = name.split_once(domain)?;
     let ends = rest.is_empty() || rest.starts_with(['/', ':']);
     (ends && !sub.contains('/')).then_some(rest)
+}
+
+/// Whether a prefix is this very image: a name with its tag, its digest, or both.
+fn is_image(prefix: &str, name: &str, of: &RegistryRef) -> bool {
+    let Some(rest) = prefix.strip_prefix(name).filter(|rest| !rest.is_empty()) else { return false };
+    let digest = of.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+    let tag = of.tag.as_deref().or(digest.is_empty().then_some("latest"));
+    let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+    rest == tag || rest == digest || rest == tag + &digest
 }
 
 #[cfg(test)]

@@ -46,6 +46,27 @@ fn the_longest_prefix_counts_and_ends_where_a_part_of_the_name_ends() {
 }
 
 #[test]
+fn one_image_alone_can_be_blocked() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let entry = |prefix: &str| format!("[[registry]]\nprefix = '{prefix}'\nlocation = 'x.example'\nblocked = true\n");
+    let prefixes = ["r.example/a:1", "r.example/a:latest", &format!("r.example/b@{digest}")];
+    let text = prefixes.map(entry).concat() + "[[registry]]\nprefix = 'r.example/c:1'\nlocation = 'x.example/c'\n";
+    let conf = conf(&text).unwrap();
+    for name in ["r.example/a:1", "r.example/a", &format!("r.example/a:1@{digest}"), &format!("r.example/b:2@{digest}")]
+    {
+        let error = conf.entry(&reference(name)).unwrap_err();
+        assert!(matches!(error, RegistryError::Blocked { .. }), "{name}: {error}");
+    }
+    for name in
+        ["r.example/a:12", "r.example/a/b:1", "r.example/b:1", &format!("r.example/a@{digest}"), "r.example/c:2"]
+    {
+        assert!(conf.entry(&reference(name)).unwrap().is_none(), "{name}");
+    }
+    let error = conf.entry(&reference("r.example/c:1")).unwrap_err().to_string();
+    assert!(error.contains("the prefix `r.example/c:1` has a tag or digest, and is not `blocked`"), "{error}");
+}
+
+#[test]
 fn mirrors_come_in_order_and_the_location_last() {
     let conf = conf(
         "unqualified-search-registries = ['docker.io']\nshort-name-mode = 'enforcing'\n[aliases]\n'a' = 'b.example/a'\n\
