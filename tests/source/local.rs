@@ -1,6 +1,7 @@
 //! A repository on this machine, read in place.
 
 use std::fs;
+use std::process::Command;
 
 use phial::event::nobody;
 use phial::source::{Place, checkout, fetch, read_file, working_tree_root};
@@ -43,6 +44,23 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         assert_eq!(&world.fetch(&url, rev).unwrap().commit.sha, wanted, "{rev}");
     }
     assert!(!world.path("mirrors").exists());
+}
+
+#[test]
+fn a_local_repository_is_read_without_certificates() {
+    let world = crate::world::World::new();
+    let app = world.app("shell");
+    let pipe = world.path("pipe"); // whoever reads it waits for somebody who writes
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let phial = world.phial(["explain", "--source", app.source()]);
+    let mut patient = Command::new("timeout");
+    patient.arg("60").arg(phial.get_program()).args(phial.get_args()).current_dir(world.dir());
+    patient
+        .env_clear()
+        .envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("SSL_CERT_FILE", &pipe);
+    let said = crate::world::run(patient).failed(3);
+    assert!(said.contains("no build of"), "{said}");
 }
 
 #[test]
