@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::frame::{block_size, encode};
-use crate::pack::Terms;
+use crate::pack::PackOptions;
 use crate::{Compression, DiffId, Digest, PackError, Sha256Writer};
 
 /// The writing side has failed; its error is the one to report.
@@ -112,7 +112,7 @@ impl Blocks {
 
 /// Runs `fill` and writes what it puts into the blocks to `out`, compressed as `terms` say.
 pub(crate) fn in_blocks<T>(
-    terms: &Terms,
+    terms: &PackOptions,
     out: &mut (dyn Write + Send),
     fill: impl FnOnce(&mut Blocks) -> Result<T, Halt>,
 ) -> Result<(T, Sums), PackError> {
@@ -156,7 +156,7 @@ pub(crate) fn in_blocks<T>(
 }
 
 /// As many threads as asked for, but no more than keep the blocks in flight well below 128 MiB.
-fn threads(terms: &Terms) -> usize {
+fn threads(terms: &PackOptions) -> usize {
     let most = match terms.compression {
         Compression::Gzip => 24,
         Compression::Zstd => 6,

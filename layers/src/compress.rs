@@ -5,11 +5,11 @@ use std::io::{self, BufRead, Read, Write};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::blocks::in_blocks;
-use crate::{Compression, DiffId, PackError, Packed, Terms};
+use crate::{Compression, DiffId, PackError, Packed, PackOptions};
 
 /// Writes the blob of `tar` to `out`, in the same blocks as [`pack`](crate::pack) does. `terms.mtime` is not looked at, and
 /// neither is the tar: `entries` of the result is 0.
-pub fn compress(mut tar: impl Read, terms: &Terms, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
+pub fn compress(mut tar: impl Read, terms: &PackOptions, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
     let ((), sums) = in_blocks(terms, out, |blocks| {
         loop {
             let n = match tar.read(blocks.room()) {

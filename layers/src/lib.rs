@@ -1,6 +1,6 @@
 //! A directory tree to the bytes of an OCI layer, and back.
 //!
-//! Pure: what comes out is a function of the tree, its records and the [`Terms`]; no clock, environment, network or git is
+//! Pure: what comes out is a function of the tree, its records and the [`PackOptions`]; no clock, environment, network or git is
 //! read. The same tree packs to the same bytes on one core or many, for any caller, on any file system.
 
 mod blocks;
@@ -9,15 +9,15 @@ mod digest;
 mod escape;
 mod frame;
 mod pack;
-mod records;
+mod metadata;
 mod scan;
 mod tar_out;
 mod unpack;
 
 pub use compress::{compress, decompressed};
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
-pub use pack::{PackError, Packed, Terms, pack};
-pub use records::{Name, Record, Records};
+pub use pack::{PackError, Packed, PackOptions, pack};
+pub use metadata::{EntryPath, EntryMetadata, Metadata};
 pub use unpack::{Entry, EntryKind, Limits, Listed, Rule, UnpackError, Unpacked, list, unpack};
 
 /// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].

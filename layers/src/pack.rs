@@ -13,14 +13,14 @@ use crate::blocks::{Blocks, Halt, in_blocks};
 use crate::escape::escaped;
 use crate::scan::{Found, Scan, WHITEOUT, read_error, read_up_to};
 use crate::tar_out::{self, Head};
-use crate::{Compression, DiffId, Digest, Name, Record, Records};
+use crate::{Compression, DiffId, Digest, EntryPath, EntryMetadata, Metadata};
 
 /// The spec's name for "nothing of this directory below this layer" (image-spec, `layer.md`, opaque whiteouts).
 pub(crate) const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 
 /// What the caller must say about a layer. There is no default: all but `workers` reach the digest.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct PackOptions {
     /// How the blob is compressed.
     pub compression: Compression,
     /// The one modification time of every entry, in seconds since 1970.
@@ -142,7 +142,7 @@ impl PackError {
 /// Entries are sorted by their full path bytes as they stand in the tar, a directory's opaque marker directly behind it;
 /// hard links point to the name written first. The tar ends with two zero blocks and is not padded further. gzip: one
 /// member per 1 MiB of tar; zstd: one frame per 4 MiB. Xattrs come from `records` alone, owners and modes first of all.
-pub fn pack(root: &Path, records: &Records, terms: &Terms, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
+pub fn pack(root: &Path, records: &Metadata, terms: &PackOptions, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
     let scan = Scan::new(root)?;
     let (entries, sums) = in_blocks(terms, out, |blocks| Packing::new(records, terms.mtime, blocks).run(scan))?;
     Ok(Packed { diff_id: sums.diff_id, digest: sums.digest, size: sums.size, tar_size: sums.tar_size, entries })
@@ -157,7 +157,7 @@ struct Item<'a> {
 }
 
 struct Packing<'a> {
-    records: &'a Records,
+    records: &'a Metadata,
     mtime: i64,
     blocks: &'a mut Blocks,
     header: Vec<u8>,
@@ -166,7 +166,7 @@ struct Packing<'a> {
 }
 
 impl<'a> Packing<'a> {
-    fn new(records: &'a Records, mtime: i64, blocks: &'a mut Blocks) -> Self {
+    fn new(records: &'a Metadata, mtime: i64, blocks: &'a mut Blocks) -> Self {
         Self { records, mtime, blocks, header: Vec::new(), links: BTreeMap::new(), entries: 0 }
     }
 
@@ -214,8 +214,8 @@ impl<'a> Packing<'a> {
 
     fn put(&mut self, path: &[u8], item: &Item<'_>) -> Result<(), Halt> {
         let &Item { kind, link, size, mode } = item;
-        let default = Record::default();
-        let found = if self.records.0.is_empty() { None } else { self.records.0.get(&Name::new(path)) };
+        let default = EntryMetadata::default();
+        let found = if self.records.0.is_empty() { None } else { self.records.0.get(&EntryPath::new(path)) };
         let record = found.unwrap_or(&default);
         if let Some(name) = record.xattrs.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return Err(PackError::XattrName { entry: escaped(path), name: escaped(name.as_bytes()) }.into());

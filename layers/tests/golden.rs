@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use phial_layers::{Compression, Digest, Name, Packed, Record, Records, Terms, pack};
+use phial_layers::{Compression, Digest, EntryPath, Packed, EntryMetadata, Metadata, PackOptions, pack};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::tars::{make_opaque, make_whiteout};
@@ -17,7 +17,7 @@ const GZIP: &str = "sha256:a94b3b644ef98e0c56d8c6f8ffe588f90a46a58de5aa075f1eb87
 const ZSTD: &str = "sha256:441d3e2d6fbdb86db96c675f6fe61d7c57c4545d741774840273a995676f53a5";
 
 /// A little of everything, and three blocks' worth of content.
-pub(crate) fn tree(root: &Path) -> Records {
+pub(crate) fn tree(root: &Path) -> Metadata {
     let file = |name: &str, body: &[u8], mode| {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -44,19 +44,19 @@ pub(crate) fn tree(root: &Path) -> Records {
     for dir in [long.rsplit_once('/').unwrap().0, &long[..94]] {
         fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let mut records = Records::default();
+    let mut records = Metadata::default();
     let capability = ("security.capability".to_owned(), vec![1, 0, 0, 2, 0, b'\n', 0xff]);
-    let start = Record { uid: 1000, gid: 3_000_000, mode: Some(0o4755), xattrs: [capability].into() };
-    records.0.insert(Name::new(b"app/bin/start"), start);
-    records.0.insert(Name::new(b"app-data"), Record { uid: u32::MAX, ..Record::default() });
+    let start = EntryMetadata { uid: 1000, gid: 3_000_000, mode: Some(0o4755), xattrs: [capability].into() };
+    records.0.insert(EntryPath::new(b"app/bin/start"), start);
+    records.0.insert(EntryPath::new(b"app-data"), EntryMetadata { uid: u32::MAX, ..EntryMetadata::default() });
     records
 }
 
-pub(crate) fn terms(compression: Compression, workers: usize) -> Terms {
-    Terms { compression, mtime: 1_700_000_000, workers: NonZeroUsize::new(workers).unwrap() }
+pub(crate) fn terms(compression: Compression, workers: usize) -> PackOptions {
+    PackOptions { compression, mtime: 1_700_000_000, workers: NonZeroUsize::new(workers).unwrap() }
 }
 
-fn packed(root: &Path, records: &Records, compression: Compression, workers: usize) -> (Packed, Vec<u8>) {
+fn packed(root: &Path, records: &Metadata, compression: Compression, workers: usize) -> (Packed, Vec<u8>) {
     let mut blob = Vec::new();
     let packed = pack(root, records, &terms(compression, workers), &mut blob).unwrap();
     assert_eq!((packed.size, &packed.digest), (blob.len() as u64, &Digest::of(&blob)));
@@ -140,7 +140,7 @@ fn a_full_disk_is_the_error_and_no_thread_waits_for_ever() {
         for room in [0, 1 << 20] {
             for workers in [1, 3] {
                 let terms = terms(compression, workers);
-                let error = pack(dir.path(), &Records::default(), &terms, &mut Full(room)).unwrap_err();
+                let error = pack(dir.path(), &Metadata::default(), &terms, &mut Full(room)).unwrap_err();
                 assert_eq!(error.code(), "layer.write");
                 let source = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>()).unwrap();
                 assert_eq!(source.kind(), io::ErrorKind::StorageFull);

@@ -6,7 +6,7 @@ use crate::tars::{Fields, TarBytes};
 
 fn listed(bytes: &[u8], limits: &Limits) -> Result<(Listed, Vec<Entry>), UnpackError> {
     let mut entries = Vec::new();
-    let keep = |name: &phial_layers::Name, size| name.as_bytes().ends_with(b".beam") && size < 10;
+    let keep = |name: &phial_layers::EntryPath, size| name.as_bytes().ends_with(b".beam") && size < 10;
     let listed = list(bytes, Compression::None, limits, &keep, &mut |entry| entries.push(entry))?;
     Ok((listed, entries))
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use phial_layers::{Compression, Limits, Name, Record, Records, pack, unpack};
+use phial_layers::{Compression, Limits, EntryPath, EntryMetadata, Metadata, pack, unpack};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::golden::{terms, tree};
@@ -38,20 +38,20 @@ fn a_tree_survives_packing_and_unpacking_in_every_compression() {
 
 #[test]
 fn what_a_layer_cannot_hold_is_refused_by_name() {
-    let code = |make: &dyn Fn(&Path), records: &Records| {
+    let code = |make: &dyn Fn(&Path), records: &Metadata| {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         make(&dir.path().join("d"));
         let error = pack(dir.path(), records, &terms(Compression::Gzip, 1), &mut io::sink()).unwrap_err();
         (error.code(), error.to_string())
     };
-    let none = Records::default();
+    let none = Metadata::default();
     let socket = code(&|dir| drop(UnixListener::bind(dir.join("s")).unwrap()), &none);
     assert_eq!(socket, ("layer.special-file", "`d/s` is a socket, which a layer cannot hold".into()));
     let reserved = code(&|dir| fs::write(dir.join(".wh.x"), "").unwrap(), &none);
     assert_eq!(reserved, ("layer.reserved-name", "the name of `d/.wh.x` is reserved for whiteouts".into()));
-    let record = Record { xattrs: [("user.a=b".to_owned(), vec![])].into(), ..Record::default() };
-    let named = Records([(Name::new(b"d"), record)].into());
+    let record = EntryMetadata { xattrs: [("user.a=b".to_owned(), vec![])].into(), ..EntryMetadata::default() };
+    let named = Metadata([(EntryPath::new(b"d"), record)].into());
     assert_eq!(code(&|_| {}, &named).0, "layer.xattr-name");
     let long = |dir: &Path| {
         let mut fd = rustix::fs::open(dir, rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
@@ -70,10 +70,10 @@ fn a_device_is_refused_and_so_is_a_missing_root() {
     let made = mknodat(CWD, dir.path().join("null"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3));
     let terms = terms(Compression::None, 1);
     if made.is_ok() {
-        let error = pack(dir.path(), &Records::default(), &terms, &mut io::sink()).unwrap_err();
+        let error = pack(dir.path(), &Metadata::default(), &terms, &mut io::sink()).unwrap_err();
         assert_eq!(error.to_string(), "`null` is a character device, which a layer cannot hold");
     }
-    let error = pack(&dir.path().join("absent"), &Records::default(), &terms, &mut io::sink()).unwrap_err();
+    let error = pack(&dir.path().join("absent"), &Metadata::default(), &terms, &mut io::sink()).unwrap_err();
     assert_eq!(error.code(), "layer.read");
 }
 
@@ -87,11 +87,11 @@ fn a_tree_deeper_than_the_held_directories_is_walked_whole() {
         fs::create_dir(&path).unwrap();
     }
     let mut blob = Vec::new();
-    let packed = pack(dir.path(), &Records::default(), &terms(Compression::Gzip, 1), &mut blob).unwrap();
+    let packed = pack(dir.path(), &Metadata::default(), &terms(Compression::Gzip, 1), &mut blob).unwrap();
     assert_eq!(packed.entries, 600);
     let to = tempfile::tempdir().unwrap();
     unpack(&blob[..], Compression::Gzip, to.path(), &Limits::GENEROUS).unwrap();
-    let again = pack(to.path(), &Records::default(), &terms(Compression::Gzip, 1), &mut io::sink()).unwrap();
+    let again = pack(to.path(), &Metadata::default(), &terms(Compression::Gzip, 1), &mut io::sink()).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
 }
 
@@ -102,7 +102,7 @@ fn entries_are_sorted_by_the_bytes_of_their_whole_names() {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     let mut tar = Vec::new();
-    pack(dir.path(), &Records::default(), &terms(Compression::None, 1), &mut tar).unwrap();
+    pack(dir.path(), &Metadata::default(), &terms(Compression::None, 1), &mut tar).unwrap();
     let mut archive = tar::Archive::new(&tar[..]);
     let names: Vec<_> = archive.entries().unwrap().map(|e| e.unwrap().path_bytes().into_owned()).collect();
     let mut sorted = names.clone();
@@ -118,7 +118,7 @@ fn umoci_sees_the_files_that_went_in() {
     fs::create_dir(&from).unwrap();
     tree(&from);
     let mut tar = Vec::new();
-    pack(&from, &Records::default(), &terms(Compression::None, 2), &mut tar).unwrap();
+    pack(&from, &Metadata::default(), &terms(Compression::None, 2), &mut tar).unwrap();
     fs::write(dir.path().join("layer.tar"), tar).unwrap();
     let line = "command -v umoci > /dev/null || exit 77; umoci init --layout layout && umoci new --image layout:t && \
                 umoci raw add-layer --image layout:t layer.tar && umoci unpack --rootless --image layout:t bundle";
@@ -193,7 +193,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
         let file = dir.path().join("large");
         fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
         let mut out = Meddler { file, size };
-        let result = pack(dir.path(), &Records::default(), &terms(Compression::None, 1), &mut out);
+        let result = pack(dir.path(), &Metadata::default(), &terms(Compression::None, 1), &mut out);
         assert_eq!(result.err().map(|error| error.code()), code, "{size}");
     }
 }

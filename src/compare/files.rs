@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 
 use phial_layers::{
-    Compression, DiffId, Digest, Entry, EntryKind, Limits, Name, Sha256Writer, UnpackError, list as list_entries,
+    Compression, DiffId, Digest, Entry, EntryKind, Limits, EntryPath, Sha256Writer, UnpackError, list as list_entries,
 };
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileDiff {
     /// Its path, without a leading slash. Bytes that are not ASCII, control characters and `%` are `%XX`.
-    pub path: Name,
+    pub path: EntryPath,
     /// Whether it is on both sides.
     pub change: Change,
     /// What differs, the weightiest first; empty for what is on one side only.
@@ -56,7 +56,7 @@ pub struct Elsewhere {
     /// The layer's name.
     pub layer: String,
     /// The path there.
-    pub path: Name,
+    pub path: EntryPath,
 }
 
 /// What differs about a file, in the order of weight.
@@ -158,16 +158,16 @@ pub(super) struct Listing {
     pub(super) order: Digest,
     /// The text of the app's `mix.lock`, if the layer has it.
     pub(super) lock: Option<String>,
-    facts: BTreeMap<Name, Facts>,
+    facts: BTreeMap<EntryPath, Facts>,
 }
 
 /// Reads a layer to its end.
 pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<Listing, UnpackError> {
-    let mut facts: BTreeMap<Name, Facts> = BTreeMap::new();
+    let mut facts: BTreeMap<EntryPath, Facts> = BTreeMap::new();
     let mut lock = None;
     let mut order = Sha256Writer::new(std::io::sink());
     let keep =
-        |name: &Name, size| (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX);
+        |name: &EntryPath, size| (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX);
     let listed = list_entries(blob, compression, &Limits::GENEROUS, &keep, &mut |mut entry| {
         let _ = order.write_all(entry.name.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
         if entry.name.as_bytes() == lock::PATH {
@@ -179,21 +179,21 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
     Ok(Listing { diff_id: listed.diff_id, digest: listed.digest, order, lock, facts })
 }
 
-fn is_beam(name: &Name) -> bool {
+fn is_beam(name: &EntryPath) -> bool {
     name.as_bytes().ends_with(b".beam")
 }
 
 /// Where an entry is found twice, the later one holds, as for whoever unpacks.
-fn put(facts: &mut BTreeMap<Name, Facts>, entry: Entry) {
+fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: Entry) {
     let bytes = entry.name.as_bytes();
     let (parent, last) = match bytes.iter().rposition(|b| *b == b'/') {
         Some(slash) => bytes.split_at(slash + 1),
         None => (&b""[..], bytes),
     };
     if last == OPAQUE {
-        facts.entry(Name::new(parent)).or_default().opaque = true;
+        facts.entry(EntryPath::new(parent)).or_default().opaque = true;
     } else if let Some(hidden) = last.strip_prefix(WHITEOUT) {
-        facts.entry(Name::new(&[parent, hidden].concat())).or_default().whiteout = true;
+        facts.entry(EntryPath::new(&[parent, hidden].concat())).or_default().whiteout = true;
     } else {
         let chunks = entry.bytes.as_deref().and_then(beam::chunks);
         facts.entry(entry.name).or_default().stat = Some(Stat {
@@ -237,7 +237,7 @@ pub(super) fn one_sided(listing: &Listing, change: Change) -> Vec<FileDiff> {
     listing.facts.iter().map(|(path, facts)| alone(path, facts, change)).collect()
 }
 
-fn alone(path: &Name, facts: &Facts, change: Change) -> FileDiff {
+fn alone(path: &EntryPath, facts: &Facts, change: Change) -> FileDiff {
     let digest = content(facts);
     let (left, right) = if change == Change::Removed { (digest, None) } else { (None, digest) };
     let is_right = change == Change::Added;

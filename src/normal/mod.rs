@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use phial_layers::Name;
+use phial_layers::EntryPath;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 mod git;
@@ -56,13 +56,13 @@ pub struct Report {
     /// Repositories of git dependencies cut down.
     pub git: u64,
     /// What was removed, relative to the root.
-    pub removed: Vec<Name>,
+    pub removed: Vec<EntryPath>,
     /// Files that should have been rewritten but were not understood, and why; they are as they were.
-    pub left: Vec<(Name, String)>,
+    pub left: Vec<(EntryPath, String)>,
     /// Files and directories whose mode changed.
     pub modes: u64,
     /// Git dependencies whose URL holds user information because mix.lock does.
-    pub urls_with_user: Vec<Name>,
+    pub urls_with_user: Vec<EntryPath>,
 }
 
 /// Why a tree could not be brought into its normal form. It is then in no defined state and must not be kept.
@@ -278,9 +278,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn name(&self, path: &Path) -> Name {
+    fn name(&self, path: &Path) -> EntryPath {
         use std::os::unix::ffi::OsStrExt as _;
-        Name::new(path.strip_prefix(self.root).unwrap_or(path).as_os_str().as_bytes())
+        EntryPath::new(path.strip_prefix(self.root).unwrap_or(path).as_os_str().as_bytes())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use phial_layers::{Digest, Name};
+use phial_layers::{Digest, EntryPath};
 use serde::Serialize;
 
 use super::base::Base;
@@ -231,7 +231,7 @@ fn commit(left: &str, right: &str, near: &[Near]) -> String {
     if files.is_empty() {
         return format!("{head}: no file differs");
     }
-    let word = |(name, touch): &(Name, Touch)| {
+    let word = |(name, touch): &(EntryPath, Touch)| {
         let word = match touch {
             Touch::Added => "added",
             Touch::Removed => "removed",

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
-use phial_layers::{Compression, Terms as LayerTerms, compress, decompressed};
+use phial_layers::{Compression, PackOptions, compress, decompressed};
 
 use super::{BuildError, World, deliver};
 use crate::base::{self, Debian, Wrapping};
@@ -40,7 +40,7 @@ pub fn lay(of: &Foundation, to: &[String], world: &World<'_>) -> Result<(Image, 
     };
     let file = BufReader::with_capacity(1 << 18, File::open(&tar).map_err(BuildError::io("open", &tar))?);
     let unpacked = decompressed(file, wrapping).map_err(BuildError::io("read", &tar))?;
-    let terms = LayerTerms { compression: Compression::Gzip, mtime: created, workers: world.host.cores };
+    let terms = PackOptions { compression: Compression::Gzip, mtime: created, workers: world.host.cores };
     let mut blob = world.store.blob_writer()?;
     let packed = compress(unpacked, &terms, &mut blob)?;
     blob.keep(Some(&packed.digest))?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use phial_layers::{Digest, Name};
+use phial_layers::{Digest, EntryPath};
 use walkdir::WalkDir;
 
 use super::base::Base;
@@ -39,7 +39,7 @@ pub(crate) struct More<'a> {
 
 /// One file of the app's source.
 struct Source {
-    name: Name,
+    name: EntryPath,
     file: File,
     /// What it is, for a key: kind and digest.
     what: String,
@@ -156,7 +156,7 @@ fn sources(tree: &Tree) -> Result<Vec<Source>, BuildError> {
         }
         let path = entry.path().strip_prefix(&app).unwrap_or(entry.path()).as_os_str().as_bytes().to_vec();
         let (what, executable) = describe(entry.path()).map_err(BuildError::io("read", entry.path()))?;
-        found.push(Source { name: Name::new(&path), file: File { path, executable }, what });
+        found.push(Source { name: EntryPath::new(&path), file: File { path, executable }, what });
     }
     Ok(found)
 }

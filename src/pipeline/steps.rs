@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use phial_layers::{Compression, DiffId, Digest, Limits, Records, Terms, pack, unpack};
+use phial_layers::{Compression, DiffId, Digest, Limits, Metadata, PackOptions, pack, unpack};
 use serde::{Deserialize, Serialize};
 
 use super::far::Shared;
@@ -121,7 +121,7 @@ impl Steps<'_> {
             return Ok(None);
         }
         let compression = self.plan.compression;
-        let terms = Terms { compression, mtime, workers: self.world.host.cores };
+        let terms = PackOptions { compression, mtime, workers: self.world.host.cores };
         let mut blob = self.world.store.blob_writer()?;
         let packed = pack(&draft.tree.root, &draft.tree.records, &terms, &mut blob)?;
         blob.keep(Some(&packed.digest))?;
@@ -277,6 +277,6 @@ impl Steps<'_> {
 }
 
 /// A draft of what stands in `root`.
-pub(super) fn draft(root: &Path, records: Records, entries: u64) -> Draft {
+pub(super) fn draft(root: &Path, records: Metadata, entries: u64) -> Draft {
     Draft { tree: Tree { root: root.to_owned(), records, about: About::default() }, entries }
 }

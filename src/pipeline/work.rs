@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Instant;
 
-use phial_layers::{Name, Records};
+use phial_layers::{EntryPath, Metadata};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::base::Base;
@@ -87,7 +87,7 @@ impl Work<'_> {
             let root = scratch.dir("draft")?;
             let app = root.join(APP);
             source::checkout(self.commit.fetched, &app, self.app_time, self.steps.world.watch)?;
-            Ok(vec![self.steps.keep(&draft(&root, Records::default(), 1), self.app_time)?])
+            Ok(vec![self.steps.keep(&draft(&root, Metadata::default(), 1), self.app_time)?])
         })?;
         Ok(Report { name: "app".into(), layer: first(made), recalled, key, millis: 0 })
     }
@@ -269,7 +269,7 @@ fn nothing(what: &str) -> BuildError {
 }
 
 /// Puts one file of the app's tree into the tree of what the deps step sees.
-pub(super) fn show(app: &Path, inputs: &Path, name: &Name, mtime: i64) -> io::Result<()> {
+pub(super) fn show(app: &Path, inputs: &Path, name: &EntryPath, mtime: i64) -> io::Result<()> {
     let relative = Path::new(APP).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
     let (from, to) = (app.join(&relative), inputs.join(&relative));
     fs::create_dir_all(to.parent().unwrap_or(inputs))?;

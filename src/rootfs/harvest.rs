@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use phial_layers::{Name, Record, Records};
+use phial_layers::{EntryPath, EntryMetadata, Metadata};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
 use serde::{Deserialize, Serialize};
 
@@ -62,11 +62,11 @@ pub enum New {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Harvest {
     /// Owners, modes and extended attributes of the new tree.
-    pub records: Records,
+    pub records: Metadata,
     /// How many entries the tree has, directories that only lead to others included.
     pub entries: u64,
     /// Files that two writable layers hold with different bytes; the upper one was taken.
-    pub clashes: Vec<Name>,
+    pub clashes: Vec<EntryPath>,
     /// Sockets and device nodes that were left out.
     pub left_out: u64,
 }
@@ -90,7 +90,7 @@ struct Walk<'a> {
 struct Step {
     name: OsString,
     path: PathBuf,
-    record: Record,
+    record: EntryMetadata,
 }
 
 /// Moves what is new in `new` over `lowers` (topmost first) to the empty directory `dest` of the same file system.
@@ -107,11 +107,11 @@ pub fn harvest(new: &New, lowers: &[Tree], dest: &Path) -> Result<Harvest, Rootf
 }
 
 impl Walk<'_> {
-    fn name(&self, last: &OsString) -> Name {
+    fn name(&self, last: &OsString) -> EntryPath {
         let mut path = PathBuf::new();
         path.extend(self.trail.iter().map(|step| &step.name));
         path.push(last);
-        Name::new(path.as_os_str().as_bytes())
+        EntryPath::new(path.as_os_str().as_bytes())
     }
 
     fn dir(&mut self, new: &Parts, opaque: bool, old: &Parts) -> Result<(), RootfsError> {
@@ -226,14 +226,14 @@ impl Walk<'_> {
             let meta = status(&step.path)?;
             let mut relative = PathBuf::new();
             relative.extend(trail[..depth].iter().map(|step| &step.name));
-            let name = Name::new(relative.join(&step.name).as_os_str().as_bytes());
+            let name = EntryPath::new(relative.join(&step.name).as_os_str().as_bytes());
             self.put(name, &to, &meta, step.record.clone())?;
         }
         Ok(())
     }
 
     /// Gives an entry of the new tree the owner and mode that its caller can work with, and keeps the true ones.
-    fn put(&mut self, name: Name, to: &Path, meta: &fs::Metadata, record: Record) -> Result<(), RootfsError> {
+    fn put(&mut self, name: EntryPath, to: &Path, meta: &fs::Metadata, record: EntryMetadata) -> Result<(), RootfsError> {
         self.out.entries += 1;
         if meta.uid() != self.me && !meta.is_dir() {
             let ids = (Some(Uid::from_raw(self.me)), Some(Gid::from_raw(rustix::process::getegid().as_raw())));
@@ -245,7 +245,7 @@ impl Walk<'_> {
             fs::set_permissions(to, fs::Permissions::from_mode(disk))
                 .map_err(RootfsError::io("set the mode of", to))?;
         }
-        if record != Record::default() {
+        if record != EntryMetadata::default() {
             self.out.records.0.insert(name, record);
         }
         Ok(())
@@ -253,7 +253,7 @@ impl Walk<'_> {
 
     /// Owner, mode and extended attributes as the image shall have them: what is recorded of the entry, else what the disk
     /// says, else what was true of the one below.
-    fn record(&self, name: &OsString, new: &At, meta: &fs::Metadata, old: Option<&At>) -> Result<Record, RootfsError> {
+    fn record(&self, name: &OsString, new: &At, meta: &fs::Metadata, old: Option<&At>) -> Result<EntryMetadata, RootfsError> {
         let full = self.name(name);
         let mut record = old.map(|old| self.lowers[old.0].records.of(&full)).unwrap_or_default();
         let own = self.uppers[new.0].records.0.get(&full);
@@ -275,7 +275,7 @@ impl Walk<'_> {
         Ok(record)
     }
 
-    fn xattrs(&self, full: &Name, new: &At) -> Result<BTreeMap<String, Vec<u8>>, RootfsError> {
+    fn xattrs(&self, full: &EntryPath, new: &At) -> Result<BTreeMap<String, Vec<u8>>, RootfsError> {
         let mut found = xattrs::read(&new.1).map_err(RootfsError::io("read the attributes of", &new.1))?;
         found.extend(self.uppers[new.0].records.of(full).xattrs);
         Ok(found)
@@ -286,7 +286,7 @@ impl Walk<'_> {
         let full = self.name(name);
         let (before, recorded) = (status(&old.1)?, self.lowers[old.0].records.of(&full));
         let now = self.record(name, new, meta, Some(old))?;
-        let true_mode = |record: &Record, meta: &fs::Metadata| record.mode.unwrap_or(meta.mode() & 0o7777);
+        let true_mode = |record: &EntryMetadata, meta: &fs::Metadata| record.mode.unwrap_or(meta.mode() & 0o7777);
         let link = meta.file_type().is_symlink();
         Ok(meta.file_type() == before.file_type()
             && (now.uid, now.gid, &now.xattrs) == (recorded.uid, recorded.gid, &recorded.xattrs)
@@ -309,7 +309,7 @@ impl Walk<'_> {
         same_bytes(path, lower)
     }
 
-    fn clash(&mut self, parts: &Parts, name: &OsString, top: &Path, full: &Name) {
+    fn clash(&mut self, parts: &Parts, name: &OsString, top: &Path, full: &EntryPath) {
         let others = parts.iter().map(|(_, dir)| dir.join(name)).filter(|path| path != top);
         for other in others {
             let Ok(meta) = fs::symlink_metadata(&other) else { continue };
@@ -334,7 +334,7 @@ fn disk_mode(mode: u32, dir: bool) -> u32 {
     (mode & 0o1777) | if dir { 0o700 } else { 0o600 }
 }
 
-fn excluded(name: &Name) -> bool {
+fn excluded(name: &EntryPath) -> bool {
     let bytes = name.as_bytes();
     EXCLUDED.iter().any(|prefix| {
         bytes.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))

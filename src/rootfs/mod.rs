@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use phial_layers::Name;
+use phial_layers::EntryPath;
 
 pub use harvest::{EXCLUDED, Harvest, New, harvest};
 
@@ -58,7 +58,7 @@ pub enum RootfsError {
     },
     /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
     #[error("the step left a file named `{0:?}`, and names that begin with `.wh.` cannot stand in a layer")]
-    Reserved(Name),
+    Reserved(EntryPath),
 }
 
 impl RootfsError {

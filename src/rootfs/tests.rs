@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use phial_layers::Records;
+use phial_layers::Metadata;
 
 use super::*;
 use crate::store::About;
@@ -11,7 +11,7 @@ use crate::store::About;
 /// A tree with these files; `path -> "text"`, `path/` a directory, `path -> "!"` a whiteout.
 fn tree(dir: &Path, files: &[(&str, &str)]) -> Tree {
     write(dir, files);
-    Tree { root: dir.to_owned(), records: Records::default(), about: About::default() }
+    Tree { root: dir.to_owned(), records: Metadata::default(), about: About::default() }
 }
 
 fn write(dir: &Path, files: &[(&str, &str)]) {
@@ -173,10 +173,10 @@ fn a_change_of_kind_or_mode_is_a_change_and_a_touch_is_none() {
 #[test]
 fn a_changed_file_keeps_the_owner_that_the_base_recorded() {
     let mut bench = Bench::new(&[("etc/shadow", "secret")], &[]);
-    let record = phial_layers::Record { gid: 42, mode: Some(0o640), ..Default::default() };
-    bench.lowers[1].records.0.insert(Name::new(b"etc/shadow"), record.clone());
+    let record = phial_layers::EntryMetadata { gid: 42, mode: Some(0o640), ..Default::default() };
+    bench.lowers[1].records.0.insert(EntryPath::new(b"etc/shadow"), record.clone());
     let (_, out) = bench.overlay(|upper| write(upper, &[("etc/shadow", "other!")]));
-    assert_eq!(out.records.of(&Name::new(b"etc/shadow")), record);
+    assert_eq!(out.records.of(&EntryPath::new(b"etc/shadow")), record);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn two_uppers_add_up_and_what_they_disagree_on_is_named() {
     let out = harvest(&New::Uppers(vec![Tree::bare(&second), Tree::bare(&first)]), &bench.lowers, &dest).unwrap();
     let expected = [("app", "/"), ("app/differs", "2"), ("app/only2", "2"), ("app/same", "s")];
     assert_eq!(shown(&dest), expect(&expected));
-    assert_eq!(out.clashes, [Name::new(b"app/differs")]);
+    assert_eq!(out.clashes, [EntryPath::new(b"app/differs")]);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_directory_that_nobody_may_read_is_harvested_with_its_mode() {
         fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0o050)).unwrap();
     });
     assert_eq!(tree, expect(&[("closed", "/"), ("closed/f", "f")]));
-    assert_eq!(out.records.of(&Name::new(b"closed")).mode, Some(0o050));
+    assert_eq!(out.records.of(&EntryPath::new(b"closed")).mode, Some(0o050));
 }
 
 #[test]
@@ -218,9 +218,9 @@ fn a_harvest_of_harvests_keeps_their_records() {
     let bench = Bench::new(&[("base", "b")], &[]);
     let (draft, dest) = (bench.dir.path().join("draft"), bench.dir.path().join("dest4"));
     let mut first = tree(&draft, &[("bin/su", "x")]);
-    let record = phial_layers::Record { uid: 7, mode: Some(0o4755), ..Default::default() };
-    first.records.0.insert(Name::new(b"bin/su"), record.clone());
+    let record = phial_layers::EntryMetadata { uid: 7, mode: Some(0o4755), ..Default::default() };
+    first.records.0.insert(EntryPath::new(b"bin/su"), record.clone());
     fs::create_dir(&dest).unwrap();
     let out = harvest(&New::Uppers(vec![first]), &bench.lowers, &dest).unwrap();
-    assert_eq!(out.records.of(&Name::new(b"bin/su")), record);
+    assert_eq!(out.records.of(&EntryPath::new(b"bin/su")), record);
 }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use git2::{Oid, Repository};
-use phial_layers::Name;
+use phial_layers::EntryPath;
 use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
@@ -58,7 +58,7 @@ fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Re
     if !pointers.is_empty() {
         notice(watch, format!("not fetched, the image gets the pointers of Git LFS: {}", some_of(&pointers)));
     }
-    let modules: Vec<&Name> = entries.iter().filter(|e| e.mode == Mode::Submodule).map(|e| &e.name).collect();
+    let modules: Vec<&EntryPath> = entries.iter().filter(|e| e.mode == Mode::Submodule).map(|e| &e.name).collect();
     if !modules.is_empty() {
         notice(watch, format!("submodules are not fetched, the image gets empty directories: {}", some_of(&modules)));
     }
@@ -66,7 +66,7 @@ fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Re
 }
 
 /// A few names, and how many there are.
-fn some_of(names: &[&Name]) -> String {
+fn some_of(names: &[&EntryPath]) -> String {
     let few: Vec<String> = names.iter().take(5).map(|name| format!("`{name:?}`")).collect();
     let more = if names.len() > few.len() { format!(" and {} more", names.len() - few.len()) } else { String::new() };
     few.join(", ") + &more

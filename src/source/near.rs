@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use git2::Oid;
-use phial_layers::Name;
+use phial_layers::EntryPath;
 
 use super::place::Kind;
 use super::{Entry, Objects, Place, SourceError, local, mirror};
@@ -62,20 +62,20 @@ impl Near {
     }
 
     /// The files that differ between two commits, by path.
-    pub fn changes(&self, from: &str, to: &str) -> Option<Vec<(Name, Touch)>> {
+    pub fn changes(&self, from: &str, to: &str) -> Option<Vec<(EntryPath, Touch)>> {
         let (from, to) = (self.list(from)?, self.list(to)?);
-        let touch = |name: &Name| match (from.get(name), to.get(name)) {
+        let touch = |name: &EntryPath| match (from.get(name), to.get(name)) {
             (None, _) => Some(Touch::Added),
             (_, None) => Some(Touch::Removed),
             (one, other) => (one != other).then_some(Touch::Changed),
         };
-        let mut names: Vec<&Name> = from.keys().chain(to.keys()).collect();
+        let mut names: Vec<&EntryPath> = from.keys().chain(to.keys()).collect();
         names.sort();
         names.dedup();
         Some(names.into_iter().filter_map(|name| Some((name.clone(), touch(name)?))).collect())
     }
 
-    fn list(&self, commit: &str) -> Option<BTreeMap<Name, Entry>> {
+    fn list(&self, commit: &str) -> Option<BTreeMap<EntryPath, Entry>> {
         let oid = Oid::from_str(commit).ok()?;
         let list = self.0.iter().find_map(|objects| objects.list(&objects.open().ok()?, oid).ok())?;
         Some(list.into_iter().map(|entry| (entry.name.clone(), entry)).collect())

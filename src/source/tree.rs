@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use git2::{ObjectType, Oid, Repository};
-use phial_layers::Name;
+use phial_layers::EntryPath;
 
 use super::error::SourceError;
 use super::{Fetched, Objects};
@@ -21,7 +21,7 @@ const MAX_READ: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// Its path from the root of the repository.
-    pub name: Name,
+    pub name: EntryPath,
     /// What it is.
     pub mode: Mode,
     /// SHA-1 of its blob (of the commit, for a submodule): 40 lower-case hex digits.
@@ -113,7 +113,7 @@ impl Objects {
                 self.walk(repo, &below, path, entries)?;
             } else {
                 let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("git knows no such mode") };
-                entries.push(Entry { name: Name::new(&full), mode, id: entry.id().to_string() });
+                entries.push(Entry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
             }
             path.pop();
         }

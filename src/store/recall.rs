@@ -20,7 +20,7 @@ use super::{Store, StoreError, at};
 pub struct Key {
     /// Which kind of step.
     pub step: String,
-    /// Name to value or digest; no secret.
+    /// EntryPath to value or digest; no secret.
     pub inputs: BTreeMap<String, String>,
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use phial_layers::{DiffId, Records};
+use phial_layers::{DiffId, Metadata};
 use serde::{Deserialize, Serialize};
 
 use super::{Guard, Scratch, Store, StoreError, at, sync_dir};
@@ -15,7 +15,7 @@ pub struct Tree {
     /// The directory that is the layer's root.
     pub root: PathBuf,
     /// Owners, full modes, extended attributes.
-    pub records: Records,
+    pub records: Metadata,
     /// Facts that were worked out when the tree was made.
     pub about: About,
 }
@@ -30,7 +30,7 @@ pub struct About {
 impl Tree {
     /// A directory of which nothing is recorded.
     pub fn bare(root: &Path) -> Self {
-        Self { root: root.to_owned(), records: Records::default(), about: About::default() }
+        Self { root: root.to_owned(), records: Metadata::default(), about: About::default() }
     }
 }
 
@@ -54,7 +54,7 @@ pub struct TreeSlot {
 
 #[derive(Serialize, Deserialize)]
 struct Beside {
-    records: Records,
+    records: Metadata,
     about: About,
 }
 
@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Keeps a tree that was made in a scratch folder of this store. `root` is moved.
-    pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, records: &Records) -> Result<Tree, StoreError> {
+    pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, records: &Metadata) -> Result<Tree, StoreError> {
         match self.tree(diff_id)? {
             Trees::Hit(tree) => Ok(tree),
             Trees::Miss(slot) => {
@@ -102,7 +102,7 @@ impl Store {
 
 impl TreeSlot {
     /// Keeps what is in `root` now.
-    pub fn keep(self, records: &Records, about: About) -> Result<Tree, StoreError> {
+    pub fn keep(self, records: &Metadata, about: About) -> Result<Tree, StoreError> {
         let made = self.scratch.path().join("tree");
         let beside = Beside { records: records.clone(), about };
         let json = serde_json::to_vec(&beside).map_err(|e| at("write", &made)(e.into()))?;

@@ -102,7 +102,7 @@ pub(super) fn layer(created_by: &str, tar: &[u8]) -> Layer {
 
 pub(super) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> Layer {
     let mut blob = Vec::new();
-    let terms = phial_layers::Terms { compression, mtime: 0, workers: NonZeroUsize::MIN };
+    let terms = phial_layers::PackOptions { compression, mtime: 0, workers: NonZeroUsize::MIN };
     let packed = compress(tar, &terms, &mut blob).expect("made");
     Layer { digest: packed.digest, diff_id: packed.diff_id, blob, compression, created_by: created_by.into() }
 }

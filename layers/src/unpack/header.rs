@@ -158,7 +158,7 @@ fn device(block: &[u8; BLOCK], flag: u8) -> (bool, u32, u32) {
     (flag == b'4', number(&block[329..337]), number(&block[337..345]))
 }
 
-/// Name and prefix of the header itself.
+/// EntryPath and prefix of the header itself.
 fn own_name(block: &[u8; BLOCK]) -> Result<Vec<u8>, UnpackError> {
     let header = Header::from_byte_slice(block);
     let name = until_nul(&header.as_old().name);

@@ -10,7 +10,7 @@ use super::header::{self, Kind};
 use super::sparse::Sparse;
 use super::stream::TarStream;
 use super::{Limits, over};
-use crate::{Compression, DiffId, Digest, Name, Sha256Writer};
+use crate::{Compression, DiffId, Digest, EntryPath, Sha256Writer};
 
 /// What kind of file an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ pub enum EntryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its path.
-    pub name: Name,
+    pub name: EntryPath,
     /// What it is.
     pub kind: EntryKind,
     /// The target of a link; else empty.
@@ -76,7 +76,7 @@ pub fn list(
     blob: impl Read + Send,
     compression: Compression,
     limits: &Limits,
-    keep: &dyn Fn(&Name, u64) -> bool,
+    keep: &dyn Fn(&EntryPath, u64) -> bool,
     take: &mut dyn FnMut(Entry),
 ) -> Result<Listed, UnpackError> {
     let ((diff_id, entries), (digest, size)) = over(blob, compression, limits.max_bytes, |mut stream| {
@@ -94,8 +94,8 @@ pub fn list(
     Ok(Listed { diff_id, digest, size, entries })
 }
 
-fn read(entry: header::Entry, stream: &mut TarStream, keep: &dyn Fn(&Name, u64) -> bool) -> Result<Entry, UnpackError> {
-    let name = Name::new(&entry.name);
+fn read(entry: header::Entry, stream: &mut TarStream, keep: &dyn Fn(&EntryPath, u64) -> bool) -> Result<Entry, UnpackError> {
+    let name = EntryPath::new(&entry.name);
     let size = entry.sparse.as_ref().map_or(entry.stored, |sparse| sparse.size);
     let is_file = entry.kind == Kind::File;
     let mut body = Body {

@@ -26,7 +26,7 @@ use place::Tree;
 use stream::TarStream;
 use writers::Writers;
 
-use crate::{Compression, DiffId, Digest, Records};
+use crate::{Compression, DiffId, Digest, Metadata};
 
 /// Chunks between the decompressor and the tar: 2 MiB.
 const CHUNKS: usize = 8;
@@ -59,7 +59,7 @@ pub struct Unpacked {
     /// How many of them were devices, which are never made.
     pub skipped_devices: u64,
     /// What the tree on disk does not say. Keys are real paths: no component is a symlink.
-    pub records: Records,
+    pub records: Metadata,
 }
 
 /// Unpacks a layer into `root`, an existing empty directory, for use as an overlay's lower directory: whiteouts are

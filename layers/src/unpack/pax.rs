@@ -1,4 +1,4 @@
-//! Records of extended headers (POSIX.1-2001, pax; GNU tar's `GNU.sparse.*`), read strictly: what is malformed is refused,
+//! Metadata of extended headers (POSIX.1-2001, pax; GNU tar's `GNU.sparse.*`), read strictly: what is malformed is refused,
 //! never skipped, so that no reader sees other entries than we do.
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ use super::stream::TarStream;
 use super::writers::{Job, SMALL, Writers, settle, times};
 use crate::pack::OPAQUE_MARKER;
 use crate::scan::{LONGEST_PATH, WHITEOUT};
-use crate::{Name, Record, Records};
+use crate::{EntryPath, EntryMetadata, Metadata};
 
 const CREATE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -35,14 +35,14 @@ const FIFO_MODE: u32 = 0o600;
 pub(super) struct Tree<'w, 'scope> {
     dirs: Resolver,
     writers: &'w Writers<'scope>,
-    records: Records,
+    records: Metadata,
     /// Devices left out.
     pub(super) skipped: u64,
 }
 
 impl<'w, 'scope> Tree<'w, 'scope> {
     pub(super) fn new(root: &Path, writers: &'w Writers<'scope>) -> Result<Self, UnpackError> {
-        let (dirs, records) = (Resolver::new(root)?, Records::default());
+        let (dirs, records) = (Resolver::new(root)?, Metadata::default());
         Ok(Self { dirs, writers, records, skipped: 0 })
     }
 
@@ -77,7 +77,7 @@ impl<'w, 'scope> Tree<'w, 'scope> {
     }
 
     /// Sets the times of all directories and returns what the disk does not say.
-    pub(super) fn finish(mut self) -> Result<Records, UnpackError> {
+    pub(super) fn finish(mut self) -> Result<Metadata, UnpackError> {
         for (real, mtime) in std::mem::take(&mut self.dirs.times) {
             let set = if real.is_empty() {
                 rustix::fs::futimens(&self.dirs.root().fd, &times(mtime)).map_err(Fault::from)
@@ -210,8 +210,8 @@ impl<'w, 'scope> Tree<'w, 'scope> {
             Err(Errno::MLINK) => self.copy(entry, (&from, old_name), (&dir, name))?,
             other => other.map_err(failed)?,
         }
-        if let Some(record) = self.records.0.get(&Name::new(&source)).cloned() {
-            self.records.0.insert(Name::new(&real), record);
+        if let Some(record) = self.records.0.get(&EntryPath::new(&source)).cloned() {
+            self.records.0.insert(EntryPath::new(&real), record);
         }
         Ok(())
     }
@@ -285,7 +285,7 @@ impl<'w, 'scope> Tree<'w, 'scope> {
     fn remove(&mut self, entry: &Entry, dir: &Rc<Dir>, name: &[u8]) -> Result<(), UnpackError> {
         let real = dir.join(name);
         self.remove_tree(dir, &real).map_err(|fault| fault.of(&entry.name))?;
-        self.records.forget(&Name::new(&real));
+        self.records.forget(&EntryPath::new(&real));
         self.dirs.forget_times(&real);
         self.dirs.forget();
         Ok(())
@@ -315,16 +315,16 @@ impl<'w, 'scope> Tree<'w, 'scope> {
 
     /// Keeps what the disk does not say of `entry`, whose mode on disk is `on_disk` (none for a symlink).
     fn record(&mut self, real: &[u8], entry: &Entry, on_disk: Option<u32>) {
-        let record = Record {
+        let record = EntryMetadata {
             uid: entry.uid,
             gid: entry.gid,
             mode: on_disk.filter(|mode| *mode != entry.mode).map(|_| entry.mode),
             xattrs: entry.xattrs.clone(),
         };
-        if record != Record::default() {
-            self.records.0.insert(Name::new(real), record);
+        if record != EntryMetadata::default() {
+            self.records.0.insert(EntryPath::new(real), record);
         } else if entry.kind == Kind::Dir {
-            self.records.0.remove(&Name::new(real));
+            self.records.0.remove(&EntryPath::new(real));
         }
     }
 }

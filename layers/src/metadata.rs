@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 /// In JSON it is percent-escaped, so that names which are not UTF-8 survive.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(Vec<u8>);
+pub struct EntryPath(Vec<u8>);
 
 /// What is true of one entry and not to be seen on disk. `None` and empty mean the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct EntryMetadata {
     /// User id in the image; 0 if absent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uid: u32,
@@ -34,14 +34,14 @@ pub struct Record {
 /// The records of a tree; an entry without one is owned by 0:0, has the mode on disk and no extended attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Records(pub BTreeMap<Name, Record>);
+pub struct Metadata(pub BTreeMap<EntryPath, EntryMetadata>);
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(id: &u32) -> bool {
     *id == 0
 }
 
-impl Name {
+impl EntryPath {
     /// `bytes` without leading, trailing and doubled slashes or `.` components.
     pub fn new(bytes: &[u8]) -> Self {
         let parts: Vec<&[u8]> = bytes.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
@@ -54,8 +54,8 @@ impl Name {
     }
 }
 
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
+impl From<EntryPath> for String {
+    fn from(name: EntryPath) -> Self {
         let mut text = Self::with_capacity(name.0.len());
         for byte in name.0 {
             match byte {
@@ -69,7 +69,7 @@ impl From<Name> for String {
     }
 }
 
-impl TryFrom<String> for Name {
+impl TryFrom<String> for EntryPath {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -90,17 +90,17 @@ impl TryFrom<String> for Name {
     }
 }
 
-impl std::fmt::Debug for Name {
+impl std::fmt::Debug for EntryPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&String::from(self.clone()))
     }
 }
 
-impl Records {
+impl Metadata {
     /// Drops the records of `name` and of all below it.
-    pub(crate) fn forget(&mut self, name: &Name) {
+    pub(crate) fn forget(&mut self, name: &EntryPath) {
         self.0.remove(name);
-        let below = Name([name.as_bytes(), b"/"].concat());
+        let below = EntryPath([name.as_bytes(), b"/"].concat());
         let gone = self.0.range(&below..).take_while(|(name, _)| name.0.starts_with(&below.0));
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.0.remove(&name);
@@ -108,7 +108,7 @@ impl Records {
     }
 
     /// The record of `name`, or the default.
-    pub fn of(&self, name: &Name) -> Record {
+    pub fn of(&self, name: &EntryPath) -> EntryMetadata {
         self.0.get(name).cloned().unwrap_or_default()
     }
 }
@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn a_name_of_any_bytes_survives_json() {
-        let name = Name::new(b"./a%b//\xff\n/c/");
+        let name = EntryPath::new(b"./a%b//\xff\n/c/");
         let json = serde_json::to_string(&name).expect("a string");
         assert_eq!(json, "\"a%25b/%ff%0a/c\"");
-        assert_eq!(serde_json::from_str::<Name>(&json).expect("the same"), name);
+        assert_eq!(serde_json::from_str::<EntryPath>(&json).expect("the same"), name);
     }
 }
