@@ -1,4 +1,4 @@
-//! Compiles the two pieces of C: the clock that steps are given (`src/steady/clock.c`), to a shared object without libc for
+//! Compiles the two pieces of C: the clock that steps are given (`src/determinism/shims/clock.c`), to a shared object without libc for
 //! `include_bytes!`, and what stands between libgit2 and OpenSSL (`src/source/tls.c`).
 
 use std::env;
@@ -11,7 +11,7 @@ fn main() {
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script everything by variables")]
 fn clock() {
-    const SOURCE: &str = "src/steady/clock.c";
+    const SOURCE: &str = "src/determinism/shims/clock.c";
     println!("cargo:rerun-if-changed={SOURCE}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("clock.so");
     let compiler = cc::Build::new().opt_level(2).debug(false).pic(true).get_compiler();

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use phial::determinism::normalize::{NormalizeOptions, Part, normalize};
 use phial::host::Host;
-use phial::normal::{Part, Terms, normalise};
-use phial::prepare::{APP, EPOCH};
+use phial::recipe::{APP, EPOCH};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -24,17 +24,17 @@ fn main() {
     println!("| of that, normalising | {:.1} | {:.1} | {:.1} |", millis(median), millis(least), millis(most));
 }
 
-/// One copy of the app, normalised twice as a build does it: each environment alone, and again without what others have.
+/// One copy of the app, normalized twice as a build does it: each environment alone, and again without what others have.
 fn once(app: &Path) -> Duration {
     let root = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-a").arg(app).arg(root.path().join(APP)).status().unwrap();
     assert!(copied.success());
     let lock = fs::read_to_string(app.join("mix.lock")).unwrap_or_default();
     let windows = [(0, Host::read().now), (EPOCH, EPOCH)];
-    let terms = Terms { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
+    let terms = NormalizeOptions { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
     let start = Instant::now();
     for _ in 0..2 {
-        normalise(root.path(), APP, &terms).unwrap();
+        normalize(root.path(), APP, &terms).unwrap();
     }
     start.elapsed()
 }

@@ -22,14 +22,14 @@ pub enum Event {
         millis: u64,
     },
     /// A piece of output of a command in the sandbox, raw bytes as they came.
-    Output {
+    StepOutput {
         /// The step that runs the command.
         step: String,
         /// What it wrote; ends anywhere, not only at lines.
         bytes: Vec<u8>,
     },
-    /// As [`Event::Output`], of a command whose output is what the user wants to see.
-    Told {
+    /// As [`Event::StepOutput`], of a command whose output is what the user wants to see.
+    CommandOutput {
         /// Who wrote it.
         by: String,
         /// What it wrote; ends anywhere.

@@ -1,8 +1,9 @@
-//! Phial puts an Elixir app into a container image, without a daemon and without root.
+//! Phial puts an Elixir app into an OCI image, without a daemon and without root.
 //!
-//! `phial build` takes a git commit to an image digest; the rooms below stand in the order in which data walks through
-//! them, and a room knows only those before it. `tests/rooms.rs` holds the allowed edges.
+//! The modules stand in the order in which data flows through them: a module imports only those before it, and
+//! `tests/architecture.rs` holds that. `docs/architecture.md` explains the whole.
 
+pub mod error;
 pub mod event;
 pub mod host;
 pub mod image;
@@ -11,16 +12,23 @@ pub mod layout;
 pub mod registry;
 pub mod compare;
 pub mod source;
-pub mod prepare;
-mod etf;
-pub mod normal;
-pub mod steady;
+pub mod recipe;
+pub mod determinism;
 pub mod sandbox;
 pub mod rootfs;
-pub mod base;
 pub mod config;
-pub mod pipeline;
+pub mod context;
+pub mod runtime;
+pub mod publish;
+pub mod base_image;
+pub mod remote_cache;
+pub mod build;
+pub mod run;
+pub mod lock;
+pub mod verify;
+pub mod diff;
+pub mod explain;
 pub mod attest;
-pub mod trial;
+pub mod app_test;
 pub mod release;
 pub mod cli;

@@ -8,11 +8,11 @@ fn main() -> ExitCode {
     if let Some(ended) = phial::sandbox::entry(&args) {
         return ended;
     }
-    if args.get(1).is_some_and(|name| name == phial::pipeline::hidden::NAME) {
-        return phial::pipeline::hidden::entry();
+    if args.get(1).is_some_and(|name| name == phial::runtime::userns_helper::NAME) {
+        return phial::runtime::userns_helper::entry();
     }
-    if args.get(1).is_some_and(|name| name == phial::pipeline::twice::NAME) {
-        return phial::pipeline::twice::entry(&args[2..]);
+    if args.get(1).is_some_and(|name| name == phial::build::rebuild_check::NAME) {
+        return phial::build::rebuild_check::entry(&args[2..]);
     }
     phial::cli::main()
 }

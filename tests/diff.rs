@@ -11,7 +11,7 @@ use std::process::Command;
 
 use insta::assert_snapshot;
 use phial::compare::{Side, compare};
-use phial::image::{Image, Platform, Terms};
+use phial::image::{Image, ImageOptions, Platform};
 use phial::layout::Layout;
 use phial_layers::{Compression, Digest};
 use serde_json::Value;
@@ -189,13 +189,13 @@ fn layers_come_go_change_places_and_are_compressed_otherwise() {
 fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
     let world = World::new();
     let app = [layer("phial app", &tar(&[Entry::file("a", "1")]))];
-    let one = Terms {
+    let one = ImageOptions {
         env: texts([("MIX_ENV", "prod"), ("SECRET_KEY_BASE", "abcdef")]),
         labels: texts([("tier", "web")]),
         annotations: texts([("rev", "1")]),
         ..plain()
     };
-    let other = Terms {
+    let other = ImageOptions {
         env: texts([("MIX_ENV", "staging"), ("SECRET_KEY_BASE", "fedcba")]),
         created: 1_700_000_001,
         cmd: Some(vec!["other".into(), "way".into()]),
@@ -283,7 +283,12 @@ fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
     let upper = layer("phial app", &one);
     let (left, right) = (
         image(&world, "one", &[layer("low", &low), upper.clone()], &plain()),
-        image(&world, "other", &[layer("low", &low), layer("phial deps", &other)], &Terms { created: 1, ..plain() }),
+        image(
+            &world,
+            "other",
+            &[layer("low", &low), layer("phial deps", &other)],
+            &ImageOptions { created: 1, ..plain() },
+        ),
     );
     let expected = "layer deps changed: 1 file\n  ~ a  content (1 bytes)\n";
     for of_left in ["app", "2", upper.digest.as_str(), upper.diff_id.0.as_str()] {
@@ -388,7 +393,7 @@ fn first(world: &World, one: &str, other: &str) -> String {
 #[test]
 fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
     let world = World::new();
-    let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &Terms| {
+    let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &ImageOptions| {
         image(&world, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);
     };
     let (dir, file) = (Entry::dir("app"), Entry::file("app/z", "1"));
@@ -397,7 +402,7 @@ fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
     of("content", &[late.clone(), Entry::file("app/z", "2")], std::slice::from_ref(&upper), &plain());
     of("time", &[late, file.clone()], std::slice::from_ref(&upper), &plain());
     of("upper", &[dir.clone(), file.clone()], &[upper], &plain());
-    of("config", &[dir, file.clone()], &[file], &Terms { cmd: None, ..plain() });
+    of("config", &[dir, file.clone()], &[file], &ImageOptions { cmd: None, ..plain() });
     for (other, culprit) in [
         ("one", "none"),
         ("content", "layer `deps`: `app/z`: content (1 bytes)"),

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use phial::determinism::normalize::{NormalizeOptions, Part, normalize};
 use phial::host::Host;
-use phial::normal::{Part, Terms, normalise};
-use phial::prepare::FORMAT;
+use phial::recipe::FORMAT;
 use phial_layers::Digest;
 use serde_json::Value;
 
@@ -88,8 +88,8 @@ fn manifests() -> String {
         fs::write(path, &term).expect("a file");
     }
     let windows = [(1_795_000_000, 1_795_000_100); 2];
-    let terms = Terms { mtime: 1_700_000_000, windows, part: Part::Deps, lock: "" };
-    normalise(dir.path(), "app", &terms).expect("a normal form");
+    let terms = NormalizeOptions { mtime: 1_700_000_000, windows, part: Part::Deps, lock: "" };
+    normalize(dir.path(), "app", &terms).expect("a normal form");
     let line =
         |name: &str| format!("{name} {}\n", Digest::of(&fs::read(dir.path().join("app").join(name)).expect("a file")));
     files.map(line).concat()

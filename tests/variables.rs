@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use phial::prepare::PASSED;
+use phial::recipe::PASSED;
 
 use crate::world::nginx::{Nginx, authority, certificate};
 use crate::world::parts::base;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::blocks::in_blocks;
-use crate::{Compression, DiffId, PackError, Packed, PackOptions};
+use crate::{Compression, DiffId, PackError, PackOptions, Packed};
 
 /// Writes the blob of `tar` to `out`, in the same blocks as [`pack`](crate::pack) does. `terms.mtime` is not looked at, and
 /// neither is the tar: `entries` of the result is 0.

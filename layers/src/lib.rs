@@ -16,8 +16,8 @@ mod unpack;
 
 pub use compress::{compress, decompressed};
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
-pub use pack::{PackError, Packed, PackOptions, pack};
-pub use metadata::{EntryPath, EntryMetadata, Metadata};
+pub use metadata::{EntryMetadata, EntryPath, Metadata};
+pub use pack::{PackError, PackOptions, Packed, pack};
 pub use unpack::{Entry, EntryKind, Limits, Listed, Rule, UnpackError, Unpacked, list, unpack};
 
 /// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].
@@ -30,4 +30,15 @@ pub enum Compression {
     Gzip,
     /// Frames of RFC 8878 joined end to end.
     Zstd,
+}
+
+impl Compression {
+    /// `none`, `gzip` or `zstd`: the name in settings, records and cache keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
 }

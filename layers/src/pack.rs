@@ -13,7 +13,7 @@ use crate::blocks::{Blocks, Halt, in_blocks};
 use crate::escape::escaped;
 use crate::scan::{Found, Scan, WHITEOUT, read_error, read_up_to};
 use crate::tar_out::{self, Head};
-use crate::{Compression, DiffId, Digest, EntryPath, EntryMetadata, Metadata};
+use crate::{Compression, DiffId, Digest, EntryMetadata, EntryPath, Metadata};
 
 /// The spec's name for "nothing of this directory below this layer" (image-spec, `layer.md`, opaque whiteouts).
 pub(crate) const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
@@ -142,7 +142,12 @@ impl PackError {
 /// Entries are sorted by their full path bytes as they stand in the tar, a directory's opaque marker directly behind it;
 /// hard links point to the name written first. The tar ends with two zero blocks and is not padded further. gzip: one
 /// member per 1 MiB of tar; zstd: one frame per 4 MiB. Xattrs come from `records` alone, owners and modes first of all.
-pub fn pack(root: &Path, records: &Metadata, terms: &PackOptions, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
+pub fn pack(
+    root: &Path,
+    records: &Metadata,
+    terms: &PackOptions,
+    out: &mut (dyn Write + Send),
+) -> Result<Packed, PackError> {
     let scan = Scan::new(root)?;
     let (entries, sums) = in_blocks(terms, out, |blocks| Packing::new(records, terms.mtime, blocks).run(scan))?;
     Ok(Packed { diff_id: sums.diff_id, digest: sums.digest, size: sums.size, tar_size: sums.tar_size, entries })

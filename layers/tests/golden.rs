@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use phial_layers::{Compression, Digest, EntryPath, Packed, EntryMetadata, Metadata, PackOptions, pack};
+use phial_layers::{Compression, Digest, EntryMetadata, EntryPath, Metadata, PackOptions, Packed, pack};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::tars::{make_opaque, make_whiteout};

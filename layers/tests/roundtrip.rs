@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use phial_layers::{Compression, Limits, EntryPath, EntryMetadata, Metadata, pack, unpack};
+use phial_layers::{Compression, EntryMetadata, EntryPath, Limits, Metadata, pack, unpack};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::golden::{terms, tree};

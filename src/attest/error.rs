@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::error::{ExitKind, UserError};
 use crate::layout::LayoutError;
 use crate::registry::RegistryError;
 
@@ -39,22 +40,22 @@ impl AttestError {
             Self::Archive(_) => false,
         }
     }
+}
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+impl UserError for AttestError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Registry(error) => error.exit_kind(),
+            Self::Layout(error) => error.exit_kind(),
+            Self::Archive(_) => ExitKind::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Registry(error) => error.hint(),
             Self::Layout(error) => error.hint(),
             Self::Archive(_) => Some("copy the image to a registry or a layout directory, and test it there".into()),
-        }
-    }
-
-    /// The exit code of the command.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Registry(error) => error.exit_code(),
-            Self::Layout(error) => error.exit_code(),
-            Self::Archive(_) => 2,
         }
     }
 }

@@ -5,14 +5,14 @@
 //! signature, so a record of a failure is never wrapped as one.
 
 mod error;
-mod place;
+mod image_location;
 mod record;
 mod run;
 mod statement;
 mod untested;
 
 pub use error::AttestError;
-pub use place::{Place, only};
+pub use image_location::{ImageLocation, only};
 pub use record::{Flaw, Listed, Record, records};
 pub use run::{Command, Counts, Partition, Run};
 pub use statement::{STATEMENT, TEST_RESULT};

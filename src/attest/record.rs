@@ -6,7 +6,7 @@ use phial_layers::Digest;
 use serde_json::Value;
 
 use super::error::AttestError;
-use super::place::Place;
+use super::image_location::ImageLocation;
 use super::run::{Partition, test_name};
 use super::statement::{Resource, STATEMENT, Statement, TEST_RESULT, TestResult};
 use crate::image::{Artifact, IN_TOTO, canonical_json, from_rfc3339, read_json, shown};
@@ -53,7 +53,7 @@ pub enum Flaw {
 }
 
 /// The test records that stand beside `subject`.
-pub fn records(place: &Place, client: &Client, subject: &Digest) -> Result<Vec<Listed>, AttestError> {
+pub fn records(place: &ImageLocation, client: &Client, subject: &Digest) -> Result<Vec<Listed>, AttestError> {
     let mut found = Vec::new();
     for (digest, artifact) in place.listing(client, subject)? {
         match artifact {
@@ -65,7 +65,7 @@ pub fn records(place: &Place, client: &Client, subject: &Digest) -> Result<Vec<L
 }
 
 fn of_artifact(
-    place: &Place,
+    place: &ImageLocation,
     client: &Client,
     subject: &Digest,
     artifact: &Artifact,

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::mouth::{Mouth, size};
+use super::ui::{Ui, size};
 use super::{Common, Outcome};
-use crate::base::{Debian, EPOCH};
-use crate::pipeline::{self, BuildError, Foundation, World};
+use crate::base_image::{self, BaseSource};
+use crate::base_image::{Debian, EPOCH};
+use crate::context::Context;
 
 /// Make a base image
 #[derive(Args)]
@@ -66,17 +67,17 @@ impl BaseArgs {
     }
 }
 
-pub(super) fn base(args: &BaseArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
+pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let (of, to) = match &args.of {
         Of::Debian(args) => {
             let packages = args.packages.iter().filter(|name| !name.is_empty()).cloned().collect();
             let order = Debian { suite: args.suite.clone(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
-            (Foundation::Debian(order), &args.to.to)
+            (BaseSource::Debian(order), &args.to.to)
         }
-        Of::Import(args) => (Foundation::Tar(args.rootfs.clone()), &args.to.to),
+        Of::Import(args) => (BaseSource::Tar(args.rootfs.clone()), &args.to.to),
     };
-    let (image, targets) = pipeline::lay(&of, to, world)?;
-    mouth.say(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
-    Mouth::data(&format!("{}@{}", targets[0].place(), image.manifest_digest)).map_err(BuildError::Stdout)?;
+    let (image, targets) = base_image::create(&of, to, context)?;
+    ui.say(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
+    Ui::data(&format!("{}@{}", targets[0].place(), image.manifest_digest))?;
     Ok(ExitCode::SUCCESS)
 }

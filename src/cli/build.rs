@@ -8,11 +8,14 @@ use clap::{Args, ValueEnum};
 use phial_layers::Compression;
 use serde_json::json;
 
-use super::mouth::{Mouth, size};
+use super::ui::{Ui, size};
 use super::{Common, IsolationArg, NetworkArg, Outcome};
+use crate::build::{self, BuildRequest, Built};
 use crate::config::{Flags, Network};
+use crate::context::Context;
+use crate::error::IoError;
 use crate::image::{RegistryRef, Target};
-use crate::pipeline::{self, BuildError, Built, Far, Request, World};
+use crate::remote_cache::RemoteCacheMode;
 
 /// Build an image from a git commit
 #[derive(Args)]
@@ -43,12 +46,12 @@ pub(super) struct BuildArgs {
     #[arg(long, value_enum)]
     compression: Option<CompressionArg>,
     /// What to do with the deps cache in a registry: take what other runners made, and give them what this one makes
-    #[arg(long, value_enum, default_value_t = FarArg::Off)]
-    cache: FarArg,
+    #[arg(long, value_enum, default_value_t = RemoteCacheArg::Off)]
+    cache: RemoteCacheArg,
     /// The repository of that cache [default: the image's own]
     #[arg(long, value_name = "REPOSITORY")]
     cache_repo: Option<RegistryRef>,
-    /// Do every step, recalled or not
+    /// Do every step, cached or not
     #[arg(long)]
     no_cache: bool,
     /// Build a second time under other conditions before the image goes anywhere, and fail with 8 if anything differs
@@ -71,7 +74,7 @@ pub(super) struct BuildArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum FarArg {
+enum RemoteCacheArg {
     /// Neither
     Off,
     /// Take: for builds of what is not trusted
@@ -86,7 +89,7 @@ enum CompressionArg {
     Zstd,
 }
 
-pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
+pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let network = args.network.map(|network| match network {
         NetworkArg::Host => Network::Host,
         NetworkArg::None => Network::None,
@@ -103,36 +106,36 @@ pub(super) fn build(args: &BuildArgs, world: &World<'_>, mouth: &Mouth) -> Outco
         compression,
         locked: args.locked,
     };
-    let request = Request {
+    let request = BuildRequest {
         source: args.source.clone(),
-        place: args.source.parse()?,
+        location: args.source.parse()?,
         rev: args.rev.clone(),
         flags,
         config: args.config.clone(),
         isolation: args.isolation.into(),
         no_cache: args.no_cache,
         twice: args.twice,
-        wishes: args.common.wishes(world.host),
-        far: match args.cache {
-            FarArg::Off => Far::Off,
-            FarArg::Read => Far::Read,
-            FarArg::Write => Far::Write,
+        network_options: args.common.network_options(context.host),
+        remote_cache: match args.cache {
+            RemoteCacheArg::Off => RemoteCacheMode::Off,
+            RemoteCacheArg::Read => RemoteCacheMode::Read,
+            RemoteCacheArg::Write => RemoteCacheMode::Write,
         },
-        far_at: args.cache_repo.clone(),
-        again: None,
+        remote_cache_repository: args.cache_repo.clone(),
+        rebuild_of: None,
     };
-    let built = pipeline::build(&request, world)?;
+    let built = build::build(&request, context)?;
     if let Some(path) = &args.digest_file {
-        fs::write(path, format!("{}\n", built.digest)).map_err(BuildError::io("write", path))?;
+        fs::write(path, format!("{}\n", built.digest)).map_err(IoError::at("write", path))?;
     }
     for report in &built.layers {
         match &report.layer {
-            Some(layer) => mouth.say(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
-            None => mouth.say(&format!("  {:<16} {:>9}", report.name, "empty")),
+            Some(layer) => ui.say(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
+            None => ui.say(&format!("  {:<16} {:>9}", report.name, "empty")),
         }
     }
     let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };
-    Mouth::data(&line).map_err(BuildError::Stdout)?;
+    Ui::data(&line)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,14 +143,14 @@ fn as_json(built: &Built) -> String {
     let layers: Vec<_> = built
         .layers
         .iter()
-        .map(|report| json!({ "name": report.name, "layer": report.layer, "recalled": report.recalled, "key": report.key }))
+        .map(|report| json!({ "name": report.name, "layer": report.layer, "cached": report.cached, "key": report.key }))
         .collect();
     json!({
         "digest": built.digest,
         "targets": built.targets.iter().map(Target::place).collect::<Vec<_>>(),
         "commit": built.commit,
         "base": { "digest": built.base, "layers": built.base_layers },
-        "isolation": built.rung.map(|rung| rung.to_string()),
+        "isolation": built.isolation.map(|isolation| isolation.to_string()),
         "layers": layers,
     })
     .to_string()

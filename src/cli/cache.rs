@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Common;
-use super::exit::USAGE;
-use super::failure::Failure;
-use super::mouth::{Mouth, size};
-use crate::event::Event;
+use super::cli_error::CliError;
+use super::ui::{Ui, size};
+use super::{Common, Outcome};
+use crate::context::Context;
+use crate::error::Error;
 use crate::host::Host;
 use crate::image::{RegistryRef, rfc3339, shown as quoted};
-use crate::pipeline::{self, BuildError, Entry, World};
+use crate::remote_cache::{self, Entry};
 use crate::store::{Item, Kind, Prune, Pruned, Store};
 
 /// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
@@ -75,56 +75,53 @@ impl CacheArgs {
     }
 }
 
-pub(super) fn cache(args: &CacheArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, Failure> {
-    let store = world.store;
+pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+    let store = context.store;
     let text = match &args.command {
         CacheCommand::Ls { json, place: Some(place), .. } => {
-            let entries = pipeline::entries(place, world)?;
+            let entries = remote_cache::entries(place, context)?;
             if *json { entries_as_json(&entries) } else { entries_listed(&entries) }
         }
         CacheCommand::Ls { json, .. } => {
-            let items = store.items().map_err(BuildError::Store)?;
+            let items = store.items()?;
             if *json { as_json(&items) } else { listed(&items) }
         }
-        CacheCommand::Show { name, place: Some(place), .. } => entry_shown(&pipeline::entries(place, world)?, name)?,
+        CacheCommand::Show { name, place: Some(place), .. } => {
+            entry_shown(&remote_cache::entries(place, context)?, name)?
+        }
         CacheCommand::Show { name, .. } => items_shown(store, name)?,
         CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
-            let unused_since = unused_for.map(|seconds| world.host.clock() - seconds);
+            let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
             let prune = Prune { unused_since, limit: *limit, damaged: false };
-            mouth.say(&told(pipeline::prune_entries(place, prune, world)?));
+            ui.say(&told(remote_cache::prune_entries(place, prune, context)?));
             return Ok(ExitCode::SUCCESS);
         }
         CacheCommand::Prune { limit, unused_for, .. } => {
-            let limit = limit.map_or_else(|| own_limit(world.host), |limit| Ok(Some(limit)));
-            let limit = limit.map_err(|text| Failure { text, hint: None, code: USAGE })?;
-            let unused_since = unused_for.map(|seconds| world.host.clock() - seconds);
-            let pruned = store.prune(Prune { unused_since, limit, damaged: true }).map_err(BuildError::Store)?;
-            let Some(pruned) = pruned else { return Err(in_use()) };
-            mouth.say(&told(pruned));
+            let limit = limit.map_or_else(|| own_limit(context.host), |limit| Ok(Some(limit)));
+            let limit = limit.map_err(CliError::CacheLimit)?;
+            let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
+            let pruned = store.prune(Prune { unused_since, limit, damaged: true })?;
+            let Some(pruned) = pruned else { return Err(CliError::CacheInUse.into()) };
+            ui.say(&told(pruned));
             return Ok(ExitCode::SUCCESS);
         }
     };
-    Mouth::data(&text).map_err(BuildError::Stdout)?;
+    Ui::data(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Keeps the cache below its limit after a command that may have filled it. That this fails is said, and fails nothing.
-pub(super) fn tidy(world: &World<'_>) {
-    let limit = match own_limit(world.host) {
+pub(super) fn tidy(context: &Context<'_>) {
+    let limit = match own_limit(context.host) {
         Ok(Some(limit)) => limit,
         Ok(None) => return,
-        Err(text) => return (world.watch)(Event::Notice { text }),
+        Err(text) => return context.notice(text),
     };
-    match world.store.prune(Prune { limit: Some(limit), ..Prune::default() }) {
-        Ok(Some(pruned)) if pruned.items > 0 => (world.watch)(Event::Notice { text: told(pruned) }),
+    match context.store.prune(Prune { limit: Some(limit), ..Prune::default() }) {
+        Ok(Some(pruned)) if pruned.items > 0 => context.notice(told(pruned)),
         Ok(_) => {} // who else is at work will tidy up
-        Err(error) => (world.watch)(Event::Notice { text: format!("the cache is not tidied up: {error}") }),
+        Err(error) => context.notice(format!("the cache is not tidied up: {error}")),
     }
-}
-
-fn in_use() -> Failure {
-    let text = "the cache is in use by another `phial`, so nothing is removed".into();
-    Failure { text, hint: Some("run it again when that one has ended".into()), code: 6 }
 }
 
 fn told(pruned: Pruned) -> String {
@@ -163,21 +160,25 @@ fn as_json(items: &[Item]) -> String {
 
 /// The things that one of whose names begins so, whatever algorithm stands before a digest; they have their first name in
 /// common.
-fn meant<'a, T>(things: &'a [T], name: &str, names: fn(&T) -> Vec<&str>, list: &str) -> Result<Vec<&'a T>, Failure> {
+fn meant<'a, T>(
+    things: &'a [T],
+    name: &str,
+    names: fn(&T) -> Vec<&str>,
+    list: &'static str,
+) -> Result<Vec<&'a T>, CliError> {
     let begins = |own: &str| own.starts_with(name) || own.split_once(':').is_some_and(|(_, hex)| hex.starts_with(name));
     let is_meant = |thing: &&T| !name.is_empty() && names(thing).into_iter().any(begins);
     let found: Vec<&T> = things.iter().filter(is_meant).collect();
     let firsts: BTreeSet<&str> = found.iter().filter_map(|thing| names(thing).first().copied()).collect();
-    let (text, hint, code) = match firsts.len() {
-        1 => return Ok(found),
-        0 => (format!("nothing in the cache is called `{}`", quoted(name)), format!("{list} lists all there is"), 3),
-        n => (format!("`{}` is the beginning of {n} names", quoted(name)), "give more of it".into(), USAGE),
-    };
-    Err(Failure { text, hint: Some(hint), code })
+    match firsts.len() {
+        1 => Ok(found),
+        0 => Err(CliError::NotInCache { name: quoted(name), list }),
+        names => Err(CliError::AmbiguousName { name: quoted(name), names }),
+    }
 }
 
-fn items_shown(store: &Store, name: &str) -> Result<String, Failure> {
-    let items = store.items().map_err(BuildError::Store)?;
+fn items_shown(store: &Store, name: &str) -> Result<String, Error> {
+    let items = store.items()?;
     let mut lines = Vec::new();
     for item in meant(&items, name, |item| vec![item.name.as_str()], "`phial cache ls`")? {
         lines.push(format!("{} {}", item.kind.name(), item.name));
@@ -191,7 +192,7 @@ fn items_shown(store: &Store, name: &str) -> Result<String, Failure> {
     Ok(lines.join("\n"))
 }
 
-fn entry_shown(entries: &[Entry], name: &str) -> Result<String, Failure> {
+fn entry_shown(entries: &[Entry], name: &str) -> Result<String, CliError> {
     let mut lines = Vec::new();
     let names: fn(&Entry) -> Vec<&str> = |entry| vec![&entry.tag, entry.digest.as_str(), &entry.key];
     for entry in meant(entries, name, names, "`phial cache ls --in`")? {

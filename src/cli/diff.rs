@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::mouth::Mouth;
-use super::{Common, Outcome, exit};
-use crate::pipeline::{self, BuildError, World};
+use super::ui::Ui;
+use super::{Common, Outcome};
+use crate::context::Context;
+use crate::diff;
+use crate::error::ExitKind;
 
 /// Compare two images or layers: exit code 0 if nothing differs, 1 if something does
 #[derive(Args)]
@@ -31,12 +33,12 @@ pub(super) struct DiffArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn diff(args: &DiffArgs, world: &World<'_>) -> Outcome {
+pub(super) fn diff(args: &DiffArgs, context: &Context<'_>) -> Outcome {
     let of_right = args.other_layer.as_deref().or(args.layer.as_deref());
-    let found = pipeline::diff((&args.left, args.layer.as_deref()), (&args.right, of_right), world)?;
+    let found = diff::diff((&args.left, args.layer.as_deref()), (&args.right, of_right), context)?;
     let text = if args.json { as_json(&found) } else { found.text(args.times) };
-    Mouth::data(&text).map_err(BuildError::Stdout)?;
-    Ok(if found.is_same() { ExitCode::SUCCESS } else { ExitCode::from(exit::DIFFERENT) })
+    Ui::data(&text)?;
+    Ok(if found.is_same() { ExitCode::SUCCESS } else { ExitKind::Failed.into() })
 }
 
 fn as_json(found: &crate::compare::Comparison) -> String {

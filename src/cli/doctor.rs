@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::mouth::Mouth;
+use super::ui::Ui;
 use super::{Common, Outcome};
+use crate::context::Context;
+use crate::error::UserError;
+use crate::error::chain;
 use crate::image::RegistryRef;
-use crate::pipeline::{BuildError, World};
-use crate::registry::{Examination, Finding, Look, Sight};
+use crate::registry::{DoctorReport, Finding, LookupResult, LookupStep};
 
 /// Say what works here and what does not
 #[derive(Args)]
@@ -25,19 +27,19 @@ pub(super) struct DoctorArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn doctor(args: &DoctorArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
+pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let reference: RegistryRef = args.registry.parse()?;
-    let found = world.client.examine(&reference)?;
+    let found = context.client.examine(&reference)?;
     let text = if args.json { as_json(&found).to_string() } else { lines(&found).join("\n") };
-    Mouth::data(&text).map_err(BuildError::Stdout)?;
+    Ui::data(&text)?;
     let Some(error) = found.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
-        mouth.say(&format!("hint: {hint}"));
+        ui.say(&format!("hint: {hint}"));
     }
-    Ok(ExitCode::from(error.exit_code()))
+    Ok(error.exit_kind().into())
 }
 
-fn lines(found: &Examination) -> Vec<String> {
+fn lines(found: &DoctorReport) -> Vec<String> {
     let mut lines = vec![format!("registry    `{}`", found.at)];
     lines.extend(found.way.iter().map(|way| format!("            {way}")));
     if let Some(mirrored) = &found.mirrored {
@@ -64,7 +66,7 @@ fn lines(found: &Examination) -> Vec<String> {
     lines
 }
 
-fn as_json(found: &Examination) -> Value {
+fn as_json(found: &DoctorReport) -> Value {
     let mirrored = found.mirrored.as_ref().map(|mirrored| {
         let source = |(at, has): &(String, Finding)| json!({ "at": at, "has": finding(has) });
         json!({ "entry": mirrored.entry, "sources": mirrored.sources.iter().map(source).collect::<Vec<_>>() })
@@ -83,13 +85,13 @@ fn as_json(found: &Examination) -> Value {
     })
 }
 
-fn look(look: &Look) -> Value {
+fn look(look: &LookupStep) -> Value {
     let place = look.place.replace('`', "");
     match &look.sight {
-        Sight::Absent => json!({ "place": place, "found": "absent" }),
-        Sight::Nothing => json!({ "place": place, "found": "nothing" }),
-        Sight::Silent { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
-        Sight::Login { key, helper, kind } => {
+        LookupResult::Absent => json!({ "place": place, "found": "absent" }),
+        LookupResult::Nothing => json!({ "place": place, "found": "nothing" }),
+        LookupResult::Silent { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
+        LookupResult::Login { key, helper, kind } => {
             json!({ "place": place, "found": "login", "key": key, "helper": helper, "kind": kind })
         }
     }
@@ -101,7 +103,7 @@ fn finding(finding: &Finding) -> Value {
         Finding::Not(why) => json!({ "state": "no", "text": why }),
         Finding::Unknown(why) => json!({ "state": "unknown", "text": why }),
         Finding::Failed(error) => {
-            json!({ "state": "fails", "text": super::failure::chain(error), "hint": error.hint(), "exit": error.exit_code() })
+            json!({ "state": "fails", "text": chain(error), "hint": error.hint(), "exit": error.exit_kind().code() })
         }
     }
 }
@@ -111,6 +113,6 @@ fn text(finding: &Finding) -> String {
         Finding::Works(how) => format!("works: {how}"),
         Finding::Not(why) => format!("no: {why}"),
         Finding::Unknown(why) => format!("not known: {why}"),
-        Finding::Failed(error) => format!("fails: {}", super::failure::chain(error)),
+        Finding::Failed(error) => format!("fails: {}", chain(error)),
     }
 }

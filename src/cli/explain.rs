@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::mouth::{Mouth, seconds};
+use super::ui::{Ui, seconds};
 use super::{Common, Outcome};
+use crate::build::BuildRecord;
+use crate::context::Context;
+use crate::explain::{self, Explanation, Story};
 use crate::image::{rfc3339, shown};
-use crate::pipeline::{self, BuildError, Explanation, Record, Story, World};
 
 /// Say from what each layer of a build followed, and what differs from the build before
 #[derive(Args)]
@@ -24,10 +26,10 @@ pub(super) struct ExplainArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn explain(args: &ExplainArgs, world: &World<'_>) -> Outcome {
-    let told = pipeline::explain(args.image.as_deref(), &args.source.parse()?, world)?;
+pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>) -> Outcome {
+    let told = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
     let text = if args.json { serde_json::to_string(&told).unwrap_or_default() } else { in_words(&told) };
-    Mouth::data(&text).map_err(BuildError::Stdout)?;
+    Ui::data(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,7 +47,7 @@ fn in_words(told: &Explanation) -> String {
     lines.join("\n")
 }
 
-fn which(record: &Record) -> String {
+fn which(record: &BuildRecord) -> String {
     let (image, commit) = (&record.image, &record.commit);
     format!("{image} of commit {commit} of {} ({})", shown(&record.source), rfc3339(record.time))
 }
@@ -57,7 +59,7 @@ fn is_of_one_call(one: &Story, other: &Story) -> bool {
 fn layers(stories: &[Story], has_previous: bool, lines: &mut Vec<String>) {
     let Some(story) = stories.first() else { return };
     let names: Vec<String> = stories.iter().map(|story| shown(&story.name)).collect();
-    let how = if story.recalled { "recalled" } else { "made" };
+    let how = if story.cached { "cached" } else { "made" };
     lines.push(format!("{}: {how} in {}", names.join(", "), seconds(story.millis)));
     let (files, named): (Vec<_>, Vec<_>) = story.inputs.iter().partition(|name| name.starts_with("file "));
     let files: Vec<String> = files.iter().map(|name| shown(name.trim_start_matches("file "))).collect();

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::mouth::Mouth;
+use super::ui::Ui;
 use super::{Common, Outcome};
-use crate::pipeline::{self, World};
+use crate::context::Context;
+use crate::lock;
 
 /// Write the digest of the base image to `phial.lock`, for the user to commit
 #[derive(Args)]
@@ -21,9 +22,9 @@ pub(super) struct LockArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn lock(args: &LockArgs, world: &World<'_>, mouth: &Mouth) -> Outcome {
-    let (path, lock) = pipeline::lock(&args.source.parse()?, args.base.as_deref(), world)?;
-    mouth.say(&format!("wrote `{}`", path.display()));
-    Mouth::data(&format!("{}@{}", lock.base.name, lock.base.digest)).map_err(pipeline::BuildError::Stdout)?;
+pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+    let (path, lock) = lock::lock(&args.source.parse()?, args.base.as_deref(), context)?;
+    ui.say(&format!("wrote `{}`", path.display()));
+    Ui::data(&format!("{}@{}", lock.base.name, lock.base.digest))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! The command line: one file per command, one mouth that prints, one table of exit codes.
+//! The command line: one file per command, one ui that prints, one table of exit codes.
 //!
 //! stdout is data; everything else goes to stderr.
 
@@ -9,10 +9,10 @@ mod diff;
 mod doctor;
 mod exit;
 mod explain;
-mod failure;
-mod fault;
+mod cli_error;
+mod panic_hook;
 mod lock;
-mod mouth;
+mod ui;
 mod release;
 mod run;
 mod signals;
@@ -28,12 +28,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-use self::failure::Failure;
-use self::mouth::{Mouth, Progress};
+use self::cli_error::CliError;
+use self::ui::{Progress, Ui};
+use crate::context::Context;
+use crate::error::{Error, ExitKind};
 use crate::host::Host;
-use crate::pipeline::{BuildError, Isolation, World};
-use crate::registry::{Client, Wishes};
-use crate::rootfs::Rung;
+use crate::registry::{Client, NetworkOptions};
+use crate::rootfs::Isolation;
+use crate::runtime::IsolationChoice;
 use crate::store::Store;
 
 /// Puts an Elixir app into a container image: no daemon, no root, the same digest anywhere.
@@ -91,8 +93,8 @@ struct Common {
 }
 
 impl Common {
-    fn wishes(&self, host: &Host) -> Wishes {
-        Wishes {
+    fn network_options(&self, host: &Host) -> NetworkOptions {
+        NetworkOptions {
             authfile: self.authfile.as_ref().map(|path| host.cwd.join(path)),
             ca_file: self.ca_file.clone(),
             plain_http: self.plain_http.clone(),
@@ -113,13 +115,13 @@ enum IsolationArg {
     Chroot,
 }
 
-impl From<IsolationArg> for Isolation {
+impl From<IsolationArg> for IsolationChoice {
     fn from(arg: IsolationArg) -> Self {
         match arg {
             IsolationArg::Auto => Self::Auto,
-            IsolationArg::Overlay => Self::Only(Rung::Overlay),
-            IsolationArg::Copy => Self::Only(Rung::Copy),
-            IsolationArg::Chroot => Self::Only(Rung::Chroot),
+            IsolationArg::Overlay => Self::Only(Isolation::Overlay),
+            IsolationArg::Copy => Self::Only(Isolation::Copy),
+            IsolationArg::Chroot => Self::Only(Isolation::Chroot),
         }
     }
 }
@@ -134,39 +136,39 @@ enum NetworkArg {
 }
 
 /// The command's end: an error, or the exit code of what was run.
-type Outcome = Result<ExitCode, BuildError>;
+type Outcome = Result<ExitCode, Error>;
 
 /// Reads the arguments, does what they say, and tells how it ended.
 pub fn main() -> ExitCode {
-    fault::own_panics();
+    panic_hook::own_panics();
     own_what_we_write();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let asked = !error.use_stderr();
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
+            return if asked { ExitCode::SUCCESS } else { ExitKind::Usage.into() };
         }
     };
     let host = Host::read();
     match cli.command {
-        Command::Build(args) => with_world(&host, &args.common, |world, mouth| {
-            build::build(&args, world, mouth).inspect(|_| cache::tidy(world))
+        Command::Build(args) => with_context(&host, &args.common, |context, ui| {
+            build::build(&args, context, ui).inspect(|_| cache::tidy(context))
         }),
-        Command::Verify(args) => with_world(&host, &args.common, |world, _| verify::verify(&args, world)),
-        Command::Run(args) => with_world(&host, &args.common, |world, _| run::run(&args, world)),
-        Command::Test(args) => with_world(&host, &args.common, |world, mouth| {
-            test::test(&args, world, mouth).inspect(|_| cache::tidy(world))
+        Command::Verify(args) => with_context(&host, &args.common, |context, _| verify::verify(&args, context)),
+        Command::Run(args) => with_context(&host, &args.common, |context, _| run::run(&args, context)),
+        Command::Test(args) => with_context(&host, &args.common, |context, ui| {
+            test::test(&args, context, ui).inspect(|_| cache::tidy(context))
         }),
-        Command::Base(args) => with_world(&host, args.common(), |world, mouth| {
-            base::base(&args, world, mouth).inspect(|_| cache::tidy(world))
+        Command::Base(args) => with_context(&host, args.common(), |context, ui| {
+            base::base(&args, context, ui).inspect(|_| cache::tidy(context))
         }),
-        Command::Lock(args) => with_world(&host, &args.common, |world, mouth| lock::lock(&args, world, mouth)),
-        Command::Release(args) => with_world(&host, &args.common, |world, mouth| release::release(&args, world, mouth)),
-        Command::Cache(args) => with_world(&host, args.common(), |world, mouth| cache::cache(&args, world, mouth)),
-        Command::Doctor(args) => with_world(&host, &args.common, |world, mouth| doctor::doctor(&args, world, mouth)),
-        Command::Diff(args) => with_world(&host, &args.common, |world, _| diff::diff(&args, world)),
-        Command::Explain(args) => with_world(&host, &args.common, |world, _| explain::explain(&args, world)),
+        Command::Lock(args) => with_context(&host, &args.common, |context, ui| lock::lock(&args, context, ui)),
+        Command::Release(args) => with_context(&host, &args.common, |context, ui| release::release(&args, context, ui)),
+        Command::Cache(args) => with_context(&host, args.common(), |context, ui| cache::cache(&args, context, ui)),
+        Command::Doctor(args) => with_context(&host, &args.common, |context, ui| doctor::doctor(&args, context, ui)),
+        Command::Diff(args) => with_context(&host, &args.common, |context, _| diff::diff(&args, context)),
+        Command::Explain(args) => with_context(&host, &args.common, |context, _| explain::explain(&args, context)),
     }
 }
 
@@ -176,35 +178,28 @@ fn own_what_we_write() {
     umask(mask & Mode::from_raw_mode(0o077));
 }
 
-fn with_world<E: Into<Failure>>(
-    host: &Host,
-    common: &Common,
-    act: impl FnOnce(&World<'_>, &Mouth) -> Result<ExitCode, E>,
-) -> ExitCode {
-    let mouth = Arc::new(Mouth::new(common.progress));
-    let tools = || {
-        let cancel: &'static AtomicBool = signals::listen().map_err(BuildError::Signals)?;
+/// Runs a verb and turns its end into an exit code; the only place where errors are printed.
+fn with_context(host: &Host, common: &Common, act: impl FnOnce(&Context<'_>, &Ui) -> Outcome) -> ExitCode {
+    let ui = Arc::new(Ui::new(common.progress));
+    let run = || {
+        let cancel: &'static AtomicBool = signals::listen().map_err(CliError::Signals)?;
         let store = Store::open(&cache_dir(host, common))?;
-        let heard = Arc::clone(&mouth);
-        let client = Client::from_host(host, &common.wishes(host))?.with_notes(store.uploads_dir());
-        Ok((cancel, store, client.telling(move |event| heard.hear(event))))
+        let listener = Arc::clone(&ui);
+        let client = Client::from_host(host, &common.network_options(host))?.with_notes(store.uploads_dir());
+        let client = client.telling(move |event| listener.hear(event));
+        let watch = |event| ui.hear(event);
+        act(&Context { host, store: &store, client: &client, watch: &watch, cancel }, &ui)
     };
-    let ended = tools().map_err(|error: BuildError| error.into()).and_then(|(cancel, store, client)| {
-        let watch = |event| mouth.hear(event);
-        act(&World { host, store: &store, client: &client, watch: &watch, cancel }, &mouth).map_err(Into::into)
-    });
-    mouth.quiet_line();
-    match ended {
-        Ok(code) => code,
-        Err::<_, Failure>(error) => {
-            if let Some(code) = signals::code() {
-                Mouth::interrupted();
-                return code;
-            }
-            mouth.error(&error);
-            ExitCode::from(error.code)
+    let ended = run();
+    ui.quiet_line();
+    ended.unwrap_or_else(|error| {
+        if let Some(code) = signals::code() {
+            Ui::interrupted();
+            return code;
         }
-    }
+        ui.error(&error);
+        error.exit_kind().into()
+    })
 }
 
 /// Where things are kept: as told, or where the XDG base directory specification says.

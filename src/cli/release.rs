@@ -8,9 +8,10 @@ use phial_layers::Digest;
 use serde_json::json;
 
 use super::Common;
-use super::mouth::Mouth;
-use crate::pipeline::{BuildError, World};
-use crate::release::{self, Ask, Leave, Name, Plan, ReleaseError, Released};
+use super::Outcome;
+use super::ui::Ui;
+use crate::context::Context;
+use crate::release::{self, Name, Plan, ReleasePolicy, ReleaseRequest, Released};
 
 /// Give a tested image its names: the same bytes under more tags, here or in other places
 #[derive(Args)]
@@ -52,21 +53,21 @@ fn digest(text: &str) -> Result<Digest, String> {
     text.parse().map_err(|_| "not a digest: `sha256:` and 64 hexadecimal digits".to_owned())
 }
 
-pub(super) fn release(args: &ReleaseArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, ReleaseError> {
-    let ask = Ask {
+pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+    let ask = ReleaseRequest {
         image: args.image.clone(),
         tags: args.tag.clone(),
         to: args.to.clone(),
-        leave: Leave { moving: args.moving, expect: args.expect.clone(), untested: args.untested.clone() },
+        leave: ReleasePolicy { moving: args.moving, expect: args.expect.clone(), untested: args.untested.clone() },
         requires: args.require.clone(),
         config: args.config.clone(),
         dry_run: args.dry_run,
     };
-    let released = release::release(&ask, world)?;
+    let released = release::release(&ask, context)?;
     for line in told(&released.plan, args.dry_run) {
-        mouth.say(&line);
+        ui.say(&line);
     }
-    let data = |text: &str| Mouth::data(text).map_err(BuildError::Stdout);
+    let data = |text: &str| Ui::data(text);
     if args.json {
         data(&as_json(&released, args.dry_run))?;
     } else if !args.dry_run {

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Common, IsolationArg, NetworkArg, Outcome};
-use crate::pipeline::{self, Start, World};
+use crate::context::Context;
+use crate::run::{self, RunRequest};
 use crate::sandbox::{Exit, Network};
 
 /// Run a command in an image, without root
@@ -22,7 +23,7 @@ pub(super) struct RunArgs {
     /// Run as this user in place of the image's: a number, `number:number`, or a name of the image
     #[arg(short, long)]
     user: Option<String>,
-    /// Start in this folder in place of the image's
+    /// RunRequest in this folder in place of the image's
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// How the command is kept apart from the machine
@@ -38,8 +39,8 @@ pub(super) struct RunArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn run(args: &RunArgs, world: &World<'_>) -> Outcome {
-    let start = Start {
+pub(super) fn run(args: &RunArgs, context: &Context<'_>) -> Outcome {
+    let start = RunRequest {
         image: args.image.clone(),
         command: args.command.clone(),
         env: args.env.clone(),
@@ -52,7 +53,7 @@ pub(super) fn run(args: &RunArgs, world: &World<'_>) -> Outcome {
         },
         read_only: args.read_only,
     };
-    Ok(match pipeline::run(&start, world)? {
+    Ok(match run::run(&start, context)? {
         Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Exit::Signal(signal) => super::exit::of_signal(signal),
     })

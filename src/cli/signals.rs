@@ -10,7 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::mouth::Mouth;
+use super::ui::Ui;
 
 static CANCEL: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -42,7 +42,7 @@ fn end(signal: i32) {
     thread::sleep(GRACE);
     let (said, heard) = mpsc::channel();
     let word = thread::Builder::new().spawn(move || {
-        Mouth::interrupted();
+        Ui::interrupted();
         said.send(())
     });
     if word.is_ok() {

@@ -7,13 +7,13 @@ use clap::Args;
 use phial_layers::Digest;
 use serde_json::json;
 
-use super::mouth::Mouth;
-use super::{Common, IsolationArg, exit};
-use crate::attest::{self, Command, Place};
+use super::ui::Ui;
+use super::{Common, IsolationArg, Outcome};
+use crate::app_test::{self, TestRequest, Tested};
+use crate::attest::Command;
 use crate::config::TestFlags;
-use crate::event::Event;
-use crate::pipeline::{BuildError, World};
-use crate::trial::{self, Request, Tested, TrialError};
+use crate::context::Context;
+use crate::error::ExitKind;
 
 /// Run an app's tests in its image, and leave a record beside it
 #[derive(Args)]
@@ -60,9 +60,9 @@ pub(super) struct TestArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<ExitCode, TrialError> {
-    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| world.host.cwd.join(path));
-    let request = Request {
+pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| context.host.cwd.join(path));
+    let request = TestRequest {
         image: args.image.clone(),
         flags: TestFlags { command: args.command.clone(), only: args.only.clone(), timeout: args.timeout.clone() },
         config: args.config.clone(),
@@ -73,13 +73,13 @@ pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<
         artifacts: at(&args.artifacts),
         no_cache: args.no_cache,
     };
-    let tested = trial::test(&request, world)?;
-    let record = if args.no_record { None } else { leave_record(&tested, world)? };
+    let tested = app_test::test(&request, context)?;
+    let record = if args.no_record { None } else { app_test::attach_record(&tested, context)? };
     let digest = &tested.run.image;
     let text = tested.image.to_string();
     let place = text.trim_end_matches(&format!("@{digest}"));
     let line = if args.json { as_json(&tested, place, record.as_ref()) } else { format!("{place}@{digest}") };
-    Mouth::data(&line).map_err(BuildError::Stdout)?;
+    Ui::data(&line)?;
     if let Some(trouble) = tested.trouble {
         return Err(trouble);
     }
@@ -88,8 +88,8 @@ pub(super) fn test(args: &TestArgs, world: &World<'_>, mouth: &Mouth) -> Result<
     }
     let failed = tested.run.commands.iter().filter(|command| !command.passed);
     let failed: Vec<String> = failed.map(|command| format!("`{}` ({})", command.name, command.ended)).collect();
-    mouth.error_text(&format!("tests failed: {}", failed.join(", ")), None);
-    Ok(ExitCode::from(exit::FAILED))
+    ui.error_text(&format!("tests failed: {}", failed.join(", ")), None);
+    Ok(ExitKind::Failed.into())
 }
 
 fn as_json(tested: &Tested, place: &str, record: Option<&Digest>) -> String {
@@ -114,19 +114,4 @@ fn as_json(tested: &Tested, place: &str, record: Option<&Digest>) -> String {
         "record": record,
     })
     .to_string()
-}
-
-/// The record's digest; none where none can be.
-fn leave_record(tested: &Tested, world: &World<'_>) -> Result<Option<Digest>, TrialError> {
-    let place = Place::of(&tested.image);
-    if let Place::Archive(file) = &place {
-        let text = format!("no record: nothing can be put beside an image in the archive `{}`", file.display());
-        (world.watch)(Event::Notice { text });
-        return Ok(None);
-    }
-    let (artifact, document) = tested.run.record(tested.subject.clone());
-    let documents = attest::only(&document);
-    place.attach(world.client, (&artifact, &documents), &[], world.watch)?;
-    world.ended("record", artifact.digest.as_str(), None);
-    Ok(Some(artifact.digest))
 }

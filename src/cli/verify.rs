@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::mouth::Mouth;
+use super::ui::Ui;
 use super::{Common, IsolationArg, Outcome};
-use crate::pipeline::{self, BuildError, ProofError, World};
+use crate::build::ReproducibilityError;
+use crate::context::Context;
+use crate::verify::{self, VerifyRequest};
 
 /// Make an image again from what it records of itself, and compare
 #[derive(Args)]
@@ -35,30 +37,30 @@ pub(super) struct VerifyArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn verify(args: &VerifyArgs, world: &World<'_>) -> Outcome {
-    let of = pipeline::Verify {
+pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Outcome {
+    let of = VerifyRequest {
         image: args.image.clone(),
         source: args.source.clone(),
         base: args.base.clone(),
         config: args.config.clone(),
         isolation: args.isolation.into(),
     };
-    let verified = pipeline::verify(&of, world);
+    let verified = verify::verify(&of, context);
     let line = match &verified {
         Ok(verdict) if args.json => {
             Some(json!({ "digest": verdict.digest, "equal": true, "record": verdict.record }).to_string())
         }
         Ok(verdict) => Some(format!("{} is what commit {} makes", verdict.digest, verdict.record.commit)),
-        Err(BuildError::Proof(error)) if args.json => differs(error),
+        Err(error) if args.json => error.downcast_ref().and_then(differs),
         Err(_) => None,
     };
     if let Some(line) = line {
-        Mouth::data(&line).map_err(BuildError::Stdout)?;
+        Ui::data(&line)?;
     }
     verified.map(|_| ExitCode::SUCCESS)
 }
 
-fn differs(error: &ProofError) -> Option<String> {
-    let ProofError::Differs { first, second, comparison, .. } = error else { return None };
+fn differs(error: &ReproducibilityError) -> Option<String> {
+    let ReproducibilityError::Differs { first, second, comparison, .. } = error else { return None };
     Some(json!({ "digest": first, "equal": false, "built": second, "comparison": comparison }).to_string())
 }

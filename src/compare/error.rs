@@ -5,6 +5,7 @@ use std::io;
 use phial_layers::{DiffId, UnpackError};
 
 use super::LayerId;
+use crate::error::{ExitKind, UserError, unpack_exit_kind};
 use crate::image::ImageError;
 
 /// Why two things could not be compared. `layer` is the layer's name and digest.
@@ -79,24 +80,24 @@ impl CompareError {
             source => Self::Layer { layer, source },
         }
     }
+}
 
-    /// The exit code of `style.md`.
-    pub fn exit_code(&self) -> u8 {
+impl UserError for CompareError {
+    fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Open { source, .. } | Self::Read { source, .. } => match source.kind() {
-                io::ErrorKind::InvalidData | io::ErrorKind::NotFound => 3,
-                _ if matches!(self, Self::Open { .. }) => 6,
-                _ => 4,
+                io::ErrorKind::InvalidData | io::ErrorKind::NotFound => ExitKind::Refused,
+                _ if matches!(self, Self::Open { .. }) => ExitKind::Machine,
+                _ => ExitKind::Unavailable,
             },
-            Self::Layer { source, .. } => source.exit_code(),
-            Self::DiffId { .. } => 3,
-            Self::Image(source) => source.exit_code(),
-            Self::NoLayer { .. } | Self::Unlike { .. } => 2,
+            Self::Layer { source, .. } => unpack_exit_kind(source),
+            Self::DiffId { .. } => ExitKind::Refused,
+            Self::Image(source) => source.exit_kind(),
+            Self::NoLayer { .. } | Self::Unlike { .. } => ExitKind::Usage,
         }
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
                 Some("copy or build the image again".into())

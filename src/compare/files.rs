@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 
 use phial_layers::{
-    Compression, DiffId, Digest, Entry, EntryKind, Limits, EntryPath, Sha256Writer, UnpackError, list as list_entries,
+    Compression, DiffId, Digest, Entry, EntryKind, EntryPath, Limits, Sha256Writer, UnpackError, list as list_entries,
 };
 use serde::Serialize;
 
@@ -166,8 +166,9 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
     let mut facts: BTreeMap<EntryPath, Facts> = BTreeMap::new();
     let mut lock = None;
     let mut order = Sha256Writer::new(std::io::sink());
-    let keep =
-        |name: &EntryPath, size| (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX);
+    let keep = |name: &EntryPath, size| {
+        (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX)
+    };
     let listed = list_entries(blob, compression, &Limits::GENEROUS, &keep, &mut |mut entry| {
         let _ = order.write_all(entry.name.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
         if entry.name.as_bytes() == lock::PATH {

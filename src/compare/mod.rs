@@ -16,7 +16,7 @@ mod fields;
 mod files;
 mod lock;
 mod pairs;
-mod said;
+mod render;
 
 use std::io::{self, Read};
 
@@ -27,7 +27,7 @@ pub use error::CompareError;
 pub use fields::Field;
 pub use files::{Change, Elsewhere, FileDiff, Why};
 pub use lock::{Dependency, dependencies};
-pub use said::{Culprit, Place};
+pub use render::{Culprit, Section};
 
 use self::files::Listing;
 use self::pairs::Pair;
@@ -114,7 +114,7 @@ pub enum LayerWhy {
     /// The same tar in another blob.
     Blob,
     /// It stands elsewhere among the layers that both have.
-    Order,
+    Spec,
     /// It is called otherwise.
     Name {
         /// On the left.

@@ -93,7 +93,7 @@ pub(super) fn whole(left: &Image, right: &Image, layers: &mut [LayerDiff]) {
     for layer in layers {
         let (Some(one), Some(other)) = (&layer.left, &layer.right) else { continue };
         if one.place < highest {
-            layer.why.push(LayerWhy::Order);
+            layer.why.push(LayerWhy::Spec);
         }
         highest = highest.max(one.place);
         // A layer that is not ours is called by its place, which says nothing about it.

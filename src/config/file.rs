@@ -1,6 +1,7 @@
 //! `phial.toml`: every line optional.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use phial_layers::Compression;
 use serde::Deserialize;
@@ -10,7 +11,7 @@ use super::{Clock, ConfigError, Network, Test};
 /// The file's tables.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Wish {
+pub struct FileConfig {
     /// `[image]`.
     pub image: Image,
     /// `[prepare]`.
@@ -107,8 +108,14 @@ const KEYS: [&str; 26] = [
     "test.services.*",
 ];
 
+/// Reads a settings file that the user names.
+pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    parse(&path.display().to_string(), &text)
+}
+
 /// Reads the file's text. `file` is its name for errors.
-pub fn parse(file: &str, text: &str) -> Result<Wish, ConfigError> {
+pub fn parse(file: &str, text: &str) -> Result<FileConfig, ConfigError> {
     let broken = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
     let table: toml::Table = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)?;
     check_keys(file, "", &table)?;

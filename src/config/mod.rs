@@ -1,4 +1,4 @@
-//! Wishes and the plan: `phial.toml` and flags may leave everything out; a [`Plan`] leaves out nothing.
+//! NetworkOptions and the plan: `phial.toml` and flags may leave everything out; a [`Plan`] leaves out nothing.
 
 mod file;
 mod lock;
@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::Compression;
 
-pub use file::{Image, Prepare, Release, Wish, parse};
+pub use file::{FileConfig, Image, Prepare, Release, parse, read};
 pub use lock::{Base as LockedBase, Lock};
-pub use test::{Probe, Service, ServiceWish, Test, TestFlags, TestPlan, What};
+pub use test::{Probe, Service, ServiceConfig, Test, TestFlags, TestPlan, What};
 
+use crate::error::{ExitKind, UserError};
 use crate::image::{ImageError, Reference, Target, canonical_json};
-use crate::prepare::Script;
+use crate::recipe::Script;
 
 /// What the command line asks for; everything here stands above `phial.toml`.
 #[derive(Clone, Debug, Default)]
@@ -157,14 +158,12 @@ pub enum ConfigError {
     },
 }
 
-impl ConfigError {
-    /// The exit code of `style.md`.
-    pub fn exit_code(&self) -> u8 {
-        2
+impl UserError for ConfigError {
+    fn exit_kind(&self) -> ExitKind {
+        ExitKind::Usage
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::NoBase => Some("name one with `--base REF`, or with `base` under `[image]` in `phial.toml`".into()),
@@ -180,7 +179,7 @@ const ENVS: [&str; 2] = ["staging", "prod"];
 
 impl Plan {
     /// Puts file, lock and flags together. `name` is the app's name, for the default target.
-    pub fn new(wish: Wish, lock: Option<&Lock>, flags: &Flags, name: &str) -> Result<Self, ConfigError> {
+    pub fn new(wish: FileConfig, lock: Option<&Lock>, flags: &Flags, name: &str) -> Result<Self, ConfigError> {
         let base_text = flags.base.clone().or_else(|| wish.image.base.clone()).ok_or(ConfigError::NoBase)?;
         let base = reference("base", &base_text)?;
         let pinned = pin(lock, &base_text, flags.locked)?;
@@ -216,6 +215,26 @@ impl Plan {
             compression: flags.compression.or(wish.image.compression).unwrap_or(Compression::Gzip),
             image: wish.image,
         })
+    }
+}
+
+impl Network {
+    /// `host` or `none`: the name in settings, records and cache keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Clock {
+    /// `fixed` or `real`: the name in settings and cache keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Real => "real",
+        }
     }
 }
 

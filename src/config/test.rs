@@ -25,7 +25,7 @@ pub struct Test {
     /// Files and folders of the app to copy out.
     pub artifacts: Option<Vec<String>>,
     /// What runs beside the tests.
-    pub services: Option<BTreeMap<String, ServiceWish>>,
+    pub services: Option<BTreeMap<String, ServiceConfig>>,
 }
 
 /// A command line: a text for `/bin/sh -c`, or words.
@@ -66,7 +66,7 @@ pub enum Span {
 /// `[test.services.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ServiceWish {
+pub struct ServiceConfig {
     /// Where it comes from.
     pub image: Option<String>,
     /// Variables beside the image's.
@@ -248,7 +248,7 @@ fn commands(named: &[Named]) -> Result<Vec<(String, Vec<String>)>, ConfigError> 
     Ok(all)
 }
 
-fn service(name: &str, wish: &ServiceWish) -> Result<Service, ConfigError> {
+fn service(name: &str, wish: &ServiceConfig) -> Result<Service, ConfigError> {
     let key = |last: &str| format!("test.services.{name}.{last}");
     let image = wish.image.as_ref().ok_or_else(|| ConfigError::NoImage(key("image")))?;
     let env = wish.env.clone().unwrap_or_default();

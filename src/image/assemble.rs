@@ -2,31 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use phial_layers::{Compression, DiffId, Digest};
-
 use super::config::{Config, History};
+use super::layer::PackedLayer;
 use super::manifest::{Descriptor, Image, Manifest};
 use super::media::{OCI_MANIFEST, layer_compression, layer_media_type};
 use super::time::rfc3339;
 
-/// A layer to be put on top.
+/// A layer to add on top of a base image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLayer {
-    /// Digest of its tar.
-    pub diff_id: DiffId,
-    /// Digest of its blob.
-    pub digest: Digest,
-    /// Size of its blob in bytes.
-    pub size: u64,
-    /// What is between the two.
-    pub compression: Compression,
-    /// How it came about, for the history.
+    /// The layer.
+    pub layer: PackedLayer,
+    /// `created_by` of its history entry.
     pub created_by: String,
 }
 
 /// What the new image says of itself. Changes bytes, so nothing has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct ImageOptions {
     /// Seconds since 1970, for the config and each new history entry.
     pub created: i64,
     /// Replaces the base's. As in a Dockerfile, a new entry point without `cmd` clears the base's `Cmd`.
@@ -46,7 +39,7 @@ pub struct Terms {
 }
 
 /// The image of `layers` over `base`. Always an OCI manifest: a Docker base keeps its blobs and gets OCI's names for them.
-pub fn assemble(base: &Image, layers: &[NewLayer], terms: &Terms) -> Image {
+pub fn assemble(base: &Image, layers: &[NewLayer], terms: &ImageOptions) -> Image {
     let created = rfc3339(terms.created);
     let mut config = base.config.clone();
     config.created = Some(created.clone());
@@ -54,10 +47,10 @@ pub fn assemble(base: &Image, layers: &[NewLayer], terms: &Terms) -> Image {
     fill_history(&mut config, base.manifest.layers.len());
     run_as(&mut config, terms);
     let mut descriptors: Vec<Descriptor> = base.manifest.layers.iter().map(translated).collect();
-    for layer in layers {
-        descriptors.push(Descriptor::new(layer_media_type(layer.compression), layer.digest.clone(), layer.size));
+    for NewLayer { layer, created_by } in layers {
+        descriptors.push(layer.descriptor());
         config.rootfs.diff_ids.push(layer.diff_id.clone());
-        let created_by = Some(layer.created_by.clone());
+        let created_by = Some(created_by.clone());
         config.history.push(History { created: Some(created.clone()), created_by, ..History::default() });
     }
     let manifest = Manifest {
@@ -79,7 +72,7 @@ fn fill_history(config: &mut Config, layers: usize) {
     config.history.splice(0..0, std::iter::repeat_n(History::default(), missing));
 }
 
-fn run_as(config: &mut Config, terms: &Terms) {
+fn run_as(config: &mut Config, terms: &ImageOptions) {
     let run = &mut config.config;
     if let Some(entrypoint) = &terms.entrypoint {
         run.entrypoint.clone_from(entrypoint);

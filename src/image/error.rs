@@ -2,6 +2,8 @@
 
 use phial_layers::Digest;
 
+use crate::error::{ExitKind, UserError};
+
 /// Why a reference or an image was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -119,9 +121,12 @@ pub enum ImageError {
     },
 }
 
-impl ImageError {
-    /// A remedy, where there is one.
-    pub fn hint(&self) -> Option<String> {
+impl UserError for ImageError {
+    fn exit_kind(&self) -> ExitKind {
+        if matches!(self, Self::Reference { .. }) { ExitKind::Usage } else { ExitKind::Refused }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Reference { remedy, .. } => remedy.clone(),
             Self::LayerType { .. } => {
@@ -130,11 +135,6 @@ impl ImageError {
             Self::Platform { .. } => Some("name the image by the digest of one platform: `repo@sha256:...`".into()),
             _ => None,
         }
-    }
-
-    /// The exit code of the command: 2 for a reference that does not parse, else 3.
-    pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Reference { .. }) { 2 } else { 3 }
     }
 }
 

@@ -8,6 +8,7 @@ mod assemble;
 mod config;
 mod error;
 mod json;
+mod layer;
 mod manifest;
 mod media;
 mod platform;
@@ -17,10 +18,11 @@ mod time;
 mod verified;
 
 pub use artifact::{Artifact, EMPTY_BYTES, fallback_tag};
-pub use assemble::{NewLayer, Terms, assemble};
+pub use assemble::{ImageOptions, NewLayer, assemble};
 pub use config::{Config, Execution, History, Rootfs};
 pub use error::{ImageError, shown};
 pub use json::{canonical_json, read_json};
+pub use layer::PackedLayer;
 pub use manifest::{
     Descriptor, Image, Index, Layer, MAX_MANIFEST_PULL, MAX_MANIFEST_PUSH, Manifest, ManifestOrIndex, read_manifest,
 };

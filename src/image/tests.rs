@@ -122,8 +122,8 @@ fn an_image_is_refused_for_its_layers_and_its_config_blob() {
     assert!(matches!(size, ImageError::Size { .. }));
 }
 
-fn terms() -> Terms {
-    Terms {
+fn terms() -> ImageOptions {
+    ImageOptions {
         created: 951_827_696,
         entrypoint: Some(vec!["/app/start".into()]),
         cmd: None,

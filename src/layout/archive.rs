@@ -12,6 +12,7 @@ use super::OCI_LAYOUT;
 use super::error::LayoutError;
 use super::read::blob_name;
 use super::write::{copy, descriptors, entry, index_of, open, put};
+use crate::error::IoError;
 use crate::event::Watch;
 use crate::image::{Blobs, Descriptor, Image, canonical_json};
 
@@ -79,7 +80,7 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
         let source = io::Error::from(io::ErrorKind::InvalidFilename);
-        return Err(LayoutError::Io { action: "write", path: file.to_owned(), source });
+        return Err(IoError { action: "write", path: file.to_owned(), source }.into());
     };
     put(parent, name, |to| {
         let mut tar = Tar { path: file, out: BufWriter::with_capacity(1 << 20, to) };

@@ -5,22 +5,15 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::Digest;
 
+use crate::error::{ExitKind, IoError, UserError};
 use crate::image::{BlobError, ImageError};
 
 /// Why a layout or archive was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// The operating system said no.
-    #[error("cannot {action} `{}`", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Its answer.
-        #[source]
-        source: io::Error,
-    },
+    /// The operating system refused an action on a path.
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// Nothing there to read.
     #[error("there is no `{}`", path.display())]
     Absent {
@@ -117,7 +110,7 @@ pub enum LayoutError {
 impl LayoutError {
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io(IoError { action, path, source })
     }
 
     pub(super) fn image(path: &Path) -> impl FnOnce(ImageError) -> Self {
@@ -133,9 +126,25 @@ impl LayoutError {
         let remedy = Some(format!("for an archive write `oci-archive:{}`", path.display()));
         Self::NotALayout { path: path.to_owned(), why: "it is not a directory".into(), remedy }
     }
+}
 
-    /// A remedy, where there is one.
-    pub fn hint(&self) -> Option<String> {
+impl UserError for LayoutError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Io(_) => ExitKind::Machine,
+            Self::Source { source, .. } => {
+                if source.kind() == io::ErrorKind::InvalidData {
+                    ExitKind::Refused
+                } else {
+                    ExitKind::Machine
+                }
+            }
+            Self::Image { source, .. } => source.exit_kind(),
+            _ => ExitKind::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Absent { .. } => Some("correct the path, or make an image there with `phial base`".into()),
             Self::NotALayout { remedy, .. } => remedy.clone(),
@@ -144,26 +153,10 @@ impl LayoutError {
             Self::MissingBlob { .. } | Self::Blob { .. } | Self::NotRegular { .. } => {
                 Some("copy or build the image again".into())
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Io(IoError { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on this file system".into())
             }
             _ => None,
-        }
-    }
-
-    /// The exit code of the command: 3 for refused input, 6 for what this machine does not do.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Io { .. } => 6,
-            Self::Source { source, .. } => {
-                if source.kind() == io::ErrorKind::InvalidData {
-                    3
-                } else {
-                    6
-                }
-            }
-            Self::Image { source, .. } => source.exit_code(),
-            _ => 3,
         }
     }
 }

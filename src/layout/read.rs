@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::REF_NAME;
 use super::error::LayoutError;
+use crate::error::IoError;
 use crate::image::{
     Descriptor, Image, Index, MAX_MANIFEST_PULL, ManifestOrIndex, Platform, Verified, read_json, read_manifest, shown,
 };
@@ -333,7 +334,7 @@ pub(super) fn blob_name(digest: &Digest) -> String {
 pub(super) fn blob_error(path: &Path, error: io::Error) -> LayoutError {
     match error.downcast() {
         Ok(source) => LayoutError::Blob { path: path.to_owned(), source },
-        Err(source) => LayoutError::Io { action: "read a blob in", path: path.to_owned(), source },
+        Err(source) => IoError { action: "read a blob in", path: path.to_owned(), source }.into(),
     }
 }
 

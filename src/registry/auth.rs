@@ -227,7 +227,7 @@ fn from_headers(headers: &HeaderMap) -> Option<Challenge> {
 fn ping(transport: &Transport, access: &Access<'_>) -> Result<Option<Challenge>, RegistryError> {
     let Ok(url) = access.base.join("/v2/") else { return Ok(None) };
     let call = Call::new(Method::GET, url);
-    let response = transport.patience.patiently(|| {
+    let response = transport.patience.retry(|| {
         let response = transport.follow(&call, None)?;
         if is_passing(response.status()) { Err(refusal(&call, response)) } else { Ok(response) }
     })?;

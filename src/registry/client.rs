@@ -14,10 +14,10 @@ use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::http::{Call, Response, Transport, bounded, broken, is_passing, place, refusal, request};
 use super::mirrors::Reads;
-use super::network::{Network, Wishes};
+use super::network::{Network, NetworkOptions};
 use super::pull::Pull;
-use super::retry::{Patience, doubtfully};
-use super::sessions::Sessions;
+use super::retry::{RetryPolicy, retry_once_if_corrupt};
+use super::upload_journal::Journal;
 use crate::host::Host;
 use crate::image::{
     BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
@@ -36,7 +36,7 @@ const MAX_RENEWED: usize = 8;
 pub struct Client {
     pub(super) transport: Transport,
     pub(super) auth: Arc<Auth>,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: Journal,
     pub(super) reads: Reads,
     /// Hosts of mirrors that are not asked again.
     pub(super) failed: Arc<Mutex<BTreeSet<String>>>,
@@ -60,13 +60,13 @@ impl Client {
     }
 
     /// A client as this machine and these flags want it: logins, certificates, proxies.
-    pub fn from_host(host: &Host, wishes: &Wishes) -> Result<Self, RegistryError> {
+    pub fn from_host(host: &Host, wishes: &NetworkOptions) -> Result<Self, RegistryError> {
         Self::over(Credentials::told(host, wishes.authfile.as_deref()), Network::from_host(host, wishes)?)
     }
 
     fn over(credentials: Credentials, network: Network) -> Result<Self, RegistryError> {
         let (transport, auth) = (Transport::new(network)?, Arc::new(Auth::new(credentials)));
-        Ok(Self { transport, auth, sessions: Sessions::default(), reads: Reads::Named, failed: Arc::default() })
+        Ok(Self { transport, auth, sessions: Journal::default(), reads: Reads::Named, failed: Arc::default() })
     }
 
     /// Where a repository is.
@@ -87,7 +87,7 @@ impl Client {
 
     /// The same with other ideas of how long to wait.
     #[must_use]
-    pub fn with_patience(mut self, patience: Patience) -> Self {
+    pub fn with_patience(mut self, patience: RetryPolicy) -> Self {
         self.transport.patience = patience;
         self
     }
@@ -95,7 +95,7 @@ impl Client {
     /// The same with a private folder for notes about uploads, so that a later run goes on with what this one could not end.
     #[must_use]
     pub fn with_notes(mut self, folder: PathBuf) -> Self {
-        self.sessions = Sessions(Some(folder));
+        self.sessions = Journal(Some(folder));
         self
     }
 
@@ -106,7 +106,7 @@ impl Client {
 
     fn get_manifest(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
         let patience = self.transport.patience;
-        doubtfully(|| patience.patiently(|| self.get_manifest_once(reference, push)))
+        retry_once_if_corrupt(|| patience.retry(|| self.get_manifest_once(reference, push)))
     }
 
     fn get_manifest_once(&self, reference: &RegistryRef, push: bool) -> Result<Resolved, RegistryError> {
@@ -229,7 +229,7 @@ impl Client {
     /// A blob that may be held in memory.
     fn small_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
         let reference = format!("{}@{}", repository.name(), descriptor.digest);
-        doubtfully(|| {
+        retry_once_if_corrupt(|| {
             let mut bytes = Vec::new();
             let read = self.blob(repository, descriptor)?.read_to_end(&mut bytes);
             let failed = |error: io::Error| match error.downcast::<BlobError>() {
@@ -240,10 +240,10 @@ impl Client {
         })
     }
 
-    /// Sends a request with the credentials that its access needs, patiently. Answers that may pass are errors; all others
+    /// Sends a request with the credentials that its access needs, retry. Answers that may pass are errors; all others
     /// but 401 and 403 are the caller's to judge.
     pub(super) fn send(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {
-        self.transport.patience.patiently(|| self.send_once(access, call))
+        self.transport.patience.retry(|| self.send_once(access, call))
     }
 
     pub(super) fn send_once(&self, access: &Access<'_>, call: &Call<'_>) -> Result<Response, RegistryError> {

@@ -46,12 +46,12 @@ pub enum Login {
 /// Where to look for logins. Nothing is read before a registry asks.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    places: Vec<Place>,
+    places: Vec<Source>,
     helpers: Helpers,
 }
 
 #[derive(Clone)]
-enum Place {
+enum Source {
     /// A file's text in a variable.
     Inline { variable: &'static str, text: Secret },
     /// A file; one that was named must be there.
@@ -66,16 +66,16 @@ enum Place {
 
 /// One place that was looked at, and what it had: for `phial doctor`. It holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct LookupStep {
     /// The file, variable or program.
     pub place: String,
     /// What was there.
-    pub sight: Sight,
+    pub sight: LookupResult,
 }
 
 /// What a place had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum LookupResult {
     /// The place is not there.
     Absent,
     /// It knows nothing of the registry.
@@ -109,7 +109,7 @@ impl Credentials {
     pub fn told(host: &Host, authfile: Option<&Path>) -> Self {
         match authfile {
             Some(path) => {
-                let place = Place::File { path: path.into(), must: true };
+                let place = Source::File { path: path.into(), must: true };
                 Self { places: vec![place], helpers: Helpers::from_host(host) }
             }
             None => Self::from_host(host),
@@ -121,20 +121,20 @@ impl Credentials {
         let mut places = Vec::new();
         if let Some(text) = host.var("PHIAL_REGISTRY_AUTH") {
             places.push(if text.trim_start().starts_with('{') {
-                Place::Inline { variable: "PHIAL_REGISTRY_AUTH", text: Secret::new(text) }
+                Source::Inline { variable: "PHIAL_REGISTRY_AUTH", text: Secret::new(text) }
             } else {
-                Place::File { path: host.cwd.join(text), must: true }
+                Source::File { path: host.cwd.join(text), must: true }
             });
         }
         if let Some(text) = host.var("DOCKER_AUTH_CONFIG") {
-            places.push(Place::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
+            places.push(Source::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
         }
         let registries = Arc::new(Registries::from_host(host));
-        places.push(Place::Listed { registries: Arc::clone(&registries), before: true });
-        places.extend(files(host).into_iter().map(|path| Place::File { path, must: false }));
-        places.push(Place::Listed { registries, before: false });
+        places.push(Source::Listed { registries: Arc::clone(&registries), before: true });
+        places.extend(files(host).into_iter().map(|path| Source::File { path, must: false }));
+        places.push(Source::Listed { registries, before: false });
         places.extend(gitlab(host));
-        places.push(Place::Amazon);
+        places.push(Source::Amazon);
         Self { places, helpers: Helpers::from_host(host) }
     }
 
@@ -148,13 +148,13 @@ impl Credentials {
         &self,
         host: &str,
         repository: &str,
-        tell: &mut dyn FnMut(Look),
+        tell: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Login>, RegistryError> {
         for place in &self.places {
             let name = place.name();
             if let Some((login, key, helper)) = self.look(place, &name, (host, repository), tell)? {
                 let kind = login.kind();
-                tell(Look { place: name, sight: Sight::Login { key, helper, kind } });
+                tell(LookupStep { place: name, sight: LookupResult::Login { key, helper, kind } });
                 return Ok(Some(login));
             }
         }
@@ -164,26 +164,26 @@ impl Credentials {
     /// What a place has; that it has nothing is told here.
     fn look(
         &self,
-        place: &Place,
+        place: &Source,
         name: &str,
         (host, repository): (&str, &str),
-        tell: &mut dyn FnMut(Look),
+        tell: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Hit>, RegistryError> {
-        let look = |sight| Look { place: name.to_owned(), sight };
+        let look = |sight| LookupStep { place: name.to_owned(), sight };
         let file = match place {
-            Place::Inline { text, .. } => AuthFile::parse(name, text.expose().as_bytes(), false)?,
-            Place::File { path, must } => match AuthFile::read(path, name)? {
+            Source::Inline { text, .. } => AuthFile::parse(name, text.expose().as_bytes(), false)?,
+            Source::File { path, must } => match AuthFile::read(path, name)? {
                 Some(file) => file,
                 None if *must => {
                     let why = "there is no such file".into();
                     return Err(RegistryError::Credentials { place: name.to_owned(), why });
                 }
                 None => {
-                    tell(look(Sight::Absent));
+                    tell(look(LookupResult::Absent));
                     return Ok(None);
                 }
             },
-            Place::Listed { registries, before } => {
+            Source::Listed { registries, before } => {
                 let all = registries.helpers()?;
                 let at = all.iter().position(|helper| helper == FILES).unwrap_or(all.len());
                 let listed = if *before { &all[..at] } else { all.get(at + 1..).unwrap_or_default() };
@@ -194,20 +194,20 @@ impl Credentials {
                 }
                 return Ok(None);
             }
-            Place::Variables { host: own, user, password, .. } if own == without_default_port(host) => {
+            Source::Variables { host: own, user, password, .. } if own == without_default_port(host) => {
                 let login = Login::Basic { user: user.clone(), password: password.clone() };
                 return Ok(Some((login, own.clone(), None)));
             }
-            Place::Variables { .. } => {
-                tell(look(Sight::Nothing));
+            Source::Variables { .. } => {
+                tell(look(LookupResult::Nothing));
                 return Ok(None);
             }
-            Place::Amazon => {
+            Source::Amazon => {
                 let Some(region) = ecr_region(host) else { return Ok(None) };
                 let sight = match self.helpers.amazon(host, region)? {
                     Some((helper, Reply::Login(login))) => return Ok(Some((login, host.into(), Some(helper)))),
-                    Some((helper, Reply::Nothing)) => Sight::Silent { helper },
-                    None => Sight::Absent,
+                    Some((helper, Reply::Nothing)) => LookupResult::Silent { helper },
+                    None => LookupResult::Absent,
                 };
                 tell(look(sight));
                 return Ok(None);
@@ -215,7 +215,7 @@ impl Credentials {
         };
         let hit = self.in_file(&file, name, (host, repository), tell)?;
         if hit.is_none() {
-            tell(look(Sight::Nothing));
+            tell(look(LookupResult::Nothing));
         }
         Ok(hit)
     }
@@ -225,7 +225,7 @@ impl Credentials {
         file: &AuthFile,
         place: &str,
         (host, repository): (&str, &str),
-        tell: &mut dyn FnMut(Look),
+        tell: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Hit>, RegistryError> {
         if let Some((key, helper)) = file.helper(host)
             && let Some(hit) = self.ask(helper, key, place, tell)?
@@ -246,13 +246,13 @@ impl Credentials {
         helper: &str,
         key: &str,
         place: &str,
-        tell: &mut dyn FnMut(Look),
+        tell: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Hit>, RegistryError> {
         let name = format!("docker-credential-{helper}");
         match self.helpers.get(helper, key)? {
             Reply::Login(login) => Ok(Some((login, key.to_owned(), Some(name)))),
             Reply::Nothing => {
-                tell(Look { place: place.to_owned(), sight: Sight::Silent { helper: name } });
+                tell(LookupStep { place: place.to_owned(), sight: LookupResult::Silent { helper: name } });
                 Ok(None)
             }
         }
@@ -278,11 +278,11 @@ fn files(host: &Host) -> Vec<PathBuf> {
 
 /// What GitLab gives its jobs for its own registry, and for its proxy of others (docs.gitlab.com, "authenticate with the
 /// container registry", "dependency proxy").
-fn gitlab(host: &Host) -> impl Iterator<Item = Place> {
+fn gitlab(host: &Host) -> impl Iterator<Item = Source> {
     let place = |names, server: &str, pair: Option<(&str, &str)>| {
         let (user, password) = pair?;
         let own = without_default_port(&normal(server)).to_owned();
-        Some(Place::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
+        Some(Source::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
     };
     let pair = |user: &str, password: &str| host.var(user).zip(host.var(password));
     let registry = host.var("CI_REGISTRY").and_then(|server| {
@@ -314,7 +314,7 @@ pub(super) fn ecr_region(host: &str) -> Option<&str> {
     (is_account && is_region && domains.contains(&domain)).then_some(region)
 }
 
-impl Place {
+impl Source {
     fn name(&self) -> String {
         match self {
             Self::Inline { variable, .. } => format!("`{variable}`"),

@@ -271,7 +271,7 @@ fn amazons_programs_are_asked_for_amazons_hosts() {
     let mut looks = Vec::new();
     let credentials = Credentials::from_host(&host(home.path(), &[]));
     assert!(credentials.search(ecr, "app", &mut |look| looks.push(look)).unwrap().is_none());
-    assert_eq!(looks.last().unwrap().sight, Sight::Absent);
+    assert_eq!(looks.last().unwrap().sight, LookupResult::Absent);
     let find = |name: &str| user(credentials.find(name, "app"));
     write(home.path(), "bin/aws", "#!/bin/sh\necho 'Unable to locate credentials' >&2; exit 253\n");
     fs::set_permissions(home.path().join("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -326,11 +326,11 @@ fn what_was_looked_at_is_told_without_a_secret() {
         looks
     };
     let helper = Some("docker-credential-keys".to_owned());
-    let sight = Sight::Login { key: "r.example".into(), helper, kind: "user and password" };
-    assert_eq!(look(&credentials, "team/app"), [Look { place: "`DOCKER_AUTH_CONFIG`".into(), sight }]);
+    let sight = LookupResult::Login { key: "r.example".into(), helper, kind: "user and password" };
+    assert_eq!(look(&credentials, "team/app"), [LookupStep { place: "`DOCKER_AUTH_CONFIG`".into(), sight }]);
     let looks = look(&Credentials::from_host(&host(home.path(), &[])), "team/app");
-    let sights: Vec<&Sight> = looks.iter().map(|look| &look.sight).collect();
-    let silent = Sight::Silent { helper: "docker-credential-empty".into() };
-    let login = Sight::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
-    assert_eq!(sights, [&Sight::Absent, &silent, &Sight::Nothing, &login]);
+    let sights: Vec<&LookupResult> = looks.iter().map(|look| &look.sight).collect();
+    let silent = LookupResult::Silent { helper: "docker-credential-empty".into() };
+    let login = LookupResult::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
+    assert_eq!(sights, [&LookupResult::Absent, &silent, &LookupResult::Nothing, &login]);
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use phial_layers::Digest;
 
 use super::credentials::ecr_region;
-use super::wire::Broken;
+use super::http_runtime::Broken;
+use crate::error::{ExitKind, UserError};
 use crate::image::{BlobError, ImageError};
 
 /// Why a registry did not do what was asked.
@@ -248,9 +249,31 @@ impl RegistryError {
     pub(super) fn is_about_connecting(&self) -> bool {
         matches!(self, Self::Reach { source, .. } if source.is_connect())
     }
+}
 
-    /// A remedy, where there is one.
-    pub fn hint(&self) -> Option<String> {
+impl UserError for RegistryError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Image { .. }
+            | Self::Blob { .. }
+            | Self::NotFound { .. }
+            | Self::Immutable { .. }
+            | Self::Status { status: 404, .. } => ExitKind::Refused,
+            Self::Source { source, .. } => source_code(source),
+            Self::Setting { .. } | Self::Blocked { .. } => ExitKind::Usage,
+            Self::Tls { .. } | Self::Thread { .. } => ExitKind::Machine,
+            Self::Denied { .. }
+            | Self::Challenge { .. }
+            | Self::Realm { .. }
+            | Self::Token { .. }
+            | Self::Credentials { .. }
+            | Self::Helper { .. }
+            | Self::Status { status: 401 | 403, .. } => ExitKind::Unauthorized,
+            _ => ExitKind::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Denied { name, had_login, .. } if ecr_region(name.split('/').next().unwrap_or_default()).is_some() => {
                 Some(if *had_login {
@@ -310,37 +333,17 @@ impl RegistryError {
             _ => None,
         }
     }
-
-    /// The exit code of the command: 2 configuration, 3 refused input, 4 registry or network, 5 authentication, 6 this machine.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Image { .. }
-            | Self::Blob { .. }
-            | Self::NotFound { .. }
-            | Self::Immutable { .. }
-            | Self::Status { status: 404, .. } => 3,
-            Self::Source { source, .. } => source_code(source),
-            Self::Setting { .. } | Self::Blocked { .. } => 2,
-            Self::Tls { .. } | Self::Thread { .. } => 6,
-            Self::Denied { .. }
-            | Self::Challenge { .. }
-            | Self::Realm { .. }
-            | Self::Token { .. }
-            | Self::Credentials { .. }
-            | Self::Helper { .. }
-            | Self::Status { status: 401 | 403, .. } => 5,
-            _ => 4,
-        }
-    }
 }
 
 /// A blob may come from the disk, or from another registry.
-fn source_code(source: &io::Error) -> u8 {
+fn source_code(source: &io::Error) -> ExitKind {
     match source.get_ref() {
-        Some(inner) if inner.is::<Broken>() => 4,
-        Some(inner) if inner.is::<RegistryError>() => inner.downcast_ref().map_or(4, RegistryError::exit_code),
-        _ if source.kind() == io::ErrorKind::InvalidData => 3,
-        _ => 6,
+        Some(inner) if inner.is::<Broken>() => ExitKind::Unavailable,
+        Some(inner) if inner.is::<RegistryError>() => {
+            inner.downcast_ref().map_or(ExitKind::Unavailable, RegistryError::exit_kind)
+        }
+        _ if source.kind() == io::ErrorKind::InvalidData => ExitKind::Refused,
+        _ => ExitKind::Machine,
     }
 }
 

@@ -11,15 +11,15 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use super::auth::Access;
-use super::clients::Clients;
+use super::body_stream::{Pipe, Progress};
+use super::client_pool::Clients;
 use super::error::RegistryError;
+pub(super) use super::http_runtime::Response;
+use super::http_runtime::{Broken, Load, Wire};
 use super::network::{Network, authority};
-use super::pipe::{Pipe, Progress};
-use super::retry::Patience;
+use super::retry::RetryPolicy;
 use super::secret::Secret;
-use super::teller::Teller;
-pub(super) use super::wire::Response;
-use super::wire::{Broken, Load, Wire};
+use super::warnings::Warnings;
 use crate::image::{from_rfc3339, shown};
 
 /// Redirects that are followed in a row.
@@ -70,8 +70,8 @@ impl<'a> Call<'a> {
 pub(super) struct Transport {
     clients: Arc<Clients>,
     wire: Arc<Wire>,
-    pub(super) patience: Patience,
-    pub(super) teller: Teller,
+    pub(super) patience: RetryPolicy,
+    pub(super) teller: Warnings,
     /// A host whose TLS need not be right, nor be there at all.
     lax: Option<String>,
     /// Where such hosts were found to be.
@@ -84,8 +84,8 @@ impl Transport {
         Ok(Self {
             clients: Arc::new(Clients::new(network)),
             wire: Arc::new(wire),
-            patience: Patience::USUAL,
-            teller: Teller::default(),
+            patience: RetryPolicy::USUAL,
+            teller: Warnings::default(),
             lax: None,
             found: Arc::default(),
         })

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use super::client::Client;
 use super::error::RegistryError;
 use super::registries::Source;
-use super::teller::Teller;
+use super::warnings::Warnings;
 use crate::event::Event;
 use crate::image::{RegistryRef, shown};
 
@@ -26,7 +26,7 @@ impl Client {
     /// The same with somebody who hears what a user should know.
     #[must_use]
     pub fn telling(mut self, to: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        self.transport.teller = Teller::to(to);
+        self.transport.teller = Warnings::to(to);
         self
     }
 

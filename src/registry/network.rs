@@ -16,7 +16,7 @@ use crate::host::Host;
 
 /// What flags say about registries.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct NetworkOptions {
     /// The only file of logins.
     pub authfile: Option<PathBuf>,
     /// A file of certificates to trust beside the system's.
@@ -49,7 +49,7 @@ struct Given {
 }
 
 impl Network {
-    pub(super) fn from_host(host: &Host, wishes: &Wishes) -> Result<Self, RegistryError> {
+    pub(super) fn from_host(host: &Host, wishes: &NetworkOptions) -> Result<Self, RegistryError> {
         let ca_file = wishes.ca_file.clone().or_else(|| host.var("PHIAL_CA_FILE").map(PathBuf::from));
         let named = host.var("PHIAL_PLAIN_HTTP").unwrap_or_default().split([',', ' ']).map(str::to_owned);
         let given = |names: &[&'static str]| {
@@ -163,7 +163,7 @@ mod tests {
         let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let host = Host { env, ..Host::read() };
         let plain_http = plain.iter().map(|name| (*name).to_owned()).collect();
-        Network::from_host(&host, &Wishes { plain_http, ..Wishes::default() })
+        Network::from_host(&host, &NetworkOptions { plain_http, ..NetworkOptions::default() })
     }
 
     #[test]

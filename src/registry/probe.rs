@@ -4,16 +4,16 @@ use phial_layers::Digest;
 use reqwest::{Method, StatusCode};
 
 use super::client::{Client, Site};
-use super::credentials::{Look, Sight, ecr_region};
+use super::credentials::{LookupResult, LookupStep, ecr_region};
 use super::error::RegistryError;
 use super::http::Call;
 use super::network::authority;
 use super::referrers::Keeping;
-use super::send::Session;
+use super::upload_session::Session;
 use crate::image::{Descriptor, ManifestOrIndex, RegistryRef, read_manifest, shown};
 
 /// What is known of a repository and the way to it. It holds no secret.
-pub struct Examination {
+pub struct DoctorReport {
     /// Where the registry is spoken to.
     pub at: String,
     /// Certificates of its own or of the user's, and the proxy, each with the place that names it.
@@ -21,7 +21,7 @@ pub struct Examination {
     /// What `registries.conf` says, if it says anything.
     pub mirrored: Option<Mirrored>,
     /// Where a login was looked for, in order.
-    pub looks: Vec<Look>,
+    pub looks: Vec<LookupStep>,
     /// How the registry asks for one, if it does.
     pub asks: Option<String>,
     /// The login itself, if a file or helper is broken.
@@ -58,7 +58,7 @@ pub enum Finding {
 
 impl Client {
     /// Tries what a build and a release need. Nothing is left in the repository: the upload that is begun is cancelled.
-    pub fn examine(&self, reference: &RegistryRef) -> Result<Examination, RegistryError> {
+    pub fn examine(&self, reference: &RegistryRef) -> Result<DoctorReport, RegistryError> {
         let site = self.site(reference)?;
         let mut looks = Vec::new();
         let found = self.auth.credentials().search(&site.host, &site.repository, &mut |look| looks.push(look));
@@ -84,7 +84,7 @@ impl Client {
         };
         let referrers = self.referrers_finding(reference, image.as_ref());
         let (at, asks) = (super::http::place(&site.base), self.auth.asks(&site.host));
-        Ok(Examination { at, way, mirrored, looks, asks, login, pull, push, mount, referrers })
+        Ok(DoctorReport { at, way, mirrored, looks, asks, login, pull, push, mount, referrers })
     }
 
     fn mirrored(&self, reference: &RegistryRef) -> Result<Option<Mirrored>, RegistryError> {
@@ -128,7 +128,7 @@ impl Client {
     /// Begins an upload and cancels it. Whether it is gone: some registries let nobody cancel.
     pub fn probe_push(&self, repository: &RegistryRef) -> Result<bool, RegistryError> {
         let site = self.site(repository)?;
-        let session = self.transport.patience.patiently(|| self.begin(&site))?;
+        let session = self.transport.patience.retry(|| self.begin(&site))?;
         Ok(self.is_cancelled(&site, &session))
     }
 
@@ -201,14 +201,14 @@ fn some_blob(bytes: &[u8], media_type: &str) -> Option<Descriptor> {
     }
 }
 
-impl std::fmt::Display for Look {
+impl std::fmt::Display for LookupStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let place = &self.place;
         match &self.sight {
-            Sight::Absent => write!(f, "{place}: not there"),
-            Sight::Nothing => write!(f, "{place}: nothing for this repository"),
-            Sight::Silent { helper } => write!(f, "{place}: `{helper}` has nothing"),
-            Sight::Login { key, helper, kind } => {
+            LookupResult::Absent => write!(f, "{place}: not there"),
+            LookupResult::Nothing => write!(f, "{place}: nothing for this repository"),
+            LookupResult::Silent { helper } => write!(f, "{place}: `{helper}` has nothing"),
+            LookupResult::Login { key, helper, kind } => {
                 write!(f, "{place}: {kind} under the key `{}`", shown(key))?;
                 helper.iter().try_for_each(|helper| write!(f, ", from `{helper}`"))
             }
@@ -216,7 +216,7 @@ impl std::fmt::Display for Look {
     }
 }
 
-impl Examination {
+impl DoctorReport {
     /// The first trial that failed.
     pub fn first_failure(&self) -> Option<&RegistryError> {
         [&self.login, &self.pull, &self.push, &self.referrers].into_iter().find_map(|finding| match finding {

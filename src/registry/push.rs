@@ -11,7 +11,7 @@ use phial_layers::Digest;
 
 use super::client::Client;
 use super::error::RegistryError;
-use super::upload::{Parcel, Pushed};
+use super::upload::{BlobUpload, Pushed};
 use crate::event::{Event, Watch};
 use crate::image::{Blobs, Descriptor, Image, RegistryRef};
 
@@ -100,7 +100,7 @@ impl Client {
         mount: &[&str],
     ) -> Result<Pushed, RegistryError> {
         let open = || blobs(&descriptor.digest).map_err(|source| lost(descriptor, source));
-        self.upload(to, &Parcel { descriptor, look: true, mount, open: &open, sent: &Arc::default() })
+        self.upload(to, &BlobUpload { descriptor, look: true, mount, open: &open, sent: &Arc::default() })
     }
 
     fn push_blobs(
@@ -167,7 +167,7 @@ impl Client {
                 (Err(source), _) => Err(lost(descriptor, source)),
             }
         };
-        self.upload(to, &Parcel { descriptor, look, mount: &mount, open: &open, sent: &transfer.sent })
+        self.upload(to, &BlobUpload { descriptor, look, mount: &mount, open: &open, sent: &transfer.sent })
     }
 }
 

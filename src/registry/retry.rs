@@ -12,7 +12,7 @@ const CONNECTS: u32 = 3;
 
 /// How often is tried, and how long is waited.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// Tries of one request in all.
     pub tries: u32,
     /// The pause after the first; each further one is twice as long, a fifth more or less.
@@ -25,8 +25,8 @@ pub struct Patience {
     pub slowest: u64,
 }
 
-impl Patience {
-    /// For registries of this world.
+impl RetryPolicy {
+    /// For registries of this context.
     pub const USUAL: Self = Self {
         tries: 5,
         pause: Duration::from_millis(500),
@@ -48,7 +48,7 @@ impl Patience {
 
     /// Does `work` again while its error is one that passes: connection, 408, 429, 5xx. The registry's own wish for a pause
     /// (RFC 9110, `Retry-After`) wins over ours.
-    pub(super) fn patiently<T>(&self, mut work: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+    pub(super) fn retry<T>(&self, mut work: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
         let mut tried = 0;
         loop {
             let error = match work() {
@@ -78,7 +78,7 @@ impl Patience {
 
 /// Does `work` once more if other bytes came than were asked for: something between us and the registry may have had a bad
 /// moment.
-pub(super) fn doubtfully<T>(mut work: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+pub(super) fn retry_once_if_corrupt<T>(mut work: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
     match work() {
         Err(RegistryError::Blob { .. } | RegistryError::Image { .. } | RegistryError::NotARegistry { .. }) => work(),
         result => result,

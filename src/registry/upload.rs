@@ -12,8 +12,8 @@ use super::auth::Access;
 use super::client::{Client, Site, header};
 use super::error::RegistryError;
 use super::http::{Call, Response, place, refusal, upload_location};
-use super::send::{Session, Way};
-use super::sessions::Note;
+use super::upload_journal::Checkpoint;
+use super::upload_session::{Session, UploadMode};
 use crate::image::{Descriptor, RegistryRef};
 
 /// New upload sessions for one blob that the registry has lost or spoilt.
@@ -40,7 +40,7 @@ pub enum Pushed {
 
 /// A blob on its way.
 #[derive(Clone, Copy)]
-pub(super) struct Parcel<'a> {
+pub(super) struct BlobUpload<'a> {
     pub(super) descriptor: &'a Descriptor,
     /// Whether it is looked for first.
     pub(super) look: bool,
@@ -55,7 +55,7 @@ pub(super) struct Parcel<'a> {
 impl Client {
     /// Puts a blob into the repository: looks whether it is there, goes on with an upload that an earlier run began, tries to
     /// mount it, else sends it.
-    pub(super) fn upload(&self, to: &RegistryRef, parcel: &Parcel<'_>) -> Result<Pushed, RegistryError> {
+    pub(super) fn upload(&self, to: &RegistryRef, parcel: &BlobUpload<'_>) -> Result<Pushed, RegistryError> {
         let site = self.site(to)?;
         let access = site.access(true);
         let descriptor = parcel.descriptor;
@@ -76,14 +76,14 @@ impl Client {
                 Err(_) => {} // Harbor, ECR and others refuse mounts in many ways: that only means "upload it"
             }
         }
-        let mut way = Way { chunk: None, note };
+        let mut way = UploadMode { chunk: None, note };
         self.send_blob(&site, parcel, session, &mut way)?;
         way.note.forget();
         Ok(Pushed::Uploaded)
     }
 
     /// The session that an earlier run has left, as far as it is alive.
-    fn interrupted(&self, access: &Access<'_>, descriptor: &Descriptor, note: &mut Note) -> Option<Session> {
+    fn interrupted(&self, access: &Access<'_>, descriptor: &Descriptor, note: &mut Checkpoint) -> Option<Session> {
         let noted = note.read()?;
         let left = Session { url: noted.url.parse().ok()?, offset: noted.offset, shortest: 0 };
         self.progress(access, &left).filter(|session| session.offset <= descriptor.size)
@@ -93,33 +93,33 @@ impl Client {
     fn send_blob(
         &self,
         site: &Site,
-        parcel: &Parcel<'_>,
+        parcel: &BlobUpload<'_>,
         mut session: Option<Session>,
-        way: &mut Way,
+        way: &mut UploadMode,
     ) -> Result<(), RegistryError> {
         let (access, patience, descriptor) = (site.access(true), self.transport.patience, parcel.descriptor);
         let (mut sessions, mut shrinks, mut breaks, mut tried, mut lies) = (0, 0, 0, 0, 0);
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
-                None => patience.patiently(|| self.begin(site))?,
+                None => patience.retry(|| self.begin(site))?,
             };
             way.note.keep(current.url.as_str(), current.offset);
             let before = current.offset;
             let Err(error) = self.fill(&access, parcel, &mut current, way) else { return Ok(()) };
             match trouble(&error, way.chunk.is_some() || before == 0) {
-                Trouble::TooLong if shrinks < SHRINKS => {
+                UploadError::TooLong if shrinks < SHRINKS => {
                     shrinks += 1;
                     self.cancel(&access, &current);
                     let shorter = way.chunk.map_or_else(|| first_chunk(access.host), |chunk| chunk / 2);
                     way.chunk = Some(shorter.min(descriptor.size / 2).max(1));
                 }
-                Trouble::Dead if sessions + 1 < SESSIONS => sessions += 1,
-                Trouble::Lie if lies == 0 => {
+                UploadError::Dead if sessions + 1 < SESSIONS => sessions += 1,
+                UploadError::Lie if lies == 0 => {
                     lies += 1;
                     self.cancel(&access, &current);
                 }
-                Trouble::Passing if tried + 1 < patience.tries => {
+                UploadError::Passing if tried + 1 < patience.tries => {
                     tried = if current.offset - before >= PROGRESS { 1 } else { tried + 1 };
                     breaks += 1;
                     let Some(pause) = patience.before_next(&error, tried) else { return Err(error) };
@@ -133,7 +133,7 @@ impl Client {
                         way.chunk = Some(first_chunk(access.host));
                     }
                 }
-                Trouble::Passing => return Err(error),
+                UploadError::Passing => return Err(error),
                 _ => {
                     way.note.forget();
                     self.cancel(&access, &current);
@@ -151,7 +151,7 @@ impl Client {
         source: &str,
     ) -> Result<Option<Session>, RegistryError> {
         let mut is_final = None;
-        let result = self.transport.patience.patiently(|| match self.mount(site, descriptor, source) {
+        let result = self.transport.patience.retry(|| match self.mount(site, descriptor, source) {
             Err(error) if matches!(&error, RegistryError::Status { status, .. } if !matches!(status, 429 | 503)) => {
                 is_final = Some(error);
                 Ok(None)
@@ -202,32 +202,32 @@ fn opened(response: &Response, method: &Method) -> Result<Session, RegistryError
 }
 
 /// What an error in the middle of an upload asks for.
-enum Trouble {
+enum UploadError {
     /// Shorter bodies.
     TooLong,
     /// A new session.
     Dead,
     /// The blob from its source once more.
     Lie,
-    /// Patience.
+    /// RetryPolicy.
     Passing,
     /// Nothing.
     Final,
 }
 
 /// `is_fresh`: no session of an earlier try was gone on with, whose offset the registry may see otherwise.
-fn trouble(error: &RegistryError, is_fresh: bool) -> Trouble {
+fn trouble(error: &RegistryError, is_fresh: bool) -> UploadError {
     match error {
-        RegistryError::Status { status: 413, .. } => Trouble::TooLong,
-        RegistryError::Status { status: 416, .. } if is_fresh => Trouble::TooLong,
-        RegistryError::Status { status: 404 | 416, .. } | RegistryError::Verify { .. } => Trouble::Dead,
+        RegistryError::Status { status: 413, .. } => UploadError::TooLong,
+        RegistryError::Status { status: 416, .. } if is_fresh => UploadError::TooLong,
+        RegistryError::Status { status: 404 | 416, .. } | RegistryError::Verify { .. } => UploadError::Dead,
         RegistryError::Status { status: 400, text, .. } => {
             let codes = ["DIGEST_INVALID", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN"];
-            if codes.iter().any(|code| text.contains(code)) { Trouble::Dead } else { Trouble::Final }
+            if codes.iter().any(|code| text.contains(code)) { UploadError::Dead } else { UploadError::Final }
         }
-        RegistryError::Source { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => Trouble::Lie,
-        error if error.is_transient() => Trouble::Passing,
-        _ => Trouble::Final,
+        RegistryError::Source { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => UploadError::Lie,
+        error if error.is_transient() => UploadError::Passing,
+        _ => UploadError::Final,
     }
 }
 

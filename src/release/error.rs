@@ -2,27 +2,17 @@
 
 use phial_layers::Digest;
 
-use super::judge::Doubt;
-use crate::attest::AttestError;
-use crate::config::ConfigError;
-use crate::image::ImageError;
+use super::verdict::Doubt;
+use crate::error::{Error, ExitKind, UserError};
 use crate::layout::LayoutError;
-use crate::pipeline::BuildError;
-use crate::registry::RegistryError;
 
 /// Why a release stopped. Refusals come before anything is written, but for those that name a race.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// What other rooms say.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// What stands beside the image.
-    #[error(transparent)]
-    Attest(#[from] AttestError),
     /// Its records are not enough.
     #[error("`{image}` is not released: {}", all(doubts))]
     Unproven {
-        /// Place and digest.
+        /// ImageLocation and digest.
         image: String,
         /// What is missing, one at least.
         doubts: Vec<Doubt>,
@@ -61,7 +51,7 @@ pub enum ReleaseError {
         /// What it names.
         found: Digest,
     },
-    /// More than one image at once.
+    /// TestDeps than one image at once.
     #[error("`{0}` is an index of images, and one image is released at a time")]
     Index(String),
     /// Neither a tag nor a place.
@@ -91,56 +81,31 @@ fn or_nothing(found: Option<&Digest>) -> String {
     found.map_or_else(|| "nothing".into(), |found| format!("`{found}`"))
 }
 
-impl From<RegistryError> for ReleaseError {
-    fn from(error: RegistryError) -> Self {
-        Self::Build(error.into())
-    }
-}
-
-impl From<LayoutError> for ReleaseError {
-    fn from(error: LayoutError) -> Self {
-        match error {
-            LayoutError::Moved { path, tag, found } => {
-                Self::Raced { name: format!("oci:{}:{tag}", path.display()), found }
-            }
-            other => Self::Build(other.into()),
+/// An error of a layout that is written to; a tag that moved meanwhile is a race.
+pub(super) fn of_layout(error: LayoutError) -> Error {
+    match error {
+        LayoutError::Moved { path, tag, found } => {
+            ReleaseError::Raced { name: format!("oci:{}:{tag}", path.display()), found }.into()
         }
+        other => other.into(),
     }
 }
 
-impl From<ConfigError> for ReleaseError {
-    fn from(error: ConfigError) -> Self {
-        Self::Build(error.into())
-    }
-}
-
-impl From<ImageError> for ReleaseError {
-    fn from(error: ImageError) -> Self {
-        Self::Build(error.into())
-    }
-}
-
-impl ReleaseError {
-    /// The exit code of the command: 7 where a release is refused.
-    pub fn exit_code(&self) -> u8 {
+impl UserError for ReleaseError {
+    fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Build(error) => error.exit_code(),
-            Self::Attest(error) => error.exit_code(),
             Self::Unproven { .. }
             | Self::Taken { .. }
             | Self::Unexpected { .. }
             | Self::Raced { .. }
-            | Self::Immutable { .. } => 7,
-            Self::Index(_) => 3,
-            Self::Nothing | Self::NoPlace { .. } | Self::Reserved(_) | Self::NoReason => 2,
+            | Self::Immutable { .. } => ExitKind::ReleaseRefused,
+            Self::Index(_) => ExitKind::Refused,
+            Self::Nothing | Self::NoPlace { .. } | Self::Reserved(_) | Self::NoReason => ExitKind::Usage,
         }
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Build(error) => return error.hint(),
-            Self::Attest(error) => return error.hint(),
             Self::Unproven { image, doubts } => match doubts.first() {
                 Some(Doubt::Flawed { .. }) => {
                     "it may hide a failure: remove that referrer and test again, or say `--untested REASON`".into()

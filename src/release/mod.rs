@@ -3,10 +3,10 @@
 //! First everything is looked at, then it is decided ([`plan`]), then it is done: whatever is refused is refused before
 //! anything is written, and a name is given last.
 
-mod act;
+mod apply;
 mod error;
-mod judge;
-mod look;
+mod verdict;
+mod inspect;
 mod plan;
 
 use std::path::PathBuf;
@@ -14,15 +14,16 @@ use std::path::PathBuf;
 use phial_layers::Digest;
 
 pub use error::ReleaseError;
-pub use judge::{Doubt, Verdict, judge};
-pub use plan::{Excuse, Facts, Leave, Name, Plan, Seen, plan};
+pub use plan::{Facts, Name, Override, Plan, ReleasePolicy, Seen, plan};
+pub use verdict::{Doubt, Verdict, judge};
 
+use crate::context::Context;
+use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::World;
 
 /// One call of `phial release`.
 #[derive(Clone, Debug, Default)]
-pub struct Ask {
+pub struct ReleaseRequest {
     /// The image, by digest or tag.
     pub image: String,
     /// The tags it gets.
@@ -30,7 +31,7 @@ pub struct Ask {
     /// The places it gets them in; where it is, if there are none.
     pub to: Vec<String>,
     /// What the user allows.
-    pub leave: Leave,
+    pub leave: ReleasePolicy,
     /// The commands that must have passed, in place of those of the settings.
     pub requires: Vec<String>,
     /// Settings in place of the image's own `phial.toml`.
@@ -49,26 +50,26 @@ pub struct Released {
 }
 
 /// Gives the names that are asked for, or none.
-pub fn release(ask: &Ask, world: &World<'_>) -> Result<Released, ReleaseError> {
+pub fn release(ask: &ReleaseRequest, context: &Context<'_>) -> Result<Released, Error> {
     if ask.leave.untested.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(ReleaseError::NoReason);
+        return Err(ReleaseError::NoReason.into());
     }
-    let start = world.began("image");
-    let image = look::find(ask, world)?;
-    world.ended("image", &format!("{}@{}", image.place, image.image.manifest_digest), Some(start));
-    let facts = look::facts(ask, &image, world)?;
+    let start = context.began("image");
+    let image = inspect::find(ask, context)?;
+    context.ended("image", &format!("{}@{}", image.place, image.image.manifest_digest), Some(start));
+    let facts = inspect::facts(ask, &image, context)?;
     for text in &facts.verdict.notes {
-        (world.watch)(Event::Notice { text: text.clone() });
+        (context.watch)(Event::Notice { text: text.clone() });
     }
     if facts.verdict.doubts.is_empty() && ask.leave.untested.is_some() {
-        (world.watch)(Event::Notice {
+        (context.watch)(Event::Notice {
             text: "its records are enough: `--untested` is not needed, and not recorded".into(),
         });
     }
     let proven = facts.verdict.proven.clone();
     let plan = plan(facts, &ask.leave)?;
     if !ask.dry_run {
-        act::act(&plan, &image, world)?;
+        apply::act(&plan, &image, context)?;
     }
     Ok(Released { plan, proven })
 }

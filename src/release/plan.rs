@@ -3,14 +3,14 @@
 use phial_layers::Digest;
 
 use super::error::ReleaseError;
-use super::judge::Verdict;
-use crate::attest::Place;
+use super::verdict::Verdict;
+use crate::attest::ImageLocation;
 
 /// What was looked at.
 #[derive(Debug)]
 pub struct Facts {
     /// Where the image is.
-    pub source: Place,
+    pub source: ImageLocation,
     /// Its digest.
     pub digest: Digest,
     /// What its records say.
@@ -23,14 +23,14 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Seen {
     /// The place.
-    pub place: Place,
+    pub place: ImageLocation,
     /// The tags asked for, and what each names now.
     pub tags: Vec<(String, Option<Digest>)>,
 }
 
 /// What the user allows.
 #[derive(Clone, Debug, Default)]
-pub struct Leave {
+pub struct ReleasePolicy {
     /// `--move`: names may be taken from other images.
     pub moving: bool,
     /// `--expect`: from this image and no other.
@@ -45,16 +45,16 @@ pub struct Plan {
     /// The image.
     pub digest: Digest,
     /// Places that get the image and what refers to it.
-    pub copies: Vec<Place>,
+    pub copies: Vec<ImageLocation>,
     /// The reason to do without records, and why it was needed; written down in each place.
-    pub excuse: Option<Excuse>,
+    pub excuse: Option<Override>,
     /// Names, each in its place.
     pub names: Vec<Name>,
 }
 
 /// Why an image is released that is not proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excuse {
+pub struct Override {
     /// As the user gave it.
     pub reason: String,
     /// What the records lack.
@@ -65,7 +65,7 @@ pub struct Excuse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Where.
-    pub place: Place,
+    pub place: ImageLocation,
     /// The tag; none where the image is only copied.
     pub tag: Option<String>,
     /// What it names before the release.
@@ -83,13 +83,13 @@ impl Name {
 }
 
 /// Decides. Every refusal that can be known before writing is given here.
-pub fn plan(facts: Facts, leave: &Leave) -> Result<Plan, ReleaseError> {
+pub fn plan(facts: Facts, leave: &ReleasePolicy) -> Result<Plan, ReleaseError> {
     let Facts { source, digest, verdict, places } = facts;
     let excuse = match &leave.untested {
         _ if verdict.doubts.is_empty() => None,
         Some(reason) => {
             let doubts = verdict.doubts.iter().map(ToString::to_string).collect();
-            Some(Excuse { reason: reason.clone(), doubts })
+            Some(Override { reason: reason.clone(), doubts })
         }
         None => {
             return Err(ReleaseError::Unproven { image: format!("{source}@{digest}"), doubts: verdict.doubts });
@@ -113,7 +113,7 @@ pub fn plan(facts: Facts, leave: &Leave) -> Result<Plan, ReleaseError> {
     Ok(Plan { digest, copies, excuse, names })
 }
 
-fn check(name: &Name, digest: &Digest, leave: &Leave) -> Result<(), ReleaseError> {
+fn check(name: &Name, digest: &Digest, leave: &ReleasePolicy) -> Result<(), ReleaseError> {
     if name.was.as_ref() == Some(digest) {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! Three rungs: an overlay of the trees; a copy of them, in namespaces; a copy, by chroot. What comes out is the same tree.
 
 mod copy;
-mod harvest;
+mod diff;
 mod view;
 mod xattrs;
 
@@ -16,14 +16,15 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::EntryPath;
 
-pub use harvest::{EXCLUDED, Harvest, New, harvest};
+pub use diff::{EXCLUDED, Harvest, New, harvest};
 
+use crate::error::{ExitKind, IoError, UserError};
 use crate::sandbox::Root;
 use crate::store::Tree;
 
 /// How a root filesystem is made. The digest of what a step makes in it is the same on every rung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
+pub enum Isolation {
     /// User namespace, overlay over the trees.
     Overlay,
     /// User namespace, a copy of the trees.
@@ -32,7 +33,7 @@ pub enum Rung {
     Chroot,
 }
 
-impl std::fmt::Display for Rung {
+impl std::fmt::Display for Isolation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Overlay => "overlay",
@@ -45,17 +46,9 @@ impl std::fmt::Display for Rung {
 /// What can go wrong between trees and a root filesystem.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
-    /// The operating system refused.
-    #[error("cannot {action} `{}`", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    /// The operating system refused an action on a path.
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
     #[error("the step left a file named `{0:?}`, and names that begin with `.wh.` cannot stand in a layer")]
     Reserved(EntryPath),
@@ -63,24 +56,24 @@ pub enum RootfsError {
 
 impl RootfsError {
     fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        move |source| Self::Io(IoError { action, path: path.to_owned(), source })
     }
+}
 
-    /// The exit code of `style.md`.
-    pub fn exit_code(&self) -> u8 {
+impl UserError for RootfsError {
+    fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Io { .. } => 6,
-            Self::Reserved(_) => 1,
+            Self::Io(_) => ExitKind::Machine,
+            Self::Reserved(_) => ExitKind::Failed,
         }
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Io(IoError { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into())
             }
-            Self::Io { .. } => None,
+            Self::Io(_) => None,
             Self::Reserved(_) => Some("let the script remove it".into()),
         }
     }
@@ -108,13 +101,13 @@ pub fn put(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError>
 }
 
 /// Makes a root filesystem of `trees` (topmost first) in the empty directory `scratch`.
-pub fn stand(rung: Rung, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
+pub fn stand(rung: Isolation, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
     let dir = |name: &str| -> Result<PathBuf, RootfsError> {
         let path = scratch.join(name);
         fs::create_dir(&path).map_err(RootfsError::io("create", &path))?;
         Ok(path)
     };
-    if rung == Rung::Overlay {
+    if rung == Isolation::Overlay {
         let lowers: Vec<PathBuf> = trees.iter().map(|tree| tree.root.clone()).collect();
         let (upper, work) = (dir("upper")?, dir("work")?);
         let new = New::Uppers(vec![Tree::bare(&upper)]);
@@ -123,6 +116,7 @@ pub fn stand(rung: Rung, trees: &[Tree], scratch: &Path) -> Result<Rootfs, Rootf
     let copy = dir("root")?;
     copy::copy(trees, &copy).map_err(RootfsError::io("copy the base to", &copy))?;
     let since = copy::tick(scratch).map_err(RootfsError::io("write in", scratch))?;
-    let root = if rung == Rung::Copy { Root::Plain { dir: copy.clone() } } else { Root::Chroot { dir: copy.clone() } };
+    let root =
+        if rung == Isolation::Copy { Root::Plain { dir: copy.clone() } } else { Root::Chroot { dir: copy.clone() } };
     Ok(Rootfs { root, new: New::Whole { dir: copy, since } })
 }

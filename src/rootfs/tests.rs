@@ -6,12 +6,12 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use phial_layers::Metadata;
 
 use super::*;
-use crate::store::About;
+use crate::store::TreeInfo;
 
 /// A tree with these files; `path -> "text"`, `path/` a directory, `path -> "!"` a whiteout.
 fn tree(dir: &Path, files: &[(&str, &str)]) -> Tree {
     write(dir, files);
-    Tree { root: dir.to_owned(), records: Metadata::default(), about: About::default() }
+    Tree { root: dir.to_owned(), records: Metadata::default(), about: TreeInfo::default() }
 }
 
 fn write(dir: &Path, files: &[(&str, &str)]) {
@@ -85,7 +85,7 @@ impl Bench {
         let (scratch, dest) = (self.dir.path().join("scratch"), self.dir.path().join("dest2"));
         fs::create_dir(&scratch).unwrap();
         fs::create_dir(&dest).unwrap();
-        let rootfs = stand(Rung::Copy, &self.lowers, &scratch).unwrap();
+        let rootfs = stand(Isolation::Copy, &self.lowers, &scratch).unwrap();
         let New::Whole { dir, .. } = &rootfs.new else { panic!("a copy is whole") };
         act(dir);
         let out = harvest(&rootfs.new, &self.lowers, &dest).unwrap();

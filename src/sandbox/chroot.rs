@@ -21,20 +21,20 @@ use rustix::process::{Pid, Signal, WaitOptions, chroot, fchdir, getpid, kill_pro
 use super::exec;
 use super::harden;
 use super::init::{enter_cwd, exit};
+use super::mount_target::MountTarget;
 use super::net;
-use super::order::{Exit, Network, Order};
-use super::place::Place;
 use super::plan::contents;
-use super::stage::{Talk, fd_path, guard};
-use super::wire::{At, Report, Step, Trouble};
+use super::protocol::{At, Report, StageError, Step};
+use super::spec::{Exit, Network, Spec};
+use super::stage::{StageChannel, fd_path, guard};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The whole life of a command in a chroot. The caller's end is seen on the pipe, not by a death signal: the
 /// descendants must be killed first.
-pub(super) fn run(order: &Order, dir: &Path, talk: &mut Talk) -> Result<(), Trouble> {
+pub(super) fn run(order: &Spec, dir: &Path, talk: &mut StageChannel) -> Result<(), StageError> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Trouble::NotRoot);
+        return Err(StageError::NotRoot);
     }
     if let Some(bind) = order.binds.first() {
         return Err(Errno::OPNOTSUPP).at(Step::Bind, bind.source.to_string_lossy());
@@ -55,7 +55,7 @@ pub(super) fn run(order: &Order, dir: &Path, talk: &mut Talk) -> Result<(), Trou
     set_child_subreaper(Some(getpid())).at(Step::Harden, "PR_SET_CHILD_SUBREAPER")?;
     let name = dir.to_string_lossy();
     let root = open(dir, DIR, Mode::empty()).at(Step::Chroot, &name)?;
-    let mut place = Place::new(root);
+    let mut place = MountTarget::new(root);
     let aside = furnish(&mut place, order)?;
     if !place.made.is_empty() {
         talk.say(&Report::Made(place.made.clone()))?;
@@ -63,11 +63,11 @@ pub(super) fn run(order: &Order, dir: &Path, talk: &mut Talk) -> Result<(), Trou
     let machine = open("/proc", DIR, Mode::empty()).at(Step::Chroot, "/proc")?;
     fchdir(place.root()).at(Step::Chroot, &name)?;
     let ended = command(order, talk, &machine);
-    aside.into_iter().rev().try_for_each(Aside::restore)?;
+    aside.into_iter().rev().try_for_each(Shadowed::restore)?;
     talk.say(&Report::Exit(ended?))
 }
 
-fn command(order: &Order, talk: &Talk, machine: &OwnedFd) -> Result<Exit, Trouble> {
+fn command(order: &Spec, talk: &StageChannel, machine: &OwnedFd) -> Result<Exit, StageError> {
     chroot(".").at(Step::Chroot, "chroot")?;
     enter_cwd(&order.cwd)?;
     harden::limit()?;
@@ -83,7 +83,7 @@ fn command(order: &Order, talk: &Talk, machine: &OwnedFd) -> Result<Exit, Troubl
 }
 
 /// Reaps until the command or the caller has ended.
-fn follow(pid: i32, wake: &UnixStream, talk: &Talk) -> Result<Exit, Trouble> {
+fn follow(pid: i32, wake: &UnixStream, talk: &StageChannel) -> Result<Exit, StageError> {
     loop {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -106,7 +106,7 @@ fn follow(pid: i32, wake: &UnixStream, talk: &Talk) -> Result<Exit, Trouble> {
 }
 
 /// Kills every descendant. Orphans become our children, so it is over when there are no children.
-fn exterminate(machine: &OwnedFd) -> Result<(), Trouble> {
+fn exterminate(machine: &OwnedFd) -> Result<(), StageError> {
     loop {
         for pid in descendants(machine).at(Step::Start, "/proc")? {
             let _ = kill_process(pid, Signal::KILL);
@@ -146,7 +146,7 @@ fn descendants(machine: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
 }
 
 /// Directories and device nodes that a command expects, and our files in place of the image's.
-fn furnish(place: &mut Place, order: &Order) -> Result<Vec<Aside>, Trouble> {
+fn furnish(place: &mut MountTarget, order: &Spec) -> Result<Vec<Shadowed>, StageError> {
     place.real_dir("/proc")?;
     for path in ["/tmp", "/run"] {
         let before = place.made.len();
@@ -169,7 +169,7 @@ fn furnish(place: &mut Place, order: &Order) -> Result<Vec<Aside>, Trouble> {
         let node = openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
         node.map_err(Into::into).and_then(|node| open_to_all(&node, 0o666)).at(Step::Device, &path)?;
     }
-    contents(order).map(|(at, content)| Aside::put(place, at, content)).collect()
+    contents(order).map(|(at, content)| Shadowed::put(place, at, content)).collect()
 }
 
 fn open_to_all(file: &OwnedFd, mode: u32) -> std::io::Result<()> {
@@ -178,15 +178,15 @@ fn open_to_all(file: &OwnedFd, mode: u32) -> std::io::Result<()> {
 
 /// A file of the image that is out of the way while one of ours stands in its place.
 #[derive(Debug)]
-struct Aside {
+struct Shadowed {
     dir: OwnedFd,
     name: String,
     existed: bool,
     times: Timestamps,
 }
 
-impl Aside {
-    fn put(place: &mut Place, at: &str, content: &str) -> Result<Self, Trouble> {
+impl Shadowed {
+    fn put(place: &mut MountTarget, at: &str, content: &str) -> Result<Self, StageError> {
         let (parent, name) = at.rsplit_once('/').unwrap_or(("/", at));
         place.dir(parent)?;
         let handle = place.find(parent).at(Step::File, at)?;
@@ -209,7 +209,7 @@ impl Aside {
         Ok(Self { dir, name: name.to_owned(), existed, times })
     }
 
-    fn restore(self) -> Result<(), Trouble> {
+    fn restore(self) -> Result<(), StageError> {
         let before = fstat(&self.dir).at(Step::File, &self.name)?;
         let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
         if self.existed {

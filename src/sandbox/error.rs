@@ -3,14 +3,16 @@
 use std::fs;
 use std::io;
 
-use super::wire::{Step, Trouble};
+use super::protocol::{StageError, Step};
+
+use crate::error::{ExitKind, UserError};
 
 /// A sandbox that did not run its command, or did not see its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// An order that no sandbox can follow.
     #[error("the sandbox's order is wrong: {0}")]
-    Order(&'static str),
+    Spec(&'static str),
     /// This program cannot be started as the sandbox's first stage, or the talk with it broke.
     #[error("cannot {what} for the sandbox")]
     Start {
@@ -100,9 +102,19 @@ pub enum SandboxError {
     },
 }
 
-impl SandboxError {
-    /// What a user can do about it.
-    pub fn hint(&self) -> Option<String> {
+impl UserError for SandboxError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => ExitKind::Machine,
+            Self::Image { .. } | Self::Missing { .. } | Self::Interpreter { .. } | Self::Unstartable { .. } => {
+                ExitKind::Refused
+            }
+            Self::Interrupted => ExitKind::Interrupted,
+            Self::Spec(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::NotRoot => {
@@ -125,34 +137,24 @@ impl SandboxError {
             _ => None,
         }
     }
-
-    /// The exit code of the house's table.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => 6,
-            Self::Image { .. } | Self::Missing { .. } | Self::Interpreter { .. } | Self::Unstartable { .. } => 3,
-            Self::Interrupted => 130,
-            Self::Order(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => 70,
-        }
-    }
 }
 
-impl From<Trouble> for SandboxError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StageError> for SandboxError {
+    fn from(trouble: StageError) -> Self {
         match trouble {
-            Trouble::Refused { step, on, errno } => Self::Refused {
+            StageError::Refused { step, on, errno } => Self::Refused {
                 what: step.text(),
                 on,
                 remedy: remedy(step, errno),
                 source: io::Error::from_raw_os_error(errno),
             },
-            Trouble::Image { path, why } => Self::Image { path, why },
-            Trouble::Missing { command } => Self::Missing { command },
-            Trouble::Interpreter { command, interpreter } => Self::Interpreter { command, interpreter },
-            Trouble::Unstartable { command, errno } => {
+            StageError::Image { path, why } => Self::Image { path, why },
+            StageError::Missing { command } => Self::Missing { command },
+            StageError::Interpreter { command, interpreter } => Self::Interpreter { command, interpreter },
+            StageError::Unstartable { command, errno } => {
                 Self::Unstartable { command, source: io::Error::from_raw_os_error(errno) }
             }
-            Trouble::NotRoot => Self::NotRoot,
+            StageError::NotRoot => Self::NotRoot,
         }
     }
 }

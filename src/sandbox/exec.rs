@@ -7,19 +7,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::order::{Order, PATH};
-use super::wire::Trouble;
+use super::protocol::StageError;
+use super::spec::{PATH, Spec};
 
 /// Starts the command of an order in the current root and working directory; gives its process id.
-pub(super) fn start(order: &Order, stdin: Option<File>) -> Result<i32, Trouble> {
+pub(super) fn start(order: &Spec, stdin: Option<File>) -> Result<i32, StageError> {
     start_as(order, stdin, None)
 }
 
 /// As [`start`], as another user and group if they are given (for real root).
-pub(super) fn start_as(order: &Order, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, Trouble> {
+pub(super) fn start_as(order: &Spec, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, StageError> {
     let name = order.argv.first().map_or("", String::as_str);
     let path = order.env.get("PATH").map_or(PATH, String::as_str);
-    let program = find(name, path).ok_or_else(|| Trouble::Missing { command: name.to_owned() })?;
+    let program = find(name, path).ok_or_else(|| StageError::Missing { command: name.to_owned() })?;
     let mut command = Command::new(&program);
     // A process group of its own: `kill 0` must not reach us.
     command.arg0(name).args(order.argv.iter().skip(1)).env_clear().envs(&order.env).process_group(0);
@@ -46,15 +46,15 @@ fn find(name: &str, path: &str) -> Option<PathBuf> {
     path.split(':').filter(|_| !name.is_empty()).map(|dir| Path::new(dir).join(name)).find(executable)
 }
 
-fn diagnose(name: &str, program: &Path, error: &io::Error) -> Trouble {
+fn diagnose(name: &str, program: &Path, error: &io::Error) -> StageError {
     let command = name.to_owned();
     let errno = error.raw_os_error().unwrap_or(0);
     if errno != nix::libc::ENOENT {
-        return Trouble::Unstartable { command, errno };
+        return StageError::Unstartable { command, errno };
     }
     match interpreter(program) {
-        Some(interpreter) => Trouble::Interpreter { command, interpreter },
-        None => Trouble::Missing { command },
+        Some(interpreter) => StageError::Interpreter { command, interpreter },
+        None => StageError::Missing { command },
     }
 }
 

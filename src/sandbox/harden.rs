@@ -11,7 +11,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::wire::{At, Step, Trouble};
+use super::protocol::{At, StageError, Step};
 
 /// Docker's default list without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
 const KEPT: [Capability; 11] = [
@@ -30,7 +30,7 @@ const KEPT: [Capability; 11] = [
 
 /// Reduces the bounding set, so that not even the sandbox's root gets more than [`KEPT`] by executing a file. In a
 /// plain chroot (`pivoted` is false) `SYS_CHROOT` goes as well: with it, root walks out of one.
-pub(super) fn bound(pivoted: bool) -> Result<(), Trouble> {
+pub(super) fn bound(pivoted: bool) -> Result<(), StageError> {
     let kept = |capability| KEPT.contains(&capability) && (pivoted || capability != Capability::CAP_SYS_CHROOT);
     for capability in caps::all() {
         if !kept(capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
@@ -46,7 +46,7 @@ pub(super) fn bound(pivoted: bool) -> Result<(), Trouble> {
 }
 
 /// No core files; at most 65536 open files, 1024 unless the command asks for more.
-pub(super) fn limit() -> Result<(), Trouble> {
+pub(super) fn limit() -> Result<(), StageError> {
     let least = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
     let maximum = least(getrlimit(Resource::Nofile).maximum, 65536);
     let files = Rlimit { current: least(maximum, 1024), maximum };
@@ -56,7 +56,7 @@ pub(super) fn limit() -> Result<(), Trouble> {
 
 /// Sets `no_new_privs` and the seccomp filters for this thread and all that it starts: the last step.
 /// `alone` says that the command has a process namespace of its own, in which it may trace.
-pub(super) fn filter(alone: bool) -> Result<(), Trouble> {
+pub(super) fn filter(alone: bool) -> Result<(), StageError> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
     for (errno, rules) in [(libc::EPERM, denied(alone)), (libc::ENOSYS, Ok(absent()))] {
         let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;

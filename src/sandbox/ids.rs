@@ -9,9 +9,9 @@ use std::thread;
 use nix::unistd::{Uid, User};
 
 use super::error::SandboxError;
-use super::order::Ids;
+use super::protocol::Job;
 use super::run::{Running, start};
-use super::wire::Job;
+use super::spec::Ids;
 
 /// Runs this program with other arguments as 0 of a user namespace with the same ids as a sandbox has, `input` on its
 /// stdin, and gives its stdout: to change owners of files, and to read files, that belong to mapped ids.
@@ -23,7 +23,7 @@ pub fn inside_ids(exe: &Path, ids: Ids, hidden: &[&str], input: &[u8]) -> Result
     let streams = (running.child.stdin.take(), running.child.stdout.take(), running.child.stderr.take());
     running.settle()?;
     let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = streams else {
-        return Err(SandboxError::Order("no pipes"));
+        return Err(SandboxError::Spec("no pipes"));
     };
     let (mut result, mut said) = (Vec::new(), Vec::new());
     let read = thread::scope(|scope| {

@@ -14,18 +14,22 @@ use rustix::process::{
     DumpableBehavior, WaitOptions, WaitStatus, chdir, fchdir, getcwd, pivot_root, set_dumpable_behavior, setsid, wait,
 };
 
-use super::order::{Exit, Ids, Order, Ready, Stdio};
-use super::outer::map_self;
-use super::place::{Place, restrict};
-use super::stage::{Talk, guard};
-use super::wire::{At, Report, Step, Trouble};
+use super::mount_target::{MountTarget, restrict};
+use super::protocol::{At, Report, StageError, Step};
+use super::spec::{Exit, Ids, Ready, Spec, Stdio};
+use super::stage::{StageChannel, guard};
+use super::stage1::map_self;
 use super::{exec, harden, mounts};
 
 /// Becomes PID 1 of an order, having been copied from stage 1.
-pub(super) fn run(order: &Order, talk: &mut Talk) -> Result<(), Trouble> {
+pub(super) fn run(order: &Spec, talk: &mut StageChannel) -> Result<(), StageError> {
     guard(false)?;
     if talk.alone() {
-        return Err(Trouble::Refused { step: Step::Start, on: "caller".to_owned(), errno: Errno::SRCH.raw_os_error() });
+        return Err(StageError::Refused {
+            step: Step::Start,
+            on: "caller".to_owned(),
+            errno: Errno::SRCH.raw_os_error(),
+        });
     }
     let _ = setsid();
     let place = mounts::build(order)?;
@@ -44,7 +48,7 @@ pub(super) fn run(order: &Order, talk: &mut Talk) -> Result<(), Trouble> {
     talk.say(&Report::Exit(exit))
 }
 
-fn enter(place: &Place, order: &Order) -> Result<(), Trouble> {
+fn enter(place: &MountTarget, order: &Spec) -> Result<(), StageError> {
     fchdir(place.root()).at(Step::Pivot, "fchdir")?;
     pivot_root(".", ".").at(Step::Pivot, "pivot_root")?;
     unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "umount")?;
@@ -59,7 +63,7 @@ fn enter(place: &Place, order: &Order) -> Result<(), Trouble> {
 
 /// Changes to the working directory and sees that the kernel can name it, which it cannot outside the root
 /// (CVE-2024-21626).
-pub(super) fn enter_cwd(cwd: &str) -> Result<(), Trouble> {
+pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
     chdir(cwd).at(Step::Cwd, cwd)?;
     match getcwd(Vec::new()) {
         Ok(real) if real.as_bytes().starts_with(b"/") => Ok(()),
@@ -71,7 +75,7 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), Trouble> {
 ///
 /// With one id mapped, another user is the same id under another name, in a second user namespace; a new namespace
 /// starts with all capabilities, so they go afterwards. With ranges, they must go while we may still drop them.
-fn become_user(order: &Order) -> Result<(), Trouble> {
+fn become_user(order: &Spec) -> Result<(), StageError> {
     let (uid, gid) = order.user;
     if (uid, gid) != (0, 0) && order.ids == Ids::Single {
         unshare(CloneFlags::CLONE_NEWUSER).at(Step::User, "unshare")?;
@@ -90,7 +94,7 @@ fn become_user(order: &Order) -> Result<(), Trouble> {
 }
 
 /// Starts the command and reaps children until it is among them.
-fn follow(order: &Order, stdin: Option<File>, talk: &mut Talk) -> Result<Exit, Trouble> {
+fn follow(order: &Spec, stdin: Option<File>, talk: &mut StageChannel) -> Result<Exit, StageError> {
     let pid = exec::start(order, stdin)?;
     if let Some(exit) = attend(order, pid)? {
         return Ok(exit);
@@ -109,7 +113,7 @@ fn follow(order: &Order, stdin: Option<File>, talk: &mut Talk) -> Result<Exit, T
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks until the command is ready; if it ends before, how.
-fn attend(order: &Order, pid: i32) -> Result<Option<Exit>, Trouble> {
+fn attend(order: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
     let mut asking = None;
     loop {
         match wait(WaitOptions::NOHANG) {
@@ -134,7 +138,7 @@ fn attend(order: &Order, pid: i32) -> Result<Option<Exit>, Trouble> {
             Some(Ready::Port(port)) if TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok() => return Ok(None),
             Some(Ready::Command(argv)) if asking.is_none() => {
                 let null = OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?;
-                asking = Some(exec::start(&Order { argv: argv.clone(), ..order.clone() }, Some(null))?);
+                asking = Some(exec::start(&Spec { argv: argv.clone(), ..order.clone() }, Some(null))?);
             }
             Some(_) => {}
         }

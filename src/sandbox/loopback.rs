@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::error::SandboxError;
-use super::order::{Ids, Network};
+use super::protocol::Job;
 use super::run::Running;
-use super::wire::Job;
+use super::spec::{Ids, Network};
 
 /// Holds the network. Dropped, or with the end of the *thread* that opened it, it takes no more sandboxes; those that are
 /// in it stay.

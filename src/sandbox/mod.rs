@@ -19,21 +19,21 @@ mod init;
 mod loopback;
 mod mounts;
 mod net;
-mod order;
-mod outer;
-mod place;
+mod spec;
+mod stage1;
+mod mount_target;
 mod plan;
 mod probe;
 mod run;
 mod stage;
-mod wire;
+mod protocol;
 
 pub use error::SandboxError;
 pub use ids::inside_ids;
 pub use loopback::Loopback;
-pub use order::{Bind, Exit, Ids, Network, Order, Ready, Root, Stdio};
 pub use probe::Probe;
 pub use run::{Said, run, serve};
+pub use spec::{Bind, Exit, Ids, Network, Ready, Root, Spec, Stdio};
 pub use stage::entry;
 
 /// This program, as the first argument of [`run`], [`Probe`] and [`inside_ids`]. Tests, which are another program, give

@@ -15,17 +15,17 @@ use rustix::mount::{
 };
 use rustix::process::chdir;
 
-use super::order::{Bind, Order, Root};
-use super::place::{Place, attach, copy_mount, restrict};
+use super::mount_target::{MountTarget, attach, copy_mount, restrict};
 use super::plan::{Mount, plan};
+use super::protocol::{At, StageError, Step};
+use super::spec::{Bind, Root, Spec};
 use super::stage::fd_path;
-use super::wire::{At, Step, Trouble};
 
 const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Mounts the root somewhere in this mount namespace, and everything in it.
-pub(super) fn build(order: &Order) -> Result<Place, Trouble> {
+pub(super) fn build(order: &Spec) -> Result<MountTarget, StageError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Private, "/")?;
     let at = match &order.root {
         Root::Overlay { lowers, upper, work } => overlay(lowers, upper, work)?,
@@ -36,7 +36,7 @@ pub(super) fn build(order: &Order) -> Result<Place, Trouble> {
     };
     let root = open(&at, DIR, Mode::empty()).at(Step::Root, at.to_string_lossy())?;
     restrict(&root, MountFlags::NOSUID | MountFlags::NODEV).at(Step::Root, at.to_string_lossy())?;
-    let mut place = Place::new(root);
+    let mut place = MountTarget::new(root);
     for mount in plan(order) {
         put(&mut place, &mount)?;
     }
@@ -48,7 +48,7 @@ pub(super) fn build(order: &Order) -> Result<Place, Trouble> {
 ///
 /// The kernel takes one page of options, and 256 bytes of one of them through `fsconfig`: many layers with long names
 /// do not fit. So they get short names: symbolic links in a tmpfs over `work`, which becomes the working directory.
-fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Trouble> {
+fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, StageError> {
     let name = || work.to_string_lossy();
     clear(work);
     let below = open(work, DIR, Mode::empty()).at(Step::Root, name())?;
@@ -85,7 +85,7 @@ pub(super) fn clear(work: &Path) {
     }
 }
 
-fn put(place: &mut Place, mount: &Mount<'_>) -> Result<(), Trouble> {
+fn put(place: &mut MountTarget, mount: &Mount<'_>) -> Result<(), StageError> {
     match *mount {
         Mount::Tmpfs { at, mode, size } => {
             let onto = if at == "/dev" { place.real_dir(at)? } else { place.dir(at)? };
@@ -151,7 +151,11 @@ fn mask(found: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Covers something in `/proc`, read-only, if the kernel has it.
-fn over_proc(place: &Place, name: &str, cover: fn(&OwnedFd) -> rustix::io::Result<OwnedFd>) -> Result<(), Trouble> {
+fn over_proc(
+    place: &MountTarget,
+    name: &str,
+    cover: fn(&OwnedFd) -> rustix::io::Result<OwnedFd>,
+) -> Result<(), StageError> {
     let path = format!("/proc/{name}");
     let Ok(found) = place.find(&path) else { return Ok(()) };
     let covered = || -> rustix::io::Result<()> {
@@ -162,7 +166,7 @@ fn over_proc(place: &Place, name: &str, cover: fn(&OwnedFd) -> rustix::io::Resul
 }
 
 /// A file of ours, read-only over the image's. Its inode is in the `/dev` tmpfs, without a name there.
-fn supply(place: &mut Place, at: &str, content: &str) -> Result<(), Trouble> {
+fn supply(place: &mut MountTarget, at: &str, content: &str) -> Result<(), StageError> {
     let onto = place.file(at)?;
     let dev = place.find("/dev").at(Step::File, at)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -176,7 +180,7 @@ fn supply(place: &mut Place, at: &str, content: &str) -> Result<(), Trouble> {
     bound().at(Step::File, at)
 }
 
-fn bind_in(place: &mut Place, bind: &Bind) -> Result<(), Trouble> {
+fn bind_in(place: &mut MountTarget, bind: &Bind) -> Result<(), StageError> {
     let name = bind.source.to_string_lossy();
     let source = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Bind, &name)?;
     let is_dir = FileType::from_raw_mode(fstat(&source).at(Step::Bind, &name)?.st_mode) == FileType::Directory;

@@ -1,6 +1,6 @@
 //! What is mounted over the root, in order: first a list that a test can read, then (in `place`) a short loop.
 
-use super::order::{Bind, Order};
+use super::spec::{Bind, Spec};
 
 /// One thing to put into the root. Paths are absolute inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// The list for an order. `/proc` comes after what an image's symbolic links could lead onto it; the caller's binds
 /// come last and may cover anything.
-pub(super) fn plan(order: &Order) -> Vec<Mount<'_>> {
+pub(super) fn plan(order: &Spec) -> Vec<Mount<'_>> {
     let mut list = vec![
         Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },
         Mount::Tmpfs { at: "/run", mode: "755", size: None },
@@ -72,7 +72,7 @@ pub(super) fn plan(order: &Order) -> Vec<Mount<'_>> {
 }
 
 /// The files that we supply.
-pub(super) fn contents(order: &Order) -> impl Iterator<Item = (&'static str, &str)> {
+pub(super) fn contents(order: &Spec) -> impl Iterator<Item = (&'static str, &str)> {
     let resolv = order.resolv.as_deref().map(|content| ("/etc/resolv.conf", content));
     [("/etc/hosts", order.hosts.as_str())].into_iter().chain(resolv)
 }
@@ -81,18 +81,18 @@ pub(super) fn contents(order: &Order) -> impl Iterator<Item = (&'static str, &st
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::order::{Network, Root};
+    use super::super::spec::{Network, Root};
     use super::*;
 
-    fn order(resolv: Option<&str>) -> Order {
-        Order {
+    fn order(resolv: Option<&str>) -> Spec {
+        Spec {
             env: BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]),
             network: Network::None,
             binds: vec![Bind { source: "/a".into(), target: "/proc/x".to_owned(), read_only: true }],
             tmpfs: vec!["/data".to_owned()],
             hosts: "h".to_owned(),
             resolv: resolv.map(str::to_owned),
-            ..Order::new(Root::Plain { dir: "/r".into() }, vec!["true".to_owned()])
+            ..Spec::new(Root::Plain { dir: "/r".into() }, vec!["true".to_owned()])
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_resolver_of_the_image_is_covered_only_if_there_is_another() {
-        let covered = |order: &Order| plan(order).iter().filter(|mount| matches!(mount, Mount::Content { .. })).count();
+        let covered = |order: &Spec| plan(order).iter().filter(|mount| matches!(mount, Mount::Content { .. })).count();
         assert_eq!(covered(&order(None)), 1);
         assert_eq!(covered(&order(Some("r"))), 2);
     }

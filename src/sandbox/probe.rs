@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::error::SandboxError;
-use super::order::{Order, Root};
 use super::run::{run, start};
+use super::spec::{Root, Spec};
 
 /// Tries rungs of isolation: each works, or there is an error that says why not (with a hint).
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +44,11 @@ impl Probe<'_> {
         for name in ["lower", "upper", "work"] {
             fs::create_dir(dir.path().join(name)).map_err(start("make a directory"))?;
         }
-        let order = Order::new(root(dir.path()), vec!["/nothing".to_owned()]);
+        let order = Spec::new(root(dir.path()), vec!["/nothing".to_owned()]);
         match run(self.exe, &order, &AtomicBool::new(false), &mut |_| {}) {
             Err(SandboxError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(SandboxError::Order("an empty root has a command")),
+            Ok(_) => Err(SandboxError::Spec("an empty root has a command")),
         }
     }
 }

@@ -16,9 +16,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::error::SandboxError;
 use super::ids::map_ranges;
 use super::mounts;
-use super::order::{Exit, Order, Root, Stdio};
+use super::protocol::{self, Envelope, Job, Report, StageError};
+use super::spec::{Exit, Root, Spec, Stdio};
 use super::stage::command;
-use super::wire::{self, Envelope, Job, Report, Trouble};
 
 /// How often the wish to cancel is looked at.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -28,7 +28,7 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 pub enum Said<'a> {
     /// It wrote this.
     Output(&'a [u8]),
-    /// It is ready, by [`Order::ready`].
+    /// It is ready, by [`Spec::ready`].
     Ready,
 }
 
@@ -39,7 +39,7 @@ pub enum Said<'a> {
 /// the result is [`SandboxError::Interrupted`]. The sandbox also dies with the *thread* that called this.
 pub fn run(
     exe: &Path,
-    order: &Order,
+    order: &Spec,
     cancel: &AtomicBool,
     out: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Exit, SandboxError> {
@@ -53,7 +53,7 @@ pub fn run(
 /// As [`run`], and `out` also hears when the command is ready.
 pub fn serve(
     exe: &Path,
-    order: &Order,
+    order: &Spec,
     cancel: &AtomicBool,
     out: &mut (dyn FnMut(Said<'_>) + Send),
 ) -> Result<Exit, SandboxError> {
@@ -79,7 +79,7 @@ pub fn serve(
     }
 }
 
-fn check(order: &Order) -> Result<(), SandboxError> {
+fn check(order: &Spec) -> Result<(), SandboxError> {
     let nul = |text: &String| text.contains('\0');
     let targets = || order.binds.iter().map(|bind| &bind.target).chain(&order.tmpfs);
     let wrong = if order.argv.first().is_none_or(String::is_empty) {
@@ -97,13 +97,13 @@ fn check(order: &Order) -> Result<(), SandboxError> {
     } else {
         return Ok(());
     };
-    Err(SandboxError::Order(wrong))
+    Err(SandboxError::Spec(wrong))
 }
 
 #[derive(Default)]
 struct Heard {
     exit: Option<Exit>,
-    trouble: Option<Trouble>,
+    trouble: Option<StageError>,
     made: Vec<String>,
     ready: bool,
 }
@@ -168,12 +168,12 @@ impl Running {
     /// Starts stage 1 with a job and these standard streams.
     pub(super) fn launch(exe: &Path, job: Job, [stdin, stdout, stderr]: [Standard; 3]) -> Result<Self, SandboxError> {
         let stage = match job {
-            Job::Run(_) => wire::OUTER,
-            Job::Ids { .. } => wire::IDS,
-            Job::Net { .. } => wire::NET,
+            Job::Run(_) => protocol::OUTER,
+            Job::Ids { .. } => protocol::IDS,
+            Job::Net { .. } => protocol::NET,
         };
         let parent = std::process::id().cast_signed();
-        let order = wire::seal(&Envelope { parent, job }).map_err(start("write the order"))?;
+        let order = protocol::seal(&Envelope { parent, job }).map_err(start("write the order"))?;
         let (status, status_end) = pipe().map_err(start("make a pipe"))?;
         let (go_end, go) = pipe().map_err(start("make a pipe"))?;
         let mut command = command(exe, stage, [order, status_end, go_end])?;
@@ -195,7 +195,7 @@ impl Running {
                     self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 }
                 Report::Made(made) => heard.made = made,
-                Report::Trouble(trouble) => heard.trouble = Some(heard.trouble.take().unwrap_or(trouble)),
+                Report::StageError(trouble) => heard.trouble = Some(heard.trouble.take().unwrap_or(trouble)),
                 Report::Ready => heard.ready = true,
                 Report::Exit(exit) => heard.exit = Some(exit),
             }

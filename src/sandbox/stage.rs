@@ -16,35 +16,35 @@ use rustix::process::{
     DumpableBehavior, Signal, chdir, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
 
-use super::outer;
-use super::wire::{self, At, Envelope, Report, Step, Trouble};
+use super::protocol::{self, At, Envelope, Report, StageError, Step};
+use super::stage1;
 
 /// Does a stage of the sandbox if the arguments of the process name one: the first thing in `main`, while the process
 /// has one thread and has read nothing. `None` means that this is no stage.
 ///
 /// The stages' names begin with `__sandbox-` and are no interface.
 pub fn entry(args: &[OsString]) -> Option<ExitCode> {
-    let stage: fn(&mut Talk) -> Result<(), Trouble> = match args.get(1)?.to_str()? {
-        wire::OUTER => outer::run,
-        wire::IDS => outer::ids,
-        wire::NET => outer::net,
+    let stage: fn(&mut StageChannel) -> Result<(), StageError> = match args.get(1)?.to_str()? {
+        protocol::OUTER => stage1::run,
+        protocol::IDS => stage1::ids,
+        protocol::NET => stage1::net,
         _ => return None,
     };
     Some(if tell(stage).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(70) })
 }
 
 /// The stage's ends of the pipes.
-pub(super) struct Talk {
+pub(super) struct StageChannel {
     /// Reports go here.
     pub(super) status: File,
     /// One byte comes when ids are mapped; the end of the file means that the caller is gone.
     pub(super) go: File,
 }
 
-impl Talk {
+impl StageChannel {
     /// Reports, and holds that a caller who does not listen is gone.
-    pub(super) fn say(&mut self, report: &Report) -> Result<(), Trouble> {
-        wire::say(&mut self.status, report).at(Step::Start, "status pipe")
+    pub(super) fn say(&mut self, report: &Report) -> Result<(), StageError> {
+        protocol::say(&mut self.status, report).at(Step::Start, "status pipe")
     }
 
     /// Whether the caller is gone.
@@ -54,16 +54,16 @@ impl Talk {
     }
 }
 
-fn tell(stage: fn(&mut Talk) -> Result<(), Trouble>) -> Result<(), ()> {
+fn tell(stage: fn(&mut StageChannel) -> Result<(), StageError>) -> Result<(), ()> {
     close_fds::set_fds_cloexec(3, &[]);
-    let status = wire::reopen(wire::STATUS_FD, true).map_err(|_| ())?;
-    let go = wire::reopen(wire::GO_FD, false).map_err(|_| ())?;
-    let mut talk = Talk { status, go };
-    stage(&mut talk).map_err(|trouble| drop(talk.say(&Report::Trouble(trouble))))
+    let status = protocol::reopen(protocol::STATUS_FD, true).map_err(|_| ())?;
+    let go = protocol::reopen(protocol::GO_FD, false).map_err(|_| ())?;
+    let mut talk = StageChannel { status, go };
+    stage(&mut talk).map_err(|trouble| drop(talk.say(&Report::StageError(trouble))))
 }
 
 /// Nobody reads our memory, nothing is left of the caller's session, signals and file mode mask.
-pub(super) fn settle() -> Result<(), Trouble> {
+pub(super) fn settle() -> Result<(), StageError> {
     guard(true)?;
     let _ = setsid();
     umask(Mode::from_raw_mode(0o022));
@@ -78,7 +78,7 @@ pub(super) fn settle() -> Result<(), Trouble> {
 
 /// Not dumpable and, unless `outlive`, dead with the parent *thread* (so the caller must stay in it). A change of
 /// credentials clears both, so this is done again after every one.
-pub(super) fn guard(outlives: bool) -> Result<(), Trouble> {
+pub(super) fn guard(outlives: bool) -> Result<(), StageError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
     if outlives {
         return Ok(());
@@ -87,11 +87,11 @@ pub(super) fn guard(outlives: bool) -> Result<(), Trouble> {
 }
 
 /// Reads the envelope, and makes sure that its sender lives.
-pub(super) fn envelope() -> Result<Envelope, Trouble> {
-    let envelope = wire::unseal().at(Step::Start, "order")?;
+pub(super) fn envelope() -> Result<Envelope, StageError> {
+    let envelope = protocol::unseal().at(Step::Start, "order")?;
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     if parent != envelope.parent {
-        return Err(Trouble::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
+        return Err(StageError::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
     }
     Ok(envelope)
 }
@@ -101,12 +101,12 @@ pub(super) fn command(
     exe: &std::path::Path,
     stage: &str,
     [order, status, go]: [OwnedFd; 3],
-) -> Result<Command, Trouble> {
+) -> Result<Command, StageError> {
     let mut command = Command::new(exe);
     command.arg0("phial").arg(stage).env_clear();
-    let mappings = [(order, wire::ORDER_FD), (status, wire::STATUS_FD), (go, wire::GO_FD)];
+    let mappings = [(order, protocol::ORDER_FD), (status, protocol::STATUS_FD), (go, protocol::GO_FD)];
     let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-    command.fd_mappings(mappings.into()).map_err(|_| Trouble::Refused {
+    command.fd_mappings(mappings.into()).map_err(|_| StageError::Refused {
         step: Step::Start,
         on: "descriptors".to_owned(),
         errno: nix::libc::EINVAL,

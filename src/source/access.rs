@@ -10,7 +10,7 @@ use std::time::Duration;
 use git2::{Cred, CredentialType};
 
 use super::error::SSH_AGENT;
-use super::place::{Place, Url};
+use super::location::{Location, Url};
 use crate::host::Host;
 
 /// A string that is never shown.
@@ -174,7 +174,7 @@ impl Ways {
     pub(super) fn next(&mut self, asker: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {
         if !self.url.is_ssh() && !self.url.same_server(asker) {
             self.stranger =
-                Some(asker.parse::<Place>().map_or_else(|_| "another server".to_owned(), |p| p.to_string()));
+                Some(asker.parse::<Location>().map_or_else(|_| "another server".to_owned(), |p| p.to_string()));
             return Err(none_left());
         }
         let login = self.url.user.clone().unwrap_or_else(|| "git".to_owned());

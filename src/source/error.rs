@@ -3,12 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::{ExitKind, UserError};
+
 /// Why a source could not be fetched, read or checked out.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// What was given as SOURCE is neither a path nor a URL that may be used; refused before anything is opened.
     #[error("`{text}` is not a source: {why}")]
-    Place {
+    Location {
         /// What was given, without user information, shortened.
         text: String,
         /// The rule it breaks.
@@ -152,11 +154,10 @@ pub enum SourceError {
     },
 }
 
-impl SourceError {
-    /// The exit code of `style.md`.
-    pub fn exit_code(&self) -> u8 {
+impl UserError for SourceError {
+    fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Place { .. } | Self::Rev { .. } => 2,
+            Self::Location { .. } | Self::Rev { .. } => ExitKind::Usage,
             Self::NoRepository { .. }
             | Self::Open { .. }
             | Self::NoRemote { .. }
@@ -165,17 +166,16 @@ impl SourceError {
             | Self::Ambiguous { .. }
             | Self::NotACommit { .. }
             | Self::Object { .. }
-            | Self::Entry { .. } => 3,
-            Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => 4,
-            Self::Auth { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => 5,
-            Self::Io { .. } => 6,
+            | Self::Entry { .. } => ExitKind::Refused,
+            Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
+            Self::Auth { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => ExitKind::Unauthorized,
+            Self::Io { .. } => ExitKind::Machine,
         }
     }
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Place { .. } => "a source is a path, `https://host/path`, `ssh://host/path` or `git@host:path`",
+            Self::Location { .. } => "a source is a path, `https://host/path`, `ssh://host/path` or `git@host:path`",
             Self::Rev { .. } => "a revision is a full SHA, a tag, a branch, `refs/...` or `HEAD`",
             Self::NoRepository { .. } => "name a directory inside a git repository, or a URL",
             Self::Open { source, .. }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use git2::{ConfigLevel, ErrorCode, Oid, Repository, Status, StatusOptions};
 
 use super::error::{SourceError, is_hex};
-use super::rev::Rev;
+use super::revision::Rev;
 use super::{Objects, notice};
 use crate::event::Watch;
 

@@ -22,8 +22,8 @@ use rustix::fs::FlockOperation;
 
 use super::access::{Access, Ways};
 use super::error::SourceError;
-use super::place::Url;
-use super::rev::Rev;
+use super::location::Url;
+use super::revision::Rev;
 use super::tree::Mode;
 use super::{Objects, notice};
 use crate::event::Watch;

@@ -14,10 +14,11 @@ mod checkout;
 mod error;
 mod local;
 mod mirror;
-mod near;
-mod place;
-mod rev;
+mod local_objects;
+mod location;
+mod revision;
 mod tree;
+mod web_address;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,13 +29,14 @@ use git2::{Config, Oid, Repository};
 pub use access::Access;
 pub use checkout::checkout;
 pub use error::SourceError;
-pub use near::{Near, Touch, identity, near};
-pub use place::Place;
+pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
+pub use location::Location;
 pub use tree::{Entry, Mode, list, read_file};
+pub use web_address::web_address;
 
 use crate::event::{Event, Watch};
-use place::Kind;
-use rev::Rev;
+use location::Kind;
+use revision::Rev;
 
 /// What is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ struct Objects {
 /// A local path is read in place; a dirty working tree is built from its commit and says so. A URL is fetched into a bare
 /// mirror below the directory `mirrors`, which is made if need be; a SHA that is there already needs no network.
 pub fn fetch(
-    place: &Place,
+    place: &Location,
     rev: &str,
     mirrors: &Path,
     access: &Access,
@@ -106,7 +108,7 @@ pub fn fetch(
 }
 
 /// The top directory of the working tree that `place` is in, absolute; `None` for a URL and for a bare repository.
-pub fn working_tree_root(place: &Place) -> Result<Option<PathBuf>, SourceError> {
+pub fn working_tree_root(place: &Location) -> Result<Option<PathBuf>, SourceError> {
     place.local().map_or(Ok(None), |path| Ok(local::find(path)?.top))
 }
 
@@ -116,7 +118,7 @@ fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceE
     let repo = objects.open()?;
     let oid = local::resolve(&objects, &repo, rev, watch)?;
     let origin = origin(&objects);
-    let name = Place(Kind::Local(local.top.clone().unwrap_or_else(|| local.gitdir.clone()))).name();
+    let name = Location(Kind::Local(local.top.clone().unwrap_or_else(|| local.gitdir.clone()))).name();
     let head = matches!(local::resolve(&objects, &repo, &Rev::Head, watch), Ok(head) if head == oid);
     let differences = if head { local.differences() } else { None };
     if head && differences.is_none() && local.top.is_some() {
@@ -131,7 +133,7 @@ fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceE
 
 /// The URL of a local repository's remote `origin`, without user information.
 fn origin(objects: &Objects) -> Option<String> {
-    let place = local::origin(objects)?.parse::<Place>().ok()?;
+    let place = local::origin(objects)?.parse::<Location>().ok()?;
     place.local().is_none().then(|| place.to_string())
 }
 

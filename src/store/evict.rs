@@ -187,7 +187,7 @@ fn on_disk(meta: &Metadata) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Key, Recall};
+    use crate::store::{Key, Lookup};
     use std::io::Write as _;
 
     fn blob(store: &Store, bytes: &[u8], used: i64) -> phial_layers::Digest {
@@ -232,6 +232,6 @@ mod tests {
         assert_eq!(names(&store).len(), 1);
         drop(other);
         assert_eq!(store.prune(all).unwrap().unwrap().items, 1);
-        let Recall::Miss(_) = store.recall::<u32>(&Key::new("x")).unwrap() else { panic!("it is empty") };
+        let Lookup::Miss(_) = store.result::<u32>(&Key::new("x")).unwrap() else { panic!("it is empty") };
     }
 }

@@ -8,7 +8,7 @@
 mod blobs;
 mod evict;
 mod history;
-mod recall;
+mod results;
 mod scratch;
 mod trees;
 
@@ -21,11 +21,13 @@ use std::sync::Arc;
 use phial_layers::{Digest, DigestError};
 use tempfile::NamedTempFile;
 
+use crate::error::{ExitKind, IoError, UserError};
+
 pub use blobs::{BlobWriter, Verified};
 pub use evict::{Item, Kind, Prune, Pruned};
-pub use recall::{Key, Recall, Slot};
+pub use results::{Key, Lookup, Vacant};
 pub use scratch::{Scratch, remove_tree};
-pub use trees::{About, Tree, TreeSlot, Trees};
+pub use trees::{Tree, TreeInfo, TreeLookup, VacantTree};
 
 /// The layout of the store; another number on disk means another program's store.
 const VERSION: &str = "1\n";
@@ -33,17 +35,9 @@ const VERSION: &str = "1\n";
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system refused.
-    #[error("cannot {action} `{}`", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    /// The operating system refused an action on a path.
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// The folder is not one that secrets-free bytes may be trusted to.
     #[error("the cache folder `{}` {reason}", path.display())]
     Folder {
@@ -52,6 +46,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A layer in the store vanished while it was used, or was damaged and is set aside now.
+    #[error("the cached layer `{0}` is gone or damaged")]
+    LayerLost(Digest),
     /// What was written is not what was promised.
     #[error("`{expected}` was expected, but its bytes have the digest `{found}`")]
     Mismatch {
@@ -65,22 +62,20 @@ pub enum StoreError {
     Damaged(#[from] DigestError),
 }
 
-impl StoreError {
-    /// The exit code of `style.md`.
-    pub fn exit_code(&self) -> u8 {
+impl UserError for StoreError {
+    fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Mismatch { .. } => 3,
-            _ => 6,
+            Self::Mismatch { .. } => ExitKind::Refused,
+            _ => ExitKind::Machine,
         }
     }
 
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         use io::ErrorKind::{
             NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
         };
         match self {
-            Self::Io { source, .. } => match source.kind() {
+            Self::Io(IoError { source, .. }) => match source.kind() {
                 StorageFull => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
                 QuotaExceeded => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
                 PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
@@ -89,6 +84,7 @@ impl StoreError {
                 _ => None,
             },
             Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a folder of your own".into()),
+            Self::LayerLost(_) => Some("run the command again to rebuild it".into()),
             Self::Mismatch { .. } | Self::Damaged(_) => None,
         }
     }
@@ -96,7 +92,7 @@ impl StoreError {
 
 /// Puts the path and the action to an `io::Error`.
 fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { action, path: path.to_owned(), source }
+    move |source| IoError { action, path: path.to_owned(), source }.into()
 }
 
 /// A store in a folder of the user's.
@@ -256,10 +252,10 @@ mod tests {
     fn a_result_is_recalled_by_the_same_inputs_only() {
         let (_dir, store) = store();
         let key = |lock: &str| Key::new("deps").with("mix.lock", lock);
-        let Recall::Miss(slot) = store.recall::<u32>(&key("a")).unwrap() else { panic!("empty store") };
-        slot.keep(&7).unwrap();
-        assert!(matches!(store.recall::<u32>(&key("a")).unwrap(), Recall::Hit(7)));
-        assert!(matches!(store.recall::<u32>(&key("b")).unwrap(), Recall::Miss(_)));
+        let Lookup::Miss(vacant) = store.result::<u32>(&key("a")).unwrap() else { panic!("empty store") };
+        vacant.keep(&7).unwrap();
+        assert!(matches!(store.result::<u32>(&key("a")).unwrap(), Lookup::Hit(7)));
+        assert!(matches!(store.result::<u32>(&key("b")).unwrap(), Lookup::Miss(_)));
     }
 
     #[test]
@@ -267,7 +263,7 @@ mod tests {
         let (_dir, store) = store();
         let key = Key::new("deps");
         fs::write(store.root().join("recall").join(key.hex()), b"{").unwrap();
-        assert!(matches!(store.recall::<u32>(&key).unwrap(), Recall::Miss(_)));
+        assert!(matches!(store.result::<u32>(&key).unwrap(), Lookup::Miss(_)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Unpacked, normalised trees by diff id: the lower directories of every root filesystem.
+//! Unpacked, normalized trees by diff id: the lower directories of every root filesystem.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ pub struct Tree {
     /// Owners, full modes, extended attributes.
     pub records: Metadata,
     /// Facts that were worked out when the tree was made.
-    pub about: About,
+    pub about: TreeInfo,
 }
 
 /// Facts about a tree, kept beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct TreeInfo {
     /// Device nodes of the layer that an ordinary user cannot make; the blob still has them.
     pub skipped_devices: u64,
 }
@@ -30,20 +30,20 @@ pub struct About {
 impl Tree {
     /// A directory of which nothing is recorded.
     pub fn bare(root: &Path) -> Self {
-        Self { root: root.to_owned(), records: Metadata::default(), about: About::default() }
+        Self { root: root.to_owned(), records: Metadata::default(), about: TreeInfo::default() }
     }
 }
 
 /// A tree was found, or is to be made.
-pub enum Trees {
+pub enum TreeLookup {
     /// It is there.
     Hit(Tree),
-    /// It is not; other processes wait until this slot is kept or dropped.
-    Miss(TreeSlot),
+    /// It is not; other processes wait until this vacant is kept or dropped.
+    Miss(VacantTree),
 }
 
 /// The right to make one tree: an empty folder, and a lock that keeps others from doing the same work.
-pub struct TreeSlot {
+pub struct VacantTree {
     /// Where to put the root: an empty directory.
     pub root: PathBuf,
     diff_id: DiffId,
@@ -53,9 +53,9 @@ pub struct TreeSlot {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Beside {
+struct TreeFile {
     records: Metadata,
-    about: About,
+    about: TreeInfo,
 }
 
 impl Store {
@@ -67,44 +67,44 @@ impl Store {
     pub fn find_tree(&self, diff_id: &DiffId) -> Option<Tree> {
         let path = self.tree_path(diff_id);
         let records = path.join("records.json");
-        let beside: Beside = serde_json::from_slice(&fs::read(&records).ok()?).ok()?;
+        let beside: TreeFile = serde_json::from_slice(&fs::read(&records).ok()?).ok()?;
         super::evict::touch(&records);
         let root = path.join("root");
         root.is_dir().then_some(Tree { root, records: beside.records, about: beside.about })
     }
 
-    /// The tree, or the slot to make it in.
-    pub fn tree(&self, diff_id: &DiffId) -> Result<Trees, StoreError> {
+    /// The tree, or the vacant to make it in.
+    pub fn tree(&self, diff_id: &DiffId) -> Result<TreeLookup, StoreError> {
         if let Some(tree) = self.find_tree(diff_id) {
-            return Ok(Trees::Hit(tree));
+            return Ok(TreeLookup::Hit(tree));
         }
         let lock = self.lock(diff_id.0.hex())?;
         if let Some(tree) = self.find_tree(diff_id) {
-            return Ok(Trees::Hit(tree));
+            return Ok(TreeLookup::Hit(tree));
         }
         let scratch = self.scratch()?;
         let root = scratch.dir("tree/root")?;
-        Ok(Trees::Miss(TreeSlot { root, diff_id: diff_id.clone(), scratch, store: self.clone(), _lock: lock }))
+        Ok(TreeLookup::Miss(VacantTree { root, diff_id: diff_id.clone(), scratch, store: self.clone(), _lock: lock }))
     }
 
     /// Keeps a tree that was made in a scratch folder of this store. `root` is moved.
     pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, records: &Metadata) -> Result<Tree, StoreError> {
         match self.tree(diff_id)? {
-            Trees::Hit(tree) => Ok(tree),
-            Trees::Miss(slot) => {
-                fs::remove_dir(&slot.root).map_err(at("remove", &slot.root))?;
-                fs::rename(root, &slot.root).map_err(at("move", root))?;
-                slot.keep(records, About::default())
+            TreeLookup::Hit(tree) => Ok(tree),
+            TreeLookup::Miss(vacant) => {
+                fs::remove_dir(&vacant.root).map_err(at("remove", &vacant.root))?;
+                fs::rename(root, &vacant.root).map_err(at("move", root))?;
+                vacant.keep(records, TreeInfo::default())
             }
         }
     }
 }
 
-impl TreeSlot {
+impl VacantTree {
     /// Keeps what is in `root` now.
-    pub fn keep(self, records: &Metadata, about: About) -> Result<Tree, StoreError> {
+    pub fn keep(self, records: &Metadata, about: TreeInfo) -> Result<Tree, StoreError> {
         let made = self.scratch.path().join("tree");
-        let beside = Beside { records: records.clone(), about };
+        let beside = TreeFile { records: records.clone(), about };
         let json = serde_json::to_vec(&beside).map_err(|e| at("write", &made)(e.into()))?;
         let path = made.join("records.json");
         fs::write(&path, json).map_err(at("write", &path))?;

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::num::NonZeroUsize;
 
 use phial::event::nobody;
-use phial::image::{Image, NewLayer, Platform, Terms, assemble};
+use phial::image::{Image, ImageOptions, NewLayer, Platform, assemble};
 use phial::layout::write_layout;
 use phial_layers::{Compression, DiffId, Digest, compress};
 
@@ -107,9 +107,9 @@ pub(super) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> 
     Layer { digest: packed.digest, diff_id: packed.diff_id, blob, compression, created_by: created_by.into() }
 }
 
-/// Terms that say little.
-pub(super) fn plain() -> Terms {
-    Terms {
+/// ImageOptions that say little.
+pub(super) fn plain() -> ImageOptions {
+    ImageOptions {
         created: 1_700_000_000,
         entrypoint: None,
         cmd: Some(vec!["run".into()]),
@@ -127,7 +127,7 @@ pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String
 }
 
 /// The image of these layers as a layout in the world's directory; its reference.
-pub(super) fn image(world: &World, name: &str, layers: &[Layer], terms: &Terms) -> String {
+pub(super) fn image(world: &World, name: &str, layers: &[Layer], terms: &ImageOptions) -> String {
     let new: Vec<NewLayer> = layers
         .iter()
         .map(|layer| NewLayer {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
-use phial::registry::{Client, Patience, RegistryError, Wishes};
+use phial::registry::{Client, NetworkOptions, RegistryError, RetryPolicy};
 use phial_layers::Digest;
 use serde_json::json;
 
@@ -30,9 +30,9 @@ fn host(home: &Path, env: &[(&str, &str)]) -> Host {
 
 fn client(front: &Front, home: &Path, trusted: bool) -> Client {
     let ca_file = trusted.then(|| front.ca().into());
-    let wishes = Wishes { ca_file, ..Wishes::default() };
+    let wishes = NetworkOptions { ca_file, ..NetworkOptions::default() };
     let client = Client::from_host(&host(home, &[("HTTPS_PROXY", &front.proxy())]), &wishes).unwrap();
-    client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+    client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
 }
 
 fn push(client: &Client, to: &str) -> Result<Image, RegistryError> {
@@ -188,10 +188,10 @@ fn no_proxy_leads_past_the_proxy_and_its_password_goes_to_it_alone() {
     let front = Front::with_htpasswd("");
     let home = tempfile::tempdir().unwrap();
     let with_login = front.proxy().replace("//", "//pu:hunter2@");
-    let wishes = Wishes { ca_file: Some(front.ca().into()), ..Wishes::default() };
+    let wishes = NetworkOptions { ca_file: Some(front.ca().into()), ..NetworkOptions::default() };
     let make = |env: &[(&str, &str)]| {
         let client = Client::from_host(&host(home.path(), env), &wishes).unwrap();
-        client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+        client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
     };
     let name: RegistryRef = "registry.example/app".parse().unwrap();
     let denied = make(&[("ALL_PROXY", &with_login)]).resolve(&name).unwrap_err();
@@ -232,9 +232,9 @@ fn plain_http_is_spoken_to_a_name_that_was_named_for_it_and_to_no_other() {
     let proxy = format!("http://{}", registry.host);
     let make = |plain_http: &[&str]| {
         let plain_http = plain_http.iter().map(|name| (*name).to_owned()).collect();
-        let wishes = Wishes { plain_http, ..Wishes::default() };
+        let wishes = NetworkOptions { plain_http, ..NetworkOptions::default() };
         let client = Client::from_host(&host(home.path(), &[("HTTP_PROXY", &proxy)]), &wishes).unwrap();
-        client.with_patience(Patience { tries: 1, ..Patience::USUAL })
+        client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
     };
     let name = "registry.example/team/app:v1";
     for others in [&[][..], &["registry.example:5000"], &["example"], &["127.0.0.1"]] {
@@ -260,10 +260,10 @@ fn a_proxy_that_does_not_lead_there_is_named_without_its_password() {
     for (proxy, is_answered) in [(&strict.host, true), (&broken.host, true), (&nobody, false)] {
         let url = format!("http://pu:hunter2@{proxy}");
         let resolve = |name: &str, plain_http: &[String]| {
-            let wishes = Wishes { plain_http: plain_http.to_vec(), ..Wishes::default() };
+            let wishes = NetworkOptions { plain_http: plain_http.to_vec(), ..NetworkOptions::default() };
             let env = [("HTTPS_PROXY", url.as_str()), ("HTTP_PROXY", url.as_str())];
             let client = Client::from_host(&host(home.path(), &env), &wishes).unwrap();
-            let client = client.with_patience(Patience { tries: 1, ..Patience::USUAL });
+            let client = client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL });
             client.resolve(&name.parse().unwrap()).unwrap_err()
         };
         let error = resolve("registry.example/app:v1", &[]);

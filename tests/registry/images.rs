@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::process::Command;
 
 use phial::event::nobody;
-use phial::image::{Image, NewLayer, Platform, RegistryRef, Terms, assemble};
+use phial::image::{Image, ImageOptions, NewLayer, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Push, RegistryError};
 use phial_layers::{Compression, DiffId, Digest};
 
@@ -41,9 +41,9 @@ impl Shelf {
     }
 }
 
-/// Terms that say little.
-pub(crate) fn terms(command: &str) -> Terms {
-    Terms {
+/// ImageOptions that say little.
+pub(crate) fn terms(command: &str) -> ImageOptions {
+    ImageOptions {
         created: 1_700_000_000,
         entrypoint: None,
         cmd: Some(vec![command.into()]),

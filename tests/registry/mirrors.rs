@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use phial::event::Event;
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
-use phial::registry::{Client, RegistryError, Wishes};
+use phial::registry::{Client, NetworkOptions, RegistryError};
 use serde_json::json;
 
 use super::front::Front;
@@ -39,7 +39,7 @@ impl User {
         let host = Host { env, cwd: home.path().into(), home: home.path().into(), ..Host::read() };
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let to = Arc::clone(&heard);
-        let client = Client::from_host(&host, &Wishes::default()).unwrap().with_patience(quick());
+        let client = Client::from_host(&host, &NetworkOptions::default()).unwrap().with_patience(quick());
         let client = client.telling(move |event| match event {
             Event::Notice { text } => to.lock().unwrap().push(text),
             other => panic!("{other:?}"),

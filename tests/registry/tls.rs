@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use phial::host::Host;
 use phial::image::{Descriptor, OCI_LAYER};
-use phial::registry::{Client, RegistryError, Wishes};
+use phial::registry::{Client, NetworkOptions, RegistryError};
 
 use super::images::{chain, run};
 use super::scripted::{Server, answer};
@@ -26,7 +26,7 @@ fn get(host: &str, env: &[(&str, &str)]) -> Result<Vec<u8>, RegistryError> {
     let repository = format!("{host}/app").parse().unwrap();
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let host = Host { env, home: "/nonexistent".into(), ..Host::read() };
-    let client = Client::from_host(&host, &Wishes::default())?;
+    let client = Client::from_host(&host, &NetworkOptions::default())?;
     let mut bytes = Vec::new();
     client.blob(&repository, &Descriptor::of(OCI_LAYER, b"hello"))?.read_to_end(&mut bytes).unwrap();
     Ok(bytes)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::{Listed, Place, records};
+use phial::attest::{ImageLocation, Listed, records};
 use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
@@ -11,12 +11,12 @@ use crate::scripted::{Fault, Kind, When};
 use crate::world::{Registry, World, run};
 
 /// How many records of passing tests stand beside the image.
-fn proofs(at: &Place, image: &Image) -> usize {
+fn proofs(at: &ImageLocation, image: &Image) -> usize {
     let found = records(at, &client(), &image.manifest_digest).unwrap();
     found.iter().filter(|listed| matches!(listed, Listed::Record(record) if record.passed)).count()
 }
 
-fn at(name: &str) -> Place {
+fn at(name: &str) -> ImageLocation {
     place(&name.parse().unwrap())
 }
 
@@ -78,7 +78,7 @@ fn from_a_layout_to_a_registry_and_back() {
     let (world, registry) = (World::new(), Registry::start());
     let dir = world.dir().join("app.oci");
     let image = written(&dir, None, b"one");
-    record(&client(), &Place::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &ImageLocation::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
     let to = registry.reference("prod/app");
     run(world.phial(["release", "oci:app.oci", "--tag", "v1", "--to", &to])).ok();
     assert_eq!(inspect(&format!("docker://{to}:v1")), image.manifest_digest.as_str());
@@ -87,7 +87,7 @@ fn from_a_layout_to_a_registry_and_back() {
     for tag in ["v1", "latest"] {
         assert_eq!(inspect(&format!("oci:{}:{tag}", back.display())), image.manifest_digest.as_str());
     }
-    assert_eq!(proofs(&Place::Layout(back.clone()), &image), 1);
+    assert_eq!(proofs(&ImageLocation::Layout(back.clone()), &image), 1);
     let archive = world.path("app.tar");
     let mut tar = std::process::Command::new("tar");
     tar.args(["--create", "--file", &archive, "--directory"]).arg(&back).args(["blobs", "index.json", "oci-layout"]);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use phial::attest::{self, Counts, Place, Run};
+use phial::attest::{self, Counts, ImageLocation, Run};
 use phial::event::nobody;
 use phial::image::{Descriptor, Image, RegistryRef};
 use phial::layout;
@@ -67,7 +67,7 @@ fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> Run {
 }
 
 /// Puts the record of a run beside its image; the record's digest.
-fn record(client: &Client, at: &Place, image: &Image, run: &Run) -> String {
+fn record(client: &Client, at: &ImageLocation, image: &Image, run: &Run) -> String {
     let (artifact, document) = run.record(image.descriptor());
     at.attach(client, (&artifact, &attest::only(&document)), &[], &nobody).unwrap();
     artifact.digest.to_string()
@@ -78,8 +78,8 @@ fn double(referrers: bool) -> scripted::Registry {
     scripted::Registry::open(Quirks { referrers, ..Quirks::none() })
 }
 
-fn place(reference: &RegistryRef) -> Place {
-    Place::Registry(reference.repository_only())
+fn place(reference: &RegistryRef) -> ImageLocation {
+    ImageLocation::Registry(reference.repository_only())
 }
 
 fn descriptors(found: &[Descriptor]) -> Vec<String> {

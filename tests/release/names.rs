@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::Place;
+use phial::attest::ImageLocation;
 use phial::event::nobody;
 use phial::image::fallback_tag;
 use phial::layout::{self, Names, Put};
@@ -126,7 +126,7 @@ fn a_layout_gets_names_beside_what_is_there() {
     let world = World::new();
     let dir = world.dir().join("app.oci");
     let image = written(&dir, None, b"one");
-    let proof = record(&client(), &Place::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
+    let proof = record(&client(), &ImageLocation::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
     let out = run(world.phial(["release", "oci:app.oci", "--tag", "v1", "--tag", "latest"])).ok();
     assert_eq!(out, format!("oci:app.oci:v1@{0}\noci:app.oci:latest@{0}", image.manifest_digest));
     for tag in ["v1", "latest"] {

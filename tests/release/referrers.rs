@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use phial::attest::{Listed, Place, records};
+use phial::attest::{ImageLocation, Listed, records};
 use phial::event::nobody;
 use phial::image::{EMPTY, Image, OCI_INDEX, OCI_MANIFEST, Platform, fallback_tag};
 use phial::layout::{self, Layout};
@@ -19,7 +19,7 @@ use crate::world::{Registry, World};
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
 /// The referrers of the records that can be judged, in order.
-fn judged(at: &Place, image: &Image) -> Vec<String> {
+fn judged(at: &ImageLocation, image: &Image) -> Vec<String> {
     let found = records(at, &client(), &image.manifest_digest).unwrap();
     let mut digests: Vec<String> = found
         .into_iter()
@@ -276,7 +276,7 @@ fn in_a_layout_records_are_entries_without_a_tag_that_others_pass_over() {
     let dir = world.dir().join("layout");
     let image = written(&dir, Some("v1"), b"one");
     let other = written(&dir, Some("other"), b"two");
-    let at = Place::Layout(dir.clone());
+    let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
     record(&client(), &at, &other, &ran(&other, 1, &[("test", false)]));
     assert_eq!(judged(&at, &image), std::slice::from_ref(&put));
@@ -296,7 +296,7 @@ fn records_in_a_layout_outlive_a_new_build_and_other_tools_and_hide_no_image() {
     let world = World::new();
     let dir = world.dir().join("layout");
     let image = written(&dir, None, b"one");
-    let at = Place::Layout(dir.clone());
+    let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
     let resolve = || Layout::open_dir(&dir).unwrap().resolve(None, None, &Platform::host()).unwrap().manifest_digest;
     assert_eq!(resolve(), image.manifest_digest, "the one image there is");
@@ -313,7 +313,7 @@ fn a_tool_that_drops_the_artifact_type_from_the_index_does_not_lose_the_record()
     let world = World::new();
     let dir = world.dir().join("layout");
     let image = written(&dir, None, b"one");
-    let at = Place::Layout(dir.clone());
+    let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
     let mut index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     for entry in index["manifests"].as_array_mut().unwrap() {
@@ -333,7 +333,7 @@ fn a_list_under_the_fallback_tag_of_a_layout_is_read_too() {
     let world = World::new();
     let dir = world.dir().join("layout");
     let image = written(&dir, None, b"one");
-    let at = Place::Layout(dir.clone());
+    let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
     let mut index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     let entries = index["manifests"].as_array_mut().unwrap();
@@ -359,7 +359,7 @@ fn a_record_that_cannot_be_finished_leaves_the_layout_as_it_was() {
     let before = files_of(&dir);
     let (artifact, _) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     let nothing = |_: &_| Err(std::io::ErrorKind::NotFound.into());
-    Place::Layout(dir.clone()).attach(&client(), (&artifact, &nothing), &[], &nobody).unwrap_err();
+    ImageLocation::Layout(dir.clone()).attach(&client(), (&artifact, &nothing), &[], &nobody).unwrap_err();
     assert_eq!(files_of(&dir), before);
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::{Partition, Place, Run, only};
+use phial::attest::{ImageLocation, Partition, Run, only};
 use phial::event::nobody;
 use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef};
 use phial_layers::Digest;
@@ -163,7 +163,7 @@ fn a_record_that_somebody_edited_in_a_layout() {
     let dir = world.dir().join("app.oci");
     let image = written(&dir, Some("build"), b"one");
     let run_of = ran(&image, 1, &[("test", false)]);
-    record(&client(), &Place::Layout(dir.clone()), &image, &run_of);
+    record(&client(), &ImageLocation::Layout(dir.clone()), &image, &run_of);
     let artifact = run_of.record(image.descriptor()).0;
     let blob = |digest: &Digest| dir.join("blobs/sha256").join(digest.hex());
     for digest in [&artifact.manifest.layers[0].digest, &artifact.digest] {

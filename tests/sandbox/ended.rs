@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Order, Root, SandboxError, run};
+use phial::sandbox::{Exit, Root, SandboxError, Spec, run};
 
 use super::{World, alive, exe, gone_within, helper, is_root, number, result};
 
@@ -49,7 +49,7 @@ fn an_orphan_that_ends_first_is_not_taken_for_the_command() {
     let order = world.order("(sh -c 'sleep 0.1; exit 9' &); sleep 0.5; exit 5");
     let mut orders = vec![order.clone()];
     if is_root() {
-        orders.push(Order { root: Root::Chroot { dir: world.path("root") }, ..order });
+        orders.push(Spec { root: Root::Chroot { dir: world.path("root") }, ..order });
     }
     for order in orders {
         assert_eq!(result(&order).0.unwrap(), Exit::Code(5));

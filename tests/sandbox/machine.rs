@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use phial::sandbox::{Bind, Exit, Network, Order, Probe, Root};
+use phial::sandbox::{Bind, Exit, Network, Probe, Root, Spec};
 
 use super::{World, alive, exe, for_everyone, helper, is_root, number, result, says};
 
@@ -41,7 +41,7 @@ fn a_chroot_works_for_root_and_refuses_others() {
     let said = says(&order);
     assert_eq!(said.matches("not permitted").count() + said.matches("denied").count(), 2, "{said}");
     let bind = Bind { source: world.path("upper"), target: "/in".to_owned(), read_only: true };
-    let error = result(&Order { binds: vec![bind], ..order.clone() }).0.unwrap_err();
+    let error = result(&Spec { binds: vec![bind], ..order.clone() }).0.unwrap_err();
     assert!(error.to_string().starts_with("cannot bind `") && error.hint().unwrap().contains("copy"), "{error}");
 
     order.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();

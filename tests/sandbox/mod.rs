@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Order, Root, SandboxError, run};
+use phial::sandbox::{Exit, Root, SandboxError, Spec, run};
 use tempfile::TempDir;
 
 const APPLETS: [&str; 25] = [
@@ -64,12 +64,12 @@ impl World {
         Root::Overlay { lowers: vec![self.path("root")], upper: self.path("upper"), work: self.path("work") }
     }
 
-    fn order(&self, script: &str) -> Order {
-        Order {
+    fn order(&self, script: &str) -> Spec {
+        Spec {
             env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
             hosts: "127.0.0.1 localhost\n".to_owned(),
             resolv: Some("nameserver 192.0.2.53\n".to_owned()),
-            ..Order::new(self.overlay(), ["sh", "-c", script].map(str::to_owned).into())
+            ..Spec::new(self.overlay(), ["sh", "-c", script].map(str::to_owned).into())
         }
     }
 
@@ -90,13 +90,13 @@ impl World {
     }
 }
 
-fn result(order: &Order) -> (Result<Exit, SandboxError>, String) {
+fn result(order: &Spec) -> (Result<Exit, SandboxError>, String) {
     let mut output = Vec::new();
     let exit = run(&exe(), order, &AtomicBool::new(false), &mut |bytes| output.extend_from_slice(bytes));
     (exit, String::from_utf8(output).unwrap())
 }
 
-fn says(order: &Order) -> String {
+fn says(order: &Spec) -> String {
     match result(order) {
         (Ok(Exit::Code(0)), output) => output,
         (other, output) => panic!("{other:?}: {output} ({:?})", other.as_ref().err().and_then(SandboxError::hint)),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use phial::sandbox::{Bind, Order, Root, SandboxError};
+use phial::sandbox::{Bind, Root, SandboxError, Spec};
 
 use super::{World, result, says};
 
@@ -145,7 +145,7 @@ fn a_read_only_root_is_that() {
 #[test]
 fn orders_that_nobody_can_follow_are_refused() {
     let world = World::new();
-    let spoil: [fn(&mut Order); 5] = [
+    let spoil: [fn(&mut Spec); 5] = [
         |order| order.argv.clear(),
         |order| order.argv[0] = "a\0b".to_owned(),
         |order| drop(order.env.insert("A=B".to_owned(), String::new())),
@@ -155,7 +155,7 @@ fn orders_that_nobody_can_follow_are_refused() {
     for spoil in spoil {
         let mut order = world.order("true");
         spoil(&mut order);
-        assert!(matches!(result(&order).0, Err(SandboxError::Order(_))));
+        assert!(matches!(result(&order).0, Err(SandboxError::Spec(_))));
     }
 }
 

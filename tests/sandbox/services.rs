@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Ids, Loopback, Network, Order, Ready, Said, SandboxError, serve};
+use phial::sandbox::{Exit, Ids, Loopback, Network, Ready, Said, SandboxError, Spec, serve};
 
 use super::{World, exe, says};
 
 /// Serves `order` while `during` runs, which begins when it is ready, and gives how it ended.
-fn served(order: &Order, during: impl FnOnce()) -> Result<Exit, SandboxError> {
+fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
     let cancel = AtomicBool::new(false);
     let (ready, heard) = std::sync::mpsc::channel();
     thread::scope(|scope| {

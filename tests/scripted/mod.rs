@@ -14,7 +14,7 @@ mod uploads;
 
 use std::time::Duration;
 
-use phial::registry::Patience;
+use phial::registry::RetryPolicy;
 
 pub(crate) use auth::PASSWORD;
 pub(crate) use fault::{Fault, Kind, When};
@@ -24,11 +24,11 @@ pub(crate) use quirks::{Head, Quirks};
 pub(crate) use registry::Registry;
 
 /// A client's patience for a test: the same tries, hardly a pause.
-pub(crate) fn quick() -> Patience {
-    Patience { pause: Duration::from_millis(1), ..Patience::USUAL }
+pub(crate) fn quick() -> RetryPolicy {
+    RetryPolicy { pause: Duration::from_millis(1), ..RetryPolicy::USUAL }
 }
 
 /// The same for servers that stand still.
-pub(crate) fn hasty() -> Patience {
-    Patience { silence: Duration::from_millis(500), ..quick() }
+pub(crate) fn hasty() -> RetryPolicy {
+    RetryPolicy { silence: Duration::from_millis(500), ..quick() }
 }

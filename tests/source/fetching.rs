@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use phial::event::nobody;
-use phial::source::{Place, SourceError, checkout, fetch, read_file};
+use phial::source::{Location, SourceError, checkout, fetch, read_file};
 
 use super::{T, World, access, commit, git, heard, told, write};
 use crate::world::git_http::GitServer;
@@ -88,7 +88,7 @@ fn a_server_that_gives_no_single_sha_costs_its_history_or_a_clear_error() {
     let url = format!("{}/shop/.git", server.url);
 
     let said = heard(|watch| {
-        let place: Place = url.parse().unwrap();
+        let place: Location = url.parse().unwrap();
         let fetched = fetch(&place, &old, &world.path("mirrors"), &access(&[]), watch).unwrap();
         assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
     });
@@ -224,7 +224,7 @@ fn many_fetches_at_once_into_one_mirror_all_succeed() {
 fn a_server_that_says_nothing_is_given_up() {
     let world = World::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place: Place = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
+    let place: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
     let access = access(&[]).with_patience(Duration::from_secs(1));
     let error = fetch(&place, "main", &world.path("mirrors"), &access, &nobody).unwrap_err();
     assert!(matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_code() == 4, "{}", told(&error));

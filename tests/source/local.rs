@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use phial::event::nobody;
-use phial::source::{Place, checkout, fetch, read_file, working_tree_root};
+use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
 
 use super::{CANARY, T, World, access, commit, git, heard, told, write};
 
@@ -28,7 +28,7 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         ("shallow", &second, "shallow", Some("shallow")),
     ];
     for (path, sha, name, top) in cases {
-        let place: Place = world.path(path).to_str().unwrap().parse().unwrap();
+        let place: Location = world.path(path).to_str().unwrap().parse().unwrap();
         let fetched = fetch(&place, "HEAD", &world.path("mirrors"), &access(&[]), &nobody).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
         let top = top.map(|top| fs::canonicalize(world.path(top)).unwrap());
@@ -67,7 +67,7 @@ fn a_local_repository_is_read_without_certificates() {
 fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
     let world = World::new();
     let repo = world.repo("shop");
-    let place: Place = repo.to_str().unwrap().parse().unwrap();
+    let place: Location = repo.to_str().unwrap().parse().unwrap();
     let look = |rev: &str| {
         let mut dirty = false;
         let said = heard(|watch| {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use phial::host::Host;
-use phial::source::{Place, SourceError};
+use phial::source::{Location, SourceError};
 
 use super::{CANARY, World, access, told, write};
 use crate::world::git_http::GitServer;
@@ -69,10 +69,10 @@ fn what_is_no_source_is_refused_and_shows_no_user_information() {
         "https://[::1/x",
         "https://a\\b/x",
     ] {
-        let error = place.parse::<Place>().unwrap_err();
+        let error = place.parse::<Location>().unwrap_err();
         assert_eq!((error.exit_code(), error.hint().is_some()), (2, true), "{place}");
     }
-    let error = format!("gopher://me:{CANARY}@host/x").parse::<Place>().unwrap_err();
+    let error = format!("gopher://me:{CANARY}@host/x").parse::<Location>().unwrap_err();
     assert!(!told(&error).contains(CANARY), "{}", told(&error));
 }
 
@@ -89,7 +89,7 @@ fn a_place_shows_its_url_without_user_information() {
         ("dir/sub", "dir/sub"),
         ("file:///srv/x y", "/srv/x y"),
     ] {
-        let place: Place = text.parse().unwrap();
+        let place: Location = text.parse().unwrap();
         assert_eq!((place.to_string(), format!("{place:?}")), (shown.to_owned(), shown.to_owned()));
     }
 }

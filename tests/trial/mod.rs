@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use phial::attest::{Listed, Place, Record, records};
+use phial::attest::{ImageLocation, Listed, Record, records};
 use phial::host::Host;
 use phial::registry::{Client, Credentials};
 use phial_layers::Digest;
@@ -66,7 +66,7 @@ fn records_beside(world: &World, layout: &str) -> Vec<Record> {
     let dir = world.dir().join(layout);
     let subject = image_of(&dir);
     let client = Client::new(Credentials::from_host(&Host::read())).expect("a client");
-    let mut found: Vec<Record> = records(&Place::Layout(dir), &client, &subject)
+    let mut found: Vec<Record> = records(&ImageLocation::Layout(dir), &client, &subject)
         .expect("records")
         .into_iter()
         .map(|listed| match listed {

@@ -94,7 +94,11 @@ pub fn list(
     Ok(Listed { diff_id, digest, size, entries })
 }
 
-fn read(entry: header::Entry, stream: &mut TarStream, keep: &dyn Fn(&EntryPath, u64) -> bool) -> Result<Entry, UnpackError> {
+fn read(
+    entry: header::Entry,
+    stream: &mut TarStream,
+    keep: &dyn Fn(&EntryPath, u64) -> bool,
+) -> Result<Entry, UnpackError> {
     let name = EntryPath::new(&entry.name);
     let size = entry.sparse.as_ref().map_or(entry.stored, |sparse| sparse.size);
     let is_file = entry.kind == Kind::File;

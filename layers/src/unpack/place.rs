@@ -22,7 +22,7 @@ use super::stream::TarStream;
 use super::writers::{Job, SMALL, Writers, settle, times};
 use crate::pack::OPAQUE_MARKER;
 use crate::scan::{LONGEST_PATH, WHITEOUT};
-use crate::{EntryPath, EntryMetadata, Metadata};
+use crate::{EntryMetadata, EntryPath, Metadata};
 
 const CREATE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

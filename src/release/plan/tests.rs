@@ -4,8 +4,8 @@ use super::*;
 use crate::image::RegistryRef;
 use crate::release::judge;
 
-fn registry(name: &str) -> Place {
-    Place::Registry(name.parse::<RegistryRef>().unwrap())
+fn registry(name: &str) -> ImageLocation {
+    ImageLocation::Registry(name.parse::<RegistryRef>().unwrap())
 }
 
 fn digest(text: &str) -> Digest {
@@ -25,14 +25,15 @@ fn facts(places: &[Asked<'_>], proven: bool) -> Facts {
     Facts { source: registry("r.example/app"), digest: digest("new"), verdict, places: places.collect() }
 }
 
-fn leave(moving: bool, expect: Option<&str>, untested: Option<&str>) -> Leave {
-    Leave { moving, expect: expect.map(digest), untested: untested.map(str::to_owned) }
+fn leave(moving: bool, expect: Option<&str>, untested: Option<&str>) -> ReleasePolicy {
+    ReleasePolicy { moving, expect: expect.map(digest), untested: untested.map(str::to_owned) }
 }
 
 #[test]
 fn a_name_is_given_kept_moved_or_refused() {
-    let now =
-        |now: Option<&'static str>| move |leave: &Leave| plan(facts(&[("r.example/app", &[("v1", now)])], true), leave);
+    let now = |now: Option<&'static str>| {
+        move |leave: &ReleasePolicy| plan(facts(&[("r.example/app", &[("v1", now)])], true), leave)
+    };
     let nothing = leave(false, None, None);
     let moving = leave(true, None, None);
     assert!(now(None)(&nothing).is_ok() && now(Some("new"))(&nothing).is_ok());
@@ -43,7 +44,7 @@ fn a_name_is_given_kept_moved_or_refused() {
     assert!(now(Some("new"))(&expected).is_ok(), "done before");
     for found in [None, Some("other")] {
         assert!(matches!(now(found)(&expected), Err(ReleaseError::Unexpected { .. })));
-        let moving = Leave { moving: true, ..expected.clone() };
+        let moving = ReleasePolicy { moving: true, ..expected.clone() };
         assert!(matches!(now(found)(&moving), Err(ReleaseError::Unexpected { .. })), "`--move` is no way around it");
     }
 }
@@ -51,7 +52,7 @@ fn a_name_is_given_kept_moved_or_refused() {
 #[test]
 fn one_refused_name_refuses_all() {
     let places: [Asked<'_>; 2] = [("r.example/app", &[("v1", None)]), ("s.example/app", &[("v1", Some("old"))])];
-    let refused = plan(facts(&places, true), &Leave::default()).unwrap_err();
+    let refused = plan(facts(&places, true), &ReleasePolicy::default()).unwrap_err();
     assert_eq!((refused.to_string().contains("s.example/app:v1"), refused.exit_code()), (true, 7));
 }
 
@@ -62,7 +63,7 @@ fn places_other_than_the_images_own_get_a_copy() {
         ("s.example/app", &[("v1", None), ("v2", Some("new"))]),
         ("t.example/app", &[]),
     ];
-    let plan = plan(facts(&places, true), &Leave::default()).unwrap();
+    let plan = plan(facts(&places, true), &ReleasePolicy::default()).unwrap();
     assert_eq!(plan.copies, [registry("s.example/app"), registry("t.example/app")]);
     let names: Vec<String> = plan.names.iter().map(Name::text).collect();
     assert_eq!(names, ["r.example/app:v1", "s.example/app:v1", "s.example/app:v2", "t.example/app"]);
@@ -71,7 +72,7 @@ fn places_other_than_the_images_own_get_a_copy() {
 #[test]
 fn an_excuse_is_written_down_only_where_it_is_needed() {
     let place: [Asked<'_>; 1] = [("r.example/app", &[("v1", None)])];
-    let refused = plan(facts(&place, false), &Leave::default()).unwrap_err();
+    let refused = plan(facts(&place, false), &ReleasePolicy::default()).unwrap_err();
     assert_eq!(refused.exit_code(), 7);
     assert!(refused.to_string().contains("it has no test record"), "{refused}");
     let excused = plan(facts(&place, false), &leave(false, None, Some("hotfix"))).unwrap().excuse.unwrap();

@@ -1,0 +1,88 @@
+//! The manifest and config of a built image: what starts, as whom, with which variables, and the record of how it was made.
+
+use std::collections::BTreeMap;
+
+use phial_layers::Digest;
+
+use super::BuiltLayer;
+use super::commit::CommitFiles;
+use crate::config::Plan;
+use crate::image::{Image, ImageOptions, LABEL, NewLayer, Provenance, Reference, RegistryRef, assemble};
+use crate::recipe::{FORMAT, MIX_HOME, Recipe, Script, WORKDIR};
+use crate::remote_cache::{STEP, entry_digest};
+use crate::runtime::environment;
+use crate::source::web_address;
+
+/// The user of an image that names none: `nonroot`, as distroless images number it.
+const NONROOT: &str = "65532:65532";
+
+/// The image of `layers` over `base`. `created` is the time in its config, in seconds since 1970.
+pub(super) fn image_of(
+    base: &Image,
+    plan: &Plan,
+    created: i64,
+    layers: &[BuiltLayer],
+    provenance: &Provenance,
+) -> Image {
+    let new: Vec<NewLayer> = layers
+        .iter()
+        .filter_map(|built| Some(NewLayer { layer: built.layer.clone()?, created_by: format!("phial {}", built.name) }))
+        .collect();
+    let settings = &plan.image;
+    let mix = plan.script == Script::BuiltIn;
+    let mut env = BTreeMap::new();
+    if mix {
+        let main = plan.envs.iter().find(|env| *env == "prod").or(plan.envs.last());
+        env.extend(main.map(|env| ("MIX_ENV".to_owned(), env.clone())));
+        env.insert("LANG".into(), "C.UTF-8".into());
+        if !environment(base).contains_key("MIX_HOME") {
+            env.insert("MIX_HOME".into(), MIX_HOME.into());
+        }
+    }
+    env.extend(settings.env.clone().unwrap_or_default());
+    let mut labels = settings.labels.clone().unwrap_or_default();
+    labels.insert(LABEL.into(), provenance.json());
+    let default_cmd = || ["mix", "run", "--no-halt"].map(String::from).to_vec();
+    let options = ImageOptions {
+        created,
+        entrypoint: settings.entrypoint.clone(),
+        cmd: settings.cmd.clone().or_else(|| (mix && settings.entrypoint.is_none()).then(default_cmd)),
+        env,
+        working_dir: Some(WORKDIR.into()),
+        user: Some(settings.user.clone().unwrap_or_else(|| NONROOT.into())),
+        labels,
+        annotations: provenance.annotations(),
+    };
+    assemble(base, &new, &options)
+}
+
+/// The record of how the image was made; nothing in it depends on the machine.
+pub(super) fn provenance(
+    base: &Image,
+    plan: &Plan,
+    recipe: &Recipe,
+    files: &CommitFiles<'_>,
+    layers: &[BuiltLayer],
+) -> Provenance {
+    let commit = &files.fetched.commit;
+    let deps = layers.iter().find(|layer| layer.name == STEP);
+    let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
+    let name = match &plan.base {
+        Reference::Registry(name) => Some(RegistryRef { digest: None, ..name.clone() }.to_string()),
+        _ => None,
+    };
+    Provenance {
+        format: FORMAT,
+        commit: commit.sha.clone(),
+        source,
+        base: name,
+        base_digest: base.manifest_digest.clone(),
+        envs: plan.envs.clone(),
+        compression: plan.compression.as_str().to_owned(),
+        network: plan.network.as_str().to_owned(),
+        settings: plan.digest(),
+        script: recipe.script_digest(),
+        lock: files.mix_lock.as_ref().map(|text| Digest::of(text.as_bytes())),
+        deps_cache: deps.and_then(|deps| Some(entry_digest(&deps.key, deps.layer.as_ref()?))),
+    }
+}

@@ -1,0 +1,177 @@
+//! Manifests as Elixir 1.18 writes them, made by hand.
+
+use super::*;
+use crate::determinism::normalize::Part;
+
+const BEGAN: i64 = 1_795_346_182;
+const T: i64 = 1_700_000_000;
+
+fn terms() -> NormalizeOptions<'static> {
+    NormalizeOptions { mtime: T, windows: [(BEGAN, BEGAN + 60); 2], part: Part::Deps, lock: "" }
+}
+
+fn list(items: Vec<Term>) -> Term {
+    if items.is_empty() { Term::Nil } else { Term::List(items, Box::new(Term::Nil)) }
+}
+
+fn atoms(names: &[&str]) -> Term {
+    list(names.iter().map(|name| Term::atom(name)).collect())
+}
+
+fn bin(text: &str) -> Term {
+    Term::Bin(text.as_bytes().to_vec())
+}
+
+fn tuple(items: Vec<Term>) -> Term {
+    Term::Tuple(items)
+}
+
+/// `{26, Modules, Sources, Exports, Parents, CacheKey, DepsConfig, ProjectMtime, ConfigMtime}`
+fn manifest(at: i64, references: &[&str], config: Term) -> Term {
+    let module = tuple(vec![
+        Term::atom("module"),
+        Term::atom("module"),
+        list(vec![bin("lib/a.ex")]),
+        bin("digest"),
+        Term::atom("false"),
+        Term::Int(at),
+    ]);
+    let external = tuple(vec![bin("VERSION"), tuple(vec![Term::Int(at - 90_000), Term::Int(6)]), bin("digest")]);
+    let missing = tuple(vec![bin("gone"), tuple(vec![Term::Int(0), Term::Int(0)]), Term::atom("nil")]);
+    let compile_env = list(vec![tuple(vec![Term::atom("a"), atoms(&["y", "x"]), Term::Int(BEGAN + 1)])]);
+    let source = tuple(vec![
+        Term::atom("source"),
+        Term::Int(231),
+        Term::Int(at - 90_000),
+        bin("digest"),
+        atoms(references),
+        Term::Nil,
+        atoms(references),
+        compile_env,
+        list(vec![missing, external]),
+        Term::Nil,
+        Term::Nil,
+        atoms(&["Elixir.Z", "Elixir.A"]),
+    ]);
+    let deps_config = Term::Map(vec![
+        (Term::atom("local"), Term::Nil),
+        (Term::atom("config"), config),
+        (Term::atom("lock"), list(vec![bin("lock")])),
+        (Term::atom("dbg"), tuple(vec![Term::atom("Elixir.Macro"), Term::atom("dbg"), Term::Nil])),
+    ]);
+    tuple(vec![
+        Term::Int(26),
+        Term::Map(vec![(Term::atom("Elixir.A"), module)]),
+        Term::Map(vec![(bin("lib/a.ex"), source)]),
+        Term::Map(vec![]),
+        Term::Nil,
+        tuple(vec![Term::Nil, list(vec![bin("lib")]), bin("/app"), Term::atom("false")]),
+        deps_config,
+        Term::Int(at),
+        Term::Int(EARLIEST),
+    ])
+}
+
+fn normal_term(name: &str, term: &Term, scrub: bool) -> (Term, bool) {
+    let (bytes, scrubbed) = normal(name, &etf::encode(term), &terms(), scrub).expect("a manifest");
+    (etf::decode(&bytes).expect("a term"), scrubbed)
+}
+
+fn field(term: &Term, position: usize) -> &Term {
+    match term {
+        Term::Tuple(fields) => &fields[position],
+        Term::Map(pairs) => &pairs[position].1,
+        Term::List(items, _) => &items[position],
+        other => panic!("no fields in {other:?}"),
+    }
+}
+
+#[test]
+fn two_compilations_leave_one_manifest() {
+    let first = manifest(BEGAN, &["Elixir.Kernel", "lists"], Term::Nil);
+    let second = manifest(BEGAN + 30, &["lists", "Elixir.Kernel"], Term::Nil);
+    assert_ne!(first, second);
+    assert_eq!(normal_term("compile.elixir", &first, false), normal_term("compile.elixir", &second, false));
+}
+
+#[test]
+fn times_are_the_trees_and_nothing_else_is() {
+    let (term, _) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], Term::Nil), false);
+    assert_eq!(*field(&term, 0), Term::Int(26));
+    assert_eq!((field(&term, 7), field(&term, 8)), (&Term::Int(T), &Term::Int(T)));
+    assert_eq!(*field(field(field(&term, 1), 0), 5), Term::Int(T));
+    let source = field(field(&term, 2), 0);
+    assert_eq!((field(source, 1), field(source, 2)), (&Term::Int(231), &Term::Int(T)));
+    let external = field(source, 8);
+    assert_eq!(*field(field(external, 1), 1), tuple(vec![Term::Int(T), Term::Int(6)]));
+    assert_eq!(
+        *field(field(external, 0), 1),
+        tuple(vec![Term::Int(0), Term::Int(0)]),
+        "0 says that the file is missing"
+    );
+}
+
+#[test]
+fn values_and_orders_of_the_user_stay() {
+    let config = list(vec![Term::Int(BEGAN + 2), bin("s")]);
+    let before = manifest(BEGAN, &["k"], config.clone());
+    let (after, _) = normal_term("compile.elixir", &before, false);
+    let compile_env = |term: &Term| field(field(field(term, 2), 0), 7).clone();
+    assert_eq!(compile_env(&after), compile_env(&before));
+    let modules = |term: &Term| field(field(field(term, 2), 0), 11).clone();
+    assert_eq!(modules(&after), modules(&before));
+    let Term::Map(pairs) = field(&after, 6) else { panic!("a map") };
+    assert!(pairs.contains(&(Term::atom("config"), config)));
+}
+
+#[test]
+fn a_dependency_forgets_the_configuration_of_its_parent() {
+    let secret = list(vec![bin("hunter2")]);
+    let (term, scrubbed) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], secret), true);
+    assert!(scrubbed);
+    let other = manifest(BEGAN, &["k"], list(vec![bin("other")]));
+    assert_eq!(term, normal_term("compile.elixir", &other, true).0);
+    assert!(!etf::encode(&term).windows(7).any(|window| window == b"hunter2"));
+    let Term::Map(pairs) = field(&term, 6) else { panic!("a map") };
+    assert_eq!(pairs.len(), 4, "Mix reads all four keys");
+    assert!(!normal_term("compile.elixir", &term, true).1, "there is nothing left to forget");
+}
+
+#[test]
+fn the_entries_of_erlang_compilers_are_a_set() {
+    let entry = |name: &str| tuple(vec![bin(name), Term::Nil]);
+    let manifest = |names: [&str; 2]| tuple(vec![Term::Int(1), list(names.map(entry).to_vec())]);
+    for name in ["compile.erlang", "compile.yecc", "compile.leex"] {
+        let (left, right) = (manifest(["b", "a"]), manifest(["a", "b"]));
+        assert_eq!(normal_term(name, &left, false), normal_term(name, &right, false));
+    }
+}
+
+#[test]
+fn times_of_protocols_are_the_trees() {
+    // [3 | {ConfigMtime, {Protocols, Impls}}]
+    let manifest = |at: i64| {
+        let protocols = Term::Map(vec![(Term::atom("Elixir.P"), Term::Int(at))]);
+        let impls = Term::Map(vec![(Term::atom("Elixir.P.Any"), Term::atom("Elixir.P"))]);
+        let metadata = tuple(vec![Term::Int(at - 90_000), tuple(vec![protocols, impls])]);
+        Term::List(vec![Term::Int(3)], Box::new(metadata))
+    };
+    assert_eq!(normal_term("compile.protocols", &manifest(BEGAN), false).0, manifest_at_t(&manifest(T)));
+}
+
+fn manifest_at_t(manifest: &Term) -> Term {
+    let Term::List(head, tail) = manifest else { panic!("an improper list") };
+    let Term::Tuple(parts) = &**tail else { panic!("a tuple") };
+    Term::List(head.clone(), Box::new(tuple(vec![Term::Int(T), parts[1].clone()])))
+}
+
+#[test]
+fn a_manifest_of_a_future_compiler_keeps_all_but_its_times() {
+    let source = tuple(vec![Term::atom("source"), Term::Int(BEGAN + 1), atoms(&["b", "a"])]);
+    let unknown = tuple(vec![Term::Int(99), list(vec![source, Term::Int(5)])]);
+    let expected = tuple(vec![Term::atom("source"), Term::Int(T), atoms(&["b", "a"])]);
+    assert_eq!(
+        normal_term("compile.future", &unknown, true).0,
+        tuple(vec![Term::Int(99), list(vec![expected, Term::Int(5)])])
+    );
+}

@@ -1,0 +1,149 @@
+//! Whole trees, as a step leaves them.
+
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+use super::*;
+use crate::determinism::etf::{Term, encode};
+
+const T: i64 = 1_700_000_000;
+const SHA: &str = "8d10bf0535b388ae53381fd4fb5bf534e19103b3";
+
+fn terms(part: Part) -> NormalizeOptions<'static> {
+    NormalizeOptions { mtime: T, windows: [(1_795_000_000, 1_795_000_100); 2], part, lock: "" }
+}
+
+fn put(root: &Path, path: &str, bytes: &[u8]) -> PathBuf {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().expect("inside")).expect("directories");
+    fs::write(&path, bytes).expect("a file");
+    path
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("exists").mode() & 0o7777
+}
+
+fn names(names: &[EntryPath]) -> Vec<String> {
+    names.iter().cloned().map(String::from).collect()
+}
+
+#[test]
+fn caches_go_and_the_rest_stays() {
+    let root = tempfile::tempdir().expect("a directory");
+    let gone = ["app/deps/r/_build/prod/x", "app/_build/prod/lib/a/.mix/.mix_test_failures"];
+    let also = ["app/_build/prod/lib/a/.mix/compile.elixir.checkpoint", "app/.git/index"];
+    let kept = ["app/_build/prod/lib/a/.mix/compile.lock", "app/_build/prod/lib/a/ebin/a.beam", "app/lib/_build.ex"];
+    gone.iter().chain(&also).chain(&kept).for_each(|path| drop(put(root.path(), path, b"")));
+    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let expected = ["app/.git", gone[1], also[0], "app/deps/r/_build"];
+    assert_eq!(names(&report.removed), expected);
+    assert!(kept.iter().all(|path| root.path().join(path).exists()));
+    assert!(report.removed.iter().all(|name| !root.path().join(String::from(name.clone())).exists()));
+}
+
+#[test]
+fn manifests_and_markers_are_rewritten_and_unreadable_ones_left() {
+    let root = tempfile::tempdir().expect("a directory");
+    let manifest = Term::Tuple(vec![Term::Int(26), Term::Int(1_795_000_001)]);
+    let one = put(root.path(), "app/_build/prod/lib/a/.mix/compile.elixir", &encode(&manifest));
+    let umbrella = put(root.path(), "app/_build/prod/.mix/compile.protocols", &encode(&manifest));
+    let broken = put(root.path(), "app/_build/prod/lib/b/.mix/compile.elixir", &[131, 104, 9]);
+    let text = put(root.path(), "app/_build/prod/lib/b/.mix/compile.phoenix", b"text");
+    let marker = put(root.path(), "app/deps/d/.hex", &[131, 98, 0, 0, 0, 1]);
+    let elsewhere = put(root.path(), "app/priv/.mix/compile.elixir", &encode(&manifest));
+    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
+    let expected = encode(&Term::Tuple(vec![Term::Int(26), Term::Int(T)]));
+    assert_eq!(fs::read(one).expect("read"), expected);
+    assert_eq!(fs::read(umbrella).expect("read"), expected);
+    assert_eq!(fs::read(marker).expect("read"), [131, 97, 1]);
+    assert_eq!(fs::read(broken).expect("read"), [131, 104, 9]);
+    assert_eq!(fs::read(text).expect("read"), b"text");
+    assert_eq!(fs::read(elsewhere).expect("read"), encode(&manifest));
+    assert_eq!((report.manifests, report.hex), (2, 1));
+    let left = EntryPath::new(b"app/_build/prod/lib/b/.mix/compile.elixir");
+    assert_eq!(report.left, [(left, "the term ends too early".to_owned())]);
+}
+
+#[test]
+fn modes_and_times_follow_rules_and_links_are_not_followed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let outside = tempfile::tempdir().expect("a directory");
+    let target = put(outside.path(), "target", b"x");
+    let before = fs::metadata(&target).expect("exists").mtime();
+    let script = put(root.path(), "app/bin/run", b"");
+    let plain = put(root.path(), "app/lib/a.ex", b"");
+    let foreign = put(root.path(), "root/.cache/x", b"");
+    for (path, mode) in [(&script, 0o4700), (&plain, 0o600), (&foreign, 0o600)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    fs::set_permissions(root.path().join("app/lib"), fs::Permissions::from_mode(0o700)).expect("chmod");
+    symlink(&target, root.path().join("app/link")).expect("a link");
+    symlink(outside.path(), root.path().join("app/deps")).expect("a link");
+    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
+    assert_eq!((mode(&script), mode(&plain), mode(&root.path().join("app/lib"))), (0o755, 0o644, 0o755));
+    assert_eq!(mode(&foreign), 0o600, "only the app's modes have a rule here");
+    assert_eq!(report.modes, 3);
+    for entry in walkdir::WalkDir::new(root.path()) {
+        let entry = entry.expect("listed");
+        assert_eq!(entry.metadata().expect("exists").mtime(), T, "{}", entry.path().display());
+    }
+    assert_eq!(fs::metadata(&target).expect("exists").mtime(), before);
+}
+
+#[test]
+fn a_git_dependency_keeps_its_commit_and_origin() {
+    let root = tempfile::tempdir().expect("a directory");
+    put(root.path(), "app/deps/g/.git/HEAD", format!("{SHA}\n").as_bytes());
+    put(root.path(), "app/deps/g/.git/config", b"[remote \"origin\"]\n\turl = https://u:secret@h/g.git\n");
+    put(root.path(), "app/deps/g/.git/objects/pack/p", b"pack");
+    put(root.path(), "app/deps/partial/.git/index", b"stat");
+    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let git = root.path().join("app/deps/g/.git");
+    assert_eq!(fs::read_to_string(git.join("HEAD")).expect("read"), format!("{SHA}\n"));
+    assert!(fs::read_to_string(git.join("config")).expect("read").ends_with("url = https://h/g.git\n"));
+    assert_eq!(fs::read_dir(git.join("objects")).expect("listed").count(), 0);
+    assert_eq!((report.git, report.urls_with_user.len(), report.left.len()), (1, 0, 1));
+    assert!(root.path().join("app/deps/partial/.git/index").exists());
+}
+
+#[test]
+fn a_second_time_changes_nothing() {
+    let root = tempfile::tempdir().expect("a directory");
+    let manifest = Term::Tuple(vec![Term::Int(26), Term::Int(1_795_000_001)]);
+    put(root.path(), "app/_build/prod/lib/a/.mix/compile.elixir", &encode(&manifest));
+    put(root.path(), "app/deps/g/.git/HEAD", format!("{SHA}\n").as_bytes());
+    put(root.path(), "app/deps/g/.git/config", b"[remote \"origin\"]\nurl = \"https://h/g#x\"\n");
+    put(root.path(), "app/deps/g/_build/x", b"");
+    let snapshot = || {
+        let entries = walkdir::WalkDir::new(root.path()).sort_by_file_name();
+        let describe = |entry: walkdir::DirEntry| {
+            let meta = entry.metadata().expect("exists");
+            (entry.path().to_owned(), meta.mode(), meta.mtime(), fs::read(entry.path()).unwrap_or_default())
+        };
+        entries.into_iter().map(|entry| describe(entry.expect("listed"))).collect::<Vec<_>>()
+    };
+    normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let once = snapshot();
+    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    assert_eq!(once, snapshot());
+    assert_eq!((report.modes, report.removed.len()), (0, 0));
+}
+
+#[test]
+fn a_tree_without_an_app_only_gets_its_time() {
+    let root = tempfile::tempdir().expect("a directory");
+    put(root.path(), "root/.git/config", b"x");
+    symlink("root", root.path().join("app")).expect("a link");
+    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
+    assert_eq!(report, Report::default());
+    assert_eq!(fs::symlink_metadata(root.path().join("app")).expect("exists").mtime(), T);
+}
+
+#[test]
+fn a_full_disk_is_the_machines_fault_and_has_a_remedy() {
+    let error = failed("write", Path::new("app/x"))(io::ErrorKind::StorageFull.into());
+    assert_eq!(error.to_string(), "cannot write `app/x`");
+    assert_eq!(error.exit_code(), 6);
+    assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
+    assert_eq!(failed("list", Path::new("x"))(io::ErrorKind::NotADirectory.into()).exit_code(), 70);
+}

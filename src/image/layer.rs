@@ -1,0 +1,37 @@
+//! A layer as Phial makes and keeps it: the one type between packing, the store, the caches and the image.
+
+use phial_layers::{Compression, DiffId, Digest, Packed};
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Descriptor;
+use super::media::layer_media_type;
+
+/// A packed layer: everything about it but its bytes. Sizes are bytes. Its JSON is part of the format of deps cache entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob.
+    pub size: u64,
+    /// Size of the tar.
+    pub tar_size: u64,
+    /// Number of tar entries, whiteouts included.
+    pub entries: u64,
+    /// How the blob is compressed.
+    pub compression: Compression,
+}
+
+impl PackedLayer {
+    /// What `phial_layers::pack` returned for a blob of this compression.
+    pub fn new(packed: Packed, compression: Compression) -> Self {
+        let Packed { diff_id, digest, size, tar_size, entries } = packed;
+        Self { diff_id, digest, size, tar_size, entries, compression }
+    }
+
+    /// Its descriptor in a manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(layer_media_type(self.compression), self.digest.clone(), self.size)
+    }
+}

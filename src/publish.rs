@@ -1,0 +1,140 @@
+//! Writes an image to its targets: layouts, archives, registries.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use phial_layers::Digest;
+
+use crate::context::Context;
+use crate::error::{Error, ExitKind, UserError};
+use crate::image::{Blobs, Descriptor, Image, RegistryRef, Target};
+use crate::layout;
+use crate::registry::{Outcome, Push, Pushed};
+use crate::runtime::{Origin, ResolvedImage};
+use crate::store::StoreError;
+
+/// A target names a digest, and the image has another.
+#[derive(Debug, thiserror::Error)]
+#[error("`{target}` requires `{required}`, built `{built}`")]
+pub struct PublishError {
+    /// The target.
+    pub target: String,
+    /// The digest it names.
+    pub required: Digest,
+    /// The image's digest.
+    pub built: Digest,
+}
+
+impl UserError for PublishError {
+    fn exit_kind(&self) -> ExitKind {
+        ExitKind::Refused
+    }
+}
+
+/// Writes an image over a base image to its targets; a layer of the base is fetched only if a target lacks it.
+pub(crate) fn publish(
+    context: &Context<'_>,
+    base: &ResolvedImage,
+    image: &Image,
+    targets: &[Target],
+) -> Result<(), Error> {
+    let lowest = base.image.manifest.layers.len();
+    let from = match &base.origin {
+        Origin::Registry(repository) => Some((repository, lowest)),
+        Origin::Layout(_) => None,
+    };
+    write(context, image, targets, from, &|digest| match stored_blob(context, image, digest)? {
+        Some(blob) => Ok(blob),
+        None => base.blob(context, digest),
+    })
+}
+
+/// Writes an image whose every layer is in the store to its targets.
+pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Target]) -> Result<(), Error> {
+    write(context, image, targets, None, &|digest| {
+        stored_blob(context, image, digest)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    })
+}
+
+type Blob = Box<dyn Read + Send>;
+
+/// A layer of an image as a stream, if the store has it.
+pub(crate) fn stored_blob(context: &Context<'_>, image: &Image, digest: &Digest) -> io::Result<Option<Blob>> {
+    let size = image.manifest.layers.iter().find(|layer| layer.digest == *digest).map_or(0, |layer| layer.size);
+    let kept = context.store.blob(digest, size).map_err(io::Error::other)?;
+    Ok(kept.map(|blob| Box::new(blob) as Blob))
+}
+
+fn write(
+    context: &Context<'_>,
+    image: &Image,
+    targets: &[Target],
+    base: Option<(&RegistryRef, usize)>,
+    blobs: Blobs<'_>,
+) -> Result<(), Error> {
+    for target in targets {
+        check(target, image)?;
+    }
+    let is_kept = |layer: &&Descriptor| context.store.has_blob(&layer.digest, layer.size);
+    let kept: Vec<_> = image.manifest.layers.iter().filter(is_kept).collect();
+    write_each(context, image, targets, base, blobs).map_err(|error| {
+        // A kept blob that turns out to be damaged is set aside while it is read.
+        let lost = kept.into_iter().find(|layer| !is_kept(layer));
+        lost.map_or(error, |layer| StoreError::LayerLost(layer.digest.clone()).into())
+    })
+}
+
+fn write_each(
+    context: &Context<'_>,
+    image: &Image,
+    targets: &[Target],
+    base: Option<(&RegistryRef, usize)>,
+    blobs: Blobs<'_>,
+) -> Result<(), Error> {
+    for target in targets {
+        let name = format!("to {}", target.place());
+        let start = context.began(&name);
+        match target {
+            Target::Layout { dir, tag, .. } => layout::write_layout(dir, image, tag.as_deref(), blobs, context.watch)?,
+            Target::OciArchive { file, tag, .. } => {
+                layout::write_oci_archive(file, image, tag.as_deref(), blobs, context.watch)?;
+            }
+            Target::DockerArchive { file, tag, .. } => {
+                let name = tag.as_ref().map(|tag| format!("{}:{tag}", stem(file)));
+                layout::write_docker_archive(file, image, name.as_deref(), blobs, context.watch)?;
+            }
+            Target::Registry(to) => {
+                let tags: Vec<String> = to.tag.iter().cloned().collect();
+                let pushed = context.client.push(to, &Push { image, blobs, base, tags: &tags }, context.watch)?;
+                context.ended(&name, &summary(&pushed), Some(start));
+                continue;
+            }
+        }
+        context.ended(&name, image.manifest_digest.as_str(), Some(start));
+    }
+    Ok(())
+}
+
+/// A target with a digest takes that image and no other.
+fn check(target: &Target, image: &Image) -> Result<(), PublishError> {
+    match target.digest() {
+        Some(asked) if *asked != image.manifest_digest => {
+            Err(PublishError { target: target.place(), required: asked.clone(), built: image.manifest_digest.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn summary(pushed: &Outcome) -> String {
+    if pushed.was_there {
+        return "was there".into();
+    }
+    let count = |how| pushed.blobs.iter().filter(|(_, pushed)| *pushed == how).count();
+    let (sent, mounted, existed) = (count(Pushed::Uploaded), count(Pushed::Mounted), count(Pushed::Existed));
+    format!("{sent} blobs uploaded, {mounted} mounted, {existed} there before")
+}
+
+/// What an image in an archive is called: the file's name without its ending.
+fn stem(file: &Path) -> String {
+    file.file_stem().map_or_else(|| "app".into(), |stem| stem.to_string_lossy().to_lowercase())
+}

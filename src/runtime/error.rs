@@ -1,0 +1,76 @@
+//! Why a program cannot be started in an image.
+
+use std::error::Error as _;
+
+use phial_layers::{Digest, UnpackError};
+
+use crate::error::{ExitKind, UserError, unpack_exit_kind};
+use crate::rootfs::Isolation;
+use crate::sandbox::SandboxError;
+
+/// Why a program cannot be started in an image.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A layer cannot be unpacked.
+    #[error("the layer `{digest}` cannot be unpacked")]
+    Unpack {
+        /// Digest of the blob.
+        digest: Digest,
+        /// Why not.
+        #[source]
+        source: UnpackError,
+    },
+    /// The tar in a layer is not the one that the image's config names.
+    #[error("the layer `{digest}` does not unpack to the diff ID `{expected}` of the image's config")]
+    DiffId {
+        /// Digest of the blob.
+        digest: Digest,
+        /// The diff ID in the config.
+        expected: Digest,
+    },
+    /// No isolation that was asked for works on this machine; each with the reason, the best first.
+    #[error("this machine allows no isolation for the steps{}", reasons(.0))]
+    NoIsolation(Vec<(Isolation, SandboxError)>),
+    /// The image's `User` is not in its `/etc/passwd` or `/etc/group`.
+    #[error("the image's user `{0}` is not in its `/etc/passwd`")]
+    UnknownUser(String),
+    /// The image has neither entry point nor command.
+    #[error("the image has no command, and none was given")]
+    NoCommand,
+}
+
+fn reasons(tried: &[(Isolation, SandboxError)]) -> String {
+    let why = |error: &SandboxError| match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    tried.iter().fold(String::new(), |text, (isolation, error)| format!("{text}; {isolation}: {}", why(error)))
+}
+
+impl UserError for RuntimeError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Unpack { source, .. } => unpack_exit_kind(source),
+            Self::DiffId { .. } | Self::UnknownUser(_) => ExitKind::Refused,
+            Self::NoIsolation(_) => ExitKind::Machine,
+            Self::NoCommand => ExitKind::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unpack { source, .. } => unpack_hint(self, source),
+            Self::NoIsolation(tried) => tried.iter().find_map(|(_, error)| error.hint()),
+            Self::NoCommand => Some("give one after `--`".into()),
+            Self::DiffId { .. } | Self::UnknownUser(_) => None,
+        }
+    }
+}
+
+/// The hint of `source`; none for a full disk, whose hint [`crate::error::Error`] adds.
+fn unpack_hint(error: &RuntimeError, source: &UnpackError) -> Option<String> {
+    match source {
+        UnpackError::Write { .. } if crate::error::is_disk_full(error) => None,
+        other => other.hint(),
+    }
+}

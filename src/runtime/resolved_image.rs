@@ -1,0 +1,247 @@
+//! An image by reference, resolved to a digest; its layers are fetched and unpacked when they are needed.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use phial_layers::{Digest, Limits, UnpackError, unpack};
+
+use super::RuntimeError;
+use crate::context::Context;
+use crate::error::{Error, IoError};
+use crate::image::{Descriptor, Image, Layer, Platform, Reference, RegistryRef};
+use crate::layout::Layout;
+use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup, remove_tree};
+
+/// Layers that are fetched and unpacked at once.
+const FETCHES: usize = 4;
+
+/// An image and where its blobs come from.
+pub(crate) struct ResolvedImage {
+    pub(crate) image: Image,
+    pub(crate) origin: Origin,
+}
+
+/// Where blobs come from.
+pub(crate) enum Origin {
+    /// A repository of a registry, and how the image was named in it.
+    Registry(RegistryRef),
+    /// A layout or archive on disk.
+    Layout(Layout),
+}
+
+impl ResolvedImage {
+    /// Resolves a reference to an image for this machine. `pinned` is a digest that stands above the reference's tag.
+    pub(crate) fn resolve(context: &Context<'_>, of: &Reference, pinned: Option<&Digest>) -> Result<Self, Error> {
+        let platform = Platform::host();
+        let layout =
+            |open: fn(&Path) -> Result<Layout, crate::layout::LayoutError>, path, tag: &Option<String>, digest| {
+                let layout = open(path)?;
+                let image = layout.resolve(tag.as_deref(), digest, &platform)?;
+                Ok::<_, Error>(Self { image, origin: Origin::Layout(layout) })
+            };
+        match of {
+            Reference::Layout { dir, tag, digest } => layout(Layout::open_dir, dir, tag, pinned.or(digest.as_ref())),
+            Reference::OciArchive { file, tag, digest } => {
+                layout(Layout::open_archive, file, tag, pinned.or(digest.as_ref()))
+            }
+            Reference::Registry(name) => {
+                let mut exact = name.clone();
+                exact.digest = pinned.cloned().or(exact.digest);
+                let image = context.client.pulling(&exact).image(&exact, &platform)?;
+                Ok(Self { image, origin: Origin::Registry(exact) })
+            }
+        }
+    }
+
+    /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked, some at once. Who builds on
+    /// the same layer at the same time waits for it and does not fetch it too.
+    pub(crate) fn trees(&self, context: &Context<'_>) -> Result<Vec<Tree>, Error> {
+        let layers: Vec<Layer<'_>> = self.image.layers().collect();
+        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let nth = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = layers.get(nth) else { break };
+                let tree = self.tree(context, layer);
+                stopped.fetch_or(tree.is_err(), Ordering::Relaxed);
+                done.push((nth, tree));
+            }
+            done
+        };
+        let mut trees = thread::scope(|scope| {
+            let others: Vec<_> = (1..FETCHES.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            others.flatten().chain(own).collect::<Vec<_>>()
+        });
+        trees.sort_by_key(|(nth, _)| std::cmp::Reverse(*nth));
+        trees.into_iter().map(|(_, tree)| tree).collect()
+    }
+
+    /// The tree of one of its layers.
+    pub(crate) fn tree(&self, context: &Context<'_>, layer: &Layer<'_>) -> Result<Tree, Error> {
+        let vacant = match context.store.tree(layer.diff_id)? {
+            TreeLookup::Hit(tree) => return Ok(tree),
+            TreeLookup::Miss(vacant) => vacant,
+        };
+        let digest = &layer.descriptor.digest;
+        let name = format!("unpack {}", &digest.hex()[..12]);
+        let start = context.began(&name);
+        let kept = kept(context, layer.descriptor)?;
+        let unpacked = match kept.map(|kept| unpack(kept, layer.compression, &vacant.root, &Limits::GENEROUS)) {
+            // The kept blob is damaged, whatever the first thing to go wrong was: it is set aside and fetched again.
+            Some(Err(error)) if is_about_bytes(&error) => {
+                context.store.set_aside(digest)?;
+                empty(&vacant.root).map_err(IoError::at("empty", &vacant.root))?;
+                self.fetch_and_unpack(context, layer, &vacant.root)?
+            }
+            Some(unpacked) => unpacked,
+            None => self.fetch_and_unpack(context, layer, &vacant.root)?,
+        };
+        let unpacked = unpacked.map_err(|source| RuntimeError::Unpack { digest: digest.clone(), source })?;
+        if unpacked.diff_id != *layer.diff_id {
+            return Err(RuntimeError::DiffId { digest: digest.clone(), expected: layer.diff_id.0.clone() }.into());
+        }
+        if unpacked.skipped_devices > 0 {
+            let text = format!(
+                "{} device nodes of `{digest}` are not unpacked; the layer still has them",
+                unpacked.skipped_devices
+            );
+            context.notice(text);
+        }
+        let about = TreeInfo { skipped_devices: unpacked.skipped_devices };
+        let tree = vacant.keep(&unpacked.records, about)?;
+        context.ended(&name, &format!("{} files", unpacked.entries), Some(start));
+        Ok(tree)
+    }
+
+    /// Unpacks what comes while it comes. Other bytes than were asked for are asked for once more: something on the way may
+    /// have had a bad moment.
+    fn fetch_and_unpack(
+        &self,
+        context: &Context<'_>,
+        layer: &Layer<'_>,
+        root: &Path,
+    ) -> Result<Result<phial_layers::Unpacked, UnpackError>, Error> {
+        let first = self.fetch_once(context, layer, root, false)?;
+        let is_remote = matches!(self.origin, Origin::Registry(_));
+        if first.as_ref().is_err_and(|error| is_remote && is_about_bytes(error)) {
+            empty(root).map_err(IoError::at("empty", root))?;
+            return self.fetch_once(context, layer, root, true);
+        }
+        Ok(first)
+    }
+
+    fn fetch_once(
+        &self,
+        context: &Context<'_>,
+        layer: &Layer<'_>,
+        root: &Path,
+        again: bool,
+    ) -> Result<Result<phial_layers::Unpacked, UnpackError>, Error> {
+        let mut keeper = context.store.blob_writer()?;
+        let from = self.open(context, layer.descriptor, again)?;
+        let tee = Tee { from, to: &mut keeper };
+        let unpacked = unpack(tee, layer.compression, root, &Limits::GENEROUS);
+        if unpacked.is_ok() {
+            keeper.keep(Some(&layer.descriptor.digest))?;
+        }
+        Ok(unpacked)
+    }
+
+    /// `again` is not answered by a mirror.
+    fn open(&self, context: &Context<'_>, of: &Descriptor, again: bool) -> Result<Box<dyn Read + Send>, Error> {
+        Ok(match &self.origin {
+            Origin::Layout(layout) => Box::new(layout.blob(of)?),
+            Origin::Registry(named) if again => Box::new(context.client.pulling(named).past_mirrors().blob(named, of)?),
+            Origin::Registry(named) => Box::new(context.client.pulling(named).blob(named, of)?),
+        })
+    }
+
+    /// A blob of this image as a stream: the kept one, or from where it comes.
+    pub(crate) fn blob(&self, context: &Context<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
+        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        match kept(context, of).map_err(io::Error::other)? {
+            Some(kept) => Ok(Box::new(kept)),
+            None => self.open(context, of, false).map_err(io::Error::other),
+        }
+    }
+
+    /// A blob of this image as a stream, from where the image is, whatever is kept.
+    pub(crate) fn blob_there(&self, context: &Context<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
+        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        self.open(context, of, false).map_err(io::Error::other)
+    }
+
+    /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named
+    /// `erlang` or `elixir`; 0 without any. No file that we write may be older, or Mix would compile again what includes
+    /// such a file.
+    pub(crate) fn toolchain_mtime(&self, context: &Context<'_>) -> Result<i64, Error> {
+        let key = Key::new("toolchain").with("base", self.image.manifest_digest.as_str());
+        match context.store.result::<i64>(&key)? {
+            Lookup::Hit(time) => Ok(time),
+            Lookup::Miss(vacant) => {
+                let mut newest = 0;
+                for tree in self.trees(context)? {
+                    newest = newest.max(newest_below(&tree.root).map_err(IoError::at("read", &tree.root))?);
+                }
+                vacant.keep(&newest)?;
+                Ok(newest)
+            }
+        }
+    }
+}
+
+fn kept(context: &Context<'_>, of: &Descriptor) -> Result<Option<crate::store::Verified>, Error> {
+    Ok(context.store.blob(&of.digest, of.size)?)
+}
+
+/// Whether other bytes could have been unpacked: neither the disk nor the machine is at fault.
+fn is_about_bytes(error: &UnpackError) -> bool {
+    !matches!(
+        error,
+        UnpackError::Write { .. } | UnpackError::Root(_) | UnpackError::Thread(_) | UnpackError::RootNotEmpty
+    )
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    remove_tree(dir)?;
+    fs::create_dir(dir)
+}
+
+fn newest_below(root: &Path) -> io::Result<i64> {
+    let mut newest = 0;
+    for entry in walkdir::WalkDir::new(root) {
+        let entry = entry?;
+        let of_toolchain = entry.path().strip_prefix(root).is_ok_and(|path| {
+            path.parent().is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"))
+        });
+        if of_toolchain && entry.file_type().is_file() {
+            newest = newest.max(fs::symlink_metadata(entry.path())?.mtime());
+        }
+    }
+    Ok(newest)
+}
+
+/// Reads and keeps at once.
+struct Tee<'a> {
+    from: Box<dyn Read + Send>,
+    to: &'a mut BlobWriter,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        let kept = self.to.write_all(&buffer[..n]);
+        kept.map_err(|e| io::Error::new(e.kind(), format!("cannot write it to the cache: {e}")))?;
+        Ok(n)
+    }
+}

@@ -1,0 +1,144 @@
+//! Mount points inside an untrusted root: every path is resolved by `openat2` with the root as `/`, and every mount
+//! goes onto the descriptor that came out, so no symbolic link of an image leads elsewhere.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat, openat2,
+    readlinkat, statat,
+};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree};
+
+use super::protocol::{At, StageError, Step};
+use super::stage::fd_path;
+
+/// A root filesystem that is mounted somewhere, and what had to be made in it.
+#[derive(Debug)]
+pub(super) struct MountTarget {
+    root: OwnedFd,
+    /// Relative to the root, without symbolic links, the outermost first.
+    pub(super) made: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Dir,
+    File,
+}
+
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+impl MountTarget {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { root, made: Vec::new() }
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// What is at a path now, mounts included.
+    pub(super) fn find(&self, path: &str) -> rustix::io::Result<OwnedFd> {
+        openat2(&self.root, path, HANDLE, Mode::empty(), IN_ROOT)
+    }
+
+    /// The directory at a path, made if it is missing.
+    pub(super) fn dir(&mut self, path: &str) -> Result<OwnedFd, StageError> {
+        self.obtain(path, Kind::Dir, 0)
+    }
+
+    /// The file at a path (any kind but a directory), made empty if it is missing.
+    pub(super) fn file(&mut self, path: &str) -> Result<OwnedFd, StageError> {
+        self.obtain(path, Kind::File, 0)
+    }
+
+    /// The directory at a path in the root's first level, which must not be a symbolic link (CVE-2025-31133 and its
+    /// like: `/proc` and `/dev` of an image that lead elsewhere).
+    pub(super) fn real_dir(&mut self, path: &str) -> Result<OwnedFd, StageError> {
+        match statat(&self.root, path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
+                Err(StageError::Image { path: path.to_owned(), why: "is not a directory".to_owned() })
+            }
+            _ => self.dir(path),
+        }
+    }
+
+    fn obtain(&mut self, path: &str, kind: Kind, depth: u8) -> Result<OwnedFd, StageError> {
+        match self.find(path) {
+            Ok(found) => return expect_kind(found, path, kind),
+            Err(Errno::NOENT) if depth < 40 => {}
+            Err(error) => return Err(error).at(Step::MountPoint, path),
+        }
+        let path = path.trim_end_matches('/');
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let dir = self.obtain(parent, Kind::Dir, depth + 1)?;
+        if let Ok(target) = readlinkat(&dir, name, Vec::new()) {
+            // A dangling symbolic link, as many an image's resolv.conf.
+            let target = target.to_string_lossy().into_owned();
+            let target = if target.starts_with('/') { target } else { format!("{parent}/{target}") };
+            return self.obtain(&target, kind, depth + 1);
+        }
+        match kind {
+            Kind::Dir => mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(Step::MountPoint, path)?,
+            Kind::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(Step::MountPoint, path)?;
+            }
+        }
+        self.remember(&dir, name).at(Step::MountPoint, path)?;
+        openat(&dir, name, HANDLE | OFlags::NOFOLLOW, Mode::empty()).at(Step::MountPoint, path)
+    }
+
+    /// Keeps the path of what was made, unless it is in a mount of ours that vanishes anyway.
+    fn remember(&mut self, dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+        if fstat(dir)?.st_dev != fstat(&self.root)?.st_dev {
+            return Ok(());
+        }
+        let real = |fd: &OwnedFd| std::fs::read_link(fd_path(fd)).map_err(|_| Errno::IO);
+        let (dir, root) = (real(dir)?, real(&self.root)?);
+        if let Ok(inside) = dir.strip_prefix(&root) {
+            self.made.push(inside.join(name).to_string_lossy().into_owned());
+        }
+        Ok(())
+    }
+}
+
+fn expect_kind(found: OwnedFd, path: &str, kind: Kind) -> Result<OwnedFd, StageError> {
+    let is_dir = FileType::from_raw_mode(fstat(&found).at(Step::MountPoint, path)?.st_mode) == FileType::Directory;
+    if is_dir == (kind == Kind::Dir) {
+        return Ok(found);
+    }
+    let why = if is_dir { "is a directory, not a file" } else { "is not a directory" };
+    Err(StageError::Image { path: path.to_owned(), why: why.to_owned() })
+}
+
+/// Puts a detached mount onto a descriptor.
+pub(super) fn attach(mount: &OwnedFd, onto: &OwnedFd) -> rustix::io::Result<()> {
+    move_mount(mount, "", onto, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+/// A detached copy of the mount at a path, or of the descriptor itself if the path is empty.
+pub(super) fn copy_mount(dir: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(dir, path, flags)
+}
+
+/// Adds flags to the mount whose root a descriptor is. Flags that it has are locked in a user namespace, and stay.
+pub(super) fn restrict(mount: &OwnedFd, more: MountFlags) -> rustix::io::Result<()> {
+    let had = fstatvfs(mount)?.f_flag;
+    let mut flags = MountFlags::BIND | more;
+    for (has, flag) in [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if had.contains(has) {
+            flags |= flag;
+        }
+    }
+    mount_remount(fd_path(mount), flags, c"")
+}

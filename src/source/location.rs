@@ -1,0 +1,265 @@
+//! SOURCE, parsed once: a local path, or a URL of a scheme that may be used. Its user information is never shown.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::access::Secret;
+use super::error::{SourceError, shown};
+
+/// Where the repository is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Location(pub(super) Kind);
+
+/// A path is read in place, a URL is fetched.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A directory: a worktree, something below one, or a bare repository.
+    Local(PathBuf),
+    /// A repository on a server.
+    Remote(Url),
+}
+
+/// A URL whose parts are safe to hand to a transport.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    pub(super) scheme: Scheme,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret>,
+    /// With brackets around an IPv6 address.
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    /// Begins with `/`, except in the scp form.
+    pub(super) path: String,
+}
+
+/// How a URL was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Https,
+    Http,
+    Ssh,
+    /// `user@host:path`, the path relative to the user's home.
+    Scp,
+}
+
+impl Location {
+    /// The local path, if it is one, as given.
+    pub fn local(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::Local(path) => Some(path),
+            Kind::Remote(_) => None,
+        }
+    }
+
+    /// The last component of path or URL without `.git`; `app` if there is none.
+    pub(super) fn name(&self) -> String {
+        let text = match &self.0 {
+            Kind::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Kind::Remote(url) => url.path.clone(),
+        };
+        let text = text.trim_end_matches('/');
+        let last = text.strip_suffix("/.git").unwrap_or(text).rsplit('/').next().unwrap_or_default();
+        let name = last.strip_suffix(".git").unwrap_or(last);
+        if name.is_empty() { "app".to_owned() } else { name.to_owned() }
+    }
+}
+
+impl FromStr for Location {
+    type Err = SourceError;
+
+    /// Rules of `git-clone(1)`, GIT URLS, less what runs programs or goes in clear text over a network (`ext::`, `git://`,
+    /// `http://` elsewhere than loopback), and less what could be taken for an option (CVE-2017-1000117).
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        let refuse = |why| Err(SourceError::Location { text: without_user(text), why });
+        if text.is_empty() {
+            return refuse("it is empty");
+        }
+        if text.starts_with('-') {
+            return refuse("it begins with `-`");
+        }
+        if text.chars().any(char::is_control) {
+            return refuse("it holds control characters");
+        }
+        if text.split_once("::").is_some_and(|(helper, _)| helper.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            return refuse("remote helpers are not run");
+        }
+        let parsed = match text.split_once("://") {
+            Some(("file", rest)) => {
+                let path = rest.strip_prefix("localhost").unwrap_or(rest);
+                return if path.starts_with('/') {
+                    Ok(Self(Kind::Local(path.into())))
+                } else {
+                    refuse("`file` has no host")
+                };
+            }
+            Some((scheme, rest)) => Url::parse(scheme, rest),
+            None => match text.split_once(':') {
+                Some((host, path)) if !host.contains('/') && !host.starts_with('.') => Url::scp(host, path),
+                _ => return Ok(Self(Kind::Local(text.into()))),
+            },
+        };
+        match parsed {
+            Ok(url) => Ok(Self(Kind::Remote(url))),
+            Err(why) => refuse(why),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Local(path) => path.display().fmt(f),
+            Kind::Remote(url) => f.write_str(&url.identity()),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Url {
+    fn parse(scheme: &str, rest: &str) -> Result<Self, &'static str> {
+        let scheme = match scheme {
+            "https" => Scheme::Https,
+            "http" => Scheme::Http,
+            "ssh" | "git+ssh" | "ssh+git" => Scheme::Ssh,
+            _ => return Err("the scheme must be `https`, `ssh` or `file`"),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user, password, address) = split_user(authority);
+        let (host, port) = match address.rfind(':') {
+            Some(colon) if !address[colon..].contains(']') => (&address[..colon], Some(&address[colon + 1..])),
+            _ => (address, None),
+        };
+        let port = match port {
+            None | Some("") => None,
+            Some(digits) => Some(digits.parse().map_err(|_| "the port is not a number")?),
+        };
+        let url = Self { scheme, user, password, host: host.to_ascii_lowercase(), port, path: path.to_owned() };
+        if path.len() < 2 {
+            return Err("it names no repository");
+        }
+        if scheme == Scheme::Http && !url.is_loopback() {
+            return Err("`http` is for loopback only, since it is neither secret nor proven");
+        }
+        url.checked()
+    }
+
+    fn scp(address: &str, path: &str) -> Result<Self, &'static str> {
+        let (user, password, host) = split_user(address);
+        if path.is_empty() {
+            return Err("it names no repository");
+        }
+        let host = host.to_ascii_lowercase();
+        Self { scheme: Scheme::Scp, user, password, host, port: None, path: path.to_owned() }.checked()
+    }
+
+    fn checked(self) -> Result<Self, &'static str> {
+        let host = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        let good = match host {
+            Some(v6) => matches!(v6.parse(), Ok(IpAddr::V6(_))),
+            None => !self.host.is_empty() && plain(&self.host),
+        };
+        if !good {
+            return Err("the host is not a host name");
+        }
+        let dashed = |text: &str| text.starts_with('-');
+        if dashed(&self.host) || dashed(&self.path) || self.user.as_deref().is_some_and(dashed) {
+            return Err("host, user or path begin with `-`");
+        }
+        if self.path.contains(|c: char| c.is_whitespace() || "\\#'\"`".contains(c)) {
+            return Err("the path holds a space, a quote, `#` or `\\`");
+        }
+        Ok(self)
+    }
+
+    fn is_loopback(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        bare == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+
+    /// Host and port as a credential helper wants them.
+    pub(super) fn authority(&self) -> String {
+        self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
+    }
+
+    /// The URL without user information: what is shown, recorded and hashed.
+    pub(super) fn identity(&self) -> String {
+        match self.scheme {
+            Scheme::Scp => format!("{}:{}", self.host, self.path),
+            _ => format!("{}://{}{}", self.scheme(), self.authority(), self.path),
+        }
+    }
+
+    /// The URL for libgit2: with the login for ssh, never with a password, which goes through a callback.
+    pub(super) fn wire(&self) -> String {
+        let login = self.user.as_deref().unwrap_or("git");
+        match self.scheme {
+            Scheme::Scp => format!("{login}@{}:{}", self.host, self.path),
+            Scheme::Ssh => format!("ssh://{login}@{}{}", self.authority(), self.path),
+            Scheme::Https | Scheme::Http => self.identity(),
+        }
+    }
+
+    /// Whether `other`, a URL, is of the same scheme, host and port.
+    pub(super) fn same_server(&self, other: &str) -> bool {
+        let standard = if self.scheme == Scheme::Https { 443 } else { 80 };
+        let server = |url: &Self| (url.scheme(), url.host.clone(), url.port.unwrap_or(standard));
+        let other = other.split_once("://").map(|(scheme, rest)| Self::parse(scheme, rest));
+        matches!(other, Some(Ok(other)) if server(&other) == server(self))
+    }
+
+    /// The scheme as written in a URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.scheme {
+            Scheme::Https => "https",
+            Scheme::Http => "http",
+            Scheme::Ssh | Scheme::Scp => "ssh",
+        }
+    }
+
+    /// Whether it is spoken over ssh.
+    pub(super) fn is_ssh(&self) -> bool {
+        matches!(self.scheme, Scheme::Ssh | Scheme::Scp)
+    }
+}
+
+fn split_user(authority: &str) -> (Option<String>, Option<Secret>, &str) {
+    let Some((info, host)) = authority.rsplit_once('@') else { return (None, None, authority) };
+    let (user, password) = info.split_once(':').map_or((info, None), |(user, password)| (user, Some(password)));
+    let user = Some(decoded(user)).filter(|user| !user.is_empty());
+    (user, password.map(|password| Secret::new(decoded(password))), host)
+}
+
+/// RFC 3986, 2.1; what is not an escape stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match hex {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// For messages about what did not parse: whatever stands before an `@` is left out.
+fn without_user(text: &str) -> String {
+    let Some((before, after)) = text.rsplit_once('@') else { return shown(text) };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    shown(&format!("{scheme}{after}"))
+}
