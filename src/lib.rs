@@ -1,7 +1,7 @@
 //! Phial puts an Elixir app into a container image, without a daemon and without root.
 //!
 //! `phial build` takes a git commit to an image digest; the rooms below stand in the order in which data walks through
-//! them, and a room knows only those before it. `tests/rooms.rs` holds the allowed edges.
+//! them, and a room knows only those before it. `tests/architecture.rs` holds the allowed edges.
 
 pub mod event;
 pub mod host;

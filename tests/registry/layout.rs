@@ -10,7 +10,7 @@ use phial::layout::{Layout, LayoutError, write_docker_archive, write_layout, wri
 use phial_layers::Digest;
 use serde_json::{Value, json};
 
-use super::images::{Shelf, chain, run, two_layers};
+use super::sample_images::{Shelf, chain, run, two_layers};
 
 fn digest_by_skopeo(reference: &str) -> String {
     let answer: Value = serde_json::from_str(&run("skopeo", &["inspect", reference])).unwrap();

@@ -12,8 +12,8 @@ use phial::image::{Image, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
-use super::debian::Registry;
-use super::images::{Shelf, chain, run, terms, two_layers};
+use super::docker_registry::Registry;
+use super::sample_images::{Shelf, chain, run, terms, two_layers};
 
 fn client() -> Client {
     Client::new(Credentials::none()).unwrap()

@@ -10,7 +10,7 @@ use phial::host::Host;
 use phial::image::{Descriptor, OCI_LAYER};
 use phial::registry::{Client, RegistryError, Wishes};
 
-use super::images::{chain, run};
+use super::sample_images::{chain, run};
 use super::scripted::{Server, answer};
 
 struct Tls(Child);
@@ -46,7 +46,7 @@ fn https_is_spoken_with_a_known_certificate_only() {
         .concat(),
     );
     fs::write(path("blob"), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello").unwrap();
-    let port = crate::world::free_port();
+    let port = crate::harness::free_port();
     let at = format!("127.0.0.1:{port}");
     let server = Command::new("openssl")
         .args(["s_server", "-quiet", "-HTTP", "-accept", &at, "-cert", &path("cert"), "-key", &path("key")])

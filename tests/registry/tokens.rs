@@ -9,7 +9,7 @@ use phial::host::Host;
 use phial::registry::{Client, Credentials, RegistryError};
 use serde_json::{Value, json};
 
-use super::images::chain;
+use super::sample_images::chain;
 use super::scripted::{Answer, Asked, Server, answer};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;

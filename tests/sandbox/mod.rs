@@ -3,10 +3,10 @@
 //! All of it runs once more as an ordinary user when the tests run as root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-mod ended;
-mod inside;
-mod machine;
-mod root;
+mod exit;
+mod confinement;
+mod isolation;
+mod rootfs;
 mod services;
 mod users;
 
@@ -37,23 +37,23 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-struct World {
+struct SandboxTest {
     dir: TempDir,
 }
 
-impl World {
+impl SandboxTest {
     fn new() -> Self {
-        let world = Self { dir: tempfile::tempdir().unwrap() };
+        let test = Self { dir: tempfile::tempdir().unwrap() };
         for name in ["root/bin", "root/etc", "root/srv", "upper", "work"] {
-            fs::create_dir_all(world.path(name)).unwrap();
+            fs::create_dir_all(test.path(name)).unwrap();
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-        fs::copy(busybox.expect("busybox-static is installed"), world.path("root/bin/busybox")).unwrap();
+        fs::copy(busybox.expect("busybox-static is installed"), test.path("root/bin/busybox")).unwrap();
         for applet in APPLETS {
-            symlink("busybox", world.path(&format!("root/bin/{applet}"))).unwrap();
+            symlink("busybox", test.path(&format!("root/bin/{applet}"))).unwrap();
         }
-        fs::write(world.path("root/etc/hosts"), "192.0.2.1 of-the-image\n").unwrap();
-        world
+        fs::write(test.path("root/etc/hosts"), "192.0.2.1 of-the-image\n").unwrap();
+        test
     }
 
     fn path(&self, name: &str) -> PathBuf {
