@@ -11,7 +11,7 @@ demo:
 # Every test: real registries, real readers, real apps (makes the Elixir base first, once)
 test:
     testdata/setup test
-    cargo test --workspace --locked
+    testdata/run-tests
 
 # Format and lints; `cargo deny` where it is installed (the tests hold the bans, sources and licences of deny.toml without it)
 check:

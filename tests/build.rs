@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::harness::busybox::busybox_base;
 use crate::harness::git_http::GitServer;
 use crate::harness::prebuilt::elixir_base;
+use crate::harness::skip::{skip, skip_part};
 use crate::harness::{self, Repo, TestEnv, User, hex_registry, run};
 
 /// The base, as the command line names it.
@@ -50,6 +51,8 @@ fn one_digest(app: &str) -> (TestEnv, String) {
     same("copy.oci", &["--no-cache", "--isolation", "copy"]);
     if rustix::process::geteuid().is_root() {
         same("chroot.oci", &["--no-cache", "--isolation", "chroot"]);
+    } else {
+        skip_part!("`--isolation chroot` needs root");
     }
     (env, digest)
 }
@@ -205,7 +208,7 @@ fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
 #[test]
 fn an_ordinary_user_without_a_range_of_ids_builds_the_same_digest() {
     if !rustix::process::geteuid().is_root() {
-        return; // every other test here is this one
+        skip!("needs root: for an ordinary user every other test of this module is this one");
     }
     let env = TestEnv::new();
     let repo = env.app("shell");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::prebuilt::elixir_base;
+use crate::harness::skip::skip;
 use crate::harness::{TestEnv, User, hex_registry, run, search_path, user_with_subids};
 
 /// Everything in a root filesystem, a line each, but what a runtime puts there: kind, mode, links, time, name and target,
@@ -133,7 +134,7 @@ fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_anoth
 #[test]
 fn crun_starts_the_app_as_a_user_who_owns_nothing() {
     if !rustix::process::geteuid().is_root() {
-        return; // one mapped id would own everything
+        skip!("needs root: the one id that a user maps would own everything");
     }
     let env = TestEnv::new();
     let repo = env.app("hello");

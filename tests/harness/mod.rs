@@ -7,6 +7,7 @@ pub(crate) mod git_http;
 pub(crate) mod nginx;
 pub(crate) mod prebuilt;
 mod servers;
+pub(crate) mod skip;
 pub(crate) mod busybox;
 pub(crate) mod user;
 
@@ -131,25 +132,28 @@ pub(crate) fn search_path() -> String {
     Host::read().var("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned()
 }
 
+/// The user of this machine that [`user_with_subids`] makes.
+pub(crate) const SUBIDS_USER: &str = "phial-subids";
+
 /// The id of a user of this machine who has a range of ids; made if there is none yet. For root.
 #[track_caller]
 pub(crate) fn user_with_subids() -> u32 {
-    let ask = || {
+    let id = || {
         let mut id = Command::new("id");
-        id.args(["-u", "ranger"]);
+        id.args(["-u", SUBIDS_USER]);
         run(id)
     };
-    if ask().code != Some(0) {
+    if id().code != Some(0) {
         let mut add = Command::new("useradd");
-        add.args(["--create-home", "ranger"]);
+        add.args(["--create-home", SUBIDS_USER]);
         run(add).ok();
     }
-    if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains("ranger:") {
+    if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{SUBIDS_USER}:")) {
         let mut add = Command::new("usermod");
-        add.args(["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", "ranger"]);
+        add.args(["--add-subuids", "300000-365535", "--add-subgids", "300000-365535", SUBIDS_USER]);
         run(add).ok();
     }
-    ask().ok().parse().expect("a number")
+    id().ok().parse().expect("a number")
 }
 
 /// How a command ended.

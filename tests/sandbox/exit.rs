@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use phial::sandbox::{Exit, Order, Root, SandboxError, run};
 
+use crate::harness::skip::skip_part;
+
 use super::{SandboxTest, alive, exe, gone_within, helper, is_root, number, result};
 
 #[test]
@@ -50,6 +52,8 @@ fn an_orphan_that_ends_first_is_not_taken_for_the_command() {
     let mut orders = vec![order.clone()];
     if is_root() {
         orders.push(Order { root: Root::Chroot { dir: test.path("root") }, ..order });
+    } else {
+        skip_part!("a chroot needs root");
     }
     for order in orders {
         assert_eq!(result(&order).0.unwrap(), Exit::Code(5));
@@ -88,7 +92,12 @@ fn a_caller_that_will_be_killed() {
 
 #[test]
 fn nothing_survives_a_caller_that_is_killed() {
-    let rungs: &[&str] = if is_root() { &["overlay", "chroot"] } else { &["overlay"] };
+    let rungs: &[&str] = if is_root() {
+        &["overlay", "chroot"]
+    } else {
+        skip_part!("a chroot needs root");
+        &["overlay"]
+    };
     for (index, rung) in rungs.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let mark = number(40 + u32::try_from(index).unwrap());

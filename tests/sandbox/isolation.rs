@@ -5,6 +5,8 @@ use std::path::Path;
 
 use phial::sandbox::{Bind, Exit, Network, Order, Probe, Root};
 
+use crate::harness::skip::skip;
+
 use super::{SandboxTest, alive, exe, for_everyone, helper, is_root, number, result, says};
 
 #[test]
@@ -116,7 +118,7 @@ fn signals_that_the_caller_ignores_are_not_ignored_inside() {
 #[test]
 fn a_chroot_needs_only_what_a_plain_container_gives_to_root() {
     if !is_root() {
-        return; // a chroot refuses, which another test sees
+        skip!("needs root: a chroot refuses everybody else, which another test sees");
     }
     let lost = "-sys_admin,-mknod,-sys_ptrace,-net_admin,-net_raw,-sys_resource";
     let forbid = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unshare:error=EPERM"];

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use phial::sandbox::{Exit, Ids, SandboxError, inside_ids, run};
 
-use super::{SandboxTest, exe, for_everyone, is_root, result, says};
+use crate::harness::{SUBIDS_USER, user_with_subids};
+
+use super::{SandboxTest, exe, for_everyone, helper, is_root, result, says};
 
 #[test]
 fn another_user_is_that_user_in_and_the_caller_outside() {
@@ -61,10 +63,10 @@ fn a_caller_with_ranges() {
 #[test]
 fn with_ranges_other_owners_work() {
     if is_root() {
-        crate::harness::user_with_subids();
+        user_with_subids();
         let dir = for_everyone();
         let mut command = Command::new("runuser");
-        command.args(["-u", "ranger", "--"]).arg(dir.path().join("tests"));
+        command.args(["-u", SUBIDS_USER, "--"]).arg(dir.path().join("tests"));
         command
             .args(["--exact", "--ignored", "--nocapture", "sandbox::users::a_caller_with_ranges"])
             .current_dir(dir.path());
@@ -75,12 +77,15 @@ fn with_ranges_other_owners_work() {
         let test = SandboxTest::new();
         let mut order = test.order("true");
         order.ids = Ids::Ranges;
-        if let Err(error) = result(&order).0 {
-            assert_eq!(
-                (error.to_string().as_str(), error.exit_code()),
-                ("no range of ids for this user in `/etc/subuid`", 6)
-            );
-            assert!(error.hint().unwrap().contains("usermod --add-subuids"));
-        }
+        let Err(error) = result(&order).0 else {
+            let dir = for_everyone();
+            let output = helper(&[], "users::a_caller_with_ranges", dir.path()).output().unwrap();
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert!(stdout.contains("all is well"), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        };
+        let text = error.to_string();
+        assert_eq!((text.as_str(), error.exit_code()), ("no range of ids for this user in `/etc/subuid`", 6));
+        assert!(error.hint().unwrap().contains("usermod --add-subuids"));
     }
 }

@@ -6,6 +6,8 @@ use std::process::Command;
 use phial::event::nobody;
 use phial::source::{Place, checkout, fetch, read_file, working_tree_root};
 
+use crate::harness::skip::skip;
+
 use super::{CANARY, SourceTest, T, access, commit, git, heard, told, write};
 
 #[test]
@@ -111,7 +113,7 @@ fn a_partial_clone_is_read_as_far_as_its_objects_go() {
 #[test]
 fn a_repository_of_another_user_is_read() {
     if rustix::process::geteuid().as_raw() != 0 {
-        return; // only root can give a repository away
+        skip!("needs root, who alone can give a repository to another user");
     }
     let test = SourceTest::new();
     let repo = test.repo("shop");
