@@ -11,7 +11,7 @@ demo:
 # Every test: real registries, real readers, real apps (makes the Elixir base first, once)
 test:
     testdata/setup test
-    cargo test --workspace --locked
+    testdata/run-tests
 
 # Format and lints; `cargo deny` where it is installed (the tests hold the bans, sources and licences of deny.toml without it)
 check:
@@ -19,22 +19,22 @@ check:
     cargo clippy --workspace --all-targets --locked -- -D warnings
     if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
 
-# The Elixir base of the tests, as an OCI layout in target/world/base
+# The Elixir base of the tests, as an OCI layout in target/fixtures/elixir-base
 base:
     testdata/setup demo
     cargo build --locked
-    PHIAL_CACHE_DIR="$PWD/target/world/cache" testdata/base target/debug/phial target/world/base
+    PHIAL_CACHE_DIR="$PWD/target/fixtures/cache" testdata/elixir-base target/debug/phial target/fixtures/elixir-base
 
 # One commit built in every way that may not matter, each three times with all cores busy: cells, digests, seconds
 matrix times="3":
     testdata/setup test
     cargo build --release --locked
-    PHIAL_MATRIX={{times}} cargo test --locked --test phial -- matrix:: --nocapture --test-threads 1
+    PHIAL_MATRIX={{times}} cargo test --locked --test phial -- build_matrix:: --nocapture --test-threads 1
 
 # A push of 300 MB, killed at so many moments, in all of which no tag names half an image
 kills times="50":
     testdata/setup test
-    PHIAL_TEST_KILLS={{times}} cargo test --locked --test phial -- registry::killed --nocapture
+    PHIAL_TEST_KILLS={{times}} cargo test --locked --test phial -- registry::interrupted_push --nocapture
 
 # The golden digests of a new format version
 golden:

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use phial::base::{Debian, EPOCH, debian};
+use phial::base_image::debian::{Debian, EPOCH, debian};
 use phial::event::nobody;
 use phial::host::Host;
 

@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::git_http::GitServer;
-use crate::world::parts::base;
-use crate::world::small::small_base;
-use crate::world::{self, Repo, User, World, hex_registry, run};
+use crate::harness::busybox::busybox_base;
+use crate::harness::git_http::GitServer;
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::skip::{skip, skip_part};
+use crate::harness::{self, Repo, TestEnv, User, hex_registry, run};
 
 /// The base, as the command line names it.
 fn elixir() -> String {
-    format!("oci:{}", base().display())
+    format!("oci:{}", elixir_base().display())
 }
 
 fn digest_of(line: &str) -> String {
@@ -19,83 +20,85 @@ fn digest_of(line: &str) -> String {
 }
 
 /// Builds `repo` to a layout of its own; the digest.
-fn build(world: &World, repo: &Repo, name: &str, more: &[&str]) -> (String, String) {
-    build_with(world, repo, name, more, |command| command)
+fn build(env: &TestEnv, repo: &Repo, name: &str, more: &[&str]) -> (String, String) {
+    build_with(env, repo, name, more, |command| command)
 }
 
 fn build_with(
-    world: &World,
+    env: &TestEnv,
     repo: &Repo,
     name: &str,
     more: &[&str],
     adjust: impl FnOnce(&mut Command) -> &mut Command,
 ) -> (String, String) {
-    let (base, to) = (elixir(), format!("oci:{}", world.path(name)));
-    let mut command = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
+    let (base, to) = (elixir(), format!("oci:{}", env.path(name)));
+    let mut command = env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"]);
     command.args(more);
     adjust(&mut command);
     let ran = run(command);
-    let said = ran.err.clone();
+    let said = ran.stderr.clone();
     (digest_of(&ran.ok()), said)
 }
 
 /// Builds the app recalled and afresh and on every rung, and gives the first image's layout. The matrix has the other ways.
-fn one_digest(app: &str) -> (World, String) {
-    let world = World::new();
-    let repo = world.app(app);
-    let (digest, _) = build(&world, &repo, "first.oci", &[]);
-    let same = |name: &str, more: &[&str]| assert_eq!(build(&world, &repo, name, more).0, digest, "{name}");
+fn one_digest(app: &str) -> (TestEnv, String) {
+    let env = TestEnv::new();
+    let repo = env.app(app);
+    let (digest, _) = build(&env, &repo, "first.oci", &[]);
+    let same = |name: &str, more: &[&str]| assert_eq!(build(&env, &repo, name, more).0, digest, "{name}");
     same("recalled.oci", &[]);
     same("fresh.oci", &["--no-cache"]);
     same("copy.oci", &["--no-cache", "--isolation", "copy"]);
     if rustix::process::geteuid().is_root() {
         same("chroot.oci", &["--no-cache", "--isolation", "chroot"]);
+    } else {
+        skip_part!("`--isolation chroot` needs root");
     }
-    (world, digest)
+    (env, digest)
 }
 
 #[test]
 fn an_app_without_packages_has_one_digest_and_starts_without_compiling() {
-    let (world, _) = one_digest("hello");
-    let image = format!("oci:{}", world.path("first.oci"));
-    let said = run(world.phial(["run", &image, "--", "mix", "compile"]));
-    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "mix has nothing to compile: {}", said.err);
+    let (env, _) = one_digest("hello");
+    let image = format!("oci:{}", env.path("first.oci"));
+    let said = run(env.phial(["run", &image, "--", "mix", "compile"]));
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", said.stderr);
     let shown = "ls -ld _build && id -u && mix run --no-start -e 'IO.puts(Mix.env())'";
-    let said = run(world.phial(["run", &image, "--read-only", "--", "sh", "-c", shown])).ok();
+    let said = run(env.phial(["run", &image, "--read-only", "--", "sh", "-c", shown])).ok();
     assert!(said.ends_with("65532\nprod"), "{said}");
 }
 
 #[test]
 fn an_umbrella_with_a_path_dependency_and_a_nif_has_one_digest() {
-    let (world, _) = one_digest("umbrella");
-    let image = format!("oci:{}", world.path("first.oci"));
-    let ran = run(world.phial(["run", &image]));
-    assert!(!ran.out.contains("Compiling"), "{}", ran.out);
+    let (env, _) = one_digest("umbrella");
+    let image = format!("oci:{}", env.path("first.oci"));
+    let ran = run(env.phial(["run", &image]));
+    assert!(!ran.stdout.contains("Compiling"), "{}", ran.stdout);
     let said = ran.ok();
     assert!(said.contains("left"), "{said}");
 }
 
 #[test]
 fn an_app_with_a_script_of_its_own_has_one_digest_and_loses_what_the_script_deleted() {
-    let (world, _) = one_digest("shell");
-    let image = format!("oci:{}", world.path("first.oci"));
+    let (env, _) = one_digest("shell");
+    let image = format!("oci:{}", env.path("first.oci"));
     let shown = "cat /etc/issue; test -e /etc/issue.net || echo gone; stat -c %h /opt/shell-app/note; ls -b out/prod";
-    let said = run(world.phial(["run", &image, "--", "sh", "-c", shown])).ok();
+    let said = run(env.phial(["run", &image, "--", "sh", "-c", shown])).ok();
     assert_eq!(said, "made by shell-app\ngone\n2\ncaf\\351\ndangling\npart\nserver.sh");
 }
 
 #[test]
 fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall() {
-    let world = World::new();
+    let env = TestEnv::new();
     let hex = hex_registry();
-    let (repo, _git) = world.deps_app(&hex);
-    let with_hex = |name: &str, more: &[&str]| build_with(&world, &repo, name, more, |c| c.envs(hex.env()));
+    let (repo, _git) = env.deps_app(&hex);
+    let with_hex = |name: &str, more: &[&str]| build_with(&env, &repo, name, more, |c| c.envs(hex.env()));
     let (digest, _) = with_hex("first.oci", &[]);
     assert_eq!(with_hex("fresh.oci", &["--no-cache"]).0, digest);
     assert_eq!(with_hex("copy.oci", &["--no-cache", "--isolation", "copy"]).0, digest);
 
-    let image = format!("oci:{}", world.path("first.oci"));
-    let said = run(world.phial(["run", &image])).ok();
+    let image = format!("oci:{}", env.path("first.oci"));
+    let said = run(env.phial(["run", &image])).ok();
     assert!(!said.contains("Compiling"), "{said}");
 
     let asked = hex.requests().len();
@@ -104,28 +107,28 @@ fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall
     let (_, said) = with_hex("second.oci", &[]);
     assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
     assert_eq!(hex.requests().len(), asked, "a source-only change asks Hex nothing");
-    let layers = |name: &str| layers(&world, name);
+    let layers = |name: &str| layers(&env, name);
     let (before, after) = (layers("first.oci"), layers("second.oci"));
     assert_eq!(before[..2], after[..2], "base and deps are the same layers");
     assert_ne!(before[2], after[2]);
 }
 
 /// The digests of an image's layers, by skopeo.
-fn layers(world: &World, name: &str) -> Vec<String> {
-    let digests = skopeo_inspect(&["--format", "{{range .Layers}}{{.}} {{end}}"], &world.path(name));
+fn layers(env: &TestEnv, name: &str) -> Vec<String> {
+    let digests = skopeo_inspect(&["--format", "{{range .Layers}}{{.}} {{end}}"], &env.path(name));
     digests.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
 fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its_deps() {
-    let world = World::new();
-    let repo = world.app("hello");
-    build(&world, &repo, "online.oci", &[]);
-    let empty = World::with_empty_cache();
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    build(&env, &repo, "online.oci", &[]);
+    let empty = TestEnv::with_empty_cache();
     let (digest, _) = build(&empty, &repo, "offline.oci", &["--network", "none"]);
-    let (again, _) = build(&world, &repo, "again.oci", &["--network", "none", "--no-cache"]);
+    let (again, _) = build(&env, &repo, "again.oci", &["--network", "none", "--no-cache"]);
     assert_eq!(again, digest);
-    assert_eq!(layers(&empty, "offline.oci"), layers(&world, "online.oci"), "only the record names the network");
+    assert_eq!(layers(&empty, "offline.oci"), layers(&env, "online.oci"), "only the record names the network");
 
     repo.write("lib/more.ex", "defmodule Hello.More do\n  def more, do: :more\nend\n");
     repo.commit("Only the source");
@@ -138,12 +141,12 @@ fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its
 
 #[test]
 fn without_a_network_packages_are_asked_of_nobody_and_those_that_came_over_one_do_not_count() {
-    let world = World::with_empty_cache();
+    let env = TestEnv::with_empty_cache();
     let hex = hex_registry();
-    let (repo, git) = world.deps_app(&hex);
+    let (repo, git) = env.deps_app(&hex);
     let offline = || {
-        let (base, to) = (elixir(), format!("oci:{}", world.path("none.oci")));
-        let mut build = world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--network", "none"]);
+        let (base, to) = (elixir(), format!("oci:{}", env.path("none.oci")));
+        let mut build = env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--network", "none"]);
         build.envs(hex.env());
         run(build).failed(1)
     };
@@ -151,7 +154,7 @@ fn without_a_network_packages_are_asked_of_nobody_and_those_that_came_over_one_d
     let before = asked();
     assert!(offline().contains("the step `deps` failed"));
     assert_eq!(asked(), before, "servers on this machine are out of reach, too");
-    build_with(&world, &repo, "online.oci", &[], |command| command.envs(hex.env()));
+    build_with(&env, &repo, "online.oci", &[], |command| command.envs(hex.env()));
     let before = asked();
     assert!(offline().contains("the step `deps` failed"), "the network is an input of the deps layer");
     assert_eq!(asked(), before);
@@ -159,14 +162,14 @@ fn without_a_network_packages_are_asked_of_nobody_and_those_that_came_over_one_d
 
 #[test]
 fn without_a_network_a_step_sees_loopback_alone() {
-    let world = World::new();
-    let repo = world.app("shell");
+    let env = TestEnv::new();
+    let repo = env.app("shell");
     repo.script(
         "script/prepare_code",
         "#!/bin/sh\nset -eu\n[ \"$1\" = deps ] || exit 0\ncat /proc/net/dev /proc/net/route\n",
     );
     repo.commit("What there is of a network");
-    let (_, said) = build(&world, &repo, "out.oci", &["--no-cache", "--network", "none"]);
+    let (_, said) = build(&env, &repo, "out.oci", &["--no-cache", "--network", "none"]);
     let seen: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("deps | ")).collect();
     let devices: Vec<&str> = seen.iter().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
     assert_eq!(devices, ["lo"], "{said}");
@@ -175,29 +178,29 @@ fn without_a_network_a_step_sees_loopback_alone() {
 
 #[test]
 fn the_environments_do_not_see_what_the_deps_step_may_not_see() {
-    let world = World::new();
-    let repo = world.app("hello");
+    let env = TestEnv::new();
+    let repo = env.app("hello");
     let mix = fs::read_to_string(repo.dir().join("mix.exs")).unwrap();
     repo.write("VERSION", "0.7.0\n");
     repo.write("mix.exs", mix.replace("version: \"0.1.0\"", "version: String.trim(File.read!(\"VERSION\"))"));
     repo.commit("The version from a file");
-    let (base, to) = (elixir(), format!("oci:{}", world.path("out")));
+    let (base, to) = (elixir(), format!("oci:{}", env.path("out")));
     let args = ["build", repo.source(), "--base", &base, "--to", &to, "--progress", "plain"];
-    let error = run(world.phial(args)).failed(1);
+    let error = run(env.phial(args)).failed(1);
     assert!(error.contains("prepare.inputs"), "{error}");
-    assert!(!Path::new(&world.path("out")).exists());
+    assert!(!Path::new(&env.path("out")).exists());
     repo.write("phial.toml", "[prepare]\ninputs = [\"VERSION\"]\n");
     repo.commit("Named");
-    build(&world, &repo, "out", &[]);
+    build(&env, &repo, "out", &[]);
 }
 
 #[test]
 fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
-    let world = World::new();
-    let repo = world.app("shell");
-    let (digest, _) = build(&world, &repo, "clean.oci", &[]);
+    let env = TestEnv::new();
+    let repo = env.app("shell");
+    let (digest, _) = build(&env, &repo, "clean.oci", &[]);
     repo.write("VERSION", "9.9.9\n");
-    let (dirty, said) = build(&world, &repo, "dirty.oci", &[]);
+    let (dirty, said) = build(&env, &repo, "dirty.oci", &[]);
     assert_eq!(dirty, digest);
     assert!(said.contains("note: ") && said.contains("VERSION"), "{said}");
 }
@@ -205,27 +208,27 @@ fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
 #[test]
 fn an_ordinary_user_without_a_range_of_ids_builds_the_same_digest() {
     if !rustix::process::geteuid().is_root() {
-        return; // every other test here is this one
+        skip!("needs root: for an ordinary user every other test of this module is this one");
     }
-    let world = World::new();
-    let repo = world.app("shell");
-    let (digest, _) = build(&world, &repo, "root.oci", &[]);
-    let nobody = User::new(65534, &repo, &base());
+    let env = TestEnv::new();
+    let repo = env.app("shell");
+    let (digest, _) = build(&env, &repo, "root.oci", &[]);
+    let nobody = User::new(65534, &repo, &elixir_base());
     let ran = run(nobody.phial(&["build", "app", "--base", "oci:base", "--to", "oci:out"]));
     assert_eq!(digest_of(&ran.ok()), digest);
 }
 
 #[test]
 fn a_url_and_a_bare_repository_give_the_digest_of_the_working_tree() {
-    let world = World::new();
-    let repo = world.small_app();
-    let from = format!("oci:{}", small_base().display());
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    let from = format!("oci:{}", busybox_base().display());
     let digest = |source: &str| {
-        let to = format!("oci:{}", world.path("out"));
-        digest_of(&run(world.phial(["build", source, "--rev", "main", "--base", &from, "--to", &to])).ok())
+        let to = format!("oci:{}", env.path("out"));
+        digest_of(&run(env.phial(["build", source, "--rev", "main", "--base", &from, "--to", &to])).ok())
     };
     let first = digest(repo.source());
-    let served = world.dir().join("served");
+    let served = env.dir().join("served");
     fs::create_dir(&served).expect("a folder");
     let bare = served.join("app.git");
     repo.git(["clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
@@ -236,18 +239,18 @@ fn a_url_and_a_bare_repository_give_the_digest_of_the_working_tree() {
 
 #[test]
 fn zstd_has_other_blobs_of_the_same_tars() {
-    let world = World::new();
-    let repo = world.small_app();
-    let from = format!("oci:{}", small_base().display());
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    let from = format!("oci:{}", busybox_base().display());
     let build = |name: &str, compression: &str| {
-        let to = format!("oci:{}", world.path(name));
+        let to = format!("oci:{}", env.path(name));
         let args = ["build", repo.source(), "--base", &from, "--to", &to, "--compression", compression];
-        run(world.phial(args)).ok();
-        skopeo_inspect(&["--config", "--format", "{{.RootFS.DiffIDs}}"], &world.path(name))
+        run(env.phial(args)).ok();
+        skopeo_inspect(&["--config", "--format", "{{.RootFS.DiffIDs}}"], &env.path(name))
     };
     assert_eq!(build("zstd", "zstd"), build("gzip", "gzip"));
-    assert_eq!(run(world.phial(["run", &format!("oci:{}", world.path("zstd"))])).ok(), "prod of 1.0");
-    assert_ne!(layers(&world, "zstd")[1..], layers(&world, "gzip")[1..]);
+    assert_eq!(run(env.phial(["run", &format!("oci:{}", env.path("zstd"))])).ok(), "prod of 1.0");
+    assert_ne!(layers(&env, "zstd")[1..], layers(&env, "gzip")[1..]);
 }
 
 /// Gives a file another owner, which needs ids beyond one.
@@ -256,19 +259,23 @@ const CHOWN: &str =
 
 #[test]
 fn a_range_of_ids_keeps_owners_and_changes_nothing_else() {
-    let world = World::new();
-    let repo = world.small_app();
+    let env = TestEnv::new();
+    let repo = env.shell_app();
     let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("phial.toml");
     let first = repo.git(["rev-parse", "HEAD"]);
     repo.script("script/prepare_code", CHOWN);
     repo.commit("Another owner");
     repo.write("range.toml", settings.replace("[prepare]\n", "[prepare]\nranges = true\n"));
     let root = rustix::process::geteuid().is_root();
-    let user = User::new(if root { world::ranger() } else { rustix::process::getuid().as_raw() }, &repo, &small_base());
+    let user = User::new(
+        if root { harness::user_with_subids() } else { rustix::process::getuid().as_raw() },
+        &repo,
+        &busybox_base(),
+    );
     let build = |more: &[&str]| {
         let ran =
             run(user.phial(&[&["build", "app", "--base", "oci:base", "--to", "oci:out", "--no-cache"], more].concat()));
-        let mapped = !ran.err.contains("one id is mapped");
+        let mapped = !ran.stderr.contains("one id is mapped");
         (digest_of(&ran.ok()), mapped)
     };
     let (one, _) = build(&["--rev", first.trim()]);
@@ -295,13 +302,13 @@ fn skopeo_inspect(more: &[&str], layout: &str) -> String {
 
 #[test]
 fn the_digest_goes_to_a_file_and_json_has_the_keys_of_every_layer() {
-    let world = World::new();
-    let repo = world.app("shell");
-    let file = world.path("digest");
-    let (digest, _) = build(&world, &repo, "out.oci", &["--digest-file", &file]);
+    let env = TestEnv::new();
+    let repo = env.app("shell");
+    let file = env.path("digest");
+    let (digest, _) = build(&env, &repo, "out.oci", &["--digest-file", &file]);
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), digest);
-    let (base, to) = (elixir(), format!("oci:{}", world.path("out.oci")));
-    let out = run(world.phial(["build", repo.source(), "--base", &base, "--to", &to, "--json"])).ok();
+    let (base, to) = (elixir(), format!("oci:{}", env.path("out.oci")));
+    let out = run(env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--json"])).ok();
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["digest"], digest);
     let deps = &json["layers"][0];
@@ -313,10 +320,10 @@ fn the_digest_goes_to_a_file_and_json_has_the_keys_of_every_layer() {
 
 #[test]
 fn a_target_that_names_another_digest_is_refused() {
-    let world = World::new();
-    let repo = world.app("shell");
-    let wrong = format!("oci:{}@sha256:{}", world.path("out"), "0".repeat(64));
-    let error = run(world.phial(["build", repo.source(), "--base", &elixir(), "--to", &wrong])).failed(3);
+    let env = TestEnv::new();
+    let repo = env.app("shell");
+    let wrong = format!("oci:{}@sha256:{}", env.path("out"), "0".repeat(64));
+    let error = run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &wrong])).failed(3);
     assert!(error.contains("only `sha256:000"), "{error}");
-    assert!(!Path::new(&world.path("out")).exists());
+    assert!(!Path::new(&env.path("out")).exists());
 }

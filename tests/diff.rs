@@ -1,7 +1,7 @@
 //! `phial diff`: what differs between two images or layers, and why.
 
-mod made;
-mod refused;
+mod handmade_images;
+mod errors;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,21 +16,21 @@ use phial::layout::Layout;
 use phial_layers::{Compression, Digest};
 use serde_json::Value;
 
-use self::made::{Entry, image, layer, packed, plain, tar, texts};
-use crate::world::small::small_base;
-use crate::world::{Registry, World, in_root, run};
+use self::handmade_images::{Entry, image, layer, packed, plain, tar, texts};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{Registry, TestEnv, in_rootfs, run};
 
 /// What `phial diff` prints of a difference.
 #[track_caller]
-fn different(world: &World, args: &[&str]) -> String {
-    let ran = run(world.phial([&["diff"], args].concat()));
-    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
-    ran.out
+fn different(env: &TestEnv, args: &[&str]) -> String {
+    let ran = run(env.phial([&["diff"], args].concat()));
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    ran.stdout
 }
 
 #[test]
 fn every_way_in_which_a_file_can_differ_is_named() {
-    let world = World::new();
+    let env = TestEnv::new();
     let one = tar(&[
         Entry::dir("app"),
         Entry::file("app/content", "one"),
@@ -62,9 +62,9 @@ fn every_way_in_which_a_file_can_differ_is_named() {
         Entry::file("app/n\u{e9}\n", "y").mode(0o600),
         Entry::file("app/new", "of the second alone"),
     ]);
-    let of = |name: &str, tar: &[u8]| image(&world, name, &[layer("phial app", tar)], &plain());
+    let of = |name: &str, tar: &[u8]| image(&env, name, &[layer("phial app", tar)], &plain());
     let (one, other) = (of("one", &one), of("other", &other));
-    assert_snapshot!(different(&world, &[&one, &other]), @r"
+    assert_snapshot!(different(&env, &[&one, &other]), @r"
     layer app changed: 12 files
       ~ app/content  content (3 -> 5 bytes)
       - app/gone
@@ -79,20 +79,20 @@ fn every_way_in_which_a_file_can_differ_is_named() {
       ~ app/xattr  xattr `user.note`
       ~ 1 file differs in its time alone
     ");
-    let said = different(&world, &["--times", &one, &other]);
+    let said = different(&env, &["--times", &one, &other]);
     assert!(said.contains("\n  ~ app/time  time 1700000000 -> 1700000001\n"), "{said}");
 }
 
 #[test]
 fn the_same_image_is_the_same_wherever_it_is() {
-    let (world, registry) = (World::new(), Registry::start());
-    let base = format!("oci:{}", small_base().display());
-    let (archive, pushed) = (format!("oci-archive:{}", world.path("base.tar")), registry.reference("base:1"));
-    let app = world.small_app();
+    let (env, registry) = (TestEnv::new(), Registry::start());
+    let base = format!("oci:{}", busybox_base().display());
+    let (archive, pushed) = (format!("oci-archive:{}", env.path("base.tar")), registry.reference("base:1"));
+    let app = env.shell_app();
     for to in [&archive, &pushed] {
-        run(world.phial(["build", app.source(), "--base", &base, "--to", to])).ok();
+        run(env.phial(["build", app.source(), "--base", &base, "--to", to])).ok();
     }
-    assert_eq!(run(world.phial(["diff", &archive, &pushed])).ok(), "no difference");
+    assert_eq!(run(env.phial(["diff", &archive, &pushed])).ok(), "no difference");
     let blobs =
         registry.requests().iter().filter(|request| request.starts_with("GET") && request.contains("/blobs/")).count();
     assert_eq!(blobs, 1, "only the config is fetched: {:?}", registry.requests());
@@ -100,18 +100,18 @@ fn the_same_image_is_the_same_wherever_it_is() {
 
 #[test]
 fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
-    let world = World::new();
-    let base = format!("oci:{}", small_base().display());
-    let app = world.small_app();
+    let env = TestEnv::new();
+    let base = format!("oci:{}", busybox_base().display());
+    let app = env.shell_app();
     let mut built = vec![];
     for text in ["1.0\n", "1.1\n"] {
         app.write("VERSION", text);
         app.git(["commit", "-q", "-a", "--allow-empty", "-m", "A version"]);
-        let to = format!("oci:{}", world.path(text.trim()));
-        run(world.phial(["build", app.source(), "--base", &base, "--to", &to])).ok();
+        let to = format!("oci:{}", env.path(text.trim()));
+        run(env.phial(["build", app.source(), "--base", &base, "--to", &to])).ok();
         built.push(to);
     }
-    let said = different(&world, &[&built[0], &built[1]]);
+    let said = different(&env, &[&built[0], &built[1]]);
     let layers: Vec<&str> = said.lines().filter(|line| line.starts_with("layer ")).collect();
     assert_eq!(
         layers,
@@ -137,22 +137,22 @@ fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
 
 #[test]
 fn a_layer_that_both_have_is_not_read() {
-    let world = World::with_empty_cache();
+    let env = TestEnv::with_empty_cache();
     let shared = layer("debian", &tar(&[Entry::file("etc/big", "the same")]));
     let of = |name: &str, text: &str| {
-        image(&world, name, &[shared.clone(), layer("phial app", &tar(&[Entry::file("app/a", text)]))], &plain())
+        image(&env, name, &[shared.clone(), layer("phial app", &tar(&[Entry::file("app/a", text)]))], &plain())
     };
     let (one, other) = (of("one", "1"), of("other", "2"));
     for name in ["one", "other"] {
-        fs::remove_file(world.dir().join(name).join("blobs/sha256").join(shared.digest.hex())).unwrap();
+        fs::remove_file(env.dir().join(name).join("blobs/sha256").join(shared.digest.hex())).unwrap();
     }
-    let said = different(&world, &[&one, &other]);
+    let said = different(&env, &[&one, &other]);
     assert!(said.contains("layer 1 same\nlayer app changed: 1 file\n  ~ app/a  content (1 bytes)\n"), "{said}");
 }
 
 #[test]
 fn layers_come_go_change_places_and_are_compressed_otherwise() {
-    let world = World::new();
+    let env = TestEnv::new();
     let (low, high) = (tar(&[Entry::file("low", "1")]), tar(&[Entry::file("high", "2")]));
     let (moved, stays) = (Entry::file("app/moved", "the same bytes"), Entry::file("app/stays", "x"));
     let both = tar(&[moved.clone(), stays.clone()]);
@@ -168,8 +168,8 @@ fn layers_come_go_change_places_and_are_compressed_otherwise() {
         layer("phial deps", &tar(&[stays])),
         layer("phial build prod", &tar(&[moved, Entry::file("app/extra", "only here")])),
     ];
-    let (one, other) = (image(&world, "one", &one, &plain()), image(&world, "other", &other, &plain()));
-    assert_snapshot!(different(&world, &[&one, &other]), @r"
+    let (one, other) = (image(&env, "one", &one, &plain()), image(&env, "other", &other, &plain()));
+    assert_snapshot!(different(&env, &[&one, &other]), @r"
     config history[0].created_by: low -> high
     config history[1].created_by: high -> low
     config history[3].created_by: phial app -> phial build prod
@@ -187,7 +187,7 @@ fn layers_come_go_change_places_and_are_compressed_otherwise() {
 
 #[test]
 fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
-    let world = World::new();
+    let env = TestEnv::new();
     let app = [layer("phial app", &tar(&[Entry::file("a", "1")]))];
     let one = ImageOptions {
         env: texts([("MIX_ENV", "prod"), ("SECRET_KEY_BASE", "abcdef")]),
@@ -202,8 +202,8 @@ fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
         annotations: texts([("rev", "2")]),
         ..plain()
     };
-    let (one, other) = (image(&world, "one", &app, &one), image(&world, "other", &app, &other));
-    let said = different(&world, &[&one, &other]);
+    let (one, other) = (image(&env, "one", &app, &one), image(&env, "other", &app, &other));
+    let said = different(&env, &[&one, &other]);
     assert_snapshot!(said, @r#"
     manifest annotations.rev: 1 -> 2
     config config.Cmd: ["run"] -> ["other","way"]
@@ -213,13 +213,13 @@ fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
     config created: 2023-11-14T22:13:20Z -> 2023-11-14T22:13:21Z, and so in 1 entry of the history
     layer app same
     "#);
-    let json = different(&world, &["--json", &one, &other]);
+    let json = different(&env, &["--json", &one, &other]);
     assert!(!json.contains("abcdef") && !json.contains("fedcba"), "{json}");
 }
 
 #[test]
 fn dependencies_go_up_and_down() {
-    let world = World::new();
+    let env = TestEnv::new();
     let lock = |jason: &str| {
         let text = format!(
             "%{{\n  \"jason\": {{:hex, :jason, \"{jason}\", \"aa\", [:mix], [], \"hexpm\", \"bb\"}},\n  \"plug\": {{:hex, :plug, \"1.0.0\", \"aa\", \
@@ -228,38 +228,38 @@ fn dependencies_go_up_and_down() {
         layer("phial app", &tar(&[Entry::file("app/mix.lock", &text)]))
     };
     let (one, other) =
-        (image(&world, "one", &[lock("1.4.4")], &plain()), image(&world, "other", &[lock("1.4.5")], &plain()));
-    assert!(different(&world, &[&one, &other]).ends_with("\ndependency jason 1.4.4 -> 1.4.5\n"));
-    assert!(different(&world, &[&other, &one]).ends_with("\ndependency jason 1.4.5 -> 1.4.4 (down)\n"));
+        (image(&env, "one", &[lock("1.4.4")], &plain()), image(&env, "other", &[lock("1.4.5")], &plain()));
+    assert!(different(&env, &[&one, &other]).ends_with("\ndependency jason 1.4.4 -> 1.4.5\n"));
+    assert!(different(&env, &[&other, &one]).ends_with("\ndependency jason 1.4.5 -> 1.4.4 (down)\n"));
 }
 
 /// The module, compiled by the base's own `erlc` with these options.
-fn beam(world: &World, name: &str, source: &str, options: &[&str]) -> Vec<u8> {
-    let dir = world.dir().join(name);
+fn beam(env: &TestEnv, name: &str, source: &str, options: &[&str]) -> Vec<u8> {
+    let dir = env.dir().join(name);
     fs::create_dir(&dir).expect("a module");
     fs::write(dir.join("m.erl"), source).expect("a module");
-    run(in_root(&dir, [&["erlc", "+deterministic"], options, &["m.erl"]].concat(), &BTreeMap::new())).ok();
+    run(in_rootfs(&dir, [&["erlc", "+deterministic"], options, &["m.erl"]].concat(), &BTreeMap::new())).ok();
     fs::read(dir.join("m.beam")).expect("a module")
 }
 
 #[test]
 fn of_a_beam_file_the_chunks_are_named_and_whether_the_code_is_the_same() {
-    let world = World::new();
+    let env = TestEnv::new();
     let source = "-module(m).\n-export([f/0]).\nf() -> one.\n";
-    let unlike = beam(&world, "plain", source, &[]);
+    let unlike = beam(&env, "plain", source, &[]);
     let cases = [
-        ("debug", beam(&world, "debug", source, &["+debug_info"]), "chunk `Dbgi` (the code is the same)"),
-        ("atom", beam(&world, "atom", &source.replace("one", "two"), &[]), "chunks `AtU8`, `Attr`"),
+        ("debug", beam(&env, "debug", source, &["+debug_info"]), "chunk `Dbgi` (the code is the same)"),
+        ("atom", beam(&env, "atom", &source.replace("one", "two"), &[]), "chunks `AtU8`, `Attr`"),
         (
             "packed",
-            beam(&world, "packed", source, &["+compressed", "+debug_info"]),
+            beam(&env, "packed", source, &["+compressed", "+debug_info"]),
             "chunk `Dbgi` (the code is the same)",
         ),
         ("torn", unlike[..unlike.len() - 8].to_vec(), "content ("),
     ];
     let of = |name: &str, beam: &[u8]| {
         image(
-            &world,
+            &env,
             &format!("{name}.oci"),
             &[layer("phial build prod", &tar(&[Entry::file("app/m.beam", beam)]))],
             &plain(),
@@ -267,7 +267,7 @@ fn of_a_beam_file_the_chunks_are_named_and_whether_the_code_is_the_same() {
     };
     let one = of("plain", &unlike);
     for (name, beam, expected) in cases {
-        let said = different(&world, &[&one, &of(name, &beam)]);
+        let said = different(&env, &[&one, &of(name, &beam)]);
         assert!(
             said.contains(&format!("layer build prod changed: 1 file\n  ~ app/m.beam  {expected}")),
             "{name}: {said}"
@@ -277,14 +277,14 @@ fn of_a_beam_file_the_chunks_are_named_and_whether_the_code_is_the_same() {
 
 #[test]
 fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
-    let world = World::new();
+    let env = TestEnv::new();
     let (low, one, other) =
         (tar(&[Entry::file("low", "")]), tar(&[Entry::file("a", "1")]), tar(&[Entry::file("a", "2")]));
     let upper = layer("phial app", &one);
     let (left, right) = (
-        image(&world, "one", &[layer("low", &low), upper.clone()], &plain()),
+        image(&env, "one", &[layer("low", &low), upper.clone()], &plain()),
         image(
-            &world,
+            &env,
             "other",
             &[layer("low", &low), layer("phial deps", &other)],
             &ImageOptions { created: 1, ..plain() },
@@ -293,41 +293,41 @@ fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
     let expected = "layer deps changed: 1 file\n  ~ a  content (1 bytes)\n";
     for of_left in ["app", "2", upper.digest.as_str(), upper.diff_id.0.as_str()] {
         assert_eq!(
-            different(&world, &[&left, &right, "--layer", of_left, "--other-layer", "deps"]),
+            different(&env, &[&left, &right, "--layer", of_left, "--other-layer", "deps"]),
             expected,
             "{of_left}"
         );
     }
-    assert_eq!(run(world.phial(["diff", &left, &right, "--layer", "1"])).ok(), "no difference");
-    fs::write(world.path("a.tar"), &one).unwrap();
+    assert_eq!(run(env.phial(["diff", &left, &right, "--layer", "1"])).ok(), "no difference");
+    fs::write(env.path("a.tar"), &one).unwrap();
     assert_eq!(
-        different(&world, &[&left, "./a.tar", "--layer", "app"]),
+        different(&env, &[&left, "./a.tar", "--layer", "app"]),
         "layer ./a.tar same (the same files, compressed otherwise)\n"
     );
-    fs::write(world.path("b.tar"), &other).unwrap();
-    assert_eq!(different(&world, &["./a.tar", &world.path("b.tar")]).lines().nth(1), Some("  ~ a  content (1 bytes)"));
+    fs::write(env.path("b.tar"), &other).unwrap();
+    assert_eq!(different(&env, &["./a.tar", &env.path("b.tar")]).lines().nth(1), Some("  ~ a  content (1 bytes)"));
 }
 
 #[test]
 fn the_same_files_in_another_order_or_with_other_headers_are_told_apart() {
-    let world = World::new();
+    let env = TestEnv::new();
     let (a, b) = (Entry::file("a", "1"), Entry::file("b", "2"));
     for (name, entries) in [
         ("one", vec![a.clone(), b.clone()]),
         ("order", vec![b, a.clone()]),
         ("named", vec![a.user("root"), Entry::file("b", "2")]),
     ] {
-        fs::write(world.path(name), tar(&entries)).unwrap();
+        fs::write(env.path(name), tar(&entries)).unwrap();
     }
-    let said = different(&world, &["./one", "./order"]);
+    let said = different(&env, &["./one", "./order"]);
     assert_eq!(said, "layer ./order changed (the same files in another order)\n");
-    let said = different(&world, &["./one", "./named"]);
+    let said = different(&env, &["./one", "./named"]);
     assert!(said.contains("the headers of the tar differ"), "{said}");
 }
 
 #[test]
 fn memory_does_not_grow_with_the_size_of_a_file() {
-    let world = World::new();
+    let env = TestEnv::new();
     let size = 256_u64 << 20;
     for (name, last) in [("one", b'1'), ("other", b'2')] {
         let mut header = tar::Header::new_ustar();
@@ -335,33 +335,33 @@ fn memory_does_not_grow_with_the_size_of_a_file() {
         header.set_size(size);
         header.set_mode(0o644);
         header.set_cksum();
-        let file = fs::File::create(world.path(name)).unwrap();
+        let file = fs::File::create(env.path(name)).unwrap();
         file.write_all_at(header.as_bytes(), 0).unwrap();
         file.write_all_at(&[last], 512 + size - 1).unwrap();
         file.set_len(512 + size + 1024).unwrap();
     }
     let mut diff = Command::new("sh");
-    let phial = world.phial(["diff", "./one", "./other"]);
+    let phial = env.phial(["diff", "./one", "./other"]);
     // Private memory that can be written, in KiB: a third of one side.
     diff.args(["-c", "ulimit -d 80000; exec \"$0\" \"$@\""]).arg(phial.get_program()).args(phial.get_args());
-    diff.env_clear().envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(world.dir());
+    diff.env_clear().envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(env.dir());
     let ran = run(diff);
     assert_eq!(
-        (ran.code, ran.out.as_str()),
+        (ran.code, ran.stdout.as_str()),
         (Some(1), "layer ./other changed: 1 file\n  ~ big  content (268435456 bytes)\n"),
         "{}",
-        ran.err
+        ran.stderr
     );
 }
 
 #[test]
 fn json_says_the_same_for_programs() {
-    let world = World::new();
+    let env = TestEnv::new();
     let of = |name: &str, text: &str, mode| {
-        image(&world, name, &[layer("phial app", &tar(&[Entry::file("app/a", text).mode(mode)]))], &plain())
+        image(&env, name, &[layer("phial app", &tar(&[Entry::file("app/a", text).mode(mode)]))], &plain())
     };
     let (one, other) = (of("one", "1", 1), of("other", "22", 2));
-    let json: Value = serde_json::from_str(&different(&world, &["--json", &one, &other])).unwrap();
+    let json: Value = serde_json::from_str(&different(&env, &["--json", &one, &other])).unwrap();
     assert_eq!(json["same"], false);
     assert_eq!(json["layers"][0]["status"], "changed");
     let file = &json["layers"][0]["files"][0];
@@ -370,14 +370,14 @@ fn json_says_the_same_for_programs() {
         file["why"].to_string(),
         r#"[{"left":1,"right":2,"what":"content"},{"left":1,"right":2,"what":"mode"}]"#
     );
-    let same: Value = serde_json::from_str(&run(world.phial(["diff", "--json", &one, &one])).ok()).unwrap();
+    let same: Value = serde_json::from_str(&run(env.phial(["diff", "--json", &one, &one])).ok()).unwrap();
     assert_eq!(same["same"], true);
 }
 
-/// The difference that the library would name first between two layouts of the world.
-fn first(world: &World, one: &str, other: &str) -> String {
+/// The difference that the library would name first between two layouts of the environment.
+fn first(env: &TestEnv, one: &str, other: &str) -> String {
     let open = |name: &str| {
-        let layout = Layout::open_dir(&world.dir().join(name)).expect("a layout");
+        let layout = Layout::open_dir(&env.dir().join(name)).expect("a layout");
         (layout.resolve(None, None, &Platform::host()).expect("an image"), layout)
     };
     let (left, right) = (open(one), open(other));
@@ -392,9 +392,9 @@ fn first(world: &World, one: &str, other: &str) -> String {
 
 #[test]
 fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
-    let world = World::new();
+    let env = TestEnv::new();
     let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &ImageOptions| {
-        image(&world, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);
+        image(&env, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);
     };
     let (dir, file) = (Entry::dir("app"), Entry::file("app/z", "1"));
     let (late, upper) = (Entry::dir("app").mtime(1), Entry::file("app/a", "x"));
@@ -410,6 +410,6 @@ fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
         ("upper", "layer `app`: `app/a`: only the second has it"),
         ("config", "config: `config.Cmd`: [\"run\"] -> nothing"),
     ] {
-        assert_eq!(first(&world, "one", other), culprit, "{other}");
+        assert_eq!(first(&env, "one", other), culprit, "{other}");
     }
 }

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::world::git_http::GitServer;
-use crate::world::small::{base_with, small_base};
-use crate::world::{Repo, World, run};
+use crate::harness::busybox::{busybox_base, busybox_base_with};
+use crate::harness::git_http::GitServer;
+use crate::harness::{Repo, TestEnv, run};
 
 const SETTINGS: &str =
     "[image]\nenvs = [\"prod\"]\n\n[prepare]\nscript = \"script/prepare_code\"\ninputs = [\"VERSION\", \"mix.lock\"]\n";
@@ -16,8 +16,8 @@ fn lock(jason: &str) -> String {
 }
 
 /// The small app, with a lock that the deps step sees.
-fn app(world: &World) -> Repo {
-    let app = world.small_app();
+fn app(env: &TestEnv) -> Repo {
+    let app = env.shell_app();
     app.write("phial.toml", SETTINGS);
     app.write("mix.lock", lock("1.4.4"));
     app.commit("A lock");
@@ -25,16 +25,16 @@ fn app(world: &World) -> Repo {
 }
 
 #[track_caller]
-fn build(world: &World, source: &str, flags: &[&str]) -> String {
-    let (base, to) = (format!("oci:{}", small_base().display()), format!("oci:{}", world.path("out")));
+fn build(env: &TestEnv, source: &str, flags: &[&str]) -> String {
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
     let base: &[&str] = if flags.contains(&"--base") { &[] } else { &["--base", &base] };
     let args = [&["build", source, "--to", &to], base, flags].concat();
-    run(world.phial(args)).ok().rsplit_once('@').expect("a digest").1.to_owned()
+    run(env.phial(args)).ok().rsplit_once('@').expect("a digest").1.to_owned()
 }
 
 #[track_caller]
-fn explained(world: &World, args: &[&str]) -> String {
-    run(world.phial([&["explain"], args].concat())).ok()
+fn explained(env: &TestEnv, args: &[&str]) -> String {
+    run(env.phial([&["explain"], args].concat())).ok()
 }
 
 /// The lines below a layer's heading, but for the list of inputs.
@@ -51,11 +51,11 @@ fn cut(digest: &str) -> &str {
 
 #[test]
 fn what_changed_is_said_in_words_layer_by_layer() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
     let first = app.git(["rev-parse", "HEAD"]);
-    let one = build(&world, app.source(), &[]);
-    let said = explained(&world, &["--source", app.source()]);
+    let one = build(&env, app.source(), &[]);
+    let said = explained(&env, &["--source", app.source()]);
     assert!(said.starts_with(&format!("image {one} of commit {first} of {} (", app.source())), "{said}");
     assert!(said.contains("\nno earlier build of the repository is on record\n"), "{said}");
     assert!(
@@ -68,9 +68,9 @@ fn what_changed_is_said_in_words_layer_by_layer() {
     app.write("mix.lock", lock("1.4.5"));
     app.write("lib/new.ex", "new");
     let second = app.commit("A dependency and a file");
-    let two = build(&world, app.source(), &[]);
+    let two = build(&env, app.source(), &[]);
     assert_ne!(one, two);
-    let mut explain = world.phial(["explain"]);
+    let mut explain = env.phial(["explain"]);
     explain.current_dir(app.dir());
     let said = run(explain).ok();
     assert!(said.contains(&format!("\nafter {one} of commit {first} of ")), "{said}");
@@ -86,111 +86,111 @@ fn what_changed_is_said_in_words_layer_by_layer() {
 
 #[test]
 fn what_was_recalled_and_why_is_said() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
-    build(&world, app.source(), &[]);
-    build(&world, app.source(), &[]);
-    let said = explained(&world, &["--source", app.source()]);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
+    build(&env, app.source(), &[]);
+    build(&env, app.source(), &[]);
+    let said = explained(&env, &["--source", app.source()]);
     for layer in ["deps", "app", "build prod"] {
         assert!(said.contains(&format!("\n{layer}: recalled in ")), "{said}");
         assert_eq!(of_layer(&said, layer), ["no input changed"]);
     }
-    build(&world, app.source(), &["--no-cache"]);
-    let said = explained(&world, &["--source", app.source()]);
+    build(&env, app.source(), &["--no-cache"]);
+    let said = explained(&env, &["--source", app.source()]);
     assert_eq!(of_layer(&said, "deps"), ["no input changed; it was made again, since `--no-cache` was given"]);
-    fs::remove_dir_all(world.cache().join("recall")).unwrap();
-    build(&world, app.source(), &[]);
-    let said = explained(&world, &["--source", app.source()]);
+    fs::remove_dir_all(env.cache().join("recall")).unwrap();
+    build(&env, app.source(), &[]);
+    let said = explained(&env, &["--source", app.source()]);
     assert_eq!(of_layer(&said, "deps"), ["no input changed; it was made again, since it was no longer kept"]);
     let first = app.git(["rev-parse", "HEAD"]);
     app.write("README", "new");
     app.commit("Another file");
-    build(&world, app.source(), &[]);
-    build(&world, app.source(), &["--rev", &first]);
-    let said = explained(&world, &["--source", app.source()]);
+    build(&env, app.source(), &[]);
+    build(&env, app.source(), &["--rev", &first]);
+    let said = explained(&env, &["--source", app.source()]);
     assert_eq!(of_layer(&said, "app").last(), Some(&"an earlier build made it from these inputs"), "{said}");
 }
 
 #[test]
 fn a_base_an_environment_and_a_variable_are_inputs_too() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
     app.write("phial.toml", format!("{SETTINGS}env = {{ NAME = \"a value of 1\", GONE = \"x\" }}\n"));
     app.commit("Variables");
-    build(&world, app.source(), &["--env", "prod"]);
-    let other = format!("oci:{}", base_with(&world, &[("bin/more", "#!/bin/sh\n")]).display());
+    build(&env, app.source(), &["--env", "prod"]);
+    let other = format!("oci:{}", busybox_base_with(&env, &[("bin/more", "#!/bin/sh\n")]).display());
     app.write("phial.toml", format!("{SETTINGS}env = {{ NAME = \"a value of 2\" }}\n"));
     app.commit("Another value");
-    build(&world, app.source(), &["--env", "prod", "--env", "test", "--base", &other]);
-    let said = explained(&world, &["--source", app.source()]);
+    build(&env, app.source(), &["--env", "prod", "--env", "test", "--base", &other]);
+    let said = explained(&env, &["--source", app.source()]);
     let deps = of_layer(&said, "deps");
     assert!(deps[0].starts_with("base: sha256:") && deps[0].len() < 60, "{said}");
     assert_eq!(deps[1..], ["variable GONE: gone", "variable NAME: changed", "envs: prod -> prod test"]);
     assert_eq!(of_layer(&said, "build test"), ["new: the build before had no such layer"]);
-    let kept: String = walkdir::WalkDir::new(world.cache().join("history"))
+    let kept: String = walkdir::WalkDir::new(env.cache().join("history"))
         .into_iter()
         .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
         .collect();
-    let json = explained(&world, &["--source", app.source(), "--json"]);
+    let json = explained(&env, &["--source", app.source(), "--json"]);
     assert!(kept.contains("env NAME"), "{kept}");
     assert!(!kept.contains("a value of") && !json.contains("a value of"), "no value is kept or told: {kept}");
 }
 
 #[test]
 fn a_repository_is_the_same_by_url_and_its_mirror_knows_the_files() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
     let first = app.git(["rev-parse", "HEAD"]);
-    let server = GitServer::start(world.dir());
+    let server = GitServer::start(env.dir());
     let url = format!("{}/app/.git", server.url);
-    build(&world, &url, &[]);
+    build(&env, &url, &[]);
     app.write("mix.lock", lock("1.3.0"));
     let second = app.commit("A lower version");
-    build(&world, &url, &[]);
+    build(&env, &url, &[]);
     drop(server);
-    let said = explained(&world, &["--source", &url]);
+    let said = explained(&env, &["--source", &url]);
     assert_eq!(of_layer(&said, "deps"), ["mix.lock: jason 1.4.4 -> 1.3.0 (down)"], "{said}");
     assert_eq!(of_layer(&said, "app")[0], format!("commit {} -> {}: mix.lock changed", cut(&first), cut(&second)));
-    fs::remove_dir_all(world.cache().join("git")).unwrap();
-    let said = explained(&world, &["--source", &url]);
+    fs::remove_dir_all(env.cache().join("git")).unwrap();
+    let said = explained(&env, &["--source", &url]);
     assert_eq!(of_layer(&said, "app")[0], format!("commit {} -> {}", cut(&first), cut(&second)));
     assert!(of_layer(&said, "deps")[0].starts_with("mix.lock: "), "the ids are left: {said}");
 }
 
 #[test]
 fn clones_of_one_origin_share_their_history_and_other_repositories_do_not() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
     app.git(["remote", "add", "origin", "git@git.example:team/app.git"]);
-    build(&world, app.source(), &[]);
-    app.git(["clone", "-q", ".", &world.path("clone")]);
-    let clone = Repo::at(&world.dir().join("clone"));
+    build(&env, app.source(), &[]);
+    app.git(["clone", "-q", ".", &env.path("clone")]);
+    let clone = Repo::at(&env.dir().join("clone"));
     clone.git(["remote", "set-url", "origin", "https://ann@git.example/team/app"]);
-    let said = explained(&world, &["--source", clone.source()]);
+    let said = explained(&env, &["--source", clone.source()]);
     assert!(said.contains(app.source()), "{said}");
     clone.git(["remote", "set-url", "origin", "https://git.example/team/other"]);
-    let ran = run(world.phial(["explain", "--source", clone.source()]));
+    let ran = run(env.phial(["explain", "--source", clone.source()]));
     assert!(ran.failed(3).contains("error: no build of `https://git.example/team/other` is on record"));
 }
 
 #[test]
 fn an_image_is_found_by_its_digest_wherever_it_is_and_ten_builds_are_kept() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
     let mut digests = vec![];
     for n in 0..12 {
         app.write("VERSION", format!("{n}\n"));
         app.commit("A version");
-        digests.push(build(&world, app.source(), &[]));
+        digests.push(build(&env, app.source(), &[]));
     }
-    let said = explained(&world, &[&digests[5]]);
+    let said = explained(&env, &[&digests[5]]);
     assert!(said.starts_with(&format!("image {} ", digests[5])), "{said}");
     assert!(said.contains(&format!("\nafter {} ", digests[4])), "{said}");
-    let said = explained(&world, &[&format!("nowhere.example/app@{}", digests[2])]);
+    let said = explained(&env, &[&format!("nowhere.example/app@{}", digests[2])]);
     assert!(said.contains("\nno earlier build of the repository is on record\n"), "the oldest that is left: {said}");
-    let said = explained(&world, &[&format!("oci:{}", world.path("out"))]);
+    let said = explained(&env, &[&format!("oci:{}", env.path("out"))]);
     assert!(said.starts_with(&format!("image {} ", digests[11])), "{said}");
-    let ran = run(world.phial(["explain", &digests[1]]));
+    let ran = run(env.phial(["explain", &digests[1]]));
     let error = ran.failed(3);
     assert!(
         error.contains(&format!("error: no build of `{}` is on record\nhint: only the machine and cache", digests[1])),
@@ -200,29 +200,29 @@ fn an_image_is_found_by_its_digest_wherever_it_is_and_ten_builds_are_kept() {
 
 #[test]
 fn json_has_the_keys_the_times_and_the_words() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
-    build(&world, app.source(), &[]);
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
+    build(&env, app.source(), &[]);
     app.write("VERSION", "2\n");
     app.commit("A version");
-    let digest = build(&world, app.source(), &[]);
-    let json: Value = serde_json::from_str(&explained(&world, &["--json", "--source", app.source()])).unwrap();
+    let digest = build(&env, app.source(), &[]);
+    let json: Value = serde_json::from_str(&explained(&env, &["--json", "--source", app.source()])).unwrap();
     assert_eq!(json["build"]["image"], digest);
     assert_eq!(json["layers"][0]["name"], "deps");
     assert_eq!(json["layers"][0]["changed"][0]["name"], "file VERSION");
     assert!(json["layers"][0]["millis"].as_u64().is_some_and(|millis| millis > 0));
-    build(&world, app.source(), &["--env", "test", "--env", "prod"]);
-    build(&world, app.source(), &["--env", "test", "--env", "prod"]);
-    let said = explained(&world, &["--source", app.source()]);
+    build(&env, app.source(), &["--env", "test", "--env", "prod"]);
+    build(&env, app.source(), &["--env", "test", "--env", "prod"]);
+    let said = explained(&env, &["--source", app.source()]);
     assert!(said.contains("\nbuild test, build prod: recalled in "), "what one call made is said once: {said}");
     assert!(json["build"]["layers"][2]["key"]["inputs"]["app"].as_str().unwrap().starts_with("sha256:"));
 }
 
 #[test]
 fn without_a_record_there_is_one_clear_error() {
-    let world = World::with_empty_cache();
-    let app = world.small_app();
-    let error = run(world.phial(["explain", "--source", app.source()])).failed(3);
+    let env = TestEnv::with_empty_cache();
+    let app = env.shell_app();
+    let error = run(env.phial(["explain", "--source", app.source()])).failed(3);
     assert_eq!(
         error,
         format!(
@@ -231,31 +231,31 @@ fn without_a_record_there_is_one_clear_error() {
         )
     );
     let nowhere = tempfile::tempdir().unwrap();
-    let mut explain = world.phial(["explain"]);
+    let mut explain = env.phial(["explain"]);
     explain.current_dir(nowhere.path());
     assert!(run(explain).failed(3).contains("is not in a git repository"));
-    let gone = run(world.phial(["explain", &format!("oci:{}", world.path("nowhere"))])).failed(3);
+    let gone = run(env.phial(["explain", &format!("oci:{}", env.path("nowhere"))])).failed(3);
     assert!(gone.starts_with("error: there is no `"), "{gone}");
-    let never_built = format!("oci:{}", small_base().display());
-    let error = run(world.phial(["explain", &never_built])).failed(3);
+    let never_built = format!("oci:{}", busybox_base().display());
+    let error = run(env.phial(["explain", &never_built])).failed(3);
     assert!(error.contains(&format!("error: no build of `{never_built}` is on record")), "{error}");
 }
 
 #[test]
 fn a_damaged_record_is_no_record_and_one_that_cannot_be_kept_stops_no_build() {
-    let world = World::with_empty_cache();
-    let app = app(&world);
-    build(&world, app.source(), &[]);
-    let history = world.cache().join("history");
+    let env = TestEnv::with_empty_cache();
+    let app = app(&env);
+    build(&env, app.source(), &[]);
+    let history = env.cache().join("history");
     let file = fs::read_dir(&history).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, "{").unwrap();
-    run(world.phial(["explain", "--source", app.source()])).failed(3);
-    build(&world, app.source(), &[]);
-    explained(&world, &["--source", app.source()]);
+    run(env.phial(["explain", "--source", app.source()])).failed(3);
+    build(&env, app.source(), &[]);
+    explained(&env, &["--source", app.source()]);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let (base, to) = (format!("oci:{}", small_base().display()), format!("oci:{}", world.path("out")));
-    let ran = run(world.phial(["build", app.source(), "--base", &base, "--to", &to]));
-    assert!(ran.err.contains("note: `phial explain` will not know of this build"), "{}", ran.err);
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
+    let ran = run(env.phial(["build", app.source(), "--base", &base, "--to", &to]));
+    assert!(ran.stderr.contains("note: `phial explain` will not know of this build"), "{}", ran.stderr);
     ran.ok();
 }

@@ -6,37 +6,37 @@ use std::process::Command;
 
 use phial::compare::dependencies;
 
-use crate::world::{Registry, World, hex_registry, in_root, run, testdata};
+use crate::harness::{Registry, TestEnv, hex_registry, in_rootfs, run, testdata};
 
 #[test]
 fn an_app_is_always_the_same_commit() {
-    let (one, two) = (World::new(), World::new());
+    let (one, two) = (TestEnv::new(), TestEnv::new());
     assert_eq!(one.app("hello").git(["rev-parse", "HEAD"]), two.app("hello").git(["rev-parse", "HEAD"]));
 }
 
 #[test]
 fn apps_without_packages_pass_their_own_tests_in_the_base() {
-    let world = World::new();
+    let env = TestEnv::new();
     for app in ["hello", "umbrella"] {
-        let repo = world.app(app);
-        let env = BTreeMap::from([("MIX_ENV", "test".to_owned())]);
-        let said = run(in_root(repo.dir(), ["mix", "test"], &env)).ok();
+        let repo = env.app(app);
+        let vars = BTreeMap::from([("MIX_ENV", "test".to_owned())]);
+        let said = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
         assert!(said.contains(" 0 failures"), "{said}");
     }
 }
 
 #[test]
 fn the_app_with_packages_passes_its_own_tests_in_the_base() {
-    let world = World::new();
+    let env = TestEnv::new();
     let hex = hex_registry();
-    let (repo, _git) = world.deps_app(&hex);
+    let (repo, _git) = env.deps_app(&hex);
     let lock = fs::read_to_string(repo.dir().join("mix.lock")).expect("a lock that Mix wrote");
     let read: Vec<String> = dependencies("", &lock).iter().map(ToString::to_string).collect();
     assert_eq!(read.len(), lock.lines().count() - 2, "each line between the braces is understood: {read:?}");
     assert!(read.contains(&"jiffy 1.1.2 added".to_owned()), "{read:?}");
-    let mut env = hex.env();
-    env.insert("MIX_ENV", "test".to_owned());
-    let said = run(in_root(repo.dir(), ["mix", "test"], &env)).ok();
+    let mut vars = hex.env();
+    vars.insert("MIX_ENV", "test".to_owned());
+    let said = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
     assert!(said.contains(" 0 failures"), "{said}");
     assert!(hex.requests().iter().any(|path| path == "/tarballs/jiffy-1.1.2.tar"), "{:?}", hex.requests());
 }

@@ -11,8 +11,8 @@ use phial::recipe::FORMAT;
 use phial_layers::Digest;
 use serde_json::Value;
 
-use crate::world::small::small_base;
-use crate::world::{World, run, testdata};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{TestEnv, run, testdata};
 
 #[test]
 fn bytes_move_only_with_the_format() {
@@ -29,11 +29,11 @@ fn bytes_move_only_with_the_format() {
 /// The small app: its layers, and all that its image says, with what comes from the base (a busybox of this machine) taken
 /// out.
 fn image() -> String {
-    let world = World::with_empty_cache();
-    let repo = world.small_app();
-    let (base, out) = (small_base(), world.dir().join("out"));
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    let (base, out) = (busybox_base(), env.dir().join("out"));
     let (from, to) = (format!("oci:{}", base.display()), format!("oci:{}", out.display()));
-    let line = run(world.phial(["build", repo.source(), "--base", &from, "--to", &to, "--json"])).ok();
+    let line = run(env.phial(["build", repo.source(), "--base", &from, "--to", &to, "--json"])).ok();
     let json: Value = serde_json::from_str(&line).expect("JSON");
     let mut text = String::new();
     for layer in json["layers"].as_array().expect("layers") {

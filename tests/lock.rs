@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::world::small::small_base;
-use crate::world::{Registry, World, run};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{Registry, TestEnv, run};
 
 fn copy(from: &str, to: &str) {
     let mut skopeo = Command::new("skopeo");
@@ -13,27 +13,27 @@ fn copy(from: &str, to: &str) {
 
 #[test]
 fn a_committed_lock_holds_the_base_when_its_tag_moves() {
-    let world = World::new();
+    let env = TestEnv::new();
     let registry = Registry::start();
-    let repo = world.small_app();
+    let repo = env.shell_app();
     let base = registry.reference("team/base:1");
-    copy(&format!("oci:{}", small_base().display()), &base);
+    copy(&format!("oci:{}", busybox_base().display()), &base);
     let settings = std::fs::read_to_string(repo.dir().join("phial.toml")).expect("phial.toml");
     repo.write("phial.toml", settings.replace("[image]\n", &format!("[image]\nbase = \"{base}\"\n")));
     let unlocked = repo.commit("The base");
-    let to = format!("oci:{}", world.path("out"));
-    let error = run(world.phial(["build", repo.source(), "--locked", "--to", &to])).failed(2);
+    let to = format!("oci:{}", env.path("out"));
+    let error = run(env.phial(["build", repo.source(), "--locked", "--to", &to])).failed(2);
     assert!(error.contains("phial lock"), "{error}");
 
-    let line = run(world.phial(["lock", repo.source()])).ok();
+    let line = run(env.phial(["lock", repo.source()])).ok();
     assert!(line.starts_with(&format!("{base}@sha256:")), "{line}");
     repo.commit("The lock");
-    let first = run(world.phial(["build", repo.source(), "--locked", "--to", &to])).ok();
+    let first = run(env.phial(["build", repo.source(), "--locked", "--to", &to])).ok();
 
     // Another image takes the tag; the old one is still there by its digest.
-    let other = crate::world::small::base_with(&world, &[("bin/other", "#!/bin/sh\n")]);
+    let other = crate::harness::busybox::busybox_base_with(&env, &[("bin/other", "#!/bin/sh\n")]);
     copy(&format!("oci:{}", other.display()), &base);
-    assert_eq!(run(world.phial(["build", repo.source(), "--to", &to])).ok(), first);
-    let moved = run(world.phial(["build", repo.source(), "--rev", &unlocked, "--to", &to])).ok();
+    assert_eq!(run(env.phial(["build", repo.source(), "--to", &to])).ok(), first);
+    let moved = run(env.phial(["build", repo.source(), "--rev", &unlocked, "--to", &to])).ok();
     assert_ne!(moved, first, "without a lock the tag is followed");
 }

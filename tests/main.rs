@@ -1,34 +1,33 @@
-//! What a user sees: one file per command, against real registries, readers and apps.
+//! What a user sees: one file per command or subject, against real registries, readers and apps. See `docs/testing.md`.
 
+mod harness;
 mod scripted;
-mod world;
 
+mod app_test;
+mod architecture;
 mod bad_input;
 mod base;
 mod build;
+mod build_matrix;
+mod build_push;
+mod builtin_script;
 mod cache;
-mod dependencies;
+mod cargo_deny;
+mod deps_reuse;
 mod diff;
 mod explain;
-mod far;
 mod fixtures;
 mod golden;
+mod interop;
 mod lock;
-mod matrix;
-mod near;
-mod node;
-mod prepare_script;
+mod mix_up_to_date;
+mod node_app;
+mod passed_variables;
 mod progress;
-mod proof;
-mod push;
-mod readers;
 mod registry;
 mod release;
-mod rooms;
+mod remote_cache;
+mod reproducibility;
 mod run;
 mod sandbox;
 mod source;
-mod trial;
-mod variables;
-mod ssh;
-mod works;

@@ -3,26 +3,26 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::small::small_base;
-use crate::world::{Ran, World, run, search_path};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{Output, TestEnv, run, search_path};
 
 /// Clears the line that changes.
 const REDRAW: &str = "\r\u{1b}[K";
 
 /// Builds the small app afresh, with stdout in the file `out`: what `stderr` is, is told by `on`.
-fn build(world: &World, progress: &str, on: impl FnOnce(&str, &Path) -> Command) -> (Ran, String) {
-    let app = world.dir().join("app");
-    let source = if app.exists() { app.display().to_string() } else { world.small_app().source().to_owned() };
-    let (base, to) = (small_base().display().to_string(), world.path("image"));
+fn build(env: &TestEnv, progress: &str, on: impl FnOnce(&str, &Path) -> Command) -> (Output, String) {
+    let app = env.dir().join("app");
+    let source = if app.exists() { app.display().to_string() } else { env.shell_app().source().to_owned() };
+    let (base, to) = (busybox_base().display().to_string(), env.path("image"));
     let line = format!(
         "{} build {source} --no-cache --base oci:{base} --to oci:{to} --progress {progress} >out",
         env!("CARGO_BIN_EXE_phial")
     );
-    let mut command = on(&line, world.dir());
-    command.env_clear().envs([("PATH", search_path()), ("HOME", world.path("home")), ("SHELL", "/bin/sh".into())]);
-    command.env("PHIAL_CACHE_DIR", world.cache()).current_dir(world.dir());
+    let mut command = on(&line, env.dir());
+    command.env_clear().envs([("PATH", search_path()), ("HOME", env.path("home")), ("SHELL", "/bin/sh".into())]);
+    command.env("PHIAL_CACHE_DIR", env.cache()).current_dir(env.dir());
     let ran = run(command);
-    let out = std::fs::read_to_string(world.dir().join("out")).expect("stdout");
+    let out = std::fs::read_to_string(env.dir().join("out")).expect("stdout");
     assert!(out.starts_with("oci:") && out.contains("@sha256:") && out.lines().count() == 1, "stdout: {out}");
     (ran, out)
 }
@@ -43,9 +43,9 @@ fn log(line: &str, _: &Path) -> Command {
 
 #[test]
 fn on_a_terminal_a_line_changes_and_what_stays_is_readable() {
-    let world = World::new();
+    let env = TestEnv::new();
     for progress in ["auto", "tty"] {
-        let (ran, _) = build(&world, progress, terminal);
+        let (ran, _) = build(&env, progress, terminal);
         let drawn = ran.ok();
         assert!(drawn.split(REDRAW).any(|line| line.ends_with(" ...")), "{progress}: {drawn:?}");
         let stays: Vec<&str> =
@@ -57,30 +57,30 @@ fn on_a_terminal_a_line_changes_and_what_stays_is_readable() {
 
 #[test]
 fn in_a_log_each_thing_has_a_line_and_nothing_is_drawn() {
-    let world = World::new();
+    let env = TestEnv::new();
     let words = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.split("  ").next().unwrap_or_default().to_owned()).collect()
     };
     let mut said = vec![];
     for progress in ["plain", "auto"] {
-        let (ran, _) = build(&world, progress, log);
-        let lines = words(&ran.err);
+        let (ran, _) = build(&env, progress, log);
+        let lines = words(&ran.stderr);
         ran.ok();
         assert!(lines.iter().any(|line| line.starts_with("build prod")), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains(['\r', '\u{1b}'])), "{lines:?}");
         said.push(lines);
     }
     assert_eq!(said[0], said[1], "without a terminal, `auto` is `plain`");
-    let (ran, _) = build(&world, "plain", terminal);
+    let (ran, _) = build(&env, "plain", terminal);
     assert!(!ran.ok().contains('\u{1b}'), "`plain` draws on no terminal");
 }
 
 #[test]
 fn quiet_says_nothing_wherever_it_is() {
-    let world = World::new();
+    let env = TestEnv::new();
     for on in [terminal, log] {
-        let (ran, _) = build(&world, "quiet", on);
-        assert_eq!(ran.err, "");
+        let (ran, _) = build(&env, "quiet", on);
+        assert_eq!(ran.stderr, "");
         assert_eq!(ran.ok(), "");
     }
 }

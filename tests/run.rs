@@ -5,27 +5,27 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::parts::base;
-use crate::world::small::small_base;
-use crate::world::{World, free_port, run};
+use crate::harness::busybox::busybox_base;
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::{TestEnv, free_port, run};
 
 fn small() -> String {
-    format!("oci:{}", small_base().display())
+    format!("oci:{}", busybox_base().display())
 }
 
 #[test]
 fn the_exit_code_and_the_signal_of_the_command_are_passed_on() {
-    let world = World::new();
-    assert_eq!(run(world.phial(["run", &small(), "--", "sh", "-c", "exit 7"])).code, Some(7));
-    assert_eq!(run(world.phial(["run", &small(), "--", "sh", "-c", "kill -9 $$"])).code, Some(137));
-    let error = run(world.phial(["run", &small(), "--", "nothing-there"])).failed(3);
+    let env = TestEnv::new();
+    assert_eq!(run(env.phial(["run", &small(), "--", "sh", "-c", "exit 7"])).code, Some(7));
+    assert_eq!(run(env.phial(["run", &small(), "--", "sh", "-c", "kill -9 $$"])).code, Some(137));
+    let error = run(env.phial(["run", &small(), "--", "nothing-there"])).failed(3);
     assert!(error.contains("`nothing-there`"), "{error}");
 }
 
 #[test]
 fn stdin_stdout_and_stderr_are_the_callers_own() {
-    let world = World::new();
-    let mut command = world.phial(["run", "--progress", "quiet", &small(), "--", "sh", "-c", "cat; echo talk >&2"]);
+    let env = TestEnv::new();
+    let mut command = env.phial(["run", "--progress", "quiet", &small(), "--", "sh", "-c", "cat; echo talk >&2"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("phial");
     child.stdin.take().expect("a pipe").write_all(b"data\n").expect("written");
@@ -35,16 +35,16 @@ fn stdin_stdout_and_stderr_are_the_callers_own() {
 
 #[test]
 fn what_the_command_writes_is_gone_afterwards() {
-    let world = World::new();
-    run(world.phial(["run", &small(), "--", "sh", "-c", "echo x > /etc/new && rm /bin/wc"])).ok();
-    run(world.phial(["run", &small(), "--", "sh", "-c", "test ! -e /etc/new && test -e /bin/wc"])).ok();
-    assert_ne!(run(world.phial(["run", "--read-only", &small(), "--", "touch", "/etc/new"])).code, Some(0));
+    let env = TestEnv::new();
+    run(env.phial(["run", &small(), "--", "sh", "-c", "echo x > /etc/new && rm /bin/wc"])).ok();
+    run(env.phial(["run", &small(), "--", "sh", "-c", "test ! -e /etc/new && test -e /bin/wc"])).ok();
+    assert_ne!(run(env.phial(["run", "--read-only", &small(), "--", "touch", "/etc/new"])).code, Some(0));
 }
 
 #[test]
 fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
-    let world = World::new();
-    let mut command = world.phial(["run", &small(), "--env", "ONE=1", "--env", "TWO", "--", "env"]);
+    let env = TestEnv::new();
+    let mut command = env.phial(["run", &small(), "--env", "ONE=1", "--env", "TWO", "--", "env"]);
     command.env("TWO", "2").env("THREE", "3");
     let said = run(command).ok();
     let mut names: Vec<&str> = said.lines().filter_map(|line| line.split('=').next()).collect();
@@ -55,33 +55,33 @@ fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
 
 #[test]
 fn where_the_best_rung_does_not_work_the_next_one_does_and_is_named() {
-    let world = World::new();
+    let env = TestEnv::new();
     for name in ["lower", "upper", "work", "merged"] {
-        std::fs::create_dir(world.dir().join(name)).unwrap();
+        std::fs::create_dir(env.dir().join(name)).unwrap();
     }
-    let phial = world.phial(["run", "--cache-dir", "merged/cache", &small(), "--", "echo", "here"]);
+    let phial = env.phial(["run", "--cache-dir", "merged/cache", &small(), "--", "echo", "here"]);
     // No overlay has its upper directory in an overlay.
     let script = "mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged && exec \"$@\"";
     let mut nested = Command::new("unshare");
     nested.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
-    nested.arg(phial.get_program()).args(phial.get_args()).current_dir(world.dir());
+    nested.arg(phial.get_program()).args(phial.get_args()).current_dir(env.dir());
     let ran = run(nested);
-    assert!(ran.err.contains("isolation: copy"), "{ran:?}");
+    assert!(ran.stderr.contains("isolation: copy"), "{ran:?}");
     assert_eq!(ran.ok(), "here");
 
-    let ran = run(world.phial(["run", "--workdir", "/nowhere", &small(), "--", "pwd"]));
-    assert!(!ran.err.contains("isolation: copy"), "{ran:?}");
+    let ran = run(env.phial(["run", "--workdir", "/nowhere", &small(), "--", "pwd"]));
+    assert!(!ran.stderr.contains("isolation: copy"), "{ran:?}");
     assert!(ran.failed(6).contains("cannot enter the working directory `/nowhere`"));
 }
 
 #[test]
 fn a_built_app_starts_in_prod_and_answers_over_http() {
-    let world = World::new();
-    let repo = world.app("hello");
-    let (from, image) = (format!("oci:{}", base().display()), format!("oci:{}", world.path("out")));
-    run(world.phial(["build", repo.source(), "--base", &from, "--to", &image])).ok();
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let (from, image) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));
+    run(env.phial(["build", repo.source(), "--base", &from, "--to", &image])).ok();
     let port = free_port();
-    let mut app = world.phial(["run", &image, "--env", &format!("PORT={port}")]);
+    let mut app = env.phial(["run", &image, "--env", &format!("PORT={port}")]);
     let mut app = app.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("phial");
     let start = Instant::now();
     let answer = loop {
@@ -103,8 +103,8 @@ fn a_built_app_starts_in_prod_and_answers_over_http() {
 
 #[test]
 fn device_nodes_of_a_base_are_counted_aloud_and_stay_in_its_layer() {
-    let world = World::with_empty_cache();
-    let path = world.path("rootfs.tar");
+    let env = TestEnv::with_empty_cache();
+    let path = env.path("rootfs.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
     let mut add = |name: &str, kind, mode, link: &str, body: &[u8]| {
         let mut header = tar::Header::new_ustar();
@@ -126,12 +126,12 @@ fn device_nodes_of_a_base_are_counted_aloud_and_stay_in_its_layer() {
     add("srv/null", tar::EntryType::Char, 0o666, "", b"");
     add("srv/zero", tar::EntryType::Char, 0o666, "", b"");
     tar.finish().expect("a tar");
-    let image = format!("oci:{}", world.path("image"));
-    run(world.phial(["base", "import", &path, "--to", &image])).ok();
-    let ran = run(world.phial(["run", "--progress", "plain", &image, "--", "sh", "-c", "echo /srv/*"]));
-    assert!(ran.err.contains("2 device nodes of `sha256:"), "{}", ran.err);
+    let image = format!("oci:{}", env.path("image"));
+    run(env.phial(["base", "import", &path, "--to", &image])).ok();
+    let ran = run(env.phial(["run", "--progress", "plain", &image, "--", "sh", "-c", "echo /srv/*"]));
+    assert!(ran.stderr.contains("2 device nodes of `sha256:"), "{}", ran.stderr);
     assert_eq!(ran.ok(), "/srv/*");
-    let layer = std::fs::read_dir(world.path("image/blobs/sha256")).expect("blobs").filter_map(Result::ok);
+    let layer = std::fs::read_dir(env.path("image/blobs/sha256")).expect("blobs").filter_map(Result::ok);
     let layer = layer.max_by_key(|entry| entry.metadata().map(|meta| meta.len()).unwrap_or_default()).expect("a layer");
     let mut list = std::process::Command::new("tar");
     list.arg("-tvzf").arg(layer.path());

@@ -120,12 +120,9 @@ fn umoci_sees_the_files_that_went_in() {
     let mut tar = Vec::new();
     pack(&from, &Metadata::default(), &terms(Compression::None, 2), &mut tar).unwrap();
     fs::write(dir.path().join("layer.tar"), tar).unwrap();
-    let line = "command -v umoci > /dev/null || exit 77; umoci init --layout layout && umoci new --image layout:t && \
+    let line = "umoci init --layout layout && umoci new --image layout:t && \
                 umoci raw add-layer --image layout:t layer.tar && umoci unpack --rootless --image layout:t bundle";
     let out = Command::new("sh").args(["-c", line]).current_dir(dir.path()).output().unwrap();
-    if out.status.code() == Some(77) {
-        return;
-    }
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     // Over nothing, a whiteout is no file and an opaque directory is a plain one.
     let ours = listing(&from).replace(" opaque", "");

@@ -35,7 +35,7 @@ pub struct Debian {
 
 /// A root filesystem as one plain tar, in the scratch directory it was asked to be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rootfs {
+pub struct Rootfs {
     /// The tar.
     pub tar: PathBuf,
     /// What the image's config should put into the environment, so that its tools find each other for every user.
@@ -128,7 +128,7 @@ impl UserError for BaseError {
 
 /// Makes a Debian root filesystem in `scratch` by `mmdebstrap`: as root directly, else in a user namespace with a range
 /// of ids.
-pub(super) fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> Result<Rootfs, BaseError> {
+pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> Result<Rootfs, BaseError> {
     call::check(order)?;
     let mode = if host.uid == 0 { "root" } else { unshare(host)? };
     let mirrors =

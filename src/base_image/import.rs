@@ -44,7 +44,7 @@ fn told_by(head: &[u8]) -> Result<Wrapping, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::debian::{BZIP2, Wrapping, XZ, told_by};
+    use super::{BZIP2, Wrapping, XZ, told_by};
 
     #[test]
     fn a_file_is_known_by_its_first_bytes() {

@@ -69,7 +69,7 @@ fn lines(targets: &str, own: &str, suite: &str, keyring: Option<&str>) -> Vec<St
 
 #[cfg(test)]
 mod tests {
-    use super::debian::{codename, lines};
+    use super::{codename, lines};
 
     #[test]
     fn debians_own_suites_are_taken_and_renamed_and_nothing_else() {

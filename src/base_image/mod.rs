@@ -3,7 +3,7 @@
 //! The same packages make the same bytes, on any machine and any day.
 
 mod call;
-mod debian;
+pub mod debian;
 mod import;
 mod mirrors;
 

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::{BaseError, Debian, EPOCH, call, has_range, login, tail};
+use crate::error::UserError as _;
 
 fn order(packages: &[&str]) -> Debian {
     Debian {
@@ -80,8 +81,8 @@ fn an_error_ends_with_the_last_lines_that_were_said() {
 #[test]
 fn each_refusal_has_its_exit_code_and_most_have_a_remedy() {
     let missing = BaseError::Missing { program: "mmdebstrap" };
-    assert_eq!((missing.exit_code(), missing.hint().as_deref()), (6, Some("`apt-get install mmdebstrap`")));
+    assert_eq!((missing.exit_kind().code(), missing.hint().as_deref()), (6, Some("`apt-get install mmdebstrap`")));
     let range = BaseError::NoRange { user: "ann".into(), file: "/etc/subuid" };
     assert!(range.hint().is_some_and(|hint| hint.contains("usermod") && hint.contains("ann")));
-    assert_eq!(BaseError::Suite("x y".into()).exit_code(), 2);
+    assert_eq!(BaseError::Suite("x y".into()).exit_kind().code(), 2);
 }

@@ -6,6 +6,7 @@ use phial_layers::{Compression, DiffId, Digest};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::error::UserError as _;
 
 fn manifest(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let digest = Digest::of(b"x");
@@ -61,7 +62,7 @@ fn a_manifest_that_is_not_exactly_one_thing_is_refused() {
     for (said, change) in rows {
         let error = read_manifest(&manifest(change), None).expect_err(said);
         assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
-        assert_eq!(error.exit_code(), 3);
+        assert_eq!(error.exit_kind().code(), 3);
     }
     assert!(read_manifest(b"[]", None).is_err());
     assert!(read_manifest(b"<html>", None).is_err());
@@ -136,13 +137,15 @@ fn terms() -> ImageOptions {
 }
 
 fn layer() -> NewLayer {
-    NewLayer {
+    let layer = PackedLayer {
         diff_id: DiffId(Digest::of(b"tar")),
         digest: Digest::of(b"zst"),
         size: 3,
+        tar_size: 3,
+        entries: 1,
         compression: Compression::Zstd,
-        created_by: "phial build".into(),
-    }
+    };
+    NewLayer { layer, created_by: "phial build".into() }
 }
 
 #[test]

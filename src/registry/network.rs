@@ -158,6 +158,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::error::UserError as _;
 
     fn network(env: &[(&str, &str)], plain: &[&str]) -> Result<Network, RegistryError> {
         let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused() {
         for name in ["http://a.example", "a.example/team", "user@a.example", "a b", "a.example:port"] {
-            assert!(network(&[], &[name]).is_err_and(|error| error.exit_code() == 2), "{name}");
+            assert!(network(&[], &[name]).is_err_and(|error| error.exit_kind().code() == 2), "{name}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::error::UserError as _;
 
 fn reference(text: &str) -> RegistryRef {
     text.parse().unwrap()
@@ -16,7 +17,7 @@ fn conf(text: &str) -> Result<Registries, RegistryError> {
 #[track_caller]
 fn refused(text: &str, part: &str) {
     let error = conf(text).err().unwrap();
-    assert!(error.to_string().contains(part) && error.exit_code() == 2, "{error}");
+    assert!(error.to_string().contains(part) && error.exit_kind().code() == 2, "{error}");
 }
 
 #[test]

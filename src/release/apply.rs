@@ -4,7 +4,7 @@ use std::io;
 
 use phial_layers::Digest;
 
-use super::error::{ReleaseError, of_layout};
+use super::error::ReleaseError;
 use super::inspect::Found;
 use super::plan::{Name, Override, Plan};
 use crate::attest::{AttestError, ImageLocation, Untested, only};
@@ -215,7 +215,7 @@ fn into_layout(
         referrers: Some((&artifacts, &documents)),
         check: &check,
     };
-    Ok(layout::put_into(dir, &put, context.watch).map_err(of_layout)?)
+    Ok(layout::put_into(dir, &put, context.watch).map_err(ReleaseError::from)?)
 }
 
 /// A layer of the image: the kept one, or from where the image is.

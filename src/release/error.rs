@@ -3,12 +3,15 @@
 use phial_layers::Digest;
 
 use super::verdict::Doubt;
-use crate::error::{Error, ExitKind, UserError};
+use crate::error::{ExitKind, UserError};
 use crate::layout::LayoutError;
 
 /// Why a release stopped. Refusals come before anything is written, but for those that name a race.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
+    /// A layout cannot be written to.
+    #[error(transparent)]
+    Layout(LayoutError),
     /// Its records are not enough.
     #[error("`{image}` is not released: {}", all(doubts))]
     Unproven {
@@ -81,19 +84,21 @@ fn or_nothing(found: Option<&Digest>) -> String {
     found.map_or_else(|| "nothing".into(), |found| format!("`{found}`"))
 }
 
-/// An error of a layout that is written to; a tag that moved meanwhile is a race.
-pub(super) fn of_layout(error: LayoutError) -> Error {
-    match error {
-        LayoutError::Moved { path, tag, found } => {
-            ReleaseError::Raced { name: format!("oci:{}:{tag}", path.display()), found }.into()
+impl From<LayoutError> for ReleaseError {
+    fn from(error: LayoutError) -> Self {
+        match error {
+            LayoutError::Moved { path, tag, found } => {
+                Self::Raced { name: format!("oci:{}:{tag}", path.display()), found }
+            }
+            other => Self::Layout(other),
         }
-        other => other.into(),
     }
 }
 
 impl UserError for ReleaseError {
     fn exit_kind(&self) -> ExitKind {
         match self {
+            Self::Layout(error) => error.exit_kind(),
             Self::Unproven { .. }
             | Self::Taken { .. }
             | Self::Unexpected { .. }
@@ -106,6 +111,7 @@ impl UserError for ReleaseError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Layout(error) => return error.hint(),
             Self::Unproven { image, doubts } => match doubts.first() {
                 Some(Doubt::Flawed { .. }) => {
                     "it may hide a failure: remove that referrer and test again, or say `--untested REASON`".into()

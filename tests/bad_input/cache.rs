@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 
-use super::images::damage;
+use super::base_images::damage;
 use super::{Scene, digest, good, listing, run};
-use crate::world::Ran;
+use crate::harness::Output;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -24,12 +24,12 @@ fn said_with(scene: &Scene, cache: &str) -> String {
 #[test]
 fn a_folder_that_cannot_hold_a_cache_is_refused_with_a_remedy() {
     let scene = Scene::new();
-    fs::write(scene.world.path("file"), "in the way").unwrap();
-    assert_snapshot!(said_with(&scene, &scene.world.path("file")), @r"
+    fs::write(scene.env.path("file"), "in the way").unwrap();
+    assert_snapshot!(said_with(&scene, &scene.env.path("file")), @r"
     error: the cache folder `[DIR]/file` is not a folder
     hint: set `PHIAL_CACHE_DIR` to a folder of your own
     ");
-    assert_snapshot!(said_with(&scene, &scene.world.path("file/cache")), @r"
+    assert_snapshot!(said_with(&scene, &scene.env.path("file/cache")), @r"
     error: cannot create `[DIR]/file/cache`: Not a directory (os error 20)
     hint: set `PHIAL_CACHE_DIR` to a folder that can be written
     ");
@@ -42,10 +42,10 @@ fn a_folder_that_cannot_hold_a_cache_is_refused_with_a_remedy() {
 #[test]
 fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() {
     let scene = Scene::new();
-    let open = scene.world.dir().join("open");
+    let open = scene.env.dir().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_snapshot!(said_with(&scene, &scene.world.path("open")), @r"
+    assert_snapshot!(said_with(&scene, &scene.env.path("open")), @r"
     error: the cache folder `[DIR]/open` can be written by other users
     hint: set `PHIAL_CACHE_DIR` to a folder of your own
     ");
@@ -53,7 +53,7 @@ fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() 
 
     let others = if is_root() {
         std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
-        scene.world.path("open")
+        scene.env.path("open")
     } else {
         "/usr".to_owned()
     };
@@ -64,15 +64,15 @@ fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() 
 
 /// The kept blobs, the largest first: the base's layer, then ours.
 fn blobs(scene: &Scene) -> Vec<PathBuf> {
-    let all = fs::read_dir(scene.world.cache().join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let all = fs::read_dir(scene.env.cache().join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<_> = all.collect();
     all.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
     all
 }
 
-fn build_to(scene: &Scene, name: &str) -> Ran {
-    let base = format!("oci:{}", crate::world::small::small_base().display());
-    run(scene.build_on(&base, &format!("oci:{}", scene.world.path(name)), []))
+fn build_to(scene: &Scene, name: &str) -> Output {
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    run(scene.build_on(&base, &format!("oci:{}", scene.env.path(name)), []))
 }
 
 #[test]
@@ -81,10 +81,10 @@ fn a_damaged_layer_of_the_base_in_the_cache_is_set_aside_and_fetched_again() {
     scene.sound();
     damage(&blobs(&scene)[0]);
     let mut remove = std::process::Command::new("rm");
-    remove.arg("-rf").arg(scene.world.cache().join("trees")).arg(scene.world.cache().join("recall"));
+    remove.arg("-rf").arg(scene.env.cache().join("trees")).arg(scene.env.cache().join("recall"));
     run(remove).ok();
     assert_eq!(digest(&build_to(&scene, "again").ok()), good());
-    assert_eq!(fs::read_dir(scene.world.cache().join("bad")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(scene.env.cache().join("bad")).unwrap().count(), 1);
     scene.tidy();
 }
 
@@ -100,7 +100,7 @@ fn a_damaged_layer_of_ours_in_the_cache_is_set_aside_and_made_again() {
     error: the kept layer `sha256:[HEX]` was gone or damaged
     hint: run the command again; it will be made anew
     ");
-    assert!(!scene.world.dir().join("again").exists());
+    assert!(!scene.env.dir().join("again").exists());
     let ended = (0..3).map(|_| build_to(&scene, "again")).find(|ran| ran.code == Some(0));
     assert_eq!(digest(&ended.expect("each run finds one of three").ok()), good());
     scene.tidy();
@@ -111,7 +111,7 @@ fn whatever_is_cut_off_or_gone_in_the_cache_is_made_again() {
     let scene = Scene::new();
     scene.sound();
     let entries = |name: &str| {
-        let read = fs::read_dir(scene.world.cache().join(name)).unwrap();
+        let read = fs::read_dir(scene.env.cache().join(name)).unwrap();
         read.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     };
     for path in entries("recall") {

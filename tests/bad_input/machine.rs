@@ -72,7 +72,7 @@ const NARROW: &str = r#"
 fn a_full_disk_is_an_error_wherever_it_happens_and_the_next_build_on_a_larger_one_is_good() {
     let scene = Scene::new();
     let mut build = in_namespace(NARROW, &scene.build([]));
-    build.env("BASE", format!("oci:{}", crate::world::small::small_base().display()));
+    build.env("BASE", format!("oci:{}", crate::harness::busybox::busybox_base().display()));
     let out = run(build).ok();
     let lines: Vec<&str> = out.lines().collect();
     let (last, failed) = lines.split_last().unwrap();
@@ -80,7 +80,7 @@ fn a_full_disk_is_an_error_wherever_it_happens_and_the_next_build_on_a_larger_on
     assert!(failed.len() >= 3, "{out}");
     for line in failed {
         let (room, how) = line.split_once(": ").unwrap();
-        let said = fs::read_to_string(scene.world.path(&format!("said-{room}"))).unwrap();
+        let said = fs::read_to_string(scene.env.path(&format!("said-{room}"))).unwrap();
         assert!(how == "6 " || how == "1 " && said.contains("failed with exit code"), "{line}\n{said}");
         assert!(said.contains("No space left on device"), "{line}\n{said}");
         assert!(how == "1 " || said.contains("\nhint: free "), "{line}\n{said}");
@@ -116,8 +116,8 @@ fn without_memory_a_build_ends_with_an_error_and_does_not_stand_still() {
             continue; // enough for a machine with few cores
         }
         // 127: the loader had no memory for the program; 134: Rust had none for a few bytes.
-        assert!(matches!(ran.code, Some(6 | 70 | 127 | 134)), "{room}: {:?}\n{}", ran.code, ran.err);
-        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{room}: {}{}", ran.out, ran.err);
+        assert!(matches!(ran.code, Some(6 | 70 | 127 | 134)), "{room}: {:?}\n{}", ran.code, ran.stderr);
+        assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{room}: {}{}", ran.stdout, ran.stderr);
     }
     assert!(ends.contains(&6), "limits in which the program starts and a thread does not: {ends:?}");
     scene.sound();
@@ -142,19 +142,19 @@ fn an_odd_environment_changes_nothing() {
         assert_eq!(digest(&out), good(), "{script}");
         scene.tidy();
         let image = format!("oci:{}", scene.out().display());
-        let mut start = scene.world.phial(["run", &image, "--progress", "quiet"]);
+        let mut start = scene.env.phial(["run", &image, "--progress", "quiet"]);
         start.env_remove("HOME");
         assert_eq!(run(start).ok(), "prod of 1.0", "{script}");
-        assert!(!scene.world.dir().join("relative").exists());
+        assert!(!scene.env.dir().join("relative").exists());
     }
 }
 
 #[test]
 fn without_home_the_cache_is_in_the_users_own_folder() {
     let scene = Scene::new();
-    fs::write(scene.world.path("passwd"), format!("root:x:0:0::{}:/bin/sh\n", scene.world.path("mine"))).unwrap();
+    fs::write(scene.env.path("passwd"), format!("root:x:0:0::{}:/bin/sh\n", scene.env.path("mine"))).unwrap();
     let script = "mount --bind passwd /etc/passwd && unset HOME PHIAL_CACHE_DIR && exec \"$@\"";
     let out = run(in_namespace(script, &scene.build([]))).ok();
     assert_eq!(digest(&out), good());
-    assert!(scene.world.dir().join("mine/.cache/phial/version").exists());
+    assert!(scene.env.dir().join("mine/.cache/phial/version").exists());
 }

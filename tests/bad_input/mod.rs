@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cache;
-mod ended;
-mod images;
+mod killed;
+mod base_images;
 mod machine;
 mod script;
 mod settings;
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::world::small::small_base;
-use crate::world::{Ran, Repo, World, run};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{Output, Repo, TestEnv, run};
 
-/// A world with an empty cache, and the small app in it. Its first commit is good.
+/// An environment with an empty cache, and the shell app in it. Its first commit is good.
 struct Scene {
-    world: World,
+    env: TestEnv,
     repo: Repo,
     good: String,
 }
@@ -28,10 +28,10 @@ struct Scene {
 impl Scene {
     #[track_caller]
     fn new() -> Self {
-        let world = World::with_empty_cache();
-        let repo = world.small_app();
+        let env = TestEnv::with_empty_cache();
+        let repo = env.shell_app();
         let good = repo.git(["rev-parse", "HEAD"]);
-        Self { world, repo, good }
+        Self { env, repo, good }
     }
 
     /// One whose second commit has this script.
@@ -51,18 +51,18 @@ impl Scene {
 
     /// `phial build` of the app's HEAD on the small base to the layout `out`.
     fn build<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Command {
-        let base = format!("oci:{}", small_base().display());
+        let base = format!("oci:{}", busybox_base().display());
         self.build_on(&base, &format!("oci:{}", self.out().display()), more)
     }
 
     fn build_on<'a>(&self, base: &str, to: &str, more: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut build = self.world.phial(["build", self.repo.source(), "--base", base, "--to", to]);
+        let mut build = self.env.phial(["build", self.repo.source(), "--base", base, "--to", to]);
         build.args(["--progress", "quiet"]).args(more);
         build
     }
 
     fn out(&self) -> PathBuf {
-        self.world.dir().join("out")
+        self.env.dir().join("out")
     }
 
     /// Runs a command that must be refused with this code: what it said, if nothing else is left of it.
@@ -70,7 +70,7 @@ impl Scene {
     fn refused(&self, code: i32, command: Command) -> String {
         let before = listing(&self.out());
         let ran = run(command);
-        assert_eq!(ran.out, "", "stdout of a command that failed");
+        assert_eq!(ran.stdout, "", "stdout of a command that failed");
         let said = self.said(ran, code);
         assert_eq!(listing(&self.out()), before, "the target");
         self.tidy();
@@ -80,25 +80,25 @@ impl Scene {
 
     /// The one error on stderr, without the names of this test's directories.
     #[track_caller]
-    fn said(&self, ran: Ran, code: i32) -> String {
+    fn said(&self, ran: Output, code: i32) -> String {
         let said = ran.failed(code);
         assert!(said.starts_with("error: "), "{said}");
         assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
-        let base = small_base().display().to_string();
-        said.replace(&base, "[BASE]").replace(&self.world.dir().display().to_string(), "[DIR]")
+        let base = busybox_base().display().to_string();
+        said.replace(&base, "[BASE]").replace(&self.env.dir().display().to_string(), "[DIR]")
     }
 
     /// Nothing but what is kept is in the cache.
     #[track_caller]
     fn tidy(&self) {
-        assert_eq!(listing(&self.world.cache().join("scratch")), BTreeSet::new(), "scratch");
+        assert_eq!(listing(&self.env.cache().join("scratch")), BTreeSet::new(), "scratch");
     }
 
     /// The good commit builds with what is in the cache now, and gives the digest that it gives in any other.
     #[track_caller]
     fn sound(&self) {
-        let to = format!("oci:{}", self.world.path("sound"));
-        let built = run(self.build_on(&format!("oci:{}", small_base().display()), &to, ["--rev", &self.good])).ok();
+        let to = format!("oci:{}", self.env.path("sound"));
+        let built = run(self.build_on(&format!("oci:{}", busybox_base().display()), &to, ["--rev", &self.good])).ok();
         assert_eq!(digest(&built), good(), "the good commit");
         self.tidy();
     }

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::{Scene, run};
-use crate::world::small::base_with;
+use crate::harness::busybox::busybox_base_with;
 
 #[test]
 fn a_script_that_fails_is_shown_with_its_code_and_its_last_lines() {
@@ -116,8 +116,8 @@ fn what_is_passed_to_a_script_is_not_in_the_error_or_the_cache() {
     let said = scene.refused(1, build);
     assert!(said.contains("the key is there") && !said.contains("sesame"), "{said}");
     let mut grep = std::process::Command::new("grep");
-    grep.args(["--recursive", "--files-with-matches", "sesame"]).arg(scene.world.cache());
-    assert_eq!(run(grep).out, "");
+    grep.args(["--recursive", "--files-with-matches", "sesame"]).arg(scene.env.cache());
+    assert_eq!(run(grep).stdout, "");
 }
 
 /// What a build of a Mix app with a git dependency says on a base with these programs.
@@ -128,7 +128,7 @@ fn said_on(programs: &[(&str, &str)]) -> String {
         repo.write("mix.exs", "[]");
         repo.write("mix.lock", "%{\"stamp\": {:git, \"https://localhost/stamp.git\", \"0123\", []}}\n");
     });
-    let base = format!("oci:{}", base_with(&scene.world, programs).display());
+    let base = format!("oci:{}", busybox_base_with(&scene.env, programs).display());
     scene.refused(1, scene.build_on(&base, &format!("oci:{}", scene.out().display()), ["--network", "none"]))
 }
 
@@ -157,6 +157,6 @@ fn a_tool_that_the_base_lacks_is_named() {
 
 fn run_missing() -> String {
     let scene = Scene::new();
-    let image = format!("oci:{}", crate::world::small::small_base().display());
-    scene.said(run(scene.world.phial(["run", &image, "--progress", "quiet", "--", "mix"])), 3)
+    let image = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    scene.said(run(scene.env.phial(["run", &image, "--progress", "quiet", "--", "mix"])), 3)
 }

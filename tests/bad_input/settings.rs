@@ -25,12 +25,12 @@ fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
 fn a_source_that_is_no_repository_is_refused() {
     let scene = Scene::new();
     for source in ["/proc", "/nonexistent"] {
-        let said = scene.refused(3, scene.world.phial(["build", source, "--base", "oci:x"]));
+        let said = scene.refused(3, scene.env.phial(["build", source, "--base", "oci:x"]));
         assert!(said.contains(&format!("`{source}` is not in a git repository")), "{said}");
     }
-    scene.repo.git(["init", "-q", &scene.world.path("empty")]);
-    let empty = scene.world.path("empty");
-    assert_snapshot!(scene.refused(3, scene.world.phial(["build", &empty, "--base", "oci:x"])), @r"
+    scene.repo.git(["init", "-q", &scene.env.path("empty")]);
+    let empty = scene.env.path("empty");
+    assert_snapshot!(scene.refused(3, scene.env.phial(["build", &empty, "--base", "oci:x"])), @r"
     error: `[DIR]/empty` has no commit to build
     hint: commit something first
     ");
@@ -39,7 +39,7 @@ fn a_source_that_is_no_repository_is_refused() {
 #[test]
 fn a_build_without_a_base_says_where_to_name_one() {
     let scene = Scene::new();
-    assert_snapshot!(scene.refused(2, scene.world.phial(["build", scene.repo.source(), "--progress", "quiet"])), @r"
+    assert_snapshot!(scene.refused(2, scene.env.phial(["build", scene.repo.source(), "--progress", "quiet"])), @r"
     error: no base image is named
     hint: name one with `--base REF`, or with `base` under `[image]` in `phial.toml`
     ");
@@ -143,7 +143,7 @@ fn locked_wants_a_lock_for_this_base() {
 
 #[test]
 fn a_lock_that_pins_a_digest_which_the_base_has_not_says_so() {
-    let base = format!("oci:{}", crate::world::small::small_base().display());
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
     let scene = Scene::with(|repo| repo.write("phial.lock", lock(&base)));
     let said = scene.refused(3, scene.build([]));
     assert_snapshot!(without_digest(&said), @r"
@@ -167,12 +167,12 @@ fn a_lock_that_cannot_be_read_is_shown_with_its_place() {
 #[test]
 fn a_lock_is_written_into_a_working_tree_only() {
     let scene = Scene::new();
-    assert_snapshot!(scene.refused(3, scene.world.phial(["lock", "/proc", "--base", "oci:x"])), @r"
+    assert_snapshot!(scene.refused(3, scene.env.phial(["lock", "/proc", "--base", "oci:x"])), @r"
     error: `/proc` is not in a git repository
     hint: name a directory inside a git repository, or a URL
     ");
-    let base = format!("oci:{}", scene.world.path("nowhere"));
-    let said = scene.refused(3, scene.world.phial(["lock", scene.repo.source(), "--base", &base]));
+    let base = format!("oci:{}", scene.env.path("nowhere"));
+    let said = scene.refused(3, scene.env.phial(["lock", scene.repo.source(), "--base", &base]));
     assert_snapshot!(said, @r"
     error: there is no `[DIR]/nowhere`
     hint: correct the path, or make an image there with `phial base`

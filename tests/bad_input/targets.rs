@@ -5,30 +5,30 @@ use std::path::{Path, PathBuf};
 
 use insta::assert_snapshot;
 
-use super::images::nobody;
+use super::base_images::nobody;
 use super::settings::without_digest;
 use super::{Scene, digest, good, in_namespace, listing, run, through};
+use crate::harness::Registry;
+use crate::harness::busybox::busybox_base;
 use crate::scripted::{self, Fault, Kind, PASSWORD, Quirks, When};
-use crate::world::Registry;
-use crate::world::small::small_base;
 
 fn base() -> String {
-    format!("oci:{}", small_base().display())
+    format!("oci:{}", busybox_base().display())
 }
 
 #[test]
 fn a_target_that_cannot_be_written_is_refused_and_stays_as_it_is() {
     let scene = Scene::new();
     let said = |target: &str, code| scene.refused(code, scene.build_on(&base(), target, []));
-    fs::write(scene.world.path("out"), "a file").unwrap();
-    let out = scene.world.path("out");
+    fs::write(scene.env.path("out"), "a file").unwrap();
+    let out = scene.env.path("out");
     assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
     error: `[DIR]/out` is not an OCI layout: it is not a directory
     hint: for an archive write `oci-archive:[DIR]/out`
     ");
     fs::remove_file(&out).unwrap();
     fs::create_dir(&out).unwrap();
-    fs::write(scene.world.path("out/letter"), "not yours").unwrap();
+    fs::write(scene.env.path("out/letter"), "not yours").unwrap();
     assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
     error: `[DIR]/out` is not an OCI layout: it has no `oci-layout` file, but `letter`
     hint: name an empty or a new directory
@@ -54,15 +54,15 @@ fn a_full_target_has_no_image_and_nothing_of_one() {
     let script = r#"mkdir small && mount -t tmpfs -o mode=700,size=$SIZE none small && shift 0 && "$@"
         code=$?; ls -A small; exit $code"#;
     for size in ["300k", "1020k"] {
-        let build = scene.build_on(&base(), &format!("oci:{}", scene.world.path("small/out")), []);
+        let build = scene.build_on(&base(), &format!("oci:{}", scene.env.path("small/out")), []);
         let ran = run(in_namespace(&script.replace("$SIZE", size), &build));
-        assert_eq!(ran.out, "", "what is left of it");
+        assert_eq!(ran.stdout, "", "what is left of it");
         let said = scene.said(ran, 6);
         assert!(
             said.contains("No space left on device") && said.ends_with("hint: make room on this file system\n"),
             "{said}"
         );
-        fs::remove_dir(scene.world.path("small")).unwrap();
+        fs::remove_dir(scene.env.path("small")).unwrap();
     }
     scene.sound();
 }
@@ -70,7 +70,7 @@ fn a_full_target_has_no_image_and_nothing_of_one() {
 #[test]
 fn a_target_that_is_read_only_is_refused() {
     let scene = Scene::new();
-    let build = scene.build_on(&base(), &format!("oci:{}", scene.world.path("fixed/out")), []);
+    let build = scene.build_on(&base(), &format!("oci:{}", scene.env.path("fixed/out")), []);
     let script = "mkdir fixed && mount -t tmpfs -o ro none fixed && exec \"$@\"";
     assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @"error: cannot create `[DIR]/fixed/out`: Read-only file system (os error 30)");
 }
@@ -78,7 +78,7 @@ fn a_target_that_is_read_only_is_refused() {
 #[test]
 fn a_layout_that_is_full_keeps_the_image_it_has() {
     let scene = Scene::with(|repo| repo.write("ballast", vec![b'x'; 100_000]));
-    let to = format!("oci:{}", scene.world.path("small/out"));
+    let to = format!("oci:{}", scene.env.path("small/out"));
     let script = r#"mkdir small && mount -t tmpfs -o mode=700,size=16m none small || exit 99
         sums() { find small/out -type f -exec sha256sum {} + | sort; }
         "$@" --rev "$GOOD" >said-good || exit 98
@@ -88,7 +88,7 @@ fn a_layout_that_is_full_keeps_the_image_it_has() {
     build.env("GOOD", &scene.good);
     let said = scene.refused(6, build);
     assert!(said.contains("No space left on device"), "{said}");
-    let sums = |name: &str| fs::read_to_string(scene.world.path(name)).unwrap();
+    let sums = |name: &str| fs::read_to_string(scene.env.path(name)).unwrap();
     assert_eq!(sums("sums-after"), sums("sums-before"));
     assert_eq!(digest(sums("said-good").trim_end()), good());
 }
@@ -108,7 +108,7 @@ fn stdout_that_takes_nothing_is_an_error_after_the_work() {
 fn a_digest_file_that_cannot_be_written_is_an_error() {
     let scene = Scene::new();
     let ran = run(scene.build(["--digest-file", "/nonexistent/digest"]));
-    assert_eq!(ran.out, "");
+    assert_eq!(ran.stdout, "");
     assert_snapshot!(scene.said(ran, 6), @"error: cannot write `/nonexistent/digest`: No such file or directory (os error 2)");
 }
 
@@ -147,19 +147,19 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
 #[test]
 fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole() {
     let (scene, registry) = (Scene::new(), scripted::Registry::with_password(Quirks::none()));
-    let config = scene.world.dir().join("home/.docker/config.json");
+    let config = scene.env.dir().join("home/.docker/config.json");
     fs::create_dir_all(config.parent().unwrap()).unwrap();
     fs::write(&config, registry.config().to_string()).unwrap();
     let secret = registry.config()["auths"][&registry.host]["auth"].as_str().unwrap().to_owned();
     let target = format!("{}/team/app:prod", registry.host);
-    let layouts = [scene.out().display().to_string(), scene.world.path("after")].map(|path| format!("oci:{path}:prod"));
+    let layouts = [scene.out().display().to_string(), scene.env.path("after")].map(|path| format!("oci:{path}:prod"));
     let push = || scene.build_on(&base(), &layouts[0], ["--to", &target, "--to", &layouts[1]]);
 
     // As of one who may read: what is written is denied, at the first blob or at the tag alone.
     for kind in [Kind::PostUpload, Kind::PutTag] {
         registry.fail(kind, When::Always, Fault::Status(403));
         let ran = run(push());
-        assert_eq!(ran.out, "");
+        assert_eq!(ran.stdout, "");
         let said = scene.said(ran, 5).replace(&registry.host, "[HOST]");
         assert!(said.starts_with("error: `[HOST]/team/app` refuses access: "), "{kind:?}: {said}");
         assert!(said.contains("`phial doctor --registry [HOST]/team/app` says which they are"), "{said}");
@@ -167,22 +167,22 @@ fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole(
         assert_eq!(registry.tag("team/app", "prod"), None, "{kind:?}");
         registry.heal();
         scene.tidy();
-        let left = run(scene.world.phial(["run", &layouts[0], "--progress", "quiet"])).ok();
+        let left = run(scene.env.phial(["run", &layouts[0], "--progress", "quiet"])).ok();
         assert_eq!(left, "prod of 1.0", "the target before it is whole");
-        assert!(!Path::new(&scene.world.path("after")).exists(), "the one after it is not begun");
+        assert!(!Path::new(&scene.env.path("after")).exists(), "the one after it is not begun");
     }
-    let mut doctor = scene.world.phial(["doctor", "--registry", &target]);
+    let mut doctor = scene.env.phial(["doctor", "--registry", &target]);
     doctor.env_remove("DOCKER_CONFIG");
     let told = run(doctor);
-    assert!(told.out.contains(&config.display().to_string()), "{}{}", told.out, told.err);
-    assert!(!told.out.contains(&secret) && !told.out.contains(PASSWORD), "{}", told.out);
+    assert!(told.stdout.contains(&config.display().to_string()), "{}{}", told.stdout, told.stderr);
+    assert!(!told.stdout.contains(&secret) && !told.stdout.contains(PASSWORD), "{}", told.stdout);
 
     assert_eq!(digest(&run(push()).ok()), good());
     assert_eq!(registry.tag("team/app", "prod").unwrap().to_string(), good());
 }
 
 fn log_in(scene: &Scene, registry: &Registry, password: &str) {
-    let dir = PathBuf::from(scene.world.path("home/.docker"));
+    let dir = PathBuf::from(scene.env.path("home/.docker"));
     fs::create_dir_all(&dir).unwrap();
     let auth = serde_json::json!({"auths": {registry.host(): {"username": Registry::USER, "password": password}}});
     fs::write(dir.join("config.json"), auth.to_string()).unwrap();

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::image::{Image, OCI_CONFIG, Platform, canonical_json};
 use phial::layout::{Layout, LayoutError, write_docker_archive, write_layout, write_oci_archive};
 use phial_layers::Digest;
 use serde_json::{Value, json};
 
-use super::images::{Shelf, chain, run, two_layers};
+use super::sample_images::{Shelf, chain, run, two_layers};
 
 fn digest_by_skopeo(reference: &str) -> String {
     let answer: Value = serde_json::from_str(&run("skopeo", &["inspect", reference])).unwrap();
@@ -128,7 +129,7 @@ fn a_blob_that_lies_leaves_no_image_behind() {
     let image = two_layers(&mut shelf, b"one");
     shelf.0.insert(image.manifest.layers[1].digest.clone(), b"another".to_vec());
     let error = write_layout(dir.path(), &image, None, &|d| shelf.open(d), &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 3, "{}", chain(&error));
+    assert_eq!(error.exit_kind().code(), 3, "{}", chain(&error));
     assert!(!files(dir.path()).iter().any(|name| name.contains(".phial-") || name == "index.json"));
     let archive = dir.path().join("out.tar");
     assert!(write_oci_archive(&archive, &image, None, &|d| shelf.open(d), &nobody).is_err());

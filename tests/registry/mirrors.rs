@@ -6,17 +6,18 @@ use std::io::Read;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use phial::error::UserError as _;
 use phial::event::Event;
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
 use phial::registry::{Client, NetworkOptions, RegistryError};
 use serde_json::json;
 
-use super::front::Front;
-use super::images::{chain, pushed, run as tool};
+use super::nginx_front::Front;
+use super::sample_images::{chain, pushed, run as tool};
 use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, hasty, quick};
-use crate::world::small::small_base;
-use crate::world::{self, World, run};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{self, TestEnv, run};
 
 /// A client with a `registries.conf`, and what it says aloud.
 struct User {
@@ -206,7 +207,7 @@ fn whatever_goes_wrong_at_a_mirror_the_image_is_the_same() {
 fn a_mirror_that_is_down_is_not_asked_again_and_the_next_one_serves() {
     let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));
     let image = fill(&mirror, "team/app:v1");
-    let nobody = format!("127.0.0.1:{}", crate::world::free_port());
+    let nobody = format!("127.0.0.1:{}", crate::harness::free_port());
     let conf = format!("{}[[registry.mirror]]\nlocation = '{}'\n", mirrored(&origin, &nobody), mirror.host);
     let user = User::new(&conf);
     assert_eq!(user.pull(&origin.reference("team/app:v1")).unwrap(), image);
@@ -271,7 +272,7 @@ fn a_location_stands_in_for_a_name_and_what_is_blocked_is_refused() {
     let before = real.journal().len();
     let bad: RegistryRef = "registry.example/team/bad/app:v1".parse().unwrap();
     for error in [user.pull(&bad).unwrap_err(), user.client.head_manifest(&bad).unwrap_err()] {
-        assert!(matches!(error, RegistryError::Blocked { .. }) && error.exit_code() == 2);
+        assert!(matches!(error, RegistryError::Blocked { .. }) && error.exit_kind().code() == 2);
         assert!(error.to_string().starts_with("`registry.example/team/bad/app` is blocked by `"), "{error}");
     }
     assert_eq!(real.journal().len(), before);
@@ -321,28 +322,28 @@ fn what_is_called_insecure_may_have_a_strange_certificate_and_nothing_else_may()
 
 fn copy(to: &str) {
     let mut skopeo = Command::new("skopeo");
-    skopeo.args(["copy", "--quiet", "--dest-tls-verify=false"]).arg(format!("oci:{}", small_base().display()));
+    skopeo.args(["copy", "--quiet", "--dest-tls-verify=false"]).arg(format!("oci:{}", busybox_base().display()));
     skopeo.arg(format!("docker://{to}"));
     run(skopeo).ok();
 }
 
 #[test]
 fn a_layer_that_a_mirror_has_spoiled_comes_from_the_location() {
-    let world = World::with_empty_cache();
-    let repo = world.small_app();
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
     let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));
     let base = origin.reference("team/base:1").to_string();
     copy(&base);
     copy(&mirror.reference("team/base:1").to_string());
     // The first blob is the config.
     mirror.fail(Kind::GetBlob, When::Nth(2), Fault::WrongDigest);
-    let home = world.dir().join("home/.config/containers");
+    let home = env.dir().join("home/.config/containers");
     fs::create_dir_all(&home).unwrap();
     fs::write(home.join("registries.conf"), mirrored(&origin, &mirror.host)).unwrap();
-    let (before, to) = (origin.journal().len(), format!("oci:{}", world.path("out")));
-    let built = run(world.phial(["build", repo.source(), "--base", &base, "--to", &to]));
+    let (before, to) = (origin.journal().len(), format!("oci:{}", env.path("out")));
+    let built = run(env.phial(["build", repo.source(), "--base", &base, "--to", &to]));
     let note = format!("note: the mirrors of `{}/team/base` are passed over: other bytes came", origin.host);
-    assert_eq!(built.err.matches(&note).count(), 1, "{}", built.err);
+    assert_eq!(built.stderr.matches(&note).count(), 1, "{}", built.stderr);
     built.ok();
     let asked = origin.journal().split_off(before);
     assert!(asked.len() == 1 && asked[0].kind == Kind::GetBlob, "{asked:?}");
@@ -350,29 +351,29 @@ fn a_layer_that_a_mirror_has_spoiled_comes_from_the_location() {
 
 #[test]
 fn a_build_over_a_mirrored_base_is_the_same_image_and_doctor_says_where_it_came_from() {
-    let world = World::with_empty_cache();
-    let repo = world.small_app();
-    let (origin, mirror) = (Registry::open(Quirks::none()), world::Registry::start());
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    let (origin, mirror) = (Registry::open(Quirks::none()), harness::Registry::start());
     let base = origin.reference("team/base:1").to_string();
     copy(&base);
     let build = || {
-        let to = format!("oci:{}", world.path("out"));
-        run(world.phial(["build", repo.source(), "--base", &base, "--to", &to]))
+        let to = format!("oci:{}", env.path("out"));
+        run(env.phial(["build", repo.source(), "--base", &base, "--to", &to]))
     };
     let image = build().ok();
     copy(&mirror.reference("copies/team/base:1"));
-    let (before, home) = (origin.journal().len(), world.dir().join("home/.config/containers"));
+    let (before, home) = (origin.journal().len(), env.dir().join("home/.config/containers"));
     fs::create_dir_all(&home).unwrap();
     fs::write(home.join("registries.conf"), mirrored(&origin, &mirror.reference("copies"))).unwrap();
-    fs::remove_dir_all(world.cache()).unwrap();
+    fs::remove_dir_all(env.cache()).unwrap();
     assert_eq!(build().ok(), image);
     assert_eq!(origin.journal().len(), before, "all of the base is in the mirror");
 
-    let said = run(world.phial(["doctor", "--registry", &base])).ok();
+    let said = run(env.phial(["doctor", "--registry", &base])).ok();
     let conf = home.join("registries.conf").display().to_string();
     assert!(said.contains(&format!("the entry `{}` of `{conf}`", origin.host)), "{said}");
     assert!(said.contains(&format!("pulled from `{}`: works", mirror.reference("copies/team/base:1"))), "{said}");
-    let said = run(world.phial(["doctor", "--json", "--registry", &base])).ok();
+    let said = run(env.phial(["doctor", "--json", "--registry", &base])).ok();
     let told: serde_json::Value = serde_json::from_str(&said).unwrap();
     let source = &told["mirrors"]["sources"][0];
     assert_eq!(

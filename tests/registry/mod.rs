@@ -2,20 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
-mod behind;
-mod debian;
-mod front;
-pub(crate) mod images;
-mod killed;
-mod large;
+mod enterprise_proxy;
+mod docker_registry;
+mod nginx_front;
+pub(crate) mod sample_images;
+mod interrupted_push;
+mod large_layers;
 mod layout;
-mod matrix;
+mod fault_matrix;
 mod mirrors;
-mod onward;
-mod profiles;
+mod resume;
+mod vendor_profiles;
 mod push;
-mod double;
-mod stubborn;
+mod scripted_registry;
+mod faults;
 mod tls;
 mod tokens;
 

@@ -6,14 +6,15 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Mutex;
 
+use phial::error::UserError as _;
 use phial::event::{Event, nobody};
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
-use super::debian::Registry;
-use super::images::{Shelf, chain, run, terms, two_layers};
+use super::docker_registry::Registry;
+use super::sample_images::{Shelf, chain, run, terms, two_layers};
 
 fn client() -> Client {
     Client::new(Credentials::none()).unwrap()
@@ -60,7 +61,7 @@ fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let missing = registry.reference("team/app:v2");
     assert_eq!(client().head_manifest(&missing).unwrap(), None);
     let error = client().resolve(&missing).unwrap_err();
-    assert_eq!((error.exit_code(), error.to_string()), (3, format!("`{missing}` is not in the registry")));
+    assert_eq!((error.exit_kind().code(), error.to_string()), (3, format!("`{missing}` is not in the registry")));
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn a_layer_that_lies_moves_no_tag() {
     let open = |d: &Digest| shelf.open(d);
     let error =
         client().push(&registry.reference("app"), &push_of(&image, &open, &tags(&["v1"])), &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 3, "{}", chain(&error));
+    assert_eq!(error.exit_kind().code(), 3, "{}", chain(&error));
     assert!(chain(&error).contains("the bytes are `sha256:"), "{}", chain(&error));
     assert_eq!(client().head_manifest(&registry.reference("app:v1")).unwrap(), None);
     let by_digest = RegistryRef { digest: Some(image.manifest_digest), ..registry.reference("app") };
@@ -180,7 +181,7 @@ fn a_locked_registry_wants_the_right_password() {
     let tags = tags(&["v1"]);
     let push = push_of(&image, &open, &tags);
     let error = client().push(&to, &push, &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 5, "{}", chain(&error));
+    assert_eq!(error.exit_kind().code(), 5, "{}", chain(&error));
     assert!(error.hint().unwrap().contains("docker login"), "{error:?}");
     let home = tempfile::tempdir().unwrap();
     let with = |password: &str| {
@@ -190,7 +191,7 @@ fn a_locked_registry_wants_the_right_password() {
         Client::new(Credentials::from_host(&host(home.path()))).unwrap()
     };
     let error = with("hunter2").push(&to, &push, &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 5, "{}", chain(&error));
+    assert_eq!(error.exit_kind().code(), 5, "{}", chain(&error));
     assert!(error.hint().unwrap().contains("may be wrong"));
     assert!(!format!("{error:?} {}", chain(&error)).contains("hunter2"));
     with("password").push(&to, &push, &nobody).unwrap();

@@ -6,11 +6,12 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use phial::error::UserError as _;
 use phial::host::Host;
 use phial::image::{Descriptor, OCI_LAYER};
 use phial::registry::{Client, NetworkOptions, RegistryError};
 
-use super::images::{chain, run};
+use super::sample_images::{chain, run};
 use super::scripted::{Server, answer};
 
 struct Tls(Child);
@@ -46,7 +47,7 @@ fn https_is_spoken_with_a_known_certificate_only() {
         .concat(),
     );
     fs::write(path("blob"), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello").unwrap();
-    let port = crate::world::free_port();
+    let port = crate::harness::free_port();
     let at = format!("127.0.0.1:{port}");
     let server = Command::new("openssl")
         .args(["s_server", "-quiet", "-HTTP", "-accept", &at, "-cert", &path("cert"), "-key", &path("key")])
@@ -70,7 +71,10 @@ fn https_is_spoken_with_a_known_certificate_only() {
     fs::create_dir(path("dir")).unwrap();
     let wrong = |name: &str, value: &str, said: &str| {
         let error = get(&redirects.host, &[(name, value)]).unwrap_err();
-        assert_eq!((error.exit_code(), error.to_string()), (2, format!("cannot use `{value}` of `{name}`: {said}")));
+        assert_eq!(
+            (error.exit_kind().code(), error.to_string()),
+            (2, format!("cannot use `{value}` of `{name}`: {said}"))
+        );
     };
     wrong("SSL_CERT_FILE", &path("gone"), "No such file or directory (os error 2)");
     wrong("SSL_CERT_FILE", &path("blob"), "it holds no certificate in PEM form");

@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use phial::error::UserError as _;
 use phial::host::Host;
 use phial::registry::{Client, Credentials, RegistryError};
 use serde_json::{Value, json};
 
-use super::images::chain;
+use super::sample_images::chain;
 use super::scripted::{Answer, Asked, Server, answer};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
@@ -98,7 +99,7 @@ fn a_registry_that_is_never_content_gets_two_tokens_and_no_more() {
     let server = registry(format!("http://{}/token", tokens.host));
     let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Denied { had_login: true, .. }), "{}", chain(&error));
-    assert_eq!((tokens.asked().len(), error.exit_code()), (2, 5));
+    assert_eq!((tokens.asked().len(), error.exit_kind().code()), (2, 5));
     assert!(!format!("{error:?}").contains("hunter2"));
 }
 
@@ -122,7 +123,7 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
         let server = registry(realm.into());
         let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
         assert!(matches!(error, RegistryError::Realm { .. }), "{realm}: {}", chain(&error));
-        assert_eq!(error.exit_code(), 5);
+        assert_eq!(error.exit_kind().code(), 5);
     }
     let elsewhere = Server::start(|_| token("good"));
     let to = format!("http://{}/token", elsewhere.host);

@@ -7,8 +7,8 @@ use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
 use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
+use crate::harness::{Registry, TestEnv, run};
 use crate::scripted::{Fault, Kind, When};
-use crate::world::{Registry, World, run};
 
 /// How many records of passing tests stand beside the image.
 fn proofs(at: &ImageLocation, image: &Image) -> usize {
@@ -26,17 +26,17 @@ fn inspect(name: &str) -> String {
 
 #[test]
 fn to_another_repository_blobs_are_mounted_and_what_refers_to_the_image_comes_along() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
     record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
-    fs::write(world.dir().join("bom.json"), "{\"bomFormat\":\"CycloneDX\"}").unwrap();
+    fs::write(env.dir().join("bom.json"), "{\"bomFormat\":\"CycloneDX\"}").unwrap();
     let kind = "application/vnd.cyclonedx+json";
-    let bom = world.path("bom.json");
+    let bom = env.path("bom.json");
     oras(&["attach", "--plain-http", "--disable-path-validation", "--artifact-type", kind, &built, &bom]);
     let before = registry.requests().len();
     let to = registry.reference("prod/app");
-    let out = run(world.phial(["release", &built, "--tag", "v1", "--to", &to])).ok();
+    let out = run(env.phial(["release", &built, "--tag", "v1", "--to", &to])).ok();
     assert_eq!(out, format!("{to}:v1@{}", image.manifest_digest));
     let sent = registry.requests().split_off(before);
     let mounts = sent.iter().filter(|line| line.starts_with("POST") && line.contains("mount=")).count();
@@ -52,22 +52,22 @@ fn to_another_repository_blobs_are_mounted_and_what_refers_to_the_image_comes_al
         seen["manifests"].as_array().unwrap().iter().map(|it| it["artifactType"].as_str().unwrap()).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"]);
-    run(world.phial(["release", &format!("{to}:v1"), "--tag", "v1.0"])).ok();
+    run(env.phial(["release", &format!("{to}:v1"), "--tag", "v1.0"])).ok();
 }
 
 #[test]
 fn to_another_registry_whichever_way_each_keeps_referrers() {
-    let world = World::new();
+    let env = TestEnv::new();
     let (plain, api) = (Registry::start(), double(true));
     let first = plain.reference("team/app:build-7");
     let image = pushed(&client(), &first.parse().unwrap(), b"one");
     record(&client(), &at(&first), &image, &ran(&image, 1, &[("test", true)]));
     let middle = api.reference("prod/app").to_string();
     let last = plain.reference("back/app");
-    run(world.phial(["release", &first, "--tag", "v1", "--to", &middle])).ok();
+    run(env.phial(["release", &first, "--tag", "v1", "--to", &middle])).ok();
     assert_eq!(api.tag("prod/app", "v1"), Some(image.manifest_digest.clone()));
     assert_eq!(proofs(&at(&middle), &image), 1);
-    let out = run(world.phial(["release", &format!("{middle}:v1"), "--to", &last])).ok();
+    let out = run(env.phial(["release", &format!("{middle}:v1"), "--to", &last])).ok();
     assert_eq!(out, format!("{last}@{}", image.manifest_digest), "no tag, only the digest");
     assert_eq!(inspect(&format!("docker://{last}@{}", image.manifest_digest)), image.manifest_digest.as_str());
     assert_eq!(proofs(&at(&last), &image), 1);
@@ -75,28 +75,28 @@ fn to_another_registry_whichever_way_each_keeps_referrers() {
 
 #[test]
 fn from_a_layout_to_a_registry_and_back() {
-    let (world, registry) = (World::new(), Registry::start());
-    let dir = world.dir().join("app.oci");
+    let (env, registry) = (TestEnv::new(), Registry::start());
+    let dir = env.dir().join("app.oci");
     let image = written(&dir, None, b"one");
     record(&client(), &ImageLocation::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
     let to = registry.reference("prod/app");
-    run(world.phial(["release", "oci:app.oci", "--tag", "v1", "--to", &to])).ok();
+    run(env.phial(["release", "oci:app.oci", "--tag", "v1", "--to", &to])).ok();
     assert_eq!(inspect(&format!("docker://{to}:v1")), image.manifest_digest.as_str());
-    run(world.phial(["release", &format!("{to}:v1"), "--tag", "v1", "--tag", "latest", "--to", "oci:back.oci"])).ok();
-    let back = world.dir().join("back.oci");
+    run(env.phial(["release", &format!("{to}:v1"), "--tag", "v1", "--tag", "latest", "--to", "oci:back.oci"])).ok();
+    let back = env.dir().join("back.oci");
     for tag in ["v1", "latest"] {
         assert_eq!(inspect(&format!("oci:{}:{tag}", back.display())), image.manifest_digest.as_str());
     }
     assert_eq!(proofs(&ImageLocation::Layout(back.clone()), &image), 1);
-    let archive = world.path("app.tar");
+    let archive = env.path("app.tar");
     let mut tar = std::process::Command::new("tar");
     tar.args(["--create", "--file", &archive, "--directory"]).arg(&back).args(["blobs", "index.json", "oci-layout"]);
     run(tar).ok();
     let from = format!("oci-archive:{archive}:v1");
-    let refused = run(world.phial(["release", &from, "--tag", "v2"])).failed(2);
+    let refused = run(env.phial(["release", &from, "--tag", "v2"])).failed(2);
     assert!(refused.contains("an archive is written once"), "{refused}");
     let again = registry.reference("again/app");
-    run(world.phial(["release", &from, "--tag", "v2", "--to", &again, "--to", "oci:app.oci"])).ok();
+    run(env.phial(["release", &from, "--tag", "v2", "--to", &again, "--to", "oci:app.oci"])).ok();
     assert_eq!(inspect(&format!("docker://{again}:v2")), image.manifest_digest.as_str());
     assert_eq!(inspect(&format!("oci:{}:v2", dir.display())), image.manifest_digest.as_str());
     assert_eq!(proofs(&at(&again), &image), 1);
@@ -104,13 +104,13 @@ fn from_a_layout_to_a_registry_and_back() {
 
 #[test]
 fn a_copy_without_a_tag_takes_no_place_in_a_layout() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let name = registry.reference("team/app:build-7");
     let image = pushed(&client(), &name.parse().unwrap(), b"one");
     record(&client(), &at(&name), &image, &ran(&image, 1, &[("test", true)]));
-    let other = written(&world.dir().join("app.oci"), None, b"other");
-    run(world.phial(["release", &name, "--to", "oci:app.oci"])).ok();
-    let index = fs::read_to_string(world.dir().join("app.oci/index.json")).unwrap();
+    let other = written(&env.dir().join("app.oci"), None, b"other");
+    run(env.phial(["release", &name, "--to", "oci:app.oci"])).ok();
+    let index = fs::read_to_string(env.dir().join("app.oci/index.json")).unwrap();
     assert!(
         index.contains(other.manifest_digest.as_str()) && index.contains(image.manifest_digest.as_str()),
         "{index}"
@@ -119,7 +119,7 @@ fn a_copy_without_a_tag_takes_no_place_in_a_layout() {
 
 #[test]
 fn one_place_that_refuses_leaves_all_places_as_they_were() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
     record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
@@ -127,35 +127,35 @@ fn one_place_that_refuses_leaves_all_places_as_they_were() {
     pushed(&client(), &taken, b"other");
     let free = registry.reference("free/app");
     let before = registry.requests().len();
-    run(world.phial(["release", &built, "--tag", "v1", "--to", &free, "--to", &taken.name()])).failed(7);
+    run(env.phial(["release", &built, "--tag", "v1", "--to", &free, "--to", &taken.name()])).failed(7);
     let sent = registry.requests().split_off(before);
     assert!(sent.iter().all(|line| line.starts_with("GET") || line.starts_with("HEAD")), "{sent:#?}");
 }
 
 #[test]
 fn an_excuse_is_recorded_in_every_place() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     pushed(&client(), &built.parse().unwrap(), b"one");
     let to = registry.reference("prod/app");
-    run(world.phial(["release", &built, "--tag", "v1", "--to", &to, "--to", "oci:out.oci", "--untested", "a drill"]))
+    run(env.phial(["release", &built, "--tag", "v1", "--to", &to, "--to", "oci:out.oci", "--untested", "a drill"]))
         .ok();
     let kind = "application/vnd.phial.untested.v1+json";
     let seen = oras(&["discover", "--plain-http", "--format", "json", "--artifact-type", kind, &format!("{to}:v1")]);
     assert!(seen.contains("a drill"), "{seen}");
-    let layout = format!("{}:v1", world.path("out.oci"));
+    let layout = format!("{}:v1", env.path("out.oci"));
     let seen = oras(&["discover", "--oci-layout", "--format", "json", "--artifact-type", kind, &layout]);
     assert!(seen.contains("a drill"), "{seen}");
 }
 
 #[test]
 fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
     record(&client(), &at(&built), &image, &ran(&image, 1, &[("test", true)]));
-    fs::write(world.dir().join("payload"), "{\"critical\":{}}").unwrap();
-    let payload = format!("{}:application/vnd.dev.cosign.simplesigning.v1+json", world.path("payload"));
+    fs::write(env.dir().join("payload"), "{\"critical\":{}}").unwrap();
+    let payload = format!("{}:application/vnd.dev.cosign.simplesigning.v1+json", env.path("payload"));
     let sign = |repository: &str, ending: &str, note: &str| {
         let tag = format!("{}:{}.{ending}", registry.reference(repository), fallback_tag(&image.manifest_digest));
         oras(&["push", "--plain-http", "--disable-path-validation", "--annotation", note, &tag, &payload]);
@@ -165,8 +165,8 @@ fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
     let own = sign("prod/app", "att", "b=2");
     assert_ne!(attestation, own);
     let to = registry.reference("prod/app");
-    let told = run(world.phial(["release", &built, "--tag", "v1", "--to", &to]));
-    assert!(told.err.contains(".att` keeps what it has"), "{}", told.err);
+    let told = run(env.phial(["release", &built, "--tag", "v1", "--to", &to]));
+    assert!(told.stderr.contains(".att` keeps what it has"), "{}", told.stderr);
     told.ok();
     let there = |ending: &str| {
         oras(&["resolve", "--plain-http", &format!("{to}:{}.{ending}", fallback_tag(&image.manifest_digest))])
@@ -176,7 +176,7 @@ fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
 
 #[test]
 fn whatever_fails_on_the_way_no_name_is_given_and_a_rerun_finishes() {
-    let world = World::new();
+    let env = TestEnv::new();
     let asked = [
         Kind::PostUpload,
         Kind::PutBlob,
@@ -195,7 +195,7 @@ fn whatever_fails_on_the_way_no_name_is_given_and_a_rerun_finishes() {
         record(&client(), &place(&built), &image, &ran(&image, 1, &[("test", true)]));
         let release = || {
             let place = to.reference("prod/app").to_string();
-            run(world.phial(["release", &built.to_string(), "--tag", "v1", "--tag", "v2", "--to", &place]))
+            run(env.phial(["release", &built.to_string(), "--tag", "v1", "--tag", "v2", "--to", &place]))
         };
         for registry in [&from, &to] {
             registry.fail(kind, When::Always, Fault::Status(403));
@@ -203,7 +203,7 @@ fn whatever_fails_on_the_way_no_name_is_given_and_a_rerun_finishes() {
         let ended = release();
         let code = ended.code;
         let is_read_by_get = kind == Kind::HeadTag; // HEAD is advice
-        assert!(code == Some(5) || is_read_by_get, "{kind:?}: {code:?}: {}", ended.err);
+        assert!(code == Some(5) || is_read_by_get, "{kind:?}: {code:?}: {}", ended.stderr);
         if !is_read_by_get {
             let named = ["v1", "v2"].map(|tag| to.tag("prod/app", tag));
             assert_eq!(named, [None, None], "{kind:?}");

@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
 
 mod copies;
-mod names;
+mod tags;
 mod profiles;
 mod referrers;
 mod refusals;
-mod whole_way;
+mod end_to_end;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,9 +20,9 @@ use phial::image::{Descriptor, Image, RegistryRef};
 use phial::layout;
 use phial::registry::{Client, Credentials};
 
-use crate::registry::images::{self, Shelf, two_layers};
+use crate::harness::run;
+use crate::registry::sample_images::{self, Shelf, two_layers};
 use crate::scripted::{self, Quirks};
-use crate::world::run;
 
 fn client() -> Client {
     let host = phial::host::Host { env: BTreeMap::new(), home: "/nonexistent".into(), ..phial::host::Host::read() };
@@ -31,7 +31,7 @@ fn client() -> Client {
 
 /// An image in a repository, under a tag.
 fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
-    images::pushed(client, to, content).unwrap()
+    sample_images::pushed(client, to, content).unwrap()
 }
 
 /// An image in a layout, under a tag.
@@ -95,7 +95,7 @@ fn skopeo(args: &[&str]) -> String {
 }
 
 fn oras(args: &[&str]) -> String {
-    let mut oras = Command::new(crate::world::parts::oras());
+    let mut oras = Command::new(crate::harness::prebuilt::oras());
     oras.args(args).env("HOME", "/nonexistent");
     run(oras).ok()
 }

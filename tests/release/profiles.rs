@@ -7,13 +7,13 @@ use phial::host::Host;
 use phial::image::RegistryRef;
 use phial::registry::{Client, Credentials};
 
+use super::end_to_end::built;
 use super::place;
-use super::whole_way::built;
+use crate::harness::{TestEnv, run};
 use crate::scripted::{Kind, Quirks, Registry};
-use crate::world::{World, run};
 
-fn login(registry: &Registry, world: &World) -> Client {
-    let home = world.dir().join("home");
+fn login(registry: &Registry, env: &TestEnv) -> Client {
+    let home = env.dir().join("home");
     fs::create_dir_all(home.join(".docker")).unwrap();
     fs::write(home.join(".docker/config.json"), registry.config().to_string()).unwrap();
     let host = Host { env: std::collections::BTreeMap::new(), home, ..Host::read() };
@@ -22,17 +22,17 @@ fn login(registry: &Registry, world: &World) -> Client {
 
 /// One machine builds, another one, which has nothing yet, tests and releases.
 fn whole_way(registry: &Registry, quirks: &Quirks) {
-    let (builder, world) = (World::with_empty_cache(), World::with_empty_cache());
+    let (builder, env) = (TestEnv::with_empty_cache(), TestEnv::with_empty_cache());
     login(registry, &builder);
-    let client = login(registry, &world);
+    let client = login(registry, &env);
     for repository in ["team/app", "prod/app"] {
         registry.make(repository);
     }
     let name = registry.reference("team/app:build-7");
     let digest = built(&builder, "command = 'test -e out/prod/app && exit ${CODE:-0}'", &name.to_string());
     assert_eq!(registry.tag("team/app", "build-7"), Some(digest.clone()), "{}", quirks.name);
-    let release = |args: &[&str]| run(world.phial([&["release", &name.to_string()], args].concat()));
-    let test = |args: &[&str]| run(world.phial([&["test", &name.to_string()], args].concat()));
+    let release = |args: &[&str]| run(env.phial([&["release", &name.to_string()], args].concat()));
+    let test = |args: &[&str]| run(env.phial([&["test", &name.to_string()], args].concat()));
     release(&["--tag", "v1"]).failed(7);
     let pulled = registry.count(Kind::GetBlob);
     test(&["--env", "CODE=3"]).failed(1);

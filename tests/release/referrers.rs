@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use phial::attest::{ImageLocation, Listed, records};
+use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::image::{EMPTY, Image, OCI_INDEX, OCI_MANIFEST, Platform, fallback_tag};
 use phial::layout::{self, Layout};
@@ -12,9 +13,9 @@ use phial::registry::{Keeping, RegistryError};
 use serde_json::{Value, json};
 
 use super::{client, descriptors, double, oras, place, pushed, ran, record, skopeo, written};
-use crate::registry::images::{Shelf, two_layers};
+use crate::harness::{Registry, TestEnv};
+use crate::registry::sample_images::{Shelf, two_layers};
 use crate::scripted::{self, Kind, Quirks};
-use crate::world::{Registry, World};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
@@ -88,12 +89,12 @@ fn a_record_that_is_there_is_not_written_again() {
 
 #[test]
 fn what_oras_attached_stays_listed_beside_ours() {
-    let world = World::new();
+    let env = TestEnv::new();
     let registry = Registry::start();
     let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
     let image = pushed(&client, &name, b"one");
-    fs::write(world.dir().join("bom.json"), "{}").unwrap();
-    let bom = world.path("bom.json");
+    fs::write(env.dir().join("bom.json"), "{}").unwrap();
+    let bom = env.path("bom.json");
     let attach = |kind: &str| {
         oras(&[
             "attach",
@@ -191,7 +192,7 @@ fn a_registry_that_takes_a_record_and_never_lists_it_is_an_error() {
     let image = pushed(&client(), &name, b"one");
     let (artifact, document) = ran(&image, 1, &[("test", false)]).record(image.descriptor());
     let refused = client().refer(&name, &artifact, &phial::attest::only(&document), &[]).unwrap_err();
-    assert_eq!(refused.exit_code(), 4);
+    assert_eq!(refused.exit_kind().code(), 4);
     assert!(refused.to_string().contains("does not list it"), "{refused}");
 }
 
@@ -219,7 +220,7 @@ fn something_else_under_the_fallback_tag_is_not_written_over() {
         client().referrers(&name, &image.manifest_digest).unwrap_err(),
     ] {
         assert!(matches!(refused, RegistryError::Image { .. }), "{refused}");
-        assert_eq!(refused.exit_code(), 3);
+        assert_eq!(refused.exit_kind().code(), 3);
     }
     assert_eq!(memory.tag("team/app", &tag), Some(other.manifest_digest));
 }
@@ -272,8 +273,8 @@ fn a_list_that_names_what_is_gone_can_still_be_added_to() {
 
 #[test]
 fn in_a_layout_records_are_entries_without_a_tag_that_others_pass_over() {
-    let world = World::new();
-    let dir = world.dir().join("layout");
+    let env = TestEnv::new();
+    let dir = env.dir().join("layout");
     let image = written(&dir, Some("v1"), b"one");
     let other = written(&dir, Some("other"), b"two");
     let at = ImageLocation::Layout(dir.clone());
@@ -293,8 +294,8 @@ fn in_a_layout_records_are_entries_without_a_tag_that_others_pass_over() {
 
 #[test]
 fn records_in_a_layout_outlive_a_new_build_and_other_tools_and_hide_no_image() {
-    let world = World::new();
-    let dir = world.dir().join("layout");
+    let env = TestEnv::new();
+    let dir = env.dir().join("layout");
     let image = written(&dir, None, b"one");
     let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
@@ -302,7 +303,7 @@ fn records_in_a_layout_outlive_a_new_build_and_other_tools_and_hide_no_image() {
     assert_eq!(resolve(), image.manifest_digest, "the one image there is");
     written(&dir, None, b"one");
     assert_eq!(judged(&at, &image), std::slice::from_ref(&put), "the same image again");
-    let other = world.dir().join("other");
+    let other = env.dir().join("other");
     written(&other, Some("x"), b"two");
     skopeo(&["copy", "--quiet", &format!("oci:{}:x", other.display()), &format!("oci:{}:x", dir.display())]);
     assert_eq!(judged(&at, &image), [put], "skopeo wrote the index");
@@ -310,8 +311,8 @@ fn records_in_a_layout_outlive_a_new_build_and_other_tools_and_hide_no_image() {
 
 #[test]
 fn a_tool_that_drops_the_artifact_type_from_the_index_does_not_lose_the_record() {
-    let world = World::new();
-    let dir = world.dir().join("layout");
+    let env = TestEnv::new();
+    let dir = env.dir().join("layout");
     let image = written(&dir, None, b"one");
     let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
@@ -330,8 +331,8 @@ fn a_tool_that_drops_the_artifact_type_from_the_index_does_not_lose_the_record()
 #[test]
 fn a_list_under_the_fallback_tag_of_a_layout_is_read_too() {
     // As regctl writes it.
-    let world = World::new();
-    let dir = world.dir().join("layout");
+    let env = TestEnv::new();
+    let dir = env.dir().join("layout");
     let image = written(&dir, None, b"one");
     let at = ImageLocation::Layout(dir.clone());
     let put = record(&client(), &at, &image, &ran(&image, 1, &[("test", true)]));
@@ -351,8 +352,8 @@ fn a_list_under_the_fallback_tag_of_a_layout_is_read_too() {
 
 #[test]
 fn a_record_that_cannot_be_finished_leaves_the_layout_as_it_was() {
-    let world = World::new();
-    let dir = world.dir().join("layout");
+    let env = TestEnv::new();
+    let dir = env.dir().join("layout");
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
     layout::write_layout(&dir, &image, Some("v1"), &|digest| shelf.open(digest), &nobody).unwrap();

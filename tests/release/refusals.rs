@@ -3,19 +3,20 @@
 use std::fs;
 
 use phial::attest::{ImageLocation, Partition, Run, only};
+use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef};
 use phial_layers::Digest;
 use serde_json::Value;
 
 use super::{client, double, place, pushed, ran, record, skopeo, written};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{Registry, TestEnv, run};
 use crate::scripted;
-use crate::world::small::small_base;
-use crate::world::{Registry, World, run};
 
 /// An image in a registry, and a try to release it.
 struct Case {
-    world: World,
+    env: TestEnv,
     memory: scripted::Registry,
     name: RegistryRef,
     image: Image,
@@ -26,7 +27,7 @@ impl Case {
         let memory = double(false);
         let name = memory.reference("team/app:build-7");
         let image = pushed(&client(), &name, b"one");
-        Self { world: World::new(), memory, name, image }
+        Self { env: TestEnv::new(), memory, name, image }
     }
 
     fn record(&self, run: &Run) -> String {
@@ -40,7 +41,7 @@ impl Case {
     #[track_caller]
     fn passes(&self, args: &[&str]) {
         let tag = ["release", &self.name.to_string(), "--tag", "v1"];
-        run(self.world.phial([&tag[..], args].concat())).ok();
+        run(self.env.phial([&tag[..], args].concat())).ok();
         assert_eq!(self.memory.tag("team/app", "v1"), Some(self.image.manifest_digest.clone()));
     }
 
@@ -48,8 +49,8 @@ impl Case {
     #[track_caller]
     fn refused(&self, code: i32, args: &[&str], said: &str) {
         let tag = ["release", &self.name.to_string(), "--tag", "v1"];
-        let ran = run(self.world.phial([&tag[..], args].concat()));
-        assert_eq!(ran.out, "");
+        let ran = run(self.env.phial([&tag[..], args].concat()));
+        assert_eq!(ran.stdout, "");
         let err = ran.failed(code);
         assert!(err.contains(said), "`{said}` is not in: {err}");
         assert!(err.contains("hint: "), "no remedy: {err}");
@@ -143,7 +144,7 @@ fn a_record_that_somebody_edited_and_pushed_again() {
 
 #[test]
 fn a_record_whose_bytes_somebody_edited_in_the_registry() {
-    let (world, registry) = (World::new(), Registry::start());
+    let (env, registry) = (TestEnv::new(), Registry::start());
     let name = registry.reference("team/app:build-7");
     let image = pushed(&client(), &name.parse().unwrap(), b"one");
     let run_of = ran(&image, 1, &[("test", false)]);
@@ -153,14 +154,14 @@ fn a_record_whose_bytes_somebody_edited_in_the_registry() {
         registry.store().join(format!("docker/registry/v2/blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex()));
     let text = fs::read_to_string(&blob).unwrap();
     fs::write(&blob, text.replace("FAILED", "PASSED")).unwrap();
-    let refused = run(world.phial(["release", &name, "--tag", "v1"])).failed(7);
+    let refused = run(env.phial(["release", &name, "--tag", "v1"])).failed(7);
     assert!(refused.contains("it is damaged") && refused.contains(digest.as_str()), "{refused}");
 }
 
 #[test]
 fn a_record_that_somebody_edited_in_a_layout() {
-    let world = World::new();
-    let dir = world.dir().join("app.oci");
+    let env = TestEnv::new();
+    let dir = env.dir().join("app.oci");
     let image = written(&dir, Some("build"), b"one");
     let run_of = ran(&image, 1, &[("test", false)]);
     record(&client(), &ImageLocation::Layout(dir.clone()), &image, &run_of);
@@ -169,7 +170,7 @@ fn a_record_that_somebody_edited_in_a_layout() {
     for digest in [&artifact.manifest.layers[0].digest, &artifact.digest] {
         let kept = fs::read(blob(digest)).unwrap();
         fs::write(blob(digest), String::from_utf8(kept.clone()).unwrap().replace("FAILED", "PASSED")).unwrap();
-        let refused = run(world.phial(["release", "oci:app.oci:build", "--tag", "v1"])).failed(7);
+        let refused = run(env.phial(["release", "oci:app.oci:build", "--tag", "v1"])).failed(7);
         assert!(refused.contains("it is damaged"), "{refused}");
         fs::write(blob(digest), kept).unwrap();
     }
@@ -209,7 +210,7 @@ fn a_registry_that_cannot_say_what_refers_to_the_image_is_no_proof() {
         }
     });
     let refused = client().referrers(&server.reference("app"), &Digest::of(b"image")).unwrap_err();
-    assert_eq!(refused.exit_code(), 5, "{refused}");
+    assert_eq!(refused.exit_kind().code(), 5, "{refused}");
 }
 
 #[test]
@@ -231,7 +232,7 @@ fn arguments_that_cannot_be() {
         (&["release", &name.replace("build-7", "nothing"), "--tag", "v1"], 3, "is not in the registry"),
         (&["release", "oci:nowhere", "--tag", "v1"], 3, "there is no `nowhere`"),
     ] {
-        let refused = run(case.world.phial(args)).failed(code);
+        let refused = run(case.env.phial(args)).failed(code);
         assert!(refused.contains(said), "{args:?}: {refused}");
     }
     assert_eq!(case.memory.tag("team/app", "v1"), None);
@@ -244,7 +245,7 @@ fn an_index_of_images() {
     let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] }).to_string();
     case.memory.hands().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
     let name = case.memory.reference("team/app:many").to_string();
-    let refused = run(case.world.phial(["release", &name, "--tag", "v1"])).failed(3);
+    let refused = run(case.env.phial(["release", &name, "--tag", "v1"])).failed(3);
     assert!(
         refused.contains("is an index of images") && refused.contains("hint: name the image of one platform"),
         "{refused}"
@@ -253,27 +254,27 @@ fn an_index_of_images() {
 
 #[test]
 fn what_the_images_own_settings_require() {
-    let (world, registry) = (World::new(), Registry::start());
-    let repo = world.small_app();
+    let (env, registry) = (TestEnv::new(), Registry::start());
+    let repo = env.shell_app();
     let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
     repo.write("phial.toml", format!("{settings}\n[release]\nrequires = [\"test\", \"credo\"]\n"));
     repo.commit("What a release needs");
     let name = registry.reference("team/app:build-7");
-    let base = format!("oci:{}", small_base().display());
-    let digest = run(world.phial(["build", repo.source(), "--base", &base, "--to", &name])).ok();
+    let base = format!("oci:{}", busybox_base().display());
+    let digest = run(env.phial(["build", repo.source(), "--base", &base, "--to", &name])).ok();
     let digest: Digest = digest.rsplit_once('@').unwrap().1.parse().unwrap();
     let image = client().image(&name.parse().unwrap(), &phial::image::Platform::host()).unwrap();
     assert_eq!(image.manifest_digest, digest);
     record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
-    let elsewhere = World::with_empty_cache();
-    for world in [&world, &elsewhere] {
-        let refused = run(world.phial(["release", &name, "--tag", "v1"])).failed(7);
+    let elsewhere = TestEnv::with_empty_cache();
+    for env in [&env, &elsewhere] {
+        let refused = run(env.phial(["release", &name, "--tag", "v1"])).failed(7);
         assert!(refused.contains("`credo` was never run, only `test`"), "{refused}");
     }
-    fs::write(world.dir().join("own.toml"), "[release]\nrequires = [\"test\"]\n").unwrap();
-    run(world.phial(["release", &name, "--tag", "v1", "--config", "own.toml"])).ok();
+    fs::write(env.dir().join("own.toml"), "[release]\nrequires = [\"test\"]\n").unwrap();
+    run(env.phial(["release", &name, "--tag", "v1", "--config", "own.toml"])).ok();
     record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 2, &[("credo", true)]));
-    run(world.phial(["release", &name, "--tag", "v2"])).ok();
+    run(env.phial(["release", &name, "--tag", "v2"])).ok();
     let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
     let v2 = format!("docker://{}", registry.reference("team/app:v2"));
     assert_eq!(skopeo(&[&inspect[..], &[&v2]].concat()), digest.as_str());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use phial::sandbox::{Exit, Ids, Loopback, Network, Ready, Said, SandboxError, Spec, serve};
 
-use super::{World, exe, says};
+use super::{SandboxTest, exe, says};
 
 /// Serves `order` while `during` runs, which begins when it is ready, and gives how it ended.
 fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
@@ -31,7 +31,7 @@ fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
 #[test]
 fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
     let loopback = Loopback::open(&exe(), Ids::Single).unwrap();
-    let (one, two, other) = (World::new(), World::new(), World::new());
+    let (one, two, other) = (SandboxTest::new(), SandboxTest::new(), SandboxTest::new());
     let mut server = one.order("while true; do echo hello | nc -l -p 5432; done");
     (server.network, server.user, server.ready) = (loopback.network(), (70, 70), Some(Ready::Port(5432)));
     let mut client = two.order("until nc 127.0.0.1 5432 2>/dev/null; do sleep 0.1; done");
@@ -50,8 +50,8 @@ fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
 
 #[test]
 fn a_command_is_ready_when_its_probe_says_so() {
-    let world = World::new();
-    let mut order = world.order("sleep 0.3; echo now >/tmp/there; sleep 60");
+    let test = SandboxTest::new();
+    let mut order = test.order("sleep 0.3; echo now >/tmp/there; sleep 60");
     order.ready = Some(Ready::Command(["sh", "-c", "test -e /tmp/there"].map(str::to_owned).into()));
     let begun = Instant::now();
     let ended = served(&order, || assert!(begun.elapsed() >= Duration::from_millis(300)));

@@ -6,38 +6,41 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use phial::error::UserError as _;
 use phial::sandbox::{Exit, Ids, SandboxError, inside_ids, run};
 
-use super::{World, exe, for_everyone, is_root, result, says};
+use crate::harness::{SUBIDS_USER, user_with_subids};
+
+use super::{SandboxTest, exe, for_everyone, helper, is_root, result, says};
 
 #[test]
 fn another_user_is_that_user_in_and_the_caller_outside() {
-    let world = World::new();
+    let test = SandboxTest::new();
     let mut order =
-        world.order("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
+        test.order("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
     order.user = (65532, 65532);
     let said = says(&order);
     assert!(said.starts_with("65532\n65532\n65532\n") && said.contains("denied"), "{said}");
-    assert_eq!(fs::metadata(world.path("upper/srv/mine")).unwrap().uid(), rustix::process::getuid().as_raw());
+    assert_eq!(fs::metadata(test.path("upper/srv/mine")).unwrap().uid(), rustix::process::getuid().as_raw());
     order.argv[2] = "cat /proc/self/status".to_owned();
     assert!(says(&order).contains("CapEff:\t0000000000000000"));
 }
 
 #[test]
 fn with_one_id_other_owners_are_refused() {
-    let world = World::new();
-    let (exit, said) = result(&world.order("chown 5:5 /srv"));
+    let test = SandboxTest::new();
+    let (exit, said) = result(&test.order("chown 5:5 /srv"));
     assert!(exit.unwrap() == Exit::Code(1) && said.contains("Invalid argument"), "{said}");
 }
 
 #[test]
 #[ignore = "a part of the next test"]
 fn a_caller_with_ranges() {
-    let world = World::new();
-    let mut order = world.order("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
+    let test = SandboxTest::new();
+    let mut order = test.order("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
     order.ids = Ids::Ranges;
     assert_eq!(says(&order), "1000:1000\n0\n");
-    let owner = fs::metadata(world.path("upper/srv/owned")).unwrap().uid();
+    let owner = fs::metadata(test.path("upper/srv/owned")).unwrap().uid();
     assert!(owner > 1000, "{owner}");
 
     order.user = (1000, 1000);
@@ -61,10 +64,10 @@ fn a_caller_with_ranges() {
 #[test]
 fn with_ranges_other_owners_work() {
     if is_root() {
-        crate::world::ranger();
+        user_with_subids();
         let dir = for_everyone();
         let mut command = Command::new("runuser");
-        command.args(["-u", "ranger", "--"]).arg(dir.path().join("tests"));
+        command.args(["-u", SUBIDS_USER, "--"]).arg(dir.path().join("tests"));
         command
             .args(["--exact", "--ignored", "--nocapture", "sandbox::users::a_caller_with_ranges"])
             .current_dir(dir.path());
@@ -72,15 +75,18 @@ fn with_ranges_other_owners_work() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("all is well"), "{said}{}", String::from_utf8_lossy(&output.stderr));
     } else {
-        let world = World::new();
-        let mut order = world.order("true");
+        let test = SandboxTest::new();
+        let mut order = test.order("true");
         order.ids = Ids::Ranges;
-        if let Err(error) = result(&order).0 {
-            assert_eq!(
-                (error.to_string().as_str(), error.exit_code()),
-                ("no range of ids for this user in `/etc/subuid`", 6)
-            );
-            assert!(error.hint().unwrap().contains("usermod --add-subuids"));
-        }
+        let Err(error) = result(&order).0 else {
+            let dir = for_everyone();
+            let output = helper(&[], "users::a_caller_with_ranges", dir.path()).output().unwrap();
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert!(stdout.contains("all is well"), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        };
+        let text = error.to_string();
+        assert_eq!((text.as_str(), error.exit_kind().code()), ("no range of ids for this user in `/etc/subuid`", 6));
+        assert!(error.hint().unwrap().contains("usermod --add-subuids"));
     }
 }

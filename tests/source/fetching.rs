@@ -4,78 +4,79 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::source::{Location, SourceError, checkout, fetch, read_file};
 
-use super::{T, World, access, commit, git, heard, told, write};
-use crate::world::git_http::GitServer;
+use super::{SourceTest, T, access, commit, git, heard, told, write};
+use crate::harness::git_http::GitServer;
 
 #[test]
 fn head_a_branch_a_tag_and_a_sha_of_a_server_are_fetched_without_their_history() {
-    let world = World::new();
-    let repo = world.repo("shop.git");
+    let test = SourceTest::new();
+    let repo = test.repo("shop.git");
     let first = git(&repo, &["rev-parse", "HEAD"]);
     write(&repo, "lib/b.ex", "2\n");
     let second = commit(&repo, "second");
     git(&repo, &["branch", "feature/x"]);
-    let server = GitServer::start(world.dir.path());
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop.git/.git", server.url);
     for rev in ["HEAD", "main", "refs/heads/main", "feature/x", &second] {
-        let fetched = world.fetch(&url, rev).unwrap();
+        let fetched = test.fetch(&url, rev).unwrap();
         assert_eq!(fetched.commit.sha, second, "{rev}");
         assert_eq!(fetched.commit.time, 1_600_000_000);
         assert_eq!(fetched.commit.origin.as_deref(), Some(url.as_str()));
         assert_eq!((fetched.commit.dirty, fetched.commit.name.as_str()), (false, "shop"));
     }
-    assert_eq!(world.commits_in_mirrors(), 1);
-    let tagged = world.fetch(&url, "v1").unwrap();
+    assert_eq!(test.commits_in_mirrors(), 1);
+    let tagged = test.fetch(&url, "v1").unwrap();
     assert_eq!(tagged.commit.sha, first);
-    assert_eq!(world.commits_in_mirrors(), 2);
-    assert_eq!(world.tree(&tagged, "t1").keys().collect::<Vec<_>>(), ["", "lib", "lib/a.ex", "mix.exs"]);
-    assert!(world.tree(&world.fetch(&url, &second).unwrap(), "t2").contains_key("lib/b.ex"));
+    assert_eq!(test.commits_in_mirrors(), 2);
+    assert_eq!(test.tree(&tagged, "t1").keys().collect::<Vec<_>>(), ["", "lib", "lib/a.ex", "mix.exs"]);
+    assert!(test.tree(&test.fetch(&url, &second).unwrap(), "t2").contains_key("lib/b.ex"));
 }
 
 #[test]
 fn a_commit_that_was_fetched_once_needs_no_server() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     let sha = git(&repo, &["rev-parse", "HEAD"]);
-    let server = GitServer::start(world.dir.path());
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
-    let first = world.tree(&world.fetch(&url, "main").unwrap(), "t1");
+    let first = test.tree(&test.fetch(&url, "main").unwrap(), "t1");
     let asked = server.requests().len();
     assert!(asked >= 2, "{:?}", server.requests());
-    let again = world.fetch(&url, &sha.to_uppercase()).unwrap();
+    let again = test.fetch(&url, &sha.to_uppercase()).unwrap();
     assert_eq!(server.requests().len(), asked);
-    assert_eq!(world.tree(&again, "t2"), first);
+    assert_eq!(test.tree(&again, "t2"), first);
     drop(server);
-    assert_eq!(world.fetch(&url, &sha).unwrap().commit, again.commit);
-    let error = world.fetch(&url, "main").unwrap_err();
-    assert_eq!((error.exit_code(), error.hint().is_some()), (4, true), "{}", told(&error));
+    assert_eq!(test.fetch(&url, &sha).unwrap().commit, again.commit);
+    let error = test.fetch(&url, "main").unwrap_err();
+    assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true), "{}", told(&error));
 }
 
 #[test]
 fn a_later_fetch_adds_to_a_shallow_mirror() {
-    let world = World::new();
-    let repo = world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
-    let one = world.fetch(&url, "main").unwrap();
+    let one = test.fetch(&url, "main").unwrap();
     for n in 0..3 {
         write(&repo, "lib/a.ex", &format!("{n}\n"));
         commit(&repo, "more");
     }
-    let two = world.fetch(&url, "main").unwrap();
+    let two = test.fetch(&url, "main").unwrap();
     assert_eq!(read_file(&two, "lib/a.ex").unwrap().unwrap(), b"2\n");
     assert_eq!(read_file(&one, "lib/a.ex").unwrap().unwrap(), b"1\n");
-    assert_eq!(world.commits_in_mirrors(), 2);
-    assert_eq!(world.tree(&two, "t2").len(), 4);
+    assert_eq!(test.commits_in_mirrors(), 2);
+    assert_eq!(test.tree(&two, "t2").len(), 4);
 }
 
 #[test]
 fn a_server_that_gives_no_single_sha_costs_its_history_or_a_clear_error() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     let old = git(&repo, &["rev-parse", "HEAD"]);
     git(&repo, &["tag", "-d", "v1"]);
     write(&repo, "lib/a.ex", "2\n");
@@ -84,75 +85,75 @@ fn a_server_that_gives_no_single_sha_costs_its_history_or_a_clear_error() {
     write(&repo, "lib/a.ex", "3\n");
     let lost = commit(&repo, "on no branch");
     git(&repo, &["checkout", "-q", "main"]);
-    let server = GitServer::start(world.dir.path());
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
 
     let said = heard(|watch| {
         let place: Location = url.parse().unwrap();
-        let fetched = fetch(&place, &old, &world.path("mirrors"), &access(&[]), watch).unwrap();
+        let fetched = fetch(&place, &old, &test.path("mirrors"), &access(&[]), watch).unwrap();
         assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
     });
     assert!(said.contains("its whole history is fetched"), "{said}");
     let asked = server.requests().len();
-    world.fetch(&url, &old).unwrap();
+    test.fetch(&url, &old).unwrap();
     assert_eq!(server.requests().len(), asked);
-    let error = world.fetch(&url, &lost).unwrap_err();
-    assert_eq!(error.exit_code(), 3);
+    let error = test.fetch(&url, &lost).unwrap_err();
+    assert_eq!(error.exit_kind().code(), 3);
     assert!(told(&error).contains("allowAnySHA1InWant"), "{}", told(&error));
 
     git(&repo, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
-    let other = World::new();
+    let other = SourceTest::new();
     let fetched = other.fetch(&url, &lost).unwrap();
     assert_eq!((fetched.commit.sha.as_str(), other.commits_in_mirrors()), (lost.as_str(), 1));
     git(&repo, &["config", "uploadpack.allowAnySHA1InWant", "false"]);
     git(&repo, &["config", "uploadpack.allowReachableSHA1InWant", "true"]);
-    let third = World::new();
+    let third = SourceTest::new();
     assert_eq!(third.fetch(&url, &old).unwrap().commit.sha, old);
     assert_eq!(third.commits_in_mirrors(), 1);
 }
 
 #[test]
 fn a_revision_or_repository_that_is_not_there_is_a_clear_error() {
-    let world = World::new();
-    world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
     for rev in ["nope", "refs/heads/nope", "0123456789012345678901234567890123456789", "0123456"] {
-        for place in [&url, world.path("shop").to_str().unwrap()] {
-            let error = world.fetch(place, rev).unwrap_err();
-            assert_eq!((error.exit_code(), error.hint().is_some()), (3, true), "{rev}: {}", told(&error));
+        for place in [&url, test.path("shop").to_str().unwrap()] {
+            let error = test.fetch(place, rev).unwrap_err();
+            assert_eq!((error.exit_kind().code(), error.hint().is_some()), (3, true), "{rev}: {}", told(&error));
             assert!(told(&error).contains("looked for"), "{}", told(&error));
         }
     }
-    assert_eq!(world.fetch(world.path("nowhere").to_str().unwrap(), "HEAD").unwrap_err().exit_code(), 3);
-    assert_eq!(world.fetch("/", "HEAD").unwrap_err().exit_code(), 3);
-    assert_eq!(world.fetch(&format!("{}/nowhere", server.url), "HEAD").unwrap_err().exit_code(), 3);
+    assert_eq!(test.fetch(test.path("nowhere").to_str().unwrap(), "HEAD").unwrap_err().exit_kind().code(), 3);
+    assert_eq!(test.fetch("/", "HEAD").unwrap_err().exit_kind().code(), 3);
+    assert_eq!(test.fetch(&format!("{}/nowhere", server.url), "HEAD").unwrap_err().exit_kind().code(), 3);
 }
 
 #[test]
 fn an_empty_repository_and_one_of_sha256_are_clear_errors() {
-    let world = World::new();
-    git(world.dir.path(), &["init", "-q", "empty"]);
-    git(world.dir.path(), &["init", "-q", "--object-format=sha256", "other"]);
-    let server = GitServer::start(world.dir.path());
-    for place in [world.path("empty").to_str().unwrap(), &format!("{}/empty/.git", server.url)] {
-        let error = world.fetch(place, "HEAD").unwrap_err();
+    let test = SourceTest::new();
+    git(test.dir.path(), &["init", "-q", "empty"]);
+    git(test.dir.path(), &["init", "-q", "--object-format=sha256", "other"]);
+    let server = GitServer::start(test.dir.path());
+    for place in [test.path("empty").to_str().unwrap(), &format!("{}/empty/.git", server.url)] {
+        let error = test.fetch(place, "HEAD").unwrap_err();
         assert!(matches!(error, SourceError::Empty { .. }), "{}", told(&error));
     }
-    let error = world.fetch(world.path("other").to_str().unwrap(), "HEAD").unwrap_err();
-    assert_eq!(error.exit_code(), 3);
+    let error = test.fetch(test.path("other").to_str().unwrap(), "HEAD").unwrap_err();
+    assert_eq!(error.exit_kind().code(), 3);
     assert!(error.hint().unwrap().contains("SHA-256"), "{}", told(&error));
 }
 
 #[test]
 fn a_broken_mirror_is_set_aside_and_made_again() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     let sha = git(&repo, &["rev-parse", "HEAD"]);
-    let server = GitServer::start(world.dir.path());
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
-    let good = world.tree(&world.fetch(&url, &sha).unwrap(), "good");
-    let mirror = fs::read_dir(world.path("mirrors"))
+    let good = test.tree(&test.fetch(&url, &sha).unwrap(), "good");
+    let mirror = fs::read_dir(test.path("mirrors"))
         .unwrap()
         .flatten()
         .map(|e| e.path())
@@ -177,9 +178,9 @@ fn a_broken_mirror_is_set_aside_and_made_again() {
     for (n, (what, damage)) in damage.iter().enumerate() {
         damage();
         let said = heard(|watch| {
-            let fetched = fetch(&url.parse().unwrap(), &sha, &world.path("mirrors"), &access(&[]), watch);
+            let fetched = fetch(&url.parse().unwrap(), &sha, &test.path("mirrors"), &access(&[]), watch);
             let fetched = fetched.map_err(|error| told(&error)).expect(what);
-            assert_eq!(world.tree(&fetched, &format!("again{n}")), good, "{what}");
+            assert_eq!(test.tree(&fetched, &format!("again{n}")), good, "{what}");
         });
         assert!(said.contains("is made again"), "{what}: {said}");
     }
@@ -195,52 +196,56 @@ fn a_broken_mirror_is_set_aside_and_made_again() {
     let end = bytes.len() - 24;
     bytes[end] ^= 0x55;
     fs::write(&pack, bytes).unwrap();
-    let fetched = world.fetch(&url, &sha).unwrap();
-    let error = checkout(&fetched, &world.path("flip"), T, &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 4, "{}", told(&error));
+    let fetched = test.fetch(&url, &sha).unwrap();
+    let error = checkout(&fetched, &test.path("flip"), T, &nobody).unwrap_err();
+    assert_eq!(error.exit_kind().code(), 4, "{}", told(&error));
     drop(fetched); // libgit2 shares packs by their path as long as one is open
-    assert_eq!(world.tree(&world.fetch(&url, &sha).unwrap(), "after"), good);
+    assert_eq!(test.tree(&test.fetch(&url, &sha).unwrap(), "after"), good);
 }
 
 #[test]
 fn many_fetches_at_once_into_one_mirror_all_succeed() {
-    let world = World::new();
-    world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
     std::thread::scope(|scope| {
         for n in 0..6 {
-            let (world, url) = (&world, &url);
+            let (test, url) = (&test, &url);
             scope.spawn(move || {
                 let rev = ["main", "v1", "HEAD"][n % 3];
-                assert_eq!(world.tree(&world.fetch(url, rev).unwrap(), &format!("t{n}")).len(), 4);
+                assert_eq!(test.tree(&test.fetch(url, rev).unwrap(), &format!("t{n}")).len(), 4);
             });
         }
     });
-    assert_eq!(world.commits_in_mirrors(), 1);
+    assert_eq!(test.commits_in_mirrors(), 1);
 }
 
 #[test]
 fn a_server_that_says_nothing_is_given_up() {
-    let world = World::new();
+    let test = SourceTest::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
     let access = access(&[]).with_patience(Duration::from_secs(1));
-    let error = fetch(&place, "main", &world.path("mirrors"), &access, &nobody).unwrap_err();
-    assert!(matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_code() == 4, "{}", told(&error));
+    let error = fetch(&place, "main", &test.path("mirrors"), &access, &nobody).unwrap_err();
+    assert!(
+        matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_kind().code() == 4,
+        "{}",
+        told(&error)
+    );
 }
 
 #[test]
 fn what_a_killed_fetch_left_is_swept_up_by_the_next() {
-    let world = World::new();
-    let repo = world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
-    world.fetch(&url, "main").unwrap();
-    let mirror = fs::read_dir(world.path("mirrors")).unwrap().flatten().map(|e| e.path()).find(|p| p.is_dir()).unwrap();
+    test.fetch(&url, "main").unwrap();
+    let mirror = fs::read_dir(test.path("mirrors")).unwrap().flatten().map(|e| e.path()).find(|p| p.is_dir()).unwrap();
     let left = mirror.join("objects/pack/pack_git2_a1b2c3");
     fs::write(&left, b"PACK").unwrap();
     commit(&repo, "second");
-    assert_eq!(world.tree(&world.fetch(&url, "main").unwrap(), "tree").len(), 4);
+    assert_eq!(test.tree(&test.fetch(&url, "main").unwrap(), "tree").len(), 4);
     assert!(!left.exists());
 }

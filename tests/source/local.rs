@@ -3,15 +3,18 @@
 use std::fs;
 use std::process::Command;
 
+use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
 
-use super::{CANARY, T, World, access, commit, git, heard, told, write};
+use crate::harness::skip::skip;
+
+use super::{CANARY, SourceTest, T, access, commit, git, heard, told, write};
 
 #[test]
 fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     git(&repo, &["remote", "add", "origin", &format!("https://me:{CANARY}@example.org/team/shop.git")]);
     let sha = git(&repo, &["rev-parse", "HEAD"]);
     git(&repo, &["worktree", "add", "-q", "../linked", "--detach", "v1"]);
@@ -28,12 +31,12 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         ("shallow", &second, "shallow", Some("shallow")),
     ];
     for (path, sha, name, top) in cases {
-        let place: Location = world.path(path).to_str().unwrap().parse().unwrap();
-        let fetched = fetch(&place, "HEAD", &world.path("mirrors"), &access(&[]), &nobody).unwrap();
+        let place: Location = test.path(path).to_str().unwrap().parse().unwrap();
+        let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &nobody).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
-        let top = top.map(|top| fs::canonicalize(world.path(top)).unwrap());
+        let top = top.map(|top| fs::canonicalize(test.path(top)).unwrap());
         assert_eq!(working_tree_root(&place).unwrap(), top, "{path}");
-        assert_eq!(world.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
+        assert_eq!(test.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
         let origin = matches!(path, "shop" | "shop/lib" | "shop/.git" | "linked/lib")
             .then_some("https://example.org/team/shop.git");
         assert_eq!(fetched.commit.origin.as_deref(), origin, "{path}");
@@ -41,37 +44,37 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
     let url = format!("file://{}", repo.display());
     for rev in ["main", "v1", "refs/tags/v1", &sha[..10], &sha] {
         let wanted = if rev == "main" { &second } else { &sha };
-        assert_eq!(&world.fetch(&url, rev).unwrap().commit.sha, wanted, "{rev}");
+        assert_eq!(&test.fetch(&url, rev).unwrap().commit.sha, wanted, "{rev}");
     }
-    assert!(!world.path("mirrors").exists());
+    assert!(!test.path("mirrors").exists());
 }
 
 #[test]
 fn a_local_repository_is_read_without_certificates() {
-    let world = crate::world::World::new();
-    let app = world.app("shell");
-    let pipe = world.path("pipe"); // whoever reads it waits for somebody who writes
+    let test = crate::harness::TestEnv::new();
+    let app = test.app("shell");
+    let pipe = test.path("pipe"); // whoever reads it waits for somebody who writes
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let phial = world.phial(["explain", "--source", app.source()]);
+    let phial = test.phial(["explain", "--source", app.source()]);
     let mut patient = Command::new("timeout");
-    patient.arg("60").arg(phial.get_program()).args(phial.get_args()).current_dir(world.dir());
+    patient.arg("60").arg(phial.get_program()).args(phial.get_args()).current_dir(test.dir());
     patient
         .env_clear()
         .envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("SSL_CERT_FILE", &pipe);
-    let said = crate::world::run(patient).failed(3);
+    let said = crate::harness::run(patient).failed(3);
     assert!(said.contains("no build of"), "{said}");
 }
 
 #[test]
 fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     let place: Location = repo.to_str().unwrap().parse().unwrap();
     let look = |rev: &str| {
         let mut dirty = false;
         let said = heard(|watch| {
-            let fetched = fetch(&place, rev, &world.path("mirrors"), &access(&[]), watch).unwrap();
+            let fetched = fetch(&place, rev, &test.path("mirrors"), &access(&[]), watch).unwrap();
             assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
             dirty = fetched.commit.dirty;
         });
@@ -92,33 +95,33 @@ fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
 
 #[test]
 fn a_partial_clone_is_read_as_far_as_its_objects_go() {
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     write(&repo, "lib/a.ex", "2\n");
     commit(&repo, "second");
     git(&repo, &["config", "uploadpack.allowFilter", "true"]);
     let url = format!("file://{}", repo.display());
-    git(world.dir.path(), &["clone", "-q", "--filter=blob:none", &url, "partial"]);
-    let partial = world.path("partial").to_str().unwrap().to_owned();
-    let tree = world.tree(&world.fetch(&partial, "HEAD").unwrap(), "tree");
+    git(test.dir.path(), &["clone", "-q", "--filter=blob:none", &url, "partial"]);
+    let partial = test.path("partial").to_str().unwrap().to_owned();
+    let tree = test.tree(&test.fetch(&partial, "HEAD").unwrap(), "tree");
     assert_eq!(tree["lib/a.ex"], format!("644 {T} 2\\n"));
-    let old = world.fetch(&partial, "v1").unwrap();
-    let error = checkout(&old, &world.path("old"), T, &nobody).unwrap_err();
-    assert_eq!(error.exit_code(), 3);
+    let old = test.fetch(&partial, "v1").unwrap();
+    let error = checkout(&old, &test.path("old"), T, &nobody).unwrap_err();
+    assert_eq!(error.exit_kind().code(), 3);
     assert!(error.hint().unwrap().contains("partial clone"), "{}", told(&error));
 }
 
 #[test]
 fn a_repository_of_another_user_is_read() {
     if rustix::process::geteuid().as_raw() != 0 {
-        return; // only root can give a repository away
+        skip!("needs root, who alone can give a repository to another user");
     }
-    let world = World::new();
-    let repo = world.repo("shop");
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
     for entry in walkdir::WalkDir::new(&repo).into_iter().flatten() {
         std::os::unix::fs::lchown(entry.path(), Some(65534), Some(65534)).unwrap();
     }
-    let fetched = world.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    assert_eq!(world.tree(&fetched, "tree").len(), 4);
+    let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
+    assert_eq!(test.tree(&fetched, "tree").len(), 4);
     assert!(!fetched.commit.dirty);
 }

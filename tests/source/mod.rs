@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use phial::error::UserError as _;
 use phial::event::{Event, nobody};
 use phial::host::Host;
 use phial::source::{Access, Fetched, SourceError, checkout, fetch};
 
 mod fetching;
 mod local;
-mod trees;
+mod checkout;
 mod trust;
 
 /// A secret that must appear nowhere.
@@ -22,11 +23,11 @@ const CANARY: &str = "s3cr3t-canary-7f";
 const T: i64 = 1_700_000_000;
 
 /// Directories of one test: repositories, a cache, checkouts.
-struct World {
+struct SourceTest {
     dir: tempfile::TempDir,
 }
 
-impl World {
+impl SourceTest {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("scratch") }
     }

@@ -4,17 +4,18 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use phial::error::UserError as _;
 use phial::host::Host;
 use phial::source::{Location, SourceError};
 
-use super::{CANARY, World, access, told, write};
-use crate::world::git_http::GitServer;
+use super::{CANARY, SourceTest, access, told, write};
+use crate::harness::git_http::GitServer;
 
 #[test]
 fn what_is_no_revision_is_refused_before_any_connection() {
-    let world = World::new();
-    world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
     let long = "x".repeat(1 << 20);
     for rev in [
@@ -35,8 +36,8 @@ fn what_is_no_revision_is_refused_before_any_connection() {
         &long,
         &"a".repeat(64),
     ] {
-        let error = world.fetch(&url, rev).unwrap_err();
-        assert_eq!(error.exit_code(), 2, "{rev}");
+        let error = test.fetch(&url, rev).unwrap_err();
+        assert_eq!(error.exit_kind().code(), 2, "{rev}");
         assert!(!told(&error).contains(char::is_control) && told(&error).len() < 2000, "{rev:?}");
     }
     assert!(server.requests().is_empty());
@@ -70,7 +71,7 @@ fn what_is_no_source_is_refused_and_shows_no_user_information() {
         "https://a\\b/x",
     ] {
         let error = place.parse::<Location>().unwrap_err();
-        assert_eq!((error.exit_code(), error.hint().is_some()), (2, true), "{place}");
+        assert_eq!((error.exit_kind().code(), error.hint().is_some()), (2, true), "{place}");
     }
     let error = format!("gopher://me:{CANARY}@host/x").parse::<Location>().unwrap_err();
     assert!(!told(&error).contains(CANARY), "{}", told(&error));
@@ -96,12 +97,12 @@ fn a_place_shows_its_url_without_user_information() {
 
 #[test]
 fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
-    let world = World::new();
-    world.repo("shop");
+    let test = SourceTest::new();
+    test.repo("shop");
     let (token, pair) = (base64("x-access-token"), base64("me"));
     let (by_token, by_name) =
-        (GitServer::start_private(world.dir.path(), &token), GitServer::start_private(world.dir.path(), &pair));
-    let home = world.path("home");
+        (GitServer::start_private(test.dir.path(), &token), GitServer::start_private(test.dir.path(), &pair));
+    let home = test.path("home");
     write(
         &home,
         ".gitconfig",
@@ -113,7 +114,7 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
     let asked = |server: &GitServer| format!("{}/shop/.git", server.url);
     let in_url = asked(&by_name).replace("http://", &format!("http://me:{CANARY}@"));
     let helper = [("PATH", path.as_str()), ("HOME", home.as_str())];
-    let by_job = GitServer::start_private(world.dir.path(), &base64("gitlab-ci-token"));
+    let by_job = GitServer::start_private(test.dir.path(), &base64("gitlab-ci-token"));
     let good: [(_, _, &[_]); 5] = [
         ("token", asked(&by_token), &[("GIT_TOKEN", CANARY)]),
         ("token and name", asked(&by_name), &[("GIT_TOKEN", CANARY), ("GIT_USERNAME", "me")]),
@@ -122,7 +123,7 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
         ("job", asked(&by_job), &[("CI_JOB_TOKEN", CANARY), ("CI_SERVER_HOST", "127.0.0.1")]),
     ];
     for (kind, url, env) in &good {
-        let fresh = World::new();
+        let fresh = SourceTest::new();
         let fetched = fresh.fetch_as(url, "main", env).map_err(|error| told(&error)).expect(kind);
         assert!(!format!("{fetched:?}").contains(CANARY), "{kind}");
         let mut files =
@@ -140,9 +141,9 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
         ("`GIT_TOKEN`, `git credential` refused", &[("GIT_TOKEN", &wrong), helper[0], helper[1]]),
     ];
     for (what, env) in bad {
-        let fresh = World::new();
+        let fresh = SourceTest::new();
         let error = fresh.fetch_as(&asked(&by_token), "main", env).unwrap_err();
-        assert_eq!(error.exit_code(), 5, "{}", told(&error));
+        assert_eq!(error.exit_kind().code(), 5, "{}", told(&error));
         assert!(told(&error).contains(what) && !told(&error).contains(CANARY), "{what}: {}", told(&error));
     }
     assert!(!format!("{:?}", access(&[("GIT_TOKEN", CANARY)])).contains(CANARY));
@@ -155,16 +156,20 @@ fn base64(user: &str) -> String {
 
 #[test]
 fn credentials_do_not_follow_a_redirect_to_another_server() {
-    let world = World::new();
-    world.repo("shop");
-    let thief = GitServer::start_private(world.dir.path(), "Basic none");
+    let test = SourceTest::new();
+    test.repo("shop");
+    let thief = GitServer::start_private(test.dir.path(), "Basic none");
     for to in [thief.url.replace("127.0.0.1", "localhost"), thief.url.clone()] {
         for wanted in [None, Some(base64("me")), Some(base64("x-access-token"))] {
             let front = GitServer::start_redirect(&to, wanted.as_deref());
             let url = format!("{}/shop/.git", front.url.replace("http://", &format!("http://me:{CANARY}@")));
-            let error = world.fetch_as(&url, "main", &[("GIT_TOKEN", CANARY)]).unwrap_err();
+            let error = test.fetch_as(&url, "main", &[("GIT_TOKEN", CANARY)]).unwrap_err();
             assert!(!told(&error).contains(CANARY), "{}", told(&error));
-            assert!(matches!(error, SourceError::Redirected { .. }) && error.exit_code() == 5, "{}", told(&error));
+            assert!(
+                matches!(error, SourceError::Redirected { .. }) && error.exit_kind().code() == 5,
+                "{}",
+                told(&error)
+            );
         }
     }
     let seen = thief.requests();
@@ -173,24 +178,24 @@ fn credentials_do_not_follow_a_redirect_to_another_server() {
 
 #[test]
 fn a_redirect_to_an_open_repository_is_followed() {
-    let world = World::new();
-    world.repo("shop");
-    let server = GitServer::start(world.dir.path());
+    let test = SourceTest::new();
+    test.repo("shop");
+    let server = GitServer::start(test.dir.path());
     let front = GitServer::start_redirect(&server.url, None);
-    let fetched = world.fetch(&format!("{}/shop/.git", front.url), "v1").unwrap();
-    assert_eq!(world.tree(&fetched, "tree").len(), 4);
+    let fetched = test.fetch(&format!("{}/shop/.git", front.url), "v1").unwrap();
+    assert_eq!(test.tree(&fetched, "tree").len(), 4);
     assert!(server.requests().iter().any(|request| request.line.starts_with("POST ")));
 }
 
 #[test]
 fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
-    let world = World::new();
-    let (key, cert) = (world.path("key.pem"), world.path("cert.pem"));
+    let test = SourceTest::new();
+    let (key, cert) = (test.path("key.pem"), test.path("cert.pem"));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=127.0.0.1"]);
     command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key).arg("-out").arg(&cert);
     assert!(command.stderr(Stdio::null()).status().unwrap().success());
-    let port = crate::world::free_port();
+    let port = crate::harness::free_port();
     let mut server = Command::new("openssl");
     server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]).arg(&key);
     let server =
@@ -202,10 +207,10 @@ fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let fetched = world.fetch_as(&format!("https://127.0.0.1:{port}/x"), "main", &[("GIT_TOKEN", CANARY)]);
+    let fetched = test.fetch_as(&format!("https://127.0.0.1:{port}/x"), "main", &[("GIT_TOKEN", CANARY)]);
     server.kill().unwrap();
     server.wait().unwrap();
     let error = fetched.unwrap_err();
-    assert!(matches!(error, SourceError::Untrusted { .. }) && error.exit_code() == 5, "{}", told(&error));
+    assert!(matches!(error, SourceError::Untrusted { .. }) && error.exit_kind().code() == 5, "{}", told(&error));
     assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{}", told(&error));
 }

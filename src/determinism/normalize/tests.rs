@@ -143,7 +143,7 @@ fn a_tree_without_an_app_only_gets_its_time() {
 fn a_full_disk_is_the_machines_fault_and_has_a_remedy() {
     let error = failed("write", Path::new("app/x"))(io::ErrorKind::StorageFull.into());
     assert_eq!(error.to_string(), "cannot write `app/x`");
-    assert_eq!(error.exit_code(), 6);
+    assert_eq!(error.exit_kind().code(), 6);
     assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
-    assert_eq!(failed("list", Path::new("x"))(io::ErrorKind::NotADirectory.into()).exit_code(), 70);
+    assert_eq!(failed("list", Path::new("x"))(io::ErrorKind::NotADirectory.into()).exit_kind().code(), 70);
 }

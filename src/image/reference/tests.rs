@@ -1,6 +1,7 @@
 //! Tables for the grammar of references.
 
 use super::*;
+use crate::error::UserError as _;
 
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -77,7 +78,7 @@ fn a_bad_part_is_named() {
     ] {
         let error = text.parse::<Reference>().expect_err(text);
         assert!(error.to_string().contains(said), "{error}");
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.exit_kind().code(), 2);
     }
     let error = "registry.example/Team/app".parse::<Reference>().unwrap_err();
     assert_eq!(error.hint().unwrap(), "write `team/app`");

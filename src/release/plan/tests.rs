@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::error::UserError as _;
 use crate::image::RegistryRef;
 use crate::release::judge;
 
@@ -53,7 +54,7 @@ fn a_name_is_given_kept_moved_or_refused() {
 fn one_refused_name_refuses_all() {
     let places: [Asked<'_>; 2] = [("r.example/app", &[("v1", None)]), ("s.example/app", &[("v1", Some("old"))])];
     let refused = plan(facts(&places, true), &ReleasePolicy::default()).unwrap_err();
-    assert_eq!((refused.to_string().contains("s.example/app:v1"), refused.exit_code()), (true, 7));
+    assert_eq!((refused.to_string().contains("s.example/app:v1"), refused.exit_kind().code()), (true, 7));
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn places_other_than_the_images_own_get_a_copy() {
 fn an_excuse_is_written_down_only_where_it_is_needed() {
     let place: [Asked<'_>; 1] = [("r.example/app", &[("v1", None)])];
     let refused = plan(facts(&place, false), &ReleasePolicy::default()).unwrap_err();
-    assert_eq!(refused.exit_code(), 7);
+    assert_eq!(refused.exit_kind().code(), 7);
     assert!(refused.to_string().contains("it has no test record"), "{refused}");
     let excused = plan(facts(&place, false), &leave(false, None, Some("hotfix"))).unwrap().excuse.unwrap();
     assert_eq!((excused.reason.as_str(), excused.doubts), ("hotfix", vec!["it has no test record".to_owned()]));

@@ -1,0 +1,179 @@
+//! Killed in the middle of a step: gone at once with all it started, no target, and the next run is as good as any.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Scene, through};
+use crate::harness::busybox::busybox_base;
+
+/// A number that no other process of this machine sleeps for.
+fn mark() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}{:02}", 10_000_000 + std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// How many processes have this argument.
+fn alive(mark: &str) -> usize {
+    let lines =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes())).count()
+}
+
+/// The process with this id and all that it started, each with the time of its start: ids come again.
+fn family(pid: u32) -> BTreeSet<(u32, u64)> {
+    let mut all: Vec<(u32, u32, u64)> = vec![];
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let text = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // "pid (name) state ppid ..."; the 22nd is the start (proc(5)).
+        let Some((_, rest)) = text.rsplit_once(')') else { continue };
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let Ok(id) = entry.file_name().to_str().unwrap().parse() else { continue }; // `self`
+        all.push((id, fields[1].parse().unwrap(), fields[19].parse().unwrap()));
+    }
+    let mut found = BTreeSet::new();
+    let mut known = BTreeSet::from([pid]);
+    loop {
+        found.extend(all.iter().filter(|(id, ..)| known.contains(id)).map(|(id, _, start)| (*id, *start)));
+        let next: BTreeSet<u32> = all
+            .iter()
+            .filter(|(id, parent, _)| known.contains(id) || known.contains(parent))
+            .map(|(id, ..)| *id)
+            .collect();
+        if next.is_subset(&known) {
+            return found;
+        }
+        known.extend(next);
+    }
+}
+
+fn lives((pid, start): (u32, u64)) -> bool {
+    family(pid).contains(&(pid, start))
+}
+
+/// Mounts of any process that have something of this directory.
+fn mounts(dir: &Path) -> Vec<String> {
+    let tables = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let table = fs::read_to_string(entry.path().join("mountinfo")).ok()?;
+        Some(table.lines().filter(|line| line.contains(dir.to_str().unwrap())).map(str::to_owned).collect::<Vec<_>>())
+    });
+    tables.flatten().collect()
+}
+
+/// How a command ends that gets `signal` while what it runs sleeps: its exit code, and what it said after that.
+#[track_caller]
+fn killed(scene: &Scene, mark: &str, signal: Signal, command: &Command) -> (Option<i32>, String) {
+    let mut child = through("exec \"$@\" 2>&1", command).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.ends_with("asleep\n") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the step did not begin");
+    }
+    let started = family(child.id());
+    assert!(started.len() >= 4, "phial, a stage of its sandbox, a shell and its child: {started:?}");
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let code = child.wait().unwrap().code();
+    while alive(mark) > 0 || started.iter().any(|process| lives(*process)) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{} processes are left after {signal:?}", alive(mark));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{signal:?} took {:?}", begun.elapsed());
+    let mut said = String::new();
+    lines.read_to_string(&mut said).unwrap();
+    assert!(!scene.out().exists(), "a target after {signal:?}");
+    assert_eq!(mounts(scene.env.dir()), Vec::<String>::new(), "mounts after {signal:?}");
+    (code, said)
+}
+
+/// Every signal while `command` sleeps for `mark`; afterwards the good commit builds as ever.
+#[track_caller]
+fn check(scene: &Scene, mark: &str, command: &Command) {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        assert_eq!(killed(scene, mark, signal, command), (Some(code), "error: interrupted\n".to_owned()));
+        scene.tidy();
+    }
+    assert_eq!(killed(scene, mark, Signal::KILL, command), (None, String::new()));
+    scene.sound();
+}
+
+/// What ignores whatever can be ignored, with a child that may outlive it.
+fn asleep(mark: &str) -> String {
+    format!("trap '' TERM INT HUP\nsleep {mark} &\necho asleep\nsleep {mark}\n")
+}
+
+#[track_caller]
+fn check_build(isolation: &str) {
+    let mark = mark();
+    let scene = Scene::with_script(&format!("#!/bin/sh\n{}", asleep(&mark)));
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", scene.out().display()));
+    let mut build = scene.env.phial(["build", scene.repo.source(), "--base", &base, "--to", &to]);
+    build.args(["--isolation", isolation]);
+    check(&scene, &mark, &build);
+}
+
+#[track_caller]
+fn check_run(isolation: &str) {
+    let (mark, scene) = (mark(), Scene::new());
+    let base = format!("oci:{}", busybox_base().display());
+    let run = scene.env.phial(["run", &base, "--isolation", isolation, "--", "sh", "-c", &asleep(&mark)]);
+    check(&scene, &mark, &run);
+}
+
+#[test]
+fn a_build_that_waits_for_a_silent_registry_ends_when_it_is_told_to() {
+    let scene = Scene::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let base = format!("127.0.0.1:{}/elixir:1.18", silent.local_addr().unwrap().port());
+    let mut build = scene.build_on(&base, &format!("oci:{}", scene.out().display()), []);
+    let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let asked = silent.accept().unwrap();
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    drop(asked);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(143), b"error: interrupted\n".as_slice()));
+    assert!(!scene.out().exists());
+    scene.sound();
+}
+
+#[test]
+fn a_build_that_is_killed_on_an_overlay_leaves_nothing() {
+    check_build("overlay");
+}
+
+#[test]
+fn a_run_that_is_killed_on_an_overlay_leaves_nothing() {
+    check_run("overlay");
+}
+
+#[test]
+fn a_build_that_is_killed_on_a_copy_leaves_nothing() {
+    check_build("copy");
+}
+
+#[test]
+fn a_run_that_is_killed_on_a_copy_leaves_nothing() {
+    check_run("copy");
+}
+
+#[test]
+fn a_build_or_a_run_that_is_killed_in_a_chroot_leaves_nothing() {
+    if rustix::process::geteuid().is_root() {
+        check_build("chroot");
+        check_run("chroot");
+    } else {
+        let scene = Scene::new();
+        let said = scene.refused(6, scene.build(["--isolation", "chroot"]));
+        assert!(said.contains("a chroot needs root"), "{said}");
+    }
+}

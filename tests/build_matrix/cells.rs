@@ -1,0 +1,285 @@
+//! The ways to build, each a change to the plain one.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::apps::Subject;
+use crate::harness::git_http::GitServer;
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::user::copy;
+use crate::harness::{self, Registry, User, run};
+
+/// One way to build.
+pub(super) struct Cell {
+    pub(super) name: &'static str,
+    /// Which apps `just test` builds so.
+    quick: Quick,
+    /// Who can build so.
+    who: Who,
+    /// What is different.
+    pub(super) change: fn(&mut Way, &Subject),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quick {
+    Every,
+    /// This one: whole bases are copied, or it alone has dependencies.
+    One(&'static str),
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Anyone,
+    Root,
+}
+
+impl Cell {
+    /// Whether `just test` builds this app so.
+    pub(super) fn is_quick(&self, app: &str) -> bool {
+        self.quick == Quick::Every || matches!(self.quick, Quick::One(name) if name == app)
+    }
+
+    /// Whether the tests' own user can build so.
+    pub(super) fn is_possible(&self) -> bool {
+        self.who == Who::Anyone || rustix::process::geteuid().is_root()
+    }
+}
+
+const fn cell(name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+    Cell { name, quick: Quick::None, who: Who::Anyone, change }
+}
+
+const fn quick(name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+    Cell { quick: Quick::Every, ..cell(name, change) }
+}
+
+const fn root(quick: Quick, name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+    Cell { quick, who: Who::Root, ..cell(name, change) }
+}
+
+/// Other numbers of schedulers, dirty ones too.
+const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcpu 3:1"];
+
+/// All of them; the first one is the plain way.
+pub(super) static CELLS: [Cell; 28] = [
+    cell("plain", |_, _| {}),
+    cell("recalled", |way, _| way.drop_argument("--no-cache")),
+    quick("deps recalled", |way, subject| {
+        way.drop_argument("--no-cache");
+        way.empty_cache();
+        way.build(subject, "before");
+    }),
+    Cell {
+        quick: Quick::One("deps"),
+        ..cell("deps pulled from a registry", |way, subject| {
+            let registry = Registry::start();
+            let cache = registry.reference("cache/app");
+            way.drop_argument("--no-cache");
+            way.empty_cache();
+            way.arguments(&["--cache-repo", &cache, "--cache", "write"]);
+            way.build(subject, "before");
+            way.empty_cache();
+            way.drop_argument("write");
+            way.arguments(&["read"]);
+            way.hold(registry);
+        })
+    },
+    cell("an empty cache", |way, _| way.empty_cache()),
+    cell("a cache in memory", |way, _| way.cache_in_memory()),
+    cell("shuffled directories", |way, _| {
+        way.empty_cache();
+        way.shuffled();
+    }),
+    cell("another place", Way::elsewhere),
+    cell("a bare repository", |way, subject| drop(way.bare(subject))),
+    cell("a URL", Way::url),
+    cell("umask 0077", |way, _| way.shell("umask 0077")),
+    cell("umask 0002", |way, _| way.shell("umask 0002")),
+    cell("another home", |way, _| way.home()),
+    cell("another host name", |way, _| way.host_name()),
+    cell("another zone and locale", |way, _| way.locale()),
+    cell("one core", |way, _| way.wrap(&["taskset", "-c", "0"])),
+    cell("one scheduler", |way, _| way.schedulers(0)),
+    cell("four schedulers", |way, _| way.schedulers(1)),
+    cell("odd schedulers", |way, _| way.schedulers(2)),
+    cell("two years later", |way, _| way.wrap(&["faketime", "-f", "+730d"])),
+    cell("two years earlier", |way, _| way.wrap(&["faketime", "-f", "-730d"])),
+    Cell { quick: Quick::One("stress"), ..cell("copy", |way, _| way.arguments(&["--isolation", "copy"])) },
+    quick("one core, one scheduler", |way, _| {
+        way.wrap(&["taskset", "-c", "0"]);
+        way.schedulers(0);
+    }),
+    root(Quick::One("stress"), "chroot, odd schedulers", |way, _| {
+        way.arguments(&["--isolation", "chroot"]);
+        way.schedulers(2);
+    }),
+    root(Quick::None, "an ordinary user", |way, subject| way.user(subject, 4321)),
+    root(Quick::None, "a user with a range of ids", |way, subject| way.user(subject, harness::user_with_subids())),
+    cell("a release build of Phial", |way, _| way.release()),
+    quick("everything at once", |way, subject| {
+        way.shuffled();
+        way.cache_in_memory();
+        way.elsewhere(subject);
+        way.home();
+        way.locale();
+        way.schedulers(1);
+        way.shell("umask 0077");
+        way.host_name();
+        way.wrap(&["faketime", "-f", "+730d"]);
+    }),
+];
+
+/// How one build is done.
+pub(super) struct Way {
+    source: String,
+    base: PathBuf,
+    cache: PathBuf,
+    program: PathBuf,
+    wrappers: Vec<Vec<String>>,
+    env: Vec<(String, String)>,
+    arguments: Vec<String>,
+    dir: PathBuf,
+    held: Vec<Box<dyn Any>>,
+}
+
+impl Way {
+    /// The plain way.
+    pub(super) fn new(subject: &Subject) -> Self {
+        Self {
+            source: subject.repo.source().to_owned(),
+            base: elixir_base(),
+            cache: subject.env.cache().to_owned(),
+            program: env!("CARGO_BIN_EXE_phial").into(),
+            wrappers: vec![],
+            env: vec![("PATH".into(), harness::search_path()), ("HOME".into(), subject.env.path("home"))],
+            arguments: vec!["--no-cache".into(), "--progress".into(), "plain".into()],
+            dir: subject.env.dir().to_owned(),
+            held: vec![],
+        }
+    }
+
+    /// Builds; the line on stdout.
+    pub(super) fn build(&mut self, subject: &Subject, rev: &str) -> String {
+        let mut words: Vec<String> = self.wrappers.concat();
+        words.push(self.program.display().to_string());
+        words.extend(["build".into(), self.source.clone(), "--rev".into(), rev.into()]);
+        words.extend(["--base".into(), format!("oci:{}", self.base.display())]);
+        words.extend(["--to".into(), format!("oci:{}", self.dir.join("out.oci").display())]);
+        words.extend(self.arguments.iter().cloned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env_clear().envs(self.env.iter().cloned()).current_dir(&self.dir);
+        command.env("PHIAL_CACHE_DIR", &self.cache);
+        command.envs(subject.hex.iter().flat_map(|(hex, _)| hex.env()));
+        run(command).ok()
+    }
+
+    fn hold<T: 'static>(&mut self, thing: T) {
+        self.held.push(Box::new(thing));
+    }
+
+    fn folder(&mut self, below: &Path) -> PathBuf {
+        let dir: TempDir = tempfile::Builder::new().prefix("cell-").tempdir_in(below).expect("a folder");
+        let path = dir.path().to_owned();
+        self.hold(dir);
+        path
+    }
+
+    fn drop_argument(&mut self, name: &str) {
+        self.arguments.retain(|argument| argument != name);
+    }
+
+    fn arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|word| (*word).to_owned()));
+    }
+
+    /// Runs the program by another one; the last wrapper is the outermost.
+    fn wrap(&mut self, words: &[&str]) {
+        self.wrappers.insert(0, words.iter().map(|word| (*word).to_owned()).collect());
+    }
+
+    fn shell(&mut self, first: &str) {
+        self.wrap(&["sh", "-c", &format!("{first}; exec \"$@\""), "sh"]);
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.into(), value.into()));
+    }
+
+    fn empty_cache(&mut self) {
+        self.cache = self.folder(&harness::fixtures_dir().join("tmp"));
+    }
+
+    fn cache_in_memory(&mut self) {
+        self.cache = self.folder(Path::new("/dev/shm"));
+    }
+
+    /// Whatever the program lists, in another order.
+    fn shuffled(&mut self) {
+        let library = self.folder(&harness::fixtures_dir().join("tmp")).join("shuffle.so");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(harness::testdata("shuffle.c"));
+        run(cc).ok();
+        self.set("LD_PRELOAD", &library.display().to_string());
+    }
+
+    fn elsewhere(&mut self, subject: &Subject) {
+        let dir = self.folder(&harness::fixtures_dir().join("tmp"));
+        let to = dir.join("a longer way/to it");
+        copy(&subject.dir(), &to);
+        self.source = to.display().to_string();
+    }
+
+    fn bare(&mut self, subject: &Subject) -> PathBuf {
+        let dir = self.folder(&harness::fixtures_dir().join("tmp"));
+        let bare = dir.join("app.git");
+        subject.repo.git(["clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
+        self.source = bare.display().to_string();
+        dir
+    }
+
+    fn url(&mut self, subject: &Subject) {
+        let dir = self.bare(subject);
+        let server = GitServer::start(&dir);
+        self.source = format!("{}/app.git", server.url);
+        self.hold(server);
+    }
+
+    fn home(&mut self) {
+        let home = self.folder(&harness::fixtures_dir().join("tmp"));
+        self.set("HOME", &home.display().to_string());
+    }
+
+    fn host_name(&mut self) {
+        self.wrap(&["unshare", "--uts", "--map-root-user", "sh", "-c", "hostname elsewhere; exec \"$@\"", "sh"]);
+    }
+
+    fn locale(&mut self) {
+        self.set("TZ", "Pacific/Chatham");
+        self.set("LC_ALL", "C");
+    }
+
+    fn schedulers(&mut self, nth: usize) {
+        self.set("ERL_FLAGS", SCHEDULERS[nth]);
+    }
+
+    fn release(&mut self) {
+        let release = self.program.parent().and_then(Path::parent).map(|target| target.join("release/phial"));
+        self.program = release.filter(|path| path.exists()).expect("cargo build --release, as `just matrix` does");
+    }
+
+    /// As another user, who owns all that the build needs.
+    fn user(&mut self, subject: &Subject, uid: u32) {
+        let user = User::new(uid, &subject.repo, &self.base);
+        let path = |name: &str| PathBuf::from(user.path(name));
+        (self.program, self.base, self.cache) = (path("phial"), path("base"), path("cache"));
+        (self.source, self.dir) = (user.path("app"), path("."));
+        self.set("HOME", &user.path("."));
+        self.wrappers.insert(0, user.words());
+        self.hold(user);
+    }
+}

@@ -1,0 +1,160 @@
+//! The built-in `prepare_code` says what is missing, and otherwise does what mix says. Mix itself is a script here: what
+//! the real one does with real apps is shown by the build's tests.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/prepare/prepare_code.sh");
+
+/// An app with the given mix.lock, on a machine that has a shell, a few tools and a `mix` that does as told.
+struct ScriptTest {
+    dir: tempfile::TempDir,
+}
+
+impl ScriptTest {
+    fn new(mix: &str, lock: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let test = Self { dir };
+        fs::create_dir_all(test.path("bin")).expect("bin");
+        fs::create_dir_all(test.path("app/deps")).expect("app");
+        fs::create_dir_all(test.path("tmp")).expect("tmp");
+        for tool in ["sh", "cat", "grep", "mktemp", "rm", "sed", "tee"] {
+            let found = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
+            symlink(found.expect("every machine has it"), test.path("bin").join(tool)).expect("a link");
+        }
+        test.tool("erl", "exit 0");
+        test.tool("mix", &format!("echo \"mix $* MIX_ENV=$MIX_ENV MIX_REBAR3=$MIX_REBAR3\"\n{mix}"));
+        fs::write(test.path("app/mix.exs"), "").expect("mix.exs");
+        if let Some(lock) = lock {
+            fs::write(test.path("app/mix.lock"), lock).expect("mix.lock");
+        }
+        test
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn tool(&self, name: &str, body: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a tool");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
+    /// Exit code, stdout, stderr.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let Output { status, stdout, stderr } = Command::new("/bin/sh")
+            .arg(SCRIPT)
+            .args(args)
+            .current_dir(self.path("app"))
+            .env_clear()
+            .env("PATH", self.path("bin"))
+            .env("HOME", self.path("home"))
+            .env("TMPDIR", self.path("tmp"))
+            .output()
+            .expect("a shell");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (status.code().expect("no signal"), text(stdout), text(stderr))
+    }
+}
+
+#[test]
+fn each_call_is_the_call_of_mix_that_it_promises() {
+    let test = ScriptTest::new("", Some("%{\"a\": {:hex, :a, \"1.0.0\"}}"));
+    let (code, out, err) = test.run(&["deps"]);
+    let expected = "mix local.hex --force --if-missing MIX_ENV=prod MIX_REBAR3=\n\
+        mix deps.get --check-locked MIX_ENV=prod MIX_REBAR3=\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, expected, ""));
+    let (code, out, _) = test.run(&["deps", "staging"]);
+    let expected = "mix deps.compile --skip-local-deps --skip-umbrella-children MIX_ENV=staging MIX_REBAR3=\n";
+    assert_eq!((code, out.as_str()), (0, expected));
+    let (code, out, _) = test.run(&["build", "staging"]);
+    assert_eq!((code, out.as_str()), (0, "mix compile MIX_ENV=staging MIX_REBAR3=\n"));
+    assert_eq!(fs::read_dir(test.path("tmp")).expect("listed").count(), 0, "it cleans up after itself");
+}
+
+#[test]
+fn rebar3_is_taken_from_the_base_and_installed_only_if_a_dependency_needs_it() {
+    let test = ScriptTest::new("", Some("%{}"));
+    assert!(!test.run(&["deps"]).1.contains("local.rebar"));
+    fs::create_dir_all(test.path("app/deps/jiffy")).expect("a dependency");
+    fs::write(test.path("app/deps/jiffy/rebar.config"), "").expect("rebar.config");
+    assert!(test.run(&["deps"]).1.contains("mix local.rebar --force --if-missing"));
+    test.tool("rebar3", "exit 0");
+    assert!(!test.run(&["deps"]).1.contains("local.rebar"));
+    let on_path = test.path("bin/rebar3");
+    assert!(test.run(&["deps", "prod"]).1.ends_with(&format!("MIX_REBAR3={}\n", on_path.display())));
+    let of_mix = test.path("home/.mix/elixir/1-18/rebar3");
+    fs::create_dir_all(of_mix.parent().expect("inside")).expect("MIX_HOME");
+    fs::copy(on_path, &of_mix).expect("copied");
+    assert!(test.run(&["deps", "prod"]).1.ends_with(&format!("MIX_REBAR3={}\n", of_mix.display())));
+}
+
+#[test]
+fn the_exit_code_and_the_output_of_mix_are_passed_on() {
+    let test = ScriptTest::new("echo oops >&2\nexit 42", None);
+    let (code, out, err) = test.run(&["build", "prod"]);
+    assert_eq!((code, err.as_str()), (42, ""));
+    assert!(out.ends_with("\noops\n"), "{out}");
+}
+
+#[test]
+fn a_file_out_of_sight_is_answered_by_the_setting_that_shows_it() {
+    let test = ScriptTest::new(
+        "echo '** (File.Error) could not read file \"VERSION\": no such file or directory'\nexit 1",
+        None,
+    );
+    let (code, _, err) = test.run(&["deps"]);
+    assert_eq!(code, 1);
+    assert!(err.starts_with("hint: ") && err.contains("`prepare.inputs`"), "{err}");
+    assert_eq!(test.run(&["build", "prod"]).2, "", "the build sees every file");
+}
+
+#[test]
+fn dependencies_without_a_lock_are_refused() {
+    let test = ScriptTest::new("echo '** (Mix) Your mix.lock is out of date and must be updated'\nexit 1", None);
+    let (code, _, err) = test.run(&["deps"]);
+    let expected = "error: mix.exs names dependencies, but there is no mix.lock\n\
+        hint: run `mix deps.get` and commit mix.lock\n";
+    assert_eq!((code, err.as_str()), (1, expected));
+}
+
+#[test]
+fn a_missing_tool_is_named() {
+    let cases = [
+        ("make: cc: No such file or directory", "cc"),
+        ("/bin/sh: 1: make: not found", "make"),
+        ("sh: c++: command not found", "c++"),
+        ("** (Mix) \"make\" not found in the path", "make"),
+    ];
+    for (says, tool) in cases {
+        let test = ScriptTest::new(&format!("echo '{says}'\nexit 2"), None);
+        let (code, _, err) = test.run(&["deps", "prod"]);
+        let expected = format!("error: the base image has no `{tool}`, which a dependency needs\n");
+        assert!(code == 1 && err.starts_with(&expected), "{says}: {code} {err}");
+    }
+    let test = ScriptTest::new("", Some("%{\"g\": {:git, \"https://h/g.git\", \"abc\", []}}"));
+    let (code, out, err) = test.run(&["deps"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with("error: the base image has no `git`"), "{err}");
+    fs::remove_file(test.path("bin/mix")).expect("removed");
+    assert!(test.run(&["build", "prod"]).2.starts_with("error: the base image has no `mix`"));
+}
+
+#[test]
+fn what_is_not_a_mix_project_is_sent_to_its_own_script() {
+    let test = ScriptTest::new("", None);
+    fs::remove_file(test.path("app/mix.exs")).expect("removed");
+    let (code, _, err) = test.run(&["deps"]);
+    assert!(code == 1 && err.contains("there is no mix.exs") && err.contains("`prepare.script`"), "{err}");
+}
+
+#[test]
+fn other_calls_are_a_usage_error() {
+    let test = ScriptTest::new("", None);
+    for args in [&[][..], &["build"], &["run", "prod"]] {
+        assert_eq!(test.run(args).0, 2, "{args:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! What `deny.toml` forbids, held without `cargo deny`: no Debian package carries it, and compiling it takes longer than
+//! the tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use semver::{Version, VersionReq};
+use serde_json::Value;
+
+use crate::harness::run;
+
+fn toml(name: &str) -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).expect("a file of the house").parse().expect("TOML")
+}
+
+fn texts(list: &toml::Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().filter_map(toml::Value::as_str).collect()
+}
+
+/// The packages that our targets are made of, as `cargo metadata` tells them.
+fn packages(deny: &toml::Table) -> Vec<Value> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--offline", "--format-version", "1"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    for target in texts(&deny["graph"]["targets"]) {
+        cargo.args(["--filter-platform", target]);
+    }
+    let mut told: Value = serde_json::from_str(&run(cargo).ok()).expect("JSON");
+    let Value::Array(packages) = told["packages"].take() else { panic!("no packages") };
+    packages
+}
+
+/// Whether one may choose so in an SPDX expression that only licences of the list are left. What is not a conjunction of
+/// choices is refused.
+fn allowed(expression: &str, list: &[&str]) -> bool {
+    expression.split(" AND ").all(|part| {
+        let choices = part.trim_start_matches('(').trim_end_matches(')').replace(" OR ", "/");
+        choices.split('/').any(|choice| list.contains(&choice.trim()))
+    })
+}
+
+#[test]
+fn no_package_of_the_lock_file_is_banned() {
+    let (deny, lock) = (toml("deny.toml"), toml("Cargo.lock"));
+    let bans = deny["bans"]["deny"].as_array().expect("bans");
+    assert!(!bans.is_empty());
+    for ban in bans {
+        let spec = ban["crate"].as_str().expect("a name");
+        let (name, range) = spec.split_once(':').unwrap_or((spec, "*"));
+        let range: VersionReq = range.parse().expect("a range of versions");
+        for package in lock["package"].as_array().expect("packages").iter().filter(|p| p["name"].as_str() == Some(name))
+        {
+            let version: Version = package["version"].as_str().expect("a version").parse().expect("a version");
+            assert!(!range.matches(&version), "{name} {version}: {}", ban["reason"]);
+        }
+    }
+}
+
+#[test]
+fn every_package_comes_from_crates_io_or_this_house() {
+    let lock = toml("Cargo.lock");
+    for package in lock["package"].as_array().expect("packages") {
+        let known = package
+            .get("source")
+            .is_none_or(|source| source.as_str() == Some("registry+https://github.com/rust-lang/crates.io-index"));
+        assert!(known, "{package}");
+    }
+}
+
+#[test]
+fn every_package_may_be_used_under_a_licence_of_the_list() {
+    let deny = toml("deny.toml");
+    let list = texts(&deny["licenses"]["allow"]);
+    for package in packages(&deny) {
+        let licence = package["license"].as_str().unwrap_or("none that it names");
+        assert!(allowed(licence, &list), "{} {}: {licence}", package["name"], package["version"]);
+    }
+}
+
+#[test]
+fn a_licence_is_allowed_if_one_choice_of_each_part_is() {
+    let list = ["MIT", "ISC", "Unicode-3.0"];
+    for (expression, expected) in [
+        ("MIT", true),
+        ("GPL-3.0 OR MIT", true),
+        ("Unlicense/MIT", true),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("MIT AND GPL-3.0", false),
+        ("GPL-3.0", false),
+        ("none that it names", false),
+    ] {
+        assert_eq!(allowed(expression, &list), expected, "{expression}");
+    }
+}

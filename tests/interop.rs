@@ -1,0 +1,202 @@
+//! What Phial writes, read by others: skopeo, umoci, buildah, podman and crun.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::skip::skip;
+use crate::harness::{TestEnv, User, hex_registry, run, search_path, user_with_subids};
+
+/// Everything in a root filesystem, a line each, but what a runtime puts there: kind, mode, links, time, name and target,
+/// then a checksum of each file. Setuid and setgid are left out, since trees on disk have neither. The root and `/etc` are without a time: what is mounted in them changes it.
+const LIST: &str = r"cd / && own='( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./run -o -path ./etc/hosts -o -path ./etc/resolv.conf ) -prune'
+    { find . $own -o \( -path . -o -path ./etc \) -printf '%y %m %p\n' -o -type d -printf '%y %m %T@ %p\n' -o -printf '%y %m %n %T@ %p %l\n'
+      find . $own -o -type f -print0 | xargs -0 cksum; } | sed -E 's/^([df]) [246]([0-7]{3}) /\1 \2 /' | LC_ALL=C sort";
+
+/// An image of every app of `testdata/apps` that needs no database, all on one base, in one layout.
+fn images(env: &TestEnv) -> Vec<String> {
+    let hex = hex_registry();
+    let (deps, _git) = env.deps_app(&hex);
+    let apps = ["hello", "umbrella", "shell"].map(|app| (app, env.app(app)));
+    let mut names = vec![];
+    for (name, repo) in apps.into_iter().chain([("deps", deps)]) {
+        let to = format!("oci:{}:{name}", env.path("images"));
+        let mut build = env.phial(["build", repo.source(), "--base", &elixir(), "--to", &to]);
+        build.envs(hex.env());
+        run(build).ok();
+        names.push(name.to_owned());
+    }
+    names
+}
+
+fn elixir() -> String {
+    format!("oci:{}", elixir_base().display())
+}
+
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    run(command).ok()
+}
+
+#[test]
+fn skopeo_umoci_and_phial_run_see_the_same_image() {
+    let env = TestEnv::new();
+    for name in images(&env) {
+        let image = format!("oci:{}:{name}", env.path("images"));
+        let copy = format!("dir:{}", env.path(&format!("copy-{name}")));
+        tool("skopeo", &["--insecure-policy", "copy", "--quiet", &image, &copy]);
+
+        let bundle = env.path(&format!("bundle-{name}"));
+        let source = format!("{}:{name}", env.path("images"));
+        tool("umoci", &["unpack", "--rootless", "--image", &source, &bundle]);
+        let listed = run(env.phial(["run", "--user", "0", &image, "--", "sh", "-c", LIST])).ok();
+        let mut outside = Command::new("sh");
+        outside.arg("-c").arg(LIST.replace("cd /", "cd \"$0/rootfs\"")).arg(&bundle);
+        let unpacked = run(outside).ok();
+        let ours: BTreeSet<&str> = listed.lines().collect();
+        let theirs: BTreeSet<&str> = unpacked.lines().collect();
+        let (more, less): (Vec<_>, Vec<_>) = (ours.difference(&theirs).collect(), theirs.difference(&ours).collect());
+        assert!(more.is_empty() && less.is_empty(), "{name}\nphial run alone: {more:#?}\numoci alone: {less:#?}");
+        for path in ["./app/mix.exs", "./usr/bin/", "./var/lib/dpkg/status"] {
+            assert!(listed.contains(path) || name == "shell", "{name}: `{path}` is not listed");
+        }
+    }
+}
+
+#[test]
+fn buildah_and_podman_take_the_image_and_run_it() {
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let (layout, docker) = (env.path("layout"), env.path("docker.tar"));
+    let targets = [format!("oci:{layout}:v1"), format!("docker-archive:{docker}:v1")];
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", &targets[0], "--to", &targets[1]])).ok();
+
+    let (root, state) = (env.path("storage"), TestEnv::short_dir());
+    let runroot = state.path().to_str().expect("UTF-8");
+    let own = ["--root", &root, "--runroot", runroot, "--storage-driver", "vfs"];
+    let ignore = ["--storage-opt", "vfs.ignore_chown_errors=true"];
+    let with_storage = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(own).args(ignore).args(arguments).env("HOME", env.dir().join("home")).current_dir(env.dir());
+        run(command).ok()
+    };
+    let buildah = |arguments: &[&str]| with_storage("buildah", arguments);
+    let container = buildah(&["from", "--quiet", "oci:layout:v1"]); // a path in capitals is none for buildah
+    let said = buildah(&["run", "--isolation", "chroot", &container, "--", "cat", "/app/out/prod/app"]);
+    assert_eq!(said, "prod of 1.0");
+    let id = buildah(&["inspect", "--format", "{{.FromImageID}}", &container]);
+
+    with_storage("podman", &["load", "--quiet", "--input", &docker]);
+    let images = buildah(&["images", "--quiet", "--no-trunc"]);
+    assert!(images.contains(&id), "the archive for Docker is the same image: {images}, {id}");
+}
+
+#[test]
+fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_another_user() {
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let layout = env.path("images");
+    run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &format!("oci:{layout}:hello")])).ok();
+    let files = [(Path::new(&layout), "images")];
+    let own = rustix::process::getuid().as_raw();
+    let users = if own == 0 { vec![0, user_with_subids()] } else { vec![own] };
+    for user in users.into_iter().map(|uid| User::with(uid, &files)) {
+        // Gigabytes, which `/tmp` may not have.
+        let storage = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let mut give = Command::new("chown");
+        give.arg(user.uid.to_string()).arg(storage.path());
+        run(give).ok();
+        let buildah = |arguments: &[&str]| {
+            let words = user.words();
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).arg("buildah").arg("--root").arg(storage.path());
+            command.args(["--runroot", &user.path("state"), "--storage-driver", "vfs"]);
+            command.args(["--storage-opt", "vfs.ignore_chown_errors=true"]).args(arguments);
+            command.env_clear().env("PATH", search_path()).env("HOME", user.path("")).current_dir(user.path(""));
+            run(command).ok()
+        };
+        let container = buildah(&["from", "--quiet", "oci:images:hello"]);
+        let inside = |words: &[&str]| buildah(&[&["run", "--isolation", "chroot", &container, "--"], words].concat());
+        let said = inside(&["mix", "run", "--no-start", "-e", "IO.puts(Mix.env())"]);
+        assert_eq!(said, "prod", "in prod, and nothing is compiled");
+        assert_eq!(inside(&["mix", "compile"]), "");
+        for remove in ["rm", "rmi"] {
+            buildah(&[remove, "--all"]); // files of ids that only the user's namespace has
+        }
+    }
+}
+
+#[test]
+fn crun_starts_the_app_as_a_user_who_owns_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        skip!("needs root: the one id that a user maps would own everything");
+    }
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let image = format!("oci:{}:hello", env.path("images"));
+    run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &image])).ok();
+    let bundle = env.path("bundle");
+    tool("umoci", &["unpack", "--image", &format!("{}:hello", env.path("images")), &bundle]);
+    let config = Path::new(&bundle).join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("config.json")).expect("JSON");
+    json["process"]["terminal"] = false.into();
+    assert_eq!((&json["process"]["user"]["uid"], &json["process"]["cwd"]), (&65532.into(), &"/app".into()));
+    json["process"]["args"] =
+        ["mix", "run", "--no-start", "-e", "IO.puts(\"#{Mix.env()} #{File.stat!(\".\").uid}\")"].into();
+    json["root"]["readonly"] = true.into();
+    json["linux"]["namespaces"] =
+        serde_json::json!([{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]);
+    for key in ["resources", "cgroupsPath", "maskedPaths", "readonlyPaths"] {
+        json["linux"].as_object_mut().expect("an object").remove(key);
+    }
+    let mounts = json["mounts"].as_array_mut().expect("mounts");
+    mounts.retain(|mount| !["cgroup", "mqueue", "sysfs"].contains(&mount["type"].as_str().unwrap_or_default()));
+    mounts.retain(|mount| mount["options"].as_array().is_none_or(|options| !options.contains(&"rbind".into())));
+    mounts.push(
+        serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"]}),
+    );
+    fs::write(&config, json.to_string()).expect("config.json");
+    let state = env.path("state");
+    let name = format!("phial-{}", std::process::id());
+    // crun stops at a machine with both kinds of cgroups, so it is shown one with none.
+    let hide = "mount -t tmpfs none /sys/fs/cgroup; exec crun --cgroup-manager disabled \"$@\"";
+    let crun = ["--mount", "sh", "-c", hide, "sh", "--root", &state, "run", "--bundle", &bundle, &name];
+    let said = tool("unshare", &crun);
+    assert_eq!(said, "prod 0");
+}
+
+#[test]
+fn the_config_and_the_annotations_say_where_the_image_comes_from() {
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    repo.git(["remote", "add", "origin", "https://somebody:canary@git.example/team/app.git"]);
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let image = format!("oci:{}:v1", env.path("layout"));
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", &image])).ok();
+    let raw = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&tool("skopeo", &[&["inspect", "--raw"], more, &[&image]].concat())).expect("JSON")
+    };
+    let notes: BTreeMap<String, String> = serde_json::from_value(raw(&[])["annotations"].clone()).expect("annotations");
+    assert_eq!(notes["org.opencontainers.image.revision"], repo.git(["rev-parse", "HEAD"]).trim());
+    assert_eq!(notes["org.opencontainers.image.source"], "https://git.example/team/app");
+    assert!(notes["org.opencontainers.image.base.digest"].starts_with("sha256:"));
+    let config = raw(&["--config"]);
+    assert_eq!(config["created"], "2026-01-01T00:00:00Z", "the commit's time");
+    let execution = &config["config"];
+    assert_eq!((&execution["WorkingDir"], &execution["User"]), (&"/app".into(), &"65532:65532".into()));
+    let history: Vec<&str> =
+        config["history"].as_array().expect("history").iter().filter_map(|step| step["created_by"].as_str()).collect();
+    assert_eq!(history, ["phial base", "phial deps", "phial app", "phial build prod"]);
+    for entry in walkdir::WalkDir::new(env.path("layout")) {
+        let entry = entry.expect("an entry");
+        if entry.file_type().is_file() {
+            let bytes = fs::read(entry.path()).expect("a blob");
+            assert!(!bytes.windows(6).any(|window| window == b"canary"), "{:?}", entry.path().as_os_str().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What is built equal still works: Mix finds it up to date, sees what is edited, and tells what it always told.
+
+use std::fs;
+
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::{Output, TestEnv, run};
+
+/// The image of `hello`, built once for both tests.
+fn hello() -> (TestEnv, String) {
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let (from, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));
+    run(env.phial(["build", repo.source(), "--base", &from, "--to", &to])).ok();
+    (env, to)
+}
+
+fn sh(env: &TestEnv, image: &str, script: &str) -> Output {
+    run(env.phial(["run", image, "--user", "0", "--progress", "quiet", "--", "sh", "-c", script]))
+}
+
+#[test]
+fn in_the_image_mix_compiles_nothing_and_after_an_edit_only_what_is_stale() {
+    let (env, image) = hello();
+    for script in ["mix run --no-start -e ':ok'", "MIX_ENV=staging mix run --no-start -e ':ok'", "mix compile"] {
+        let ran = sh(&env, &image, script);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{script}: {}", ran.stderr);
+    }
+    let touched = "touch /tmp/now; mix compile; find /app -newer /tmp/now";
+    assert_eq!(sh(&env, &image, touched).ok(), "", "nothing is written");
+    for mix_env in ["staging", "prod"] {
+        let said = sh(&env, &image, &format!("MIX_ENV={mix_env} mix test --only line:8 --only line:12 2>&1")).ok();
+        assert!(!said.contains("Compiling") && said.contains(" 0 failures"), "{mix_env}: {said}");
+    }
+    let router = fs::read_to_string(crate::harness::testdata("apps/hello/lib/hello/router.ex")).expect("a source");
+    assert!(router.contains("no such page"));
+    let edit = "sed -i 's/no such page/no such Page/' lib/hello/router.ex && mix compile && \
+                mix run --no-start -e 'IO.inspect(Hello.Router.route(\"/x\").body)'";
+    let said = sh(&env, &image, edit).ok();
+    assert_eq!(said, "Compiling 1 file (.ex)\nGenerated hello app\n\"no such Page\\n\"", "a same-size edit is seen");
+}
+
+#[test]
+fn documentation_and_stack_traces_are_as_ever() {
+    let (env, image) = hello();
+    let docs = "mix run --no-start -e 'require IEx.Helpers; IEx.Helpers.h(Hello.Router.about)'";
+    let said = sh(&env, &image, docs).ok();
+    assert!(said.contains("What this build was compiled for."), "{said}");
+    let raises = "mix run --no-start -e 'Hello.Render.response(1)' 2>&1";
+    let ran = sh(&env, &image, raises);
+    assert!(ran.stdout.contains("lib/hello/render.ex:"), "{}", ran.stdout);
+}

@@ -1,0 +1,338 @@
+//! Registries that answer oddly: redirects, lies, stale sessions, passing errors.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use phial::error::UserError as _;
+use phial::event::{Event, nobody};
+use phial::image::{BlobError, Descriptor, Image, OCI_LAYER, OCI_MANIFEST};
+use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
+use phial_layers::Digest;
+
+use super::sample_images::{Shelf, chain, two_layers};
+use super::scripted::{Answer, Asked, Fault, Kind, Quirks, Registry, Server, When, answer, hasty, quick};
+use crate::harness::{TestEnv, run};
+
+pub(super) fn client() -> Client {
+    Client::new(Credentials::none()).unwrap().with_patience(quick())
+}
+
+pub(super) fn layer(bytes: &[u8]) -> Descriptor {
+    Descriptor::of(OCI_LAYER, bytes)
+}
+
+pub(super) fn read(server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut blob = client().blob(&server.reference("app"), descriptor).map_err(|e| chain(&e))?;
+    blob.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+#[test]
+fn a_blob_is_followed_to_another_host_without_the_password() {
+    let store = Server::start(|_| answer(200).body("hello"));
+    let to = format!("http://{}/bucket?X-Signature=secret", store.host);
+    let server = Server::start(move |asked| match asked.headers.get("authorization") {
+        Some(_) => answer(307).with("Location", to.clone()),
+        None => answer(401).with("WWW-Authenticate", "Basic realm=\"x\""),
+    });
+    let auths = serde_json::json!({"auths": {&server.host: {"username": "u", "password": "p"}}});
+    let mut host = phial::host::Host::read();
+    host.env = std::collections::BTreeMap::from([("DOCKER_AUTH_CONFIG".to_owned(), auths.to_string())]);
+    host.home = "/nonexistent".into();
+    let client = Client::new(Credentials::from_host(&host)).unwrap();
+    let mut bytes = Vec::new();
+    client.blob(&server.reference("app"), &layer(b"hello")).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"hello");
+    assert!(!store.asked()[0].headers.contains_key("authorization"));
+    assert_eq!(store.asked()[0].headers["accept-encoding"], "identity");
+}
+
+#[test]
+fn redirects_that_lead_nowhere_good_are_refused() {
+    for (location, said) in [
+        ("/v2/loop", "more than 5 redirects"),
+        ("http://registry.invalid/x", "plain http is for loopback and hosts named"),
+        ("ftp://127.0.0.1/x", "neither http nor https"),
+        ("", "names no new place"),
+    ] {
+        let server = Server::start(move |_| answer(302).with("Location", location));
+        let error = read(&server, &layer(b"hello")).unwrap_err();
+        assert!(error.contains(said), "{error}");
+        assert!(server.asked().len() <= 6);
+    }
+}
+
+#[test]
+fn a_blob_that_lies_is_refused() {
+    type Reply = fn() -> Answer;
+    let rows: [(Reply, &str); 6] = [
+        (|| answer(200).body("hellO"), "the bytes are `sha256:"),
+        (|| answer(200).body("hell"), "ends after 4 of 5"),
+        (|| answer(200).body("hello!"), "more than the 5"),
+        (|| answer(200).with("Content-Length", "9").body("hell"), "broke off"),
+        (|| answer(200).with("Content-Encoding", "gzip").body("hello"), "Content-Encoding"),
+        (|| answer(404), "is not in the registry"),
+    ];
+    for (reply, said) in rows {
+        let server = Server::start(move |_| reply());
+        let error = read(&server, &layer(b"hello")).unwrap_err();
+        assert!(error.contains(said), "{said}: {error}");
+    }
+}
+
+#[test]
+fn a_manifest_that_lies_is_refused() {
+    let good = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let other = Digest::of(b"other");
+    let digest = other.to_string();
+    let long = format!("{}{}", good, " ".repeat(9 << 20));
+    let rows = [
+        (answer(200).body(good).with("Docker-Content-Digest", digest), "v1", "not what its digest says"),
+        (answer(200).body(good).with("Content-Type", OCI_MANIFEST), "v1", "was announced as"),
+        (answer(200).body("<html>").with("Content-Type", "text/html; charset=utf-8"), "v1", "an HTML page"),
+        (answer(200).body(long), "v1", "more than 8388608 bytes"),
+        (answer(200).body("{}"), "v1", "schema version none"),
+        (answer(400).body("\u{1b}[31mred\u{202e}"), "v1", "answered 400: \\u{1b}[31mred\\u{202e}"),
+    ];
+    for (reply, tag, said) in rows {
+        let server = Server::start(move |_| reply.clone());
+        let error = client().resolve(&server.reference(&format!("app:{tag}"))).unwrap_err();
+        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+    }
+    let server = Server::start(move |_| answer(200).body(good));
+    let error = client().resolve(&server.reference(&format!("app@{other}"))).unwrap_err();
+    assert!(matches!(error, RegistryError::Blob { source: BlobError::Digest { .. }, .. }), "{}", chain(&error));
+    let server = Server::start(|_| answer(400).body("x".repeat(100_000)));
+    let error = client().resolve(&server.reference("app")).unwrap_err().to_string();
+    assert!(error.len() < 700, "{}", error.len());
+}
+
+#[test]
+fn an_error_that_passes_is_waited_for_and_one_that_stays_is_told() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => answer(429).with("Retry-After", "0"),
+        1 => answer(503),
+        _ => answer(200).body(r#"{"schemaVersion":2,"manifests":[]}"#),
+    });
+    client().resolve(&server.reference("app")).unwrap();
+    assert_eq!(server.asked().len(), 3);
+    let server = Server::start(|_| answer(500).body("out of order").with("Retry-After", "0"));
+    let error = client().resolve(&server.reference("app")).unwrap_err();
+    assert_eq!((error.exit_kind().code(), server.asked().len()), (4, 5));
+    assert!(error.to_string().contains("out of order"));
+    let server = Server::start(|_| answer(429).with("Retry-After", "86400"));
+    let error = client().resolve(&server.reference("app")).unwrap_err();
+    assert_eq!(server.asked().len(), 1, "a day is not waited for: {error}");
+    let error = client().resolve(&Server::start(|_| answer(429)).reference("app")).unwrap_err();
+    assert!(error.hint().unwrap().contains("a mirror of it in `registries.conf`"), "{:?}", error.hint());
+}
+
+#[test]
+fn a_connection_that_stands_still_is_given_up_and_tried_again() {
+    let registry = Registry::open(Quirks::none());
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, &(0..=255).collect::<Vec<u8>>().repeat(40_000));
+    let client = client().with_patience(hasty());
+    let open = |d: &Digest| shelf.open(d);
+    let tags = ["v1".to_owned()];
+    let push = Push { image: &image, blobs: &open, base: None, tags: &tags };
+    for kind in [Kind::HeadTag, Kind::PutBlob, Kind::PutTag, Kind::GetTag] {
+        registry.fail(kind, When::Nth(1), Fault::Stall);
+    }
+    client.push(&registry.reference("app"), &push, &nobody).unwrap();
+    assert_eq!(client.resolve(&registry.reference("app:v1")).unwrap().digest, image.manifest_digest);
+    registry.fail(Kind::GetTag, When::Always, Fault::Stall);
+    let error = client.resolve(&registry.reference("app:v1")).unwrap_err();
+    assert_eq!(error.exit_kind().code(), 4);
+    assert!(error.to_string().contains("keeps silent"), "{error}");
+}
+
+#[test]
+fn a_pause_is_wished_for_in_seconds_or_by_a_date() {
+    for (wish, tries) in [
+        ("0", 5),
+        ("Thu, 26 Nov 2026 12:00:00 GMT", 5), // past, by the registry's own clock
+        ("Thu, 26 Nov 2026 14:00:00 GMT", 1), // an hour, which is not waited for
+        ("soon", 5),
+    ] {
+        let server =
+            Server::start(move |_| answer(503).with("Retry-After", wish).with("Date", "Thu, 26 Nov 2026 13:00:00 GMT"));
+        let error = client().resolve(&server.reference("app")).unwrap_err();
+        assert_eq!((server.asked().len(), error.exit_kind().code()), (tries, 4), "{wish}");
+        let hint = error.hint().unwrap_or_default();
+        assert_eq!(hint.contains("wait 3600 seconds"), tries == 1, "{wish}: {hint}");
+    }
+}
+
+#[test]
+fn a_registry_without_head_is_asked_by_get() {
+    let body = r#"{"schemaVersion":2,"manifests":[]}"#;
+    for head in [answer(405), answer(200), answer(501)] {
+        let server =
+            Server::start(move |asked| if asked.method == "HEAD" { head.clone() } else { answer(200).body(body) });
+        assert_eq!(client().head_manifest(&server.reference("app")).unwrap(), Some(Digest::of(body.as_bytes())));
+    }
+}
+
+/// A registry that has nothing and takes everything, with `location` for its uploads.
+fn taker(location: &'static str) -> Server {
+    Server::start(move |asked| match asked.method.as_str() {
+        "POST" => answer(202).with("Location", location),
+        "PUT" => answer(201),
+        _ => answer(404),
+    })
+}
+
+fn push_hello(server: &Server) -> Result<Pushed, RegistryError> {
+    let open = |_: &Digest| -> std::io::Result<Box<dyn Read + Send>> { Ok(Box::new(&b"hello"[..])) };
+    client().push_blob(&server.reference("team/app"), &layer(b"hello"), &open, &[])
+}
+
+#[test]
+fn a_location_is_resolved_wherever_it_stands() {
+    let own = format!("digest=sha256%3A{}", Digest::of(b"hello").hex());
+    for (location, expected) in [
+        ("/artifacts-uploads/x", format!("/artifacts-uploads/x?{own}")),
+        ("?_state=a%2Fb", format!("/v2/team/app/blobs/uploads/?_state=a%2Fb&{own}")),
+        ("abc", format!("/v2/team/app/blobs/uploads/abc?{own}")),
+        ("/u?digest=sha256:0&z=1", format!("/u?z=1&{own}")),
+    ] {
+        let server = taker(location);
+        assert_eq!(push_hello(&server).unwrap(), Pushed::Uploaded);
+        let put = server.asked().into_iter().find(|asked| asked.method == "PUT").unwrap();
+        assert_eq!(put.path, expected);
+        assert_eq!(put.body, b"hello");
+        assert_eq!(put.headers["content-length"], "5");
+    }
+    for location in ["http://registry.invalid/u", "ftp://127.0.0.1/u", "http://127.0.0.2:9/u", ""] {
+        let server = taker(location);
+        let error = push_hello(&server).unwrap_err();
+        assert!(matches!(error, RegistryError::Redirect { .. }), "{location}: {}", chain(&error));
+        assert_eq!(server.count("PUT", ""), 0);
+    }
+}
+
+#[test]
+fn a_dead_session_is_begun_anew_but_not_for_ever() {
+    let count = AtomicUsize::new(0);
+    let gone = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"gone"}]}"#;
+    let server = Server::start(move |asked| match asked.method.as_str() {
+        "POST" => answer(202).with("Location", "/u"),
+        "PUT" if count.fetch_add(1, Ordering::Relaxed) == 0 => answer(404).body(gone),
+        "PUT" => answer(201),
+        _ => answer(404),
+    });
+    assert_eq!(push_hello(&server).unwrap(), Pushed::Uploaded);
+    assert_eq!((server.count("POST", ""), server.count("PUT", "")), (2, 2));
+    let server = Server::start(move |asked| match asked.method.as_str() {
+        "POST" => answer(202).with("Location", "/u"),
+        _ => answer(404).body(gone),
+    });
+    let error = push_hello(&server).unwrap_err();
+    assert!(error.to_string().contains("BLOB_UPLOAD_UNKNOWN"), "{error}");
+    assert_eq!(server.count("PUT", ""), 3);
+}
+
+#[test]
+fn whatever_a_mount_is_answered_the_blob_arrives() {
+    for status in [202, 400, 401, 403, 404, 405, 500, 201] {
+        let server = Server::start(move |asked| match asked.method.as_str() {
+            "POST" if asked.path.contains("mount=") => answer(status).with("Location", "/u"),
+            "POST" => answer(202).with("Location", "/u"),
+            "PUT" => answer(201),
+            _ => answer(404), // so a 201 for the mount is a lie
+        });
+        let open = |_: &Digest| -> std::io::Result<Box<dyn Read + Send>> { Ok(Box::new(&b"hello"[..])) };
+        let pushed = client().push_blob(&server.reference("app"), &layer(b"hello"), &open, &["base"]);
+        assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{status}");
+        let begun = if status == 202 { 1 } else { 2 };
+        assert_eq!(server.count("POST", ""), begun, "{status}: a session that is open is used");
+        assert!(server.asked().iter().any(|asked| asked.path.contains("from=base")));
+    }
+}
+
+pub(super) fn push(server: &Server, image: &Image, shelf: &Shelf) -> Result<(), RegistryError> {
+    let open = |d: &Digest| shelf.open(d);
+    let tags = ["v1".to_owned()];
+    client().push(&server.reference("app"), &Push { image, blobs: &open, base: None, tags: &tags }, &nobody).map(drop)
+}
+
+/// Has all blobs and the manifest, and says `said` of the tag.
+fn with_tag(image: &Image, said: Option<Digest>, put: Answer) -> Server {
+    let digest = image.manifest_digest.to_string();
+    Server::start(move |asked: &Asked| match asked.method.as_str() {
+        "HEAD" if asked.path.ends_with("/v1") => match &said {
+            Some(said) => answer(200).with("Docker-Content-Digest", said.to_string()),
+            None => answer(404),
+        },
+        "HEAD" => answer(200).with("Docker-Content-Digest", digest.clone()),
+        "PUT" => put.clone(),
+        _ => answer(404),
+    })
+}
+
+#[test]
+fn a_tag_that_cannot_move_is_a_refusal_and_one_that_did_not_is_noticed() {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, b"one");
+    let other = Some(Digest::of(b"other"));
+    let ecr = r#"{"errors":[{"code":"ImageTagAlreadyExistsException","message":"tag invalid: it already exists"}]}"#;
+    let error = push(&with_tag(&image, other.clone(), answer(400).body(ecr)), &image, &shelf).unwrap_err();
+    assert!(matches!(error, RegistryError::Immutable { .. }), "{}", chain(&error));
+    let server = with_tag(&image, other, answer(201));
+    let error = push(&server, &image, &shelf).unwrap_err();
+    assert!(matches!(error, RegistryError::Verify { .. }), "{}", chain(&error));
+    let same = with_tag(&image, Some(image.manifest_digest.clone()), answer(400).body(ecr));
+    push(&same, &image, &shelf).unwrap();
+    assert_eq!(same.count("PUT", ""), 0);
+}
+
+#[test]
+fn a_repository_that_must_be_made_first_is_said_so() {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, b"one");
+    let text = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such repository"}]}"#;
+    let server = Server::start(move |_| answer(404).body(text));
+    let error = push(&server, &image, &shelf).unwrap_err();
+    assert!(error.to_string().contains("NAME_UNKNOWN no such repository"), "{}", chain(&error));
+    assert!(error.hint().unwrap().contains("created before the first push"));
+}
+
+#[test]
+fn nobody_at_the_port_is_a_network_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client().resolve(&format!("{host}/app").parse().unwrap()).unwrap_err();
+    assert_eq!(error.exit_kind().code(), 4);
+    assert!(chain(&error).contains("Connection refused"), "{}", chain(&error));
+}
+
+#[test]
+fn a_warning_is_passed_on_once_and_cannot_move_the_cursor() {
+    let index = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let server = Server::start(move |asked| {
+        let nth = if asked.path.ends_with("/b") { "\u{9b}2J\u{202e}second" } else { "this \\\"registry\\\" moves" };
+        answer(200).with("Warning", format!("299 - \"{nth}\"")).body(index)
+    });
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let to = Arc::clone(&heard);
+    let client = client().telling(move |event| match event {
+        Event::Notice { text } => to.lock().unwrap().push(text),
+        other => panic!("{other:?}"),
+    });
+    for tag in ["a", "a", "b", "a", "b"] {
+        client.resolve(&server.reference(&format!("app:{tag}"))).unwrap();
+    }
+    let host = &server.host;
+    let expected =
+        [r#"this "registry" moves"#, r"\u{9b}2J\u{202e}second"].map(|text| format!("`{host}` warns: {text}"));
+    assert_eq!(*heard.lock().unwrap(), expected);
+    // The mouth says it as it says other notices.
+    let env = TestEnv::new();
+    let said = run(env.phial(["doctor", "--registry", &format!("{host}/app:a")]));
+    assert_eq!(said.stderr.matches(&format!("note: {}\n", expected[0])).count(), 1, "{}", said.stderr);
+}

@@ -1,0 +1,106 @@
+//! Small images made by hand, and other people's tools.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::process::Command;
+
+use phial::event::nobody;
+use phial::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, RegistryRef, assemble};
+use phial::registry::{Client, Push, RegistryError};
+use phial_layers::{Compression, DiffId, Digest};
+
+/// Blobs by digest, as a store would have them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf(pub(crate) BTreeMap<Digest, Vec<u8>>);
+
+impl Shelf {
+    /// What writers ask for blobs.
+    pub(crate) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        match self.0.get(digest) {
+            Some(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// A layer with one file, compressed by gzip, on the shelf.
+    pub(crate) fn layer(&mut self, name: &str, content: &[u8]) -> NewLayer {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let blob = gzip.finish().unwrap();
+        let digest = Digest::of(&blob);
+        let size = blob.len() as u64;
+        self.0.insert(digest.clone(), blob);
+        let created_by = format!("add {name}");
+        let (diff_id, tar_size) = (DiffId(Digest::of(&tar)), tar.len() as u64);
+        let layer = PackedLayer { diff_id, digest, size, tar_size, entries: 1, compression: Compression::Gzip };
+        NewLayer { layer, created_by }
+    }
+}
+
+/// ImageOptions that say little.
+pub(crate) fn terms(command: &str) -> ImageOptions {
+    ImageOptions {
+        created: 1_700_000_000,
+        entrypoint: None,
+        cmd: Some(vec![command.into()]),
+        env: BTreeMap::from([("LANG".into(), "C.UTF-8".into())]),
+        working_dir: Some("/app".into()),
+        user: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::from([("org.opencontainers.image.revision".into(), "0123456789abcdef".into())]),
+    }
+}
+
+/// An image of two layers.
+pub(crate) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
+    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", b"base")], &terms("sh"));
+    assemble(&base, &[shelf.layer("app/file", content)], &terms("run"))
+}
+
+/// Pushes an image of two layers, under the reference's tag if it has one.
+pub(crate) fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Result<Image, RegistryError> {
+    let mut shelf = Shelf::default();
+    let image = two_layers(&mut shelf, content);
+    let blobs = |digest: &_| shelf.open(digest);
+    let tags: Vec<String> = to.tag.iter().cloned().collect();
+    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody)?;
+    Ok(image)
+}
+
+/// Runs a tool and returns what it printed; panics with what it complained about.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// The error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Bytes that no compression makes shorter, the same for the same seed (xorshift).
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
+}

@@ -1,0 +1,130 @@
+//! `phial build --twice`.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::build_matrix::apps::stress;
+use crate::harness::busybox::busybox_base;
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::{Output, Registry, Repo, TestEnv, run};
+
+/// Builds the small app with this line in its `build` call.
+fn twice(env: &TestEnv, line: &str) -> Output {
+    let repo = env.shell_app();
+    repo.script("script/prepare_code", &format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ({line}) >made ;; esac\n"));
+    repo.commit("The second commit");
+    build(env, &repo, &busybox_base(), &[])
+}
+
+fn build(env: &TestEnv, repo: &Repo, base: &Path, more: &[&str]) -> Output {
+    let (from, to) = (format!("oci:{}", base.display()), format!("oci:{}", env.path("out")));
+    let args = ["build", repo.source(), "--base", &from, "--to", &to, "--twice", "--progress", "plain"];
+    run(env.phial([&args, more].concat()))
+}
+
+/// What differs each time, whoever builds; and what only another machine would show.
+const FAULTS: [(&str, &str); 5] = [
+    ("a random number", "head -c 9 /dev/urandom"),
+    ("the machine's uptime", "cat /proc/uptime"),
+    // Busybox is linked statically: the clock that stands does not reach it.
+    ("the time of day", "sleep 1; date"),
+    ("the inode of a file", "ls -di /app"),
+    ("what is mounted from where", "cat /proc/self/mountinfo"),
+];
+
+#[test]
+fn a_seeded_fault_of_each_kind_is_caught_and_its_file_named() {
+    for (what, line) in FAULTS {
+        let env = TestEnv::with_empty_cache();
+        let ran = twice(&env, line);
+        assert_eq!(ran.code, Some(8), "{what}: {}", ran.stderr);
+        let said = ran.stderr;
+        assert!(
+            said.contains("not reproducible") && said.contains("layer `build prod`: `app/made`: "),
+            "{what}: {said}"
+        );
+        assert!(!Path::new(&env.path("out")).exists(), "{what}: nothing goes to a target");
+    }
+}
+
+#[test]
+fn the_number_of_cores_is_caught_where_there_are_several() {
+    let env = TestEnv::with_empty_cache();
+    let ran = twice(&env, "grep Cpus_allowed: /proc/self/status");
+    let several = phial::host::Host::read().cores.get() > 1;
+    assert_eq!(ran.code, Some(if several { 8 } else { 0 }), "{}", ran.stderr);
+}
+
+#[test]
+fn what_the_sandbox_makes_equal_is_equal() {
+    for line in ["hostname", "id", "env", "pwd", "umask", "cat /etc/hosts", "ls /app"] {
+        let env = TestEnv::with_empty_cache();
+        let line = format!("{line} 2>&1 | grep -v GLIBC");
+        let ran = twice(&env, &line);
+        assert_eq!(ran.code, Some(0), "{line}: {}", ran.stderr);
+        assert!(Path::new(&env.path("out")).exists(), "{line}");
+    }
+}
+
+#[test]
+fn the_second_build_has_the_logins_of_the_first_and_the_base_that_its_tag_was_then() {
+    let (env, registry) = (TestEnv::with_empty_cache(), Registry::with_htpasswd());
+    let repo = env.shell_app();
+    let (login, base) = (env.path("login.json"), registry.reference("team/base:1"));
+    let creds = format!("{}:{}", Registry::USER, Registry::PASSWORD);
+    let mut copy = Command::new("skopeo");
+    copy.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", &creds]);
+    copy.args([format!("oci:{}", busybox_base().display()), format!("docker://{base}")]);
+    run(copy).ok();
+    let mut enter = Command::new("skopeo");
+    enter.args(["login", "--tls-verify=false", "--username", Registry::USER, "--password", Registry::PASSWORD]);
+    enter.args(["--authfile", &login, &registry.host()]);
+    run(enter).ok();
+    let before = registry.requests().len();
+    let to = format!("oci:{}", env.path("out"));
+    let args = ["build", repo.source(), "--base", &base, "--to", &to, "--twice", "--authfile", &login];
+    run(env.phial(args)).ok();
+    let asked: Vec<String> = registry.requests().split_off(before);
+    let got =
+        |what: &str| asked.iter().filter(|line| line.contains(&format!("GET /v2/team/base/manifests/{what}"))).count();
+    assert_eq!(got("1"), 2, "once without and once with the login: {asked:#?}");
+    assert!(got("sha256:") > 0, "{asked:#?}");
+}
+
+#[test]
+fn a_module_with_a_random_number_is_named_with_its_chunk() {
+    let env = TestEnv::new();
+    let repo = stress(&env, 4);
+    repo.write(
+        "lib/stress/luck.ex",
+        "defmodule Stress.Luck do\n  def luck, do: unquote(:rand.uniform(1_000_000))\nend\n",
+    );
+    repo.commit("Luck");
+    let said = build(&env, &repo, &elixir_base(), &["--env", "prod", "--no-cache"]).failed(8);
+    assert!(said.contains("layer `build prod`: `app/_build/prod/lib/stress/ebin/Elixir.Stress.Luck.beam`"), "{said}");
+    assert!(said.contains("chunk"), "{said}");
+}
+
+/// Names that no source text has, as keys of a map that is gone through while it is compiled.
+const MADE_UP: &str = r#"defmodule Stress.MadeUp@N@ do
+  names = for n <- 1..20, do: String.to_atom("made_#{n * @N@}_up")
+  for name <- Enum.shuffle(names), do: Process.put(name, name)
+  map = Map.new(names, &{&1, 1})
+  def order, do: unquote(Map.keys(map))
+end
+"#;
+
+#[test]
+fn names_made_up_while_compiling_have_one_order_with_strict_settings() {
+    let env = TestEnv::new();
+    let repo = stress(&env, 2);
+    for n in 1..=24 {
+        repo.write(&format!("lib/stress/made_up{n}.ex"), MADE_UP.replace("@N@", &n.to_string()));
+    }
+    repo.commit("Names");
+    let settings = std::fs::read_to_string(repo.dir().join("phial.toml")).unwrap();
+    repo.write("strict.toml", settings.replace("[prepare]\n", "[prepare]\nstrict = true\n"));
+    let file = repo.dir().join("strict.toml").display().to_string();
+    let ran = build(&env, &repo, &elixir_base(), &["--env", "prod", "--no-cache", "--config", &file]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}

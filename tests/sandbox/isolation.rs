@@ -1,0 +1,144 @@
+//! What a machine allows, and the lowest rung.
+
+use std::fs;
+use std::path::Path;
+
+use phial::error::UserError as _;
+use phial::sandbox::{Bind, Exit, Network, Probe, Root, Spec};
+
+use crate::harness::skip::skip;
+
+use super::{SandboxTest, alive, exe, for_everyone, helper, is_root, number, result, says};
+
+#[test]
+fn a_chroot_works_for_root_and_refuses_others() {
+    let test = SandboxTest::new();
+    let mark = number(5);
+    let script = format!(
+        "(setsid sleep {mark} >/dev/null 2>&1 &); echo x > /dev/null; echo new > /srv/new; cat /etc/hosts; umask; pwd; env; exit 4"
+    );
+    let mut order = test.order(&script);
+    order.root = Root::Chroot { dir: test.path("root") };
+    order.cwd = "/srv".to_owned();
+    let (exit, said) = result(&order);
+    if !is_root() {
+        let error = exit.unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_kind().code()), ("a chroot needs root", 6));
+        assert!(error.hint().is_some());
+        return;
+    }
+    assert_eq!(exit.unwrap(), Exit::Code(4), "{said}");
+    assert!(said.starts_with("127.0.0.1 localhost\n0022\n/srv\n"), "{said}");
+    assert_eq!(alive(&mark), 0);
+    assert_eq!(fs::read_to_string(test.path("root/srv/new")).unwrap(), "new\n");
+    assert_eq!(fs::read_to_string(test.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
+    let mut left: Vec<_> = fs::read_dir(test.path("root")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["bin", "etc", "srv"]);
+    assert_eq!(fs::read_dir(test.path("root/etc")).unwrap().count(), 1);
+
+    order.argv[2] = "kill -9 0".to_owned();
+    assert_eq!(result(&order).0.unwrap(), Exit::Signal(9), "killing its process group kills no stage");
+
+    order.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
+    let said = says(&order);
+    assert_eq!(said.matches("not permitted").count() + said.matches("denied").count(), 2, "{said}");
+    let bind = Bind { source: test.path("upper"), target: "/in".to_owned(), read_only: true };
+    let error = result(&Spec { binds: vec![bind], ..order.clone() }).0.unwrap_err();
+    assert!(error.to_string().starts_with("cannot bind `") && error.hint().unwrap().contains("copy"), "{error}");
+
+    order.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();
+    order.network = Network::None;
+    order.user = (65532, 65532);
+    fs::create_dir_all(test.path("root/proc")).unwrap();
+    let said = says(&order);
+    assert!(said.ends_with("65532\n"), "{said}");
+}
+
+#[test]
+#[ignore = "a part of the next test"]
+fn a_caller_on_a_poor_machine() {
+    let test = SandboxTest::new();
+    let mut order = test.order("echo fine $(grep SigIgn /proc/self/status 2>/dev/null)");
+    if Path::new("chroot").exists() {
+        order.root = Root::Chroot { dir: test.path("root") };
+    }
+    if Path::new("offline").exists() {
+        order.network = Network::None;
+    }
+    match result(&order) {
+        (Err(error), _) => {
+            println!("said: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default())
+        }
+        (Ok(_), said) => println!("said: {said}"),
+    }
+    let probe = Probe { exe: &exe(), scratch: test.dir.path() };
+    println!("rungs: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
+}
+
+/// What the caller says on a machine that `prefix` makes poor, with these files beside it.
+fn poor(prefix: &[&str], files: &[&str]) -> String {
+    let dir = for_everyone();
+    for file in files {
+        fs::write(dir.path().join(file), "").unwrap();
+    }
+    let output = helper(prefix, "isolation::a_caller_on_a_poor_machine", dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.lines().filter(|line| line.contains("said: ") || line.starts_with("rungs: ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_machine_that_forbids_something_is_told_what_to_do() {
+    let strace = |injected| ["strace", "-f", "-qq", "-o", "/dev/null", "-e", injected];
+    let inside = |script| ["unshare", "-Urmpf", "--mount-proc", "sh", "-c", script, "sh"];
+    let off = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let masked = "mount -t tmpfs none /proc/tty && exec \"$@\"";
+    let stacked = "d=$(mktemp -d) && mount -t tmpfs none $d && mkdir $d/l $d/u $d/w $d/m && \
+        mount -t overlay -o userxattr,lowerdir=$d/l,upperdir=$d/u,workdir=$d/w none $d/m && TMPDIR=$d/m \"$@\"";
+    for (prefix, what, remedy) in [
+        (&inside(off)[..], "make a user namespace by `unshare`; 6", "sysctl user.max_user_namespaces="),
+        (&strace("inject=unshare:error=EPERM"), "make a user namespace by `unshare`; 6", "--isolation chroot"),
+        (&inside(masked), "mount proc at `/proc`; 6", "systempaths=unconfined"),
+        (&strace("inject=openat2:error=ENOSYS"), "make the mount point `/tmp`; 6", "Linux 5.6"),
+        (&inside(stacked), "mount an overlay at `", "use `--isolation copy`"),
+    ] {
+        let said = poor(prefix, &[]);
+        assert!(said.contains(&format!("said: cannot {what}")) && said.contains(remedy), "{prefix:?}: {said}");
+        let plain = if prefix == inside(stacked) { "rungs: false true" } else { "rungs: false false" };
+        assert!(said.contains(plain), "{prefix:?}: {said}");
+    }
+}
+
+#[test]
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let said = poor(&["sh", "-c", "trap '' CHLD INT HUP PIPE TERM USR1; exec \"$@\"", "sh"], &[]);
+    let ignored = said.lines().find_map(|line| line.split_once("SigIgn:")).expect(&said).1.trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{said}");
+    assert!(said.contains("rungs: true true"), "{said}");
+}
+
+#[test]
+fn a_chroot_needs_only_what_a_plain_container_gives_to_root() {
+    if !is_root() {
+        skip!("needs root: a chroot refuses everybody else, which another test sees");
+    }
+    let lost = "-sys_admin,-mknod,-sys_ptrace,-net_admin,-net_raw,-sys_resource";
+    let forbid = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unshare:error=EPERM"];
+    let container = [&["setpriv", "--bounding-set", lost], &forbid[..]].concat();
+    let said = poor(&container, &["chroot"]);
+    assert!(said.contains("said: fine") && said.contains("rungs: false false true"), "{said}");
+    let said = poor(&container, &["chroot", "offline"]);
+    assert!(said.contains("said: cannot make a network namespace by `unshare`; 6; "), "{said}");
+    assert!(said.contains("`--network host`"), "{said}");
+}
+
+#[test]
+fn probing_says_which_rungs_work() {
+    let scratch = tempfile::tempdir().unwrap();
+    let probe = Probe { exe: &exe(), scratch: scratch.path() };
+    probe.overlay().unwrap();
+    probe.namespaces().unwrap();
+    assert_eq!(probe.chroot().is_ok(), is_root());
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,179 @@
+//! The root filesystem: its trees, what is mounted over it, and what is wrong with it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use phial::error::UserError as _;
+use phial::sandbox::{Bind, Root, SandboxError, Spec};
+
+use super::{SandboxTest, result, says};
+
+#[test]
+fn what_is_written_lands_in_the_upper_directory_and_nothing_else() {
+    let test = SandboxTest::new();
+    let said =
+        test.sh("echo new > /srv/new; rm /bin/id; echo t > /tmp/t; echo r > /run/r; cat /etc/hosts /etc/resolv.conf");
+    assert_eq!(said, "127.0.0.1 localhost\nnameserver 192.0.2.53\n");
+    let mut found: Vec<String> = walkdir::WalkDir::new(test.path("upper"))
+        .min_depth(1)
+        .into_iter()
+        .map(|entry| entry.unwrap().path().strip_prefix(test.path("upper")).unwrap().display().to_string())
+        .collect();
+    found.sort();
+    assert_eq!(found, ["bin", "bin/id", "etc", "srv", "srv/new"], "etc is copied up, for a mount point");
+    assert_eq!(fs::symlink_metadata(test.path("upper/bin/id")).unwrap().rdev(), 0, "a whiteout");
+    assert!(test.path("root/bin/id").symlink_metadata().is_ok() && !test.path("root/srv/new").exists());
+}
+
+#[test]
+fn a_work_directory_can_be_used_again_even_after_a_crash() {
+    let test = SandboxTest::new();
+    fs::create_dir_all(test.path("work").join("work/incompat/volatile")).unwrap();
+    fs::set_permissions(test.path("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(test.sh("echo 1 > /srv/n; cat /srv/n"), "1\n");
+    assert_eq!(fs::read_dir(test.path("work")).unwrap().count(), 0);
+    assert_eq!(test.sh("cat /srv/n"), "1\n");
+}
+
+#[test]
+fn a_plain_directory_receives_what_is_written() {
+    let test = SandboxTest::new();
+    let mut order = test.order("echo new > /srv/new; cat /etc/hosts");
+    order.root = Root::Plain { dir: test.path("root") };
+    assert_eq!(says(&order), "127.0.0.1 localhost\n");
+    assert_eq!(fs::read_to_string(test.path("root/srv/new")).unwrap(), "new\n");
+    assert_eq!(fs::read_to_string(test.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
+    for made in ["proc", "dev", "tmp", "run", "etc/resolv.conf"] {
+        assert!(!test.path("root").join(made).exists(), "{made} is left");
+    }
+}
+
+#[test]
+fn sixty_lower_directories_with_long_names_stack_in_order() {
+    let test = SandboxTest::new();
+    let mut lowers: Vec<PathBuf> = (0..60).map(|number| test.path(&format!("{number:064x}"))).collect();
+    for (number, lower) in lowers.iter().enumerate() {
+        fs::create_dir_all(lower.join("srv")).unwrap();
+        fs::write(lower.join("srv/top"), number.to_string()).unwrap();
+        fs::write(lower.join(format!("srv/{number}")), "").unwrap();
+    }
+    lowers.push(test.path("root"));
+    let mut order = test.order("cat /srv/top; echo; ls /srv | grep -c .");
+    order.root = Root::Overlay { lowers, upper: test.path("upper"), work: test.path("work") };
+    assert_eq!(says(&order), "0\n61\n");
+}
+
+#[test]
+fn a_missing_command_is_named() {
+    let test = SandboxTest::new();
+    let bin = |name: &str, text: &str| {
+        fs::write(test.path(&format!("root/bin/{name}")), text).unwrap();
+        fs::set_permissions(test.path(&format!("root/bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    bin("bad", "#!/usr/bin/no-elixir -x\n");
+    bin("junk", "\u{1}\u{2}");
+    for (command, expected) in [
+        ("mix", "there is no command `mix` in the root filesystem"),
+        ("/opt/mix", "there is no command `/opt/mix` in the root filesystem"),
+        ("bad", "`bad` needs `/usr/bin/no-elixir`, which is not in the root filesystem"),
+        ("junk", "cannot start `junk`"),
+        ("/etc/hosts", "cannot start `/etc/hosts`"),
+    ] {
+        let mut order = test.order("");
+        order.argv = vec![command.to_owned()];
+        let error = result(&order).0.unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_kind().code()), (expected, 3));
+    }
+}
+
+#[test]
+fn a_missing_working_directory_is_named() {
+    let test = SandboxTest::new();
+    let mut order = test.order("true");
+    order.cwd = "/no/such".to_owned();
+    let error = result(&order).0.unwrap_err();
+    assert_eq!(error.to_string(), "cannot enter the working directory `/no/such`");
+}
+
+#[test]
+fn an_image_with_symbolic_links_for_mount_points_reaches_nothing_outside() {
+    let canary = tempfile::tempdir().unwrap();
+    fs::write(canary.path().join("canary"), "alive").unwrap();
+    for name in ["proc", "dev"] {
+        let test = SandboxTest::new();
+        symlink(canary.path(), test.path(&format!("root/{name}"))).unwrap();
+        let error = result(&test.order("true")).0.unwrap_err();
+        assert_eq!(error.to_string(), format!("`/{name}` of the root filesystem is not a directory"));
+        assert_eq!(error.exit_kind().code(), 3);
+    }
+    let test = SandboxTest::new();
+    symlink("../../../../../srv/deep/down", test.path("root/tmp")).unwrap();
+    symlink(canary.path(), test.path("root/run")).unwrap();
+    symlink("../../../../run/systemd/resolve/stub", test.path("root/etc/resolv.conf")).unwrap();
+    assert_eq!(test.sh("echo x > /tmp/mine; cat /etc/resolv.conf"), "nameserver 192.0.2.53\n");
+    let left: Vec<_> = fs::read_dir(canary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["canary"]);
+}
+
+#[test]
+fn binds_are_in_sight_and_read_only_ones_stay_as_they_are() {
+    let test = SandboxTest::new();
+    fs::create_dir(test.path("input")).unwrap();
+    fs::write(test.path("input/file"), "text\n").unwrap();
+    let bind = |source: &str, target: &str, read_only| Bind {
+        source: test.path(source),
+        target: target.to_owned(),
+        read_only,
+    };
+    let mut order = test.order("cat /in/file /one; echo x > /in/file || echo > /one || echo more >> /rw/file; ls /in");
+    order.binds = vec![bind("input", "/in", true), bind("input/file", "/one", true), bind("input", "/rw", false)];
+    let said = says(&order);
+    assert!(said.starts_with("text\ntext\n") && said.matches("Read-only").count() == 2, "{said}");
+    assert_eq!(fs::read_to_string(test.path("input/file")).unwrap(), "text\nmore\n");
+    assert!(!test.path("upper/in").exists(), "the mount point is left");
+}
+
+#[test]
+fn a_read_only_root_is_that() {
+    let test = SandboxTest::new();
+    let mut order = test.order("echo x > /srv/x; echo y > /tmp/y; cat /tmp/y");
+    order.read_only = true;
+    let said = says(&order);
+    assert!(said.contains("Read-only") && said.ends_with("y\n"), "{said}");
+}
+
+#[test]
+fn orders_that_nobody_can_follow_are_refused() {
+    let test = SandboxTest::new();
+    let spoil: [fn(&mut Spec); 5] = [
+        |order| order.argv.clear(),
+        |order| order.argv[0] = "a\0b".to_owned(),
+        |order| drop(order.env.insert("A=B".to_owned(), String::new())),
+        |order| order.cwd = "srv".to_owned(),
+        |order| order.root = Root::Overlay { lowers: vec![], upper: "/u".into(), work: "/w".into() },
+    ];
+    for spoil in spoil {
+        let mut order = test.order("true");
+        spoil(&mut order);
+        assert!(matches!(result(&order).0, Err(SandboxError::Spec(_))));
+    }
+}
+
+#[test]
+fn a_missing_layer_is_named() {
+    let test = SandboxTest::new();
+    let mut order = test.order("true");
+    let absent = test.path("absent");
+    order.root = Root::Overlay { lowers: vec![absent.clone()], upper: test.path("upper"), work: test.path("work") };
+    assert_eq!(result(&order).0.unwrap_err().to_string(), format!("cannot use as the root `{}`", absent.display()));
+}
+
+#[test]
+fn a_directory_in_memory_belongs_to_the_user_and_leaves_nothing() {
+    let test = SandboxTest::new();
+    let mut order = test.order("echo x >/srv/data/file; stat -c '%u %a' /srv/data");
+    (order.tmpfs, order.user) = (vec!["/srv/data".to_owned()], (70, 70));
+    assert_eq!(says(&order), "70 755\n");
+    assert!(!test.path("upper/srv/data").exists());
+}
