@@ -36,8 +36,8 @@ fn build_with(
     command.args(more);
     adjust(&mut command);
     let ran = run(command);
-    let said = ran.stderr.clone();
-    (digest_of(&ran.ok()), said)
+    let output = ran.stderr.clone();
+    (digest_of(&ran.ok()), output)
 }
 
 /// Builds the app recalled and afresh and on every rung, and gives the first image's layout. The matrix has the other ways.
@@ -61,11 +61,11 @@ fn one_digest(app: &str) -> (TestEnv, String) {
 fn an_app_without_packages_has_one_digest_and_starts_without_compiling() {
     let (env, _) = one_digest("hello");
     let image = format!("oci:{}", env.path("first.oci"));
-    let said = run(env.phial(["run", &image, "--", "mix", "compile"]));
-    assert_eq!((said.code, said.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", said.stderr);
+    let output = run(env.phial(["run", &image, "--", "mix", "compile"]));
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", output.stderr);
     let shown = "ls -ld _build && id -u && mix run --no-start -e 'IO.puts(Mix.env())'";
-    let said = run(env.phial(["run", &image, "--read-only", "--", "sh", "-c", shown])).ok();
-    assert!(said.ends_with("65532\nprod"), "{said}");
+    let output = run(env.phial(["run", &image, "--read-only", "--", "sh", "-c", shown])).ok();
+    assert!(output.ends_with("65532\nprod"), "{output}");
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn an_umbrella_with_a_path_dependency_and_a_nif_has_one_digest() {
     let image = format!("oci:{}", env.path("first.oci"));
     let ran = run(env.phial(["run", &image]));
     assert!(!ran.stdout.contains("Compiling"), "{}", ran.stdout);
-    let said = ran.ok();
-    assert!(said.contains("left"), "{said}");
+    let output = ran.ok();
+    assert!(output.contains("left"), "{output}");
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn an_app_with_a_script_of_its_own_has_one_digest_and_loses_what_the_script_dele
     let (env, _) = one_digest("shell");
     let image = format!("oci:{}", env.path("first.oci"));
     let shown = "cat /etc/issue; test -e /etc/issue.net || echo gone; stat -c %h /opt/shell-app/note; ls -b out/prod";
-    let said = run(env.phial(["run", &image, "--", "sh", "-c", shown])).ok();
-    assert_eq!(said, "made by shell-app\ngone\n2\ncaf\\351\ndangling\npart\nserver.sh");
+    let output = run(env.phial(["run", &image, "--", "sh", "-c", shown])).ok();
+    assert_eq!(output, "made by shell-app\ngone\n2\ncaf\\351\ndangling\npart\nserver.sh");
 }
 
 #[test]
@@ -98,14 +98,14 @@ fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall
     assert_eq!(with_hex("copy.oci", &["--no-cache", "--isolation", "copy"]).0, digest);
 
     let image = format!("oci:{}", env.path("first.oci"));
-    let said = run(env.phial(["run", &image])).ok();
-    assert!(!said.contains("Compiling"), "{said}");
+    let output = run(env.phial(["run", &image])).ok();
+    assert!(!output.contains("Compiling"), "{output}");
 
     let asked = hex.requests().len();
     repo.write("lib/more.ex", "defmodule Parts.More do\n  def more, do: :more\nend\n");
     repo.commit("Only the source");
-    let (_, said) = with_hex("second.oci", &[]);
-    assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
+    let (_, output) = with_hex("second.oci", &[]);
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
     assert_eq!(hex.requests().len(), asked, "a source-only change asks Hex nothing");
     let layers = |name: &str| layers(&env, name);
     let (before, after) = (layers("first.oci"), layers("second.oci"));
@@ -132,11 +132,12 @@ fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its
 
     repo.write("lib/more.ex", "defmodule Hello.More do\n  def more, do: :more\nend\n");
     repo.commit("Only the source");
-    let (_, said) = build(&empty, &repo, "more.oci", &["--network", "none"]);
-    assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
+    let (_, output) = build(&empty, &repo, "more.oci", &["--network", "none"]);
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
     let image = format!("oci:{}", empty.path("more.oci"));
-    let said = run(empty.phial(["run", &image, "--", "mix", "run", "--no-start", "-e", "IO.puts(Hello.More.more())"]));
-    assert_eq!(said.ok(), "more");
+    let output =
+        run(empty.phial(["run", &image, "--", "mix", "run", "--no-start", "-e", "IO.puts(Hello.More.more())"]));
+    assert_eq!(output.ok(), "more");
 }
 
 #[test]
@@ -169,11 +170,11 @@ fn without_a_network_a_step_sees_loopback_alone() {
         "#!/bin/sh\nset -eu\n[ \"$1\" = deps ] || exit 0\ncat /proc/net/dev /proc/net/route\n",
     );
     repo.commit("What there is of a network");
-    let (_, said) = build(&env, &repo, "out.oci", &["--no-cache", "--network", "none"]);
-    let seen: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("deps | ")).collect();
+    let (_, output) = build(&env, &repo, "out.oci", &["--no-cache", "--network", "none"]);
+    let seen: Vec<&str> = output.lines().filter_map(|line| line.strip_prefix("deps | ")).collect();
     let devices: Vec<&str> = seen.iter().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
-    assert_eq!(devices, ["lo"], "{said}");
-    assert!(seen.last().is_some_and(|line| line.starts_with("Iface")), "no route: {said}");
+    assert_eq!(devices, ["lo"], "{output}");
+    assert!(seen.last().is_some_and(|line| line.starts_with("Iface")), "no route: {output}");
 }
 
 #[test]
@@ -200,9 +201,9 @@ fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
     let repo = env.app("shell");
     let (digest, _) = build(&env, &repo, "clean.oci", &[]);
     repo.write("VERSION", "9.9.9\n");
-    let (dirty, said) = build(&env, &repo, "dirty.oci", &[]);
+    let (dirty, output) = build(&env, &repo, "dirty.oci", &[]);
     assert_eq!(dirty, digest);
-    assert!(said.contains("note: ") && said.contains("VERSION"), "{said}");
+    assert!(output.contains("note: ") && output.contains("VERSION"), "{output}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/prepare/prepare_code.sh");
 
-/// An app with the given mix.lock, on a machine that has a shell, a few tools and a `mix` that does as told.
+/// An app with the given mix.lock, on a machine that has a shell, a few tools and a `mix` that runs the lines given.
 struct ScriptTest {
     dir: tempfile::TempDir,
 }

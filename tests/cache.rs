@@ -30,10 +30,10 @@ fn what_a_build_keeps_is_listed_and_explained() {
     let items = json.as_array().expect("a list");
     assert_eq!(items.len() + 1, list.lines().count(), "and a line that sums up");
     let results = items.iter().filter(|item| item["kind"] == "result");
-    let told: Vec<String> = results
+    let texts: Vec<String> = results
         .map(|item| run(env.phial(["cache", "show", &item["name"].as_str().expect("a name")[..16]])).ok())
         .collect();
-    assert!(told.iter().any(|text| text.contains("  step deps\n") && text.contains("file VERSION = ")), "{told:#?}");
+    assert!(texts.iter().any(|text| text.contains("  step deps\n") && text.contains("file VERSION = ")), "{texts:#?}");
     let error = run(env.phial(["cache", "show", "nothing"])).failed(3);
     assert!(error.contains("nothing in the cache is called `nothing`") && error.contains("cache ls"), "{error}");
 }
@@ -41,8 +41,8 @@ fn what_a_build_keeps_is_listed_and_explained() {
 #[test]
 fn a_pruned_cache_is_filled_again_with_the_same() {
     let (env, digest) = built();
-    let said = run(env.phial(["cache", "prune", "--limit", "0"]));
-    assert!(said.stderr.contains("removed from the cache, 0 B left"), "{}", said.stderr);
+    let output = run(env.phial(["cache", "prune", "--limit", "0"]));
+    assert!(output.stderr.contains("removed from the cache, 0 B left"), "{}", output.stderr);
     assert_eq!(run(env.phial(["cache", "ls"])).ok(), "0 B in 0 things");
     let ran = run(again(&env));
     assert!(!ran.stderr.contains("recalled"), "{}", ran.stderr);

@@ -26,8 +26,8 @@ fn packages(deny: &toml::Table) -> Vec<Value> {
     for target in texts(&deny["graph"]["targets"]) {
         cargo.args(["--filter-platform", target]);
     }
-    let mut told: Value = serde_json::from_str(&run(cargo).ok()).expect("JSON");
-    let Value::Array(packages) = told["packages"].take() else { panic!("no packages") };
+    let mut metadata: Value = serde_json::from_str(&run(cargo).ok()).expect("JSON");
+    let Value::Array(packages) = metadata["packages"].take() else { panic!("no packages") };
     packages
 }
 

@@ -38,17 +38,17 @@ impl App {
         self.repo.commit(requirement);
     }
 
-    /// Builds it: the digest, the tarballs that were fetched for it, and what was said.
+    /// Builds it: the digest, the tarballs that were fetched for it, and stderr.
     fn build(&self, env: &TestEnv, name: &str, more: &[&str]) -> (String, Vec<String>, String) {
         let before = self.hex.requests().len();
         let (from, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path(name)));
         let mut build = env.phial(["build", self.repo.source(), "--base", &from, "--to", &to, "--env", "prod"]);
         build.args(["--progress", "plain"]).args(more).envs(self.hex.env()).env("BUILDKITE_BRANCH", "feature/x");
         let ran = run(build);
-        let said = ran.stderr.clone();
+        let output = ran.stderr.clone();
         let digest = ran.ok().rsplit_once('@').expect("TARGET@digest").1.to_owned();
         let asked = self.hex.requests().split_off(before);
-        (digest, asked.into_iter().filter(|path| path.contains("/tarballs/")).collect(), said)
+        (digest, asked.into_iter().filter(|path| path.contains("/tarballs/")).collect(), output)
     }
 }
 
@@ -87,26 +87,26 @@ fn what_the_lock_still_names_is_not_fetched_again_and_the_digest_is_that_of_a_co
     let read = ["--cache", "read", "--cache-repo", &cache];
     let [old, new] = versions();
     app.lock(&format!("== {old}"));
-    let (_, fetched, said) = app.build(&first, "old", &write);
-    assert!(fetched.len() > 5 && !said.contains("packages of `mix.lock`"), "{fetched:?} {said}");
+    let (_, fetched, output) = app.build(&first, "old", &write);
+    assert!(fetched.len() > 5 && !output.contains("packages of `mix.lock`"), "{fetched:?} {output}");
 
     app.lock("~> 1.4");
     let tarball = format!("/tarballs/{MOVING}-{new}.tar");
     // jiffy is compiled in its own directory, and so is not what was fetched any more.
-    let check = |fetched: &[String], said: &str, whence: &str| {
-        let line = said.lines().find(|line| line.contains("packages of `mix.lock`")).unwrap_or_default();
-        assert!(line.contains(whence), "{said}");
+    let check = |fetched: &[String], output: &str, whence: &str| {
+        let line = output.lines().find(|line| line.contains("packages of `mix.lock`")).unwrap_or_default();
+        assert!(line.contains(whence), "{output}");
         let (moved, rest): (Vec<_>, Vec<_>) = fetched.iter().partition(|path| **path == tarball);
         assert_eq!(moved.len(), 1, "{fetched:?}");
         assert!(rest.iter().all(|path| path.starts_with("/tarballs/jiffy-")), "{fetched:?}");
     };
-    let (far, fetched, said) = app.build(&second, "far", &read);
-    check(&fetched, &said, "-feature-x-");
+    let (far, fetched, output) = app.build(&second, "far", &read);
+    check(&fetched, &output, "-feature-x-");
     lose_layer(&registry, &cache);
-    let (cold, fetched, said) = app.build(&third, "cold", &read);
-    assert!(fetched.len() > 5 && said.contains("cannot be had"), "{fetched:?} {said}");
-    let (near, fetched, said) = app.build(&first, "near", &write);
-    check(&fetched, &said, "the last deps layer on this machine");
+    let (cold, fetched, output) = app.build(&third, "cold", &read);
+    assert!(fetched.len() > 5 && output.contains("cannot be had"), "{fetched:?} {output}");
+    let (near, fetched, output) = app.build(&first, "near", &write);
+    check(&fetched, &output, "the last deps layer on this machine");
     assert_eq!([&far, &near], [&cold, &cold]);
     // Both tags have moved to the entry; nothing was listed to find one.
     let puts = registry.requests().into_iter().filter(|line| line.starts_with("PUT ") && line.contains("-near-"));
@@ -119,7 +119,7 @@ fn what_the_lock_still_names_is_not_fetched_again_and_the_digest_is_that_of_a_co
     let without = app.mix.replace(&format!("{{:{MOVING}, \"~> 1.4\"}},"), "");
     app.repo.write("mix.exs", &without);
     app.repo.commit("A stale line");
-    let (near, _, said) = app.build(&first, "stale", &[]);
-    assert!(said.contains("packages of `mix.lock`"), "{said}");
+    let (near, _, output) = app.build(&first, "stale", &[]);
+    assert!(output.contains("packages of `mix.lock`"), "{output}");
     assert_eq!(near, app.build(&first, "stale-cold", &["--no-cache"]).0);
 }

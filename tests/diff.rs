@@ -79,8 +79,8 @@ fn every_way_in_which_a_file_can_differ_is_named() {
       ~ app/xattr  xattr `user.note`
       ~ 1 file differs in its time alone
     ");
-    let said = different(&env, &["--times", &one, &other]);
-    assert!(said.contains("\n  ~ app/time  time 1700000000 -> 1700000001\n"), "{said}");
+    let output = different(&env, &["--times", &one, &other]);
+    assert!(output.contains("\n  ~ app/time  time 1700000000 -> 1700000001\n"), "{output}");
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
         run(env.phial(["build", app.source(), "--base", &base, "--to", &to])).ok();
         built.push(to);
     }
-    let said = different(&env, &[&built[0], &built[1]]);
-    let layers: Vec<&str> = said.lines().filter(|line| line.starts_with("layer ")).collect();
+    let output = different(&env, &[&built[0], &built[1]]);
+    let layers: Vec<&str> = output.lines().filter(|line| line.starts_with("layer ")).collect();
     assert_eq!(
         layers,
         [
@@ -127,12 +127,12 @@ fn two_commits_differ_in_the_layers_that_follow_from_what_changed() {
         "  ~ app/vendor/part  content (4 bytes)",
         "  ~ app/out/prod/app  content (12 bytes)",
     ] {
-        assert!(said.lines().any(|said| said.starts_with(line)), "{line}:\n{said}");
+        assert!(output.lines().any(|output| output.starts_with(line)), "{line}:\n{output}");
     }
-    assert!(said.contains("manifest annotations.org.opencontainers.image.revision: "), "{said}");
-    let record = said.lines().filter_map(|line| line.split_once(".dev.phial.record.")?.1.split_once(": "));
+    assert!(output.contains("manifest annotations.org.opencontainers.image.revision: "), "{output}");
+    let record = output.lines().filter_map(|line| line.split_once(".dev.phial.record.")?.1.split_once(": "));
     let fields: Vec<&str> = record.map(|(field, _)| field).collect();
-    assert_eq!(fields, ["commit", "deps_cache"], "what a label says in JSON is compared field by field: {said}");
+    assert_eq!(fields, ["commit", "deps_cache"], "what a label says in JSON is compared field by field: {output}");
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn a_layer_that_both_have_is_not_read() {
     for name in ["one", "other"] {
         fs::remove_file(env.dir().join(name).join("blobs/sha256").join(shared.digest.hex())).unwrap();
     }
-    let said = different(&env, &[&one, &other]);
-    assert!(said.contains("layer 1 same\nlayer app changed: 1 file\n  ~ app/a  content (1 bytes)\n"), "{said}");
+    let output = different(&env, &[&one, &other]);
+    assert!(output.contains("layer 1 same\nlayer app changed: 1 file\n  ~ app/a  content (1 bytes)\n"), "{output}");
 }
 
 #[test]
@@ -203,8 +203,8 @@ fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
         ..plain()
     };
     let (one, other) = (image(&env, "one", &app, &one), image(&env, "other", &app, &other));
-    let said = different(&env, &[&one, &other]);
-    assert_snapshot!(said, @r#"
+    let output = different(&env, &[&one, &other]);
+    assert_snapshot!(output, @r#"
     manifest annotations.rev: 1 -> 2
     config config.Cmd: ["run"] -> ["other","way"]
     config config.Env.MIX_ENV: prod -> staging
@@ -267,10 +267,10 @@ fn of_a_beam_file_the_chunks_are_named_and_whether_the_code_is_the_same() {
     };
     let one = of("plain", &unlike);
     for (name, beam, expected) in cases {
-        let said = different(&env, &[&one, &of(name, &beam)]);
+        let output = different(&env, &[&one, &of(name, &beam)]);
         assert!(
-            said.contains(&format!("layer build prod changed: 1 file\n  ~ app/m.beam  {expected}")),
-            "{name}: {said}"
+            output.contains(&format!("layer build prod changed: 1 file\n  ~ app/m.beam  {expected}")),
+            "{name}: {output}"
         );
     }
 }
@@ -319,10 +319,10 @@ fn the_same_files_in_another_order_or_with_other_headers_are_told_apart() {
     ] {
         fs::write(env.path(name), tar(&entries)).unwrap();
     }
-    let said = different(&env, &["./one", "./order"]);
-    assert_eq!(said, "layer ./order changed (the same files in another order)\n");
-    let said = different(&env, &["./one", "./named"]);
-    assert!(said.contains("the headers of the tar differ"), "{said}");
+    let output = different(&env, &["./one", "./order"]);
+    assert_eq!(output, "layer ./order changed (the same files in another order)\n");
+    let output = different(&env, &["./one", "./named"]);
+    assert!(output.contains("the headers of the tar differ"), "{output}");
 }
 
 #[test]

@@ -39,9 +39,9 @@ fn explained(env: &TestEnv, args: &[&str]) -> String {
 
 /// The lines below a layer's heading, but for the list of inputs.
 #[track_caller]
-fn of_layer<'a>(said: &'a str, layer: &str) -> Vec<&'a str> {
+fn of_layer<'a>(output: &'a str, layer: &str) -> Vec<&'a str> {
     let heading = format!("{layer}: ");
-    let below = said.lines().skip_while(|line| !line.starts_with(&heading)).skip(2);
+    let below = output.lines().skip_while(|line| !line.starts_with(&heading)).skip(2);
     below.map_while(|line| line.strip_prefix("  ")).collect()
 }
 
@@ -55,14 +55,14 @@ fn what_changed_is_said_in_words_layer_by_layer() {
     let app = app(&env);
     let first = app.git(["rev-parse", "HEAD"]);
     let one = build(&env, app.source(), &[]);
-    let said = explained(&env, &["--source", app.source()]);
-    assert!(said.starts_with(&format!("image {one} of commit {first} of {} (", app.source())), "{said}");
-    assert!(said.contains("\nno earlier build of the repository is on record\n"), "{said}");
+    let output = explained(&env, &["--source", app.source()]);
+    assert!(output.starts_with(&format!("image {one} of commit {first} of {} (", app.source())), "{output}");
+    assert!(output.contains("\nno earlier build of the repository is on record\n"), "{output}");
     assert!(
-        said.contains(
+        output.contains(
             "\n  follows from base, clock, compression, envs, format, mtime, network, script, strict, VERSION, mix.lock"
         ),
-        "{said}"
+        "{output}"
     );
 
     app.write("mix.lock", lock("1.4.5"));
@@ -72,15 +72,15 @@ fn what_changed_is_said_in_words_layer_by_layer() {
     assert_ne!(one, two);
     let mut explain = env.phial(["explain"]);
     explain.current_dir(app.dir());
-    let said = run(explain).ok();
-    assert!(said.contains(&format!("\nafter {one} of commit {first} of ")), "{said}");
+    let output = run(explain).ok();
+    assert!(output.contains(&format!("\nafter {one} of commit {first} of ")), "{output}");
     let commit = format!("commit {} -> {}: lib/new.ex added, mix.lock changed", cut(&first), cut(&second));
-    assert_eq!(of_layer(&said, "deps"), ["mix.lock: jason 1.4.4 -> 1.4.5"]);
-    assert_eq!(of_layer(&said, "app")[0], commit);
-    let of_build = of_layer(&said, "build prod");
-    assert!(of_build.contains(&commit.as_str()), "{said}");
+    assert_eq!(of_layer(&output, "deps"), ["mix.lock: jason 1.4.4 -> 1.4.5"]);
+    assert_eq!(of_layer(&output, "app")[0], commit);
+    let of_build = of_layer(&output, "build prod");
+    assert!(of_build.contains(&commit.as_str()), "{output}");
     for layer in ["deps", "app", "build prod"] {
-        assert!(said.contains(&format!("\n{layer}: made in ")), "{said}");
+        assert!(output.contains(&format!("\n{layer}: made in ")), "{output}");
     }
 }
 
@@ -90,25 +90,25 @@ fn what_was_recalled_and_why_is_said() {
     let app = app(&env);
     build(&env, app.source(), &[]);
     build(&env, app.source(), &[]);
-    let said = explained(&env, &["--source", app.source()]);
+    let output = explained(&env, &["--source", app.source()]);
     for layer in ["deps", "app", "build prod"] {
-        assert!(said.contains(&format!("\n{layer}: recalled in ")), "{said}");
-        assert_eq!(of_layer(&said, layer), ["no input changed"]);
+        assert!(output.contains(&format!("\n{layer}: recalled in ")), "{output}");
+        assert_eq!(of_layer(&output, layer), ["no input changed"]);
     }
     build(&env, app.source(), &["--no-cache"]);
-    let said = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&said, "deps"), ["no input changed; it was made again, since `--no-cache` was given"]);
+    let output = explained(&env, &["--source", app.source()]);
+    assert_eq!(of_layer(&output, "deps"), ["no input changed; it was made again, since `--no-cache` was given"]);
     fs::remove_dir_all(env.cache().join("recall")).unwrap();
     build(&env, app.source(), &[]);
-    let said = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&said, "deps"), ["no input changed; it was made again, since it was no longer kept"]);
+    let output = explained(&env, &["--source", app.source()]);
+    assert_eq!(of_layer(&output, "deps"), ["no input changed; it was made again, since it was no longer kept"]);
     let first = app.git(["rev-parse", "HEAD"]);
     app.write("README", "new");
     app.commit("Another file");
     build(&env, app.source(), &[]);
     build(&env, app.source(), &["--rev", &first]);
-    let said = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&said, "app").last(), Some(&"an earlier build made it from these inputs"), "{said}");
+    let output = explained(&env, &["--source", app.source()]);
+    assert_eq!(of_layer(&output, "app").last(), Some(&"an earlier build made it from these inputs"), "{output}");
 }
 
 #[test]
@@ -122,18 +122,18 @@ fn a_base_an_environment_and_a_variable_are_inputs_too() {
     app.write("phial.toml", format!("{SETTINGS}env = {{ NAME = \"a value of 2\" }}\n"));
     app.commit("Another value");
     build(&env, app.source(), &["--env", "prod", "--env", "test", "--base", &other]);
-    let said = explained(&env, &["--source", app.source()]);
-    let deps = of_layer(&said, "deps");
-    assert!(deps[0].starts_with("base: sha256:") && deps[0].len() < 60, "{said}");
+    let output = explained(&env, &["--source", app.source()]);
+    let deps = of_layer(&output, "deps");
+    assert!(deps[0].starts_with("base: sha256:") && deps[0].len() < 60, "{output}");
     assert_eq!(deps[1..], ["variable GONE: gone", "variable NAME: changed", "envs: prod -> prod test"]);
-    assert_eq!(of_layer(&said, "build test"), ["new: the build before had no such layer"]);
+    assert_eq!(of_layer(&output, "build test"), ["new: the build before had no such layer"]);
     let kept: String = walkdir::WalkDir::new(env.cache().join("history"))
         .into_iter()
         .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
         .collect();
     let json = explained(&env, &["--source", app.source(), "--json"]);
     assert!(kept.contains("env NAME"), "{kept}");
-    assert!(!kept.contains("a value of") && !json.contains("a value of"), "no value is kept or told: {kept}");
+    assert!(!kept.contains("a value of") && !json.contains("a value of"), "no value is kept or ran: {kept}");
 }
 
 #[test]
@@ -148,13 +148,13 @@ fn a_repository_is_the_same_by_url_and_its_mirror_knows_the_files() {
     let second = app.commit("A lower version");
     build(&env, &url, &[]);
     drop(server);
-    let said = explained(&env, &["--source", &url]);
-    assert_eq!(of_layer(&said, "deps"), ["mix.lock: jason 1.4.4 -> 1.3.0 (down)"], "{said}");
-    assert_eq!(of_layer(&said, "app")[0], format!("commit {} -> {}: mix.lock changed", cut(&first), cut(&second)));
+    let output = explained(&env, &["--source", &url]);
+    assert_eq!(of_layer(&output, "deps"), ["mix.lock: jason 1.4.4 -> 1.3.0 (down)"], "{output}");
+    assert_eq!(of_layer(&output, "app")[0], format!("commit {} -> {}: mix.lock changed", cut(&first), cut(&second)));
     fs::remove_dir_all(env.cache().join("git")).unwrap();
-    let said = explained(&env, &["--source", &url]);
-    assert_eq!(of_layer(&said, "app")[0], format!("commit {} -> {}", cut(&first), cut(&second)));
-    assert!(of_layer(&said, "deps")[0].starts_with("mix.lock: "), "the ids are left: {said}");
+    let output = explained(&env, &["--source", &url]);
+    assert_eq!(of_layer(&output, "app")[0], format!("commit {} -> {}", cut(&first), cut(&second)));
+    assert!(of_layer(&output, "deps")[0].starts_with("mix.lock: "), "the ids are left: {output}");
 }
 
 #[test]
@@ -166,8 +166,8 @@ fn clones_of_one_origin_share_their_history_and_other_repositories_do_not() {
     app.git(["clone", "-q", ".", &env.path("clone")]);
     let clone = Repo::at(&env.dir().join("clone"));
     clone.git(["remote", "set-url", "origin", "https://ann@git.example/team/app"]);
-    let said = explained(&env, &["--source", clone.source()]);
-    assert!(said.contains(app.source()), "{said}");
+    let output = explained(&env, &["--source", clone.source()]);
+    assert!(output.contains(app.source()), "{output}");
     clone.git(["remote", "set-url", "origin", "https://git.example/team/other"]);
     let ran = run(env.phial(["explain", "--source", clone.source()]));
     assert!(ran.failed(3).contains("error: no build of `https://git.example/team/other` is on record"));
@@ -183,13 +183,16 @@ fn an_image_is_found_by_its_digest_wherever_it_is_and_ten_builds_are_kept() {
         app.commit("A version");
         digests.push(build(&env, app.source(), &[]));
     }
-    let said = explained(&env, &[&digests[5]]);
-    assert!(said.starts_with(&format!("image {} ", digests[5])), "{said}");
-    assert!(said.contains(&format!("\nafter {} ", digests[4])), "{said}");
-    let said = explained(&env, &[&format!("nowhere.example/app@{}", digests[2])]);
-    assert!(said.contains("\nno earlier build of the repository is on record\n"), "the oldest that is left: {said}");
-    let said = explained(&env, &[&format!("oci:{}", env.path("out"))]);
-    assert!(said.starts_with(&format!("image {} ", digests[11])), "{said}");
+    let output = explained(&env, &[&digests[5]]);
+    assert!(output.starts_with(&format!("image {} ", digests[5])), "{output}");
+    assert!(output.contains(&format!("\nafter {} ", digests[4])), "{output}");
+    let output = explained(&env, &[&format!("nowhere.example/app@{}", digests[2])]);
+    assert!(
+        output.contains("\nno earlier build of the repository is on record\n"),
+        "the oldest that is left: {output}"
+    );
+    let output = explained(&env, &[&format!("oci:{}", env.path("out"))]);
+    assert!(output.starts_with(&format!("image {} ", digests[11])), "{output}");
     let ran = run(env.phial(["explain", &digests[1]]));
     let error = ran.failed(3);
     assert!(
@@ -213,8 +216,8 @@ fn json_has_the_keys_the_times_and_the_words() {
     assert!(json["layers"][0]["millis"].as_u64().is_some_and(|millis| millis > 0));
     build(&env, app.source(), &["--env", "test", "--env", "prod"]);
     build(&env, app.source(), &["--env", "test", "--env", "prod"]);
-    let said = explained(&env, &["--source", app.source()]);
-    assert!(said.contains("\nbuild test, build prod: recalled in "), "what one call made is said once: {said}");
+    let output = explained(&env, &["--source", app.source()]);
+    assert!(output.contains("\nbuild test, build prod: recalled in "), "what one call made is output once: {output}");
     assert!(json["build"]["layers"][2]["key"]["inputs"]["app"].as_str().unwrap().starts_with("sha256:"));
 }
 

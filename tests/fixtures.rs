@@ -20,8 +20,8 @@ fn apps_without_packages_pass_their_own_tests_in_the_base() {
     for app in ["hello", "umbrella"] {
         let repo = env.app(app);
         let vars = BTreeMap::from([("MIX_ENV", "test".to_owned())]);
-        let said = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
-        assert!(said.contains(" 0 failures"), "{said}");
+        let output = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
+        assert!(output.contains(" 0 failures"), "{output}");
     }
 }
 
@@ -36,8 +36,8 @@ fn the_app_with_packages_passes_its_own_tests_in_the_base() {
     assert!(read.contains(&"jiffy 1.1.2 added".to_owned()), "{read:?}");
     let mut vars = hex.env();
     vars.insert("MIX_ENV", "test".to_owned());
-    let said = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
-    assert!(said.contains(" 0 failures"), "{said}");
+    let output = run(in_rootfs(repo.dir(), ["mix", "test"], &vars)).ok();
+    assert!(output.contains(" 0 failures"), "{output}");
     assert!(hex.requests().iter().any(|path| path == "/tarballs/jiffy-1.1.2.tar"), "{:?}", hex.requests());
 }
 

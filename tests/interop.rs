@@ -87,8 +87,8 @@ fn buildah_and_podman_take_the_image_and_run_it() {
     };
     let buildah = |arguments: &[&str]| with_storage("buildah", arguments);
     let container = buildah(&["from", "--quiet", "oci:layout:v1"]); // a path in capitals is none for buildah
-    let said = buildah(&["run", "--isolation", "chroot", &container, "--", "cat", "/app/out/prod/app"]);
-    assert_eq!(said, "prod of 1.0");
+    let output = buildah(&["run", "--isolation", "chroot", &container, "--", "cat", "/app/out/prod/app"]);
+    assert_eq!(output, "prod of 1.0");
     let id = buildah(&["inspect", "--format", "{{.FromImageID}}", &container]);
 
     with_storage("podman", &["load", "--quiet", "--input", &docker]);
@@ -122,8 +122,8 @@ fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_anoth
         };
         let container = buildah(&["from", "--quiet", "oci:images:hello"]);
         let inside = |words: &[&str]| buildah(&[&["run", "--isolation", "chroot", &container, "--"], words].concat());
-        let said = inside(&["mix", "run", "--no-start", "-e", "IO.puts(Mix.env())"]);
-        assert_eq!(said, "prod", "in prod, and nothing is compiled");
+        let output = inside(&["mix", "run", "--no-start", "-e", "IO.puts(Mix.env())"]);
+        assert_eq!(output, "prod", "in prod, and nothing is compiled");
         assert_eq!(inside(&["mix", "compile"]), "");
         for remove in ["rm", "rmi"] {
             buildah(&[remove, "--all"]); // files of ids that only the user's namespace has
@@ -166,8 +166,8 @@ fn crun_starts_the_app_as_a_user_who_owns_nothing() {
     // crun stops at a machine with both kinds of cgroups, so it is shown one with none.
     let hide = "mount -t tmpfs none /sys/fs/cgroup; exec crun --cgroup-manager disabled \"$@\"";
     let crun = ["--mount", "sh", "-c", hide, "sh", "--root", &state, "run", "--bundle", &bundle, &name];
-    let said = tool("unshare", &crun);
-    assert_eq!(said, "prod 0");
+    let output = tool("unshare", &crun);
+    assert_eq!(output, "prod 0");
 }
 
 #[test]

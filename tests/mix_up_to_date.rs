@@ -1,4 +1,4 @@
-//! What is built equal still works: Mix finds it up to date, sees what is edited, and tells what it always told.
+//! What is built equal still works: Mix finds it up to date, sees edits, and shows documentation and stack traces.
 
 use std::fs;
 
@@ -28,23 +28,23 @@ fn in_the_image_mix_compiles_nothing_and_after_an_edit_only_what_is_stale() {
     let touched = "touch /tmp/now; mix compile; find /app -newer /tmp/now";
     assert_eq!(sh(&env, &image, touched).ok(), "", "nothing is written");
     for mix_env in ["staging", "prod"] {
-        let said = sh(&env, &image, &format!("MIX_ENV={mix_env} mix test --only line:8 --only line:12 2>&1")).ok();
-        assert!(!said.contains("Compiling") && said.contains(" 0 failures"), "{mix_env}: {said}");
+        let output = sh(&env, &image, &format!("MIX_ENV={mix_env} mix test --only line:8 --only line:12 2>&1")).ok();
+        assert!(!output.contains("Compiling") && output.contains(" 0 failures"), "{mix_env}: {output}");
     }
     let router = fs::read_to_string(crate::harness::testdata("apps/hello/lib/hello/router.ex")).expect("a source");
     assert!(router.contains("no such page"));
     let edit = "sed -i 's/no such page/no such Page/' lib/hello/router.ex && mix compile && \
                 mix run --no-start -e 'IO.inspect(Hello.Router.route(\"/x\").body)'";
-    let said = sh(&env, &image, edit).ok();
-    assert_eq!(said, "Compiling 1 file (.ex)\nGenerated hello app\n\"no such Page\\n\"", "a same-size edit is seen");
+    let output = sh(&env, &image, edit).ok();
+    assert_eq!(output, "Compiling 1 file (.ex)\nGenerated hello app\n\"no such Page\\n\"", "a same-size edit is seen");
 }
 
 #[test]
 fn documentation_and_stack_traces_are_as_ever() {
     let (env, image) = hello();
     let docs = "mix run --no-start -e 'require IEx.Helpers; IEx.Helpers.h(Hello.Router.about)'";
-    let said = sh(&env, &image, docs).ok();
-    assert!(said.contains("What this build was compiled for."), "{said}");
+    let output = sh(&env, &image, docs).ok();
+    assert!(output.contains("What this build was compiled for."), "{output}");
     let raises = "mix run --no-start -e 'Hello.Render.response(1)' 2>&1";
     let ran = sh(&env, &image, raises);
     assert!(ran.stdout.contains("lib/hello/render.ex:"), "{}", ran.stdout);

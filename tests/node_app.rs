@@ -5,13 +5,13 @@ use std::process::Command;
 use crate::harness::prebuilt::node_base;
 use crate::harness::{Repo, TestEnv, run};
 
-/// Builds without a network; `TARGET@digest` and what was said.
+/// Builds without a network; `TARGET@digest` and stderr.
 fn build(env: &TestEnv, repo: &Repo, name: &str, more: &[&str]) -> (String, String) {
     let (base, to) = (format!("oci:{}", node_base().display()), format!("oci:{}", env.path(name)));
     let args = ["build", repo.source(), "--base", &base, "--to", &to, "--network", "none", "--progress", "plain"];
     let ran = run(env.phial([&args[..], more].concat()));
-    let said = ran.stderr.clone();
-    (ran.ok().rsplit_once('@').expect("TARGET@digest").1.to_owned(), said)
+    let output = ran.stderr.clone();
+    (ran.ok().rsplit_once('@').expect("TARGET@digest").1.to_owned(), output)
 }
 
 /// A layout's layers by digest, the lowest first.
@@ -45,8 +45,8 @@ fn a_change_of_a_node_apps_source_recalls_its_dependencies_and_one_of_a_dependen
     let source = std::fs::read_to_string(repo.dir().join("src/main.ts")).expect("a source");
     repo.write("src/main.ts", source.replace("length: 12", "length: 3"));
     repo.commit("A shorter face");
-    let (_, said) = build(&env, &repo, "after", &[]);
-    assert!(said.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{said}");
+    let (_, output) = build(&env, &repo, "after", &[]);
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
     let (before, after) = (layers(&env.path("before")), layers(&env.path("after")));
     assert_eq!(before[..2], after[..2], "base and deps are the same layers");
     assert_eq!(run(env.phial(["run", &format!("oci:{}", env.path("after"))])).ok(), "prod I II III");

@@ -1,4 +1,4 @@
-//! The caller's variables: those on the list arrive in the steps, others do not, and no value is kept or told.
+//! The caller's variables: those on the list arrive in the steps, others do not, and no value is stored or printed.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
@@ -24,7 +24,7 @@ const OTHERS: [&str; 7] = [
     "SSH_AUTH_SOCK",
 ];
 
-/// Says in each step which of the variables are there, and a checksum of each value, which is not told.
+/// Prints in each step which of the variables are there, and a checksum of each value, which is not printed.
 const SCRIPT: &str = r#"#!/bin/sh
 set -eu
 for name in @NAMES@; do
@@ -99,7 +99,7 @@ fn the_callers_variables_of_the_list_reach_the_steps_and_no_value_is_kept_or_tol
     }
     for name in listed.iter().chain(&OTHERS).filter(|name| **name != "SSL_CERT_FILE") {
         let canary = value(name);
-        assert!(!ran.stdout.contains(&canary) && !ran.stderr.contains(&canary), "{name} is told");
+        assert!(!ran.stdout.contains(&canary) && !ran.stderr.contains(&canary), "{name} is printed");
         for place in [env.cache(), Path::new(&env.path("out"))] {
             assert_eq!(stands_below(place, &canary), None, "{name} is kept");
         }
@@ -141,11 +141,11 @@ fn a_hex_registry_with_a_ca_of_its_own_is_trusted_by_the_file_that_the_caller_na
         build.envs(certificates.map(|path| ("HEX_CACERTS_PATH", path)));
         run(build)
     };
-    let said = build(None).failed(1);
-    assert!(said.to_lowercase().contains("unknown ca"), "{said}");
+    let output = build(None).failed(1);
+    assert!(output.to_lowercase().contains("unknown ca"), "{output}");
     let missing = env.path("no-such.pem");
-    let said = build(Some(&missing)).failed(2);
-    assert!(said.contains("HEX_CACERTS_PATH") && said.contains(&missing), "{said}");
+    let output = build(Some(&missing)).failed(2);
+    assert!(output.contains("HEX_CACERTS_PATH") && output.contains(&missing), "{output}");
     let ca = nginx.path("ca.pem");
     build(Some(ca.to_str().unwrap())).ok();
     let log = nginx.log();

@@ -9,7 +9,7 @@ use crate::harness::{Output, TestEnv, run, search_path};
 /// Clears the line that changes.
 const REDRAW: &str = "\r\u{1b}[K";
 
-/// Builds the small app afresh, with stdout in the file `out`: what `stderr` is, is told by `on`.
+/// Builds the small app afresh, with stdout in the file `out`; `on` gives the command that has stderr.
 fn build(env: &TestEnv, progress: &str, on: impl FnOnce(&str, &Path) -> Command) -> (Output, String) {
     let app = env.dir().join("app");
     let source = if app.exists() { app.display().to_string() } else { env.shell_app().source().to_owned() };
@@ -61,16 +61,16 @@ fn in_a_log_each_thing_has_a_line_and_nothing_is_drawn() {
     let words = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.split("  ").next().unwrap_or_default().to_owned()).collect()
     };
-    let mut said = vec![];
+    let mut output = vec![];
     for progress in ["plain", "auto"] {
         let (ran, _) = build(&env, progress, log);
         let lines = words(&ran.stderr);
         ran.ok();
         assert!(lines.iter().any(|line| line.starts_with("build prod")), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains(['\r', '\u{1b}'])), "{lines:?}");
-        said.push(lines);
+        output.push(lines);
     }
-    assert_eq!(said[0], said[1], "without a terminal, `auto` is `plain`");
+    assert_eq!(output[0], output[1], "without a terminal, `auto` is `plain`");
     let (ran, _) = build(&env, "plain", terminal);
     assert!(!ran.ok().contains('\u{1b}'), "`plain` draws on no terminal");
 }

@@ -32,12 +32,12 @@ impl Runner {
     /// The deps layer as `--json` tells it.
     fn deps(&self, to: &str, more: &[&str]) -> (Digest, bool, String) {
         let ran = run(self.build(to, &[more, &["--json"]].concat()));
-        let said = ran.stderr.clone();
+        let output = ran.stderr.clone();
         let json: serde_json::Value = serde_json::from_str(&ran.ok()).expect("JSON");
         let deps = &json["layers"][0];
         assert_eq!(deps["name"], "deps");
         let digest = deps["layer"]["digest"].as_str().expect("a digest").parse().expect("a digest");
-        (digest, deps["recalled"] == true, said)
+        (digest, deps["recalled"] == true, output)
     }
 
     /// Forgets the files of a layer, as a cache that was too full does.
@@ -61,18 +61,18 @@ fn a_second_runner_does_not_make_what_the_first_has_made() {
     let registry = Registry::open(Quirks::none());
     let to = registry.reference("team/app:v1").to_string();
     let (one, two) = (Runner::new(), Runner::new());
-    let (made, recalled, said) = one.deps(&to, &["--cache", "write"]);
-    assert!(!recalled && said.contains("has a new entry"), "{said}");
+    let (made, recalled, output) = one.deps(&to, &["--cache", "write"]);
+    assert!(!recalled && output.contains("has a new entry"), "{output}");
     one.deps(&to, &["--cache", "write"]);
     assert_eq!(tag_puts(&registry), 1, "an entry is written once");
 
     two.repo.write("notes", "only the source\n");
     two.repo.commit("Only the source");
-    let (taken, recalled, said) = two.deps(&to, &["--cache", "read"]);
-    assert!(recalled && said.contains(&format!("recalled from {}/team/app", registry.host)), "{said}");
+    let (taken, recalled, output) = two.deps(&to, &["--cache", "read"]);
+    assert!(recalled && output.contains(&format!("recalled from {}/team/app", registry.host)), "{output}");
     assert_eq!(taken, made);
     assert_eq!(fetched(&registry, &made), 1, "its files are needed to compile the app");
-    assert!(!said.lines().any(|line| line.starts_with("deps | ")), "no step ran: {said}");
+    assert!(!output.lines().any(|line| line.starts_with("deps | ")), "no step ran: {output}");
     let with = run(two.build(&to, &[])).ok();
     let without = run(two.build(&to, &["--no-cache"])).ok();
     assert_eq!(with, without, "the cache is not in the digest");
@@ -95,8 +95,8 @@ fn what_is_only_assembled_is_mounted_and_never_fetched() {
     runner.forget(&made);
     let mounts = registry.count(Kind::PostMount);
     let to = registry.reference("team/other:v1");
-    let (taken, recalled, said) = runner.deps(&to.to_string(), &["--cache", "read", "--cache-repo", &cache]);
-    assert!(recalled && taken == made, "{said}");
+    let (taken, recalled, output) = runner.deps(&to.to_string(), &["--cache", "read", "--cache-repo", &cache]);
+    assert!(recalled && taken == made, "{output}");
     assert_eq!(fetched(&registry, &made), 0);
     assert_eq!(registry.count(Kind::PostMount), mounts + 1);
     assert!(registry.tag("team/other", "v1").is_some());
@@ -111,14 +111,14 @@ fn whatever_is_wrong_with_the_cache_the_build_is_right_and_says_so() {
     let app = Registry::open(Quirks::none());
     let to = app.reference("team/app:v1").to_string();
     let right = run(Runner::new().build(&to, &[])).ok();
-    let check = |kind: Kind, when: When, fault: Fault, mode: &str, said: &str| {
+    let check = |kind: Kind, when: When, fault: Fault, mode: &str, expected: &str| {
         let cache = Registry::open(Quirks::none());
         let at = cache.reference("cache").to_string();
         run(Runner::new().build(&to, &["--cache", "write", "--cache-repo", &at])).ok();
         cache.fail(kind, when, fault);
         let at = if mode == "write" { cache.reference("other").to_string() } else { at };
         let ran = run(Runner::new().build(&to, &["--cache", mode, "--cache-repo", &at]));
-        assert!(ran.stderr.contains(said), "{kind:?} {fault:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{kind:?} {fault:?}: {}", ran.stderr);
         assert_eq!(ran.ok(), right, "{kind:?} {fault:?}");
     };
     check(Kind::GetTag, When::Always, Fault::Garbage, "read", "is not read: ");
@@ -143,8 +143,8 @@ fn an_entry_that_is_none_is_left_alone() {
     let client = phial::registry::Client::new(phial::registry::Credentials::none()).expect("a client");
     let app = client.resolve(&registry.reference("team/app:v1")).expect("the app");
     client.tag(&registry.reference("team/app"), &tag, &app.bytes, &app.media_type).expect("a tag");
-    let (again, recalled, said) = Runner::new().deps(&to, &["--cache", "read"]);
-    assert!(!recalled && said.contains("is no entry of the cache"), "{said}");
+    let (again, recalled, output) = Runner::new().deps(&to, &["--cache", "read"]);
+    assert!(!recalled && output.contains("is no entry of the cache"), "{output}");
     assert_eq!(again, made);
 }
 
@@ -187,7 +187,7 @@ fn entries_are_listed_and_removed_by_age() {
 
     let prune = |more: &[&str]| run(runner.env.phial([&["cache", "prune", "--in", &at], more].concat()));
     assert!(prune(&["--unused-for", "1h"]).stderr.contains("0 things"), "what is an hour old at least");
-    assert!(prune(&[]).stderr.contains("0 things"), "no limit unless said");
+    assert!(prune(&[]).stderr.contains("0 things"), "no limit by default");
     let size = json[1]["size"].as_u64().expect("a size").to_string();
     assert!(prune(&["--limit", &size]).stderr.contains("1 thing of"));
     assert!(list().ends_with("in 1 entry"));
@@ -206,7 +206,7 @@ fn entries_are_listed_and_removed_by_age() {
 }
 
 /// What a tool prints of a registry without TLS.
-fn told(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
+fn stdout_of(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
     let mut tool = Command::new(program);
     tool.args(args).env("HOME", "/nonexistent");
     run(tool).ok()
@@ -230,15 +230,17 @@ fn an_image_records_the_digest_of_the_cache_s_entry_and_is_the_same_without_a_ca
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
     let raw = |name: &str, more: &[&str]| {
         let name = format!("docker://{name}");
-        json(told("skopeo", &[&["inspect", "--tls-verify=false", "--raw"], more, &[&name]].concat()))
+        json(stdout_of("skopeo", &[&["inspect", "--tls-verify=false", "--raw"], more, &[&name]].concat()))
     };
     let config = raw(&to, &["--config"]);
     let record = config["config"]["Labels"]["dev.phial.record"].as_str().expect("a record").to_owned();
     let recorded = json(record)["deps_cache"].clone();
     assert_eq!(recorded, raw(&to, &[])["annotations"]["dev.phial.deps-cache"]);
 
-    let tags =
-        told("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{}", registry.reference("team/app"))]);
+    let tags = stdout_of(
+        "skopeo",
+        &["list-tags", "--tls-verify=false", &format!("docker://{}", registry.reference("team/app"))],
+    );
     let tags = json(tags)["Tags"].as_array().expect("tags").clone();
     let tag = tags.iter().filter_map(|tag| tag.as_str()).find(|tag| tag.starts_with("deps-")).expect("an entry");
     let entry = registry.reference(&format!("team/app:{tag}"));
@@ -248,6 +250,9 @@ fn an_image_records_the_digest_of_the_cache_s_entry_and_is_the_same_without_a_ca
     assert!(manifest["annotations"]["org.opencontainers.image.created"].is_string(), "{manifest}");
     // Others take it: as an image, and as an artifact.
     let (image, artifact) = (writer.env.path("image"), writer.env.path("artifact"));
-    told("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{entry}"), &format!("oci:{image}")]);
-    told(oras(), &["copy", "--from-plain-http", "--to-oci-layout", &entry, &format!("{artifact}:1")]);
+    stdout_of(
+        "skopeo",
+        &["copy", "-q", "--src-tls-verify=false", &format!("docker://{entry}"), &format!("oci:{image}")],
+    );
+    stdout_of(oras(), &["copy", "--from-plain-http", "--to-oci-layout", &entry, &format!("{artifact}:1")]);
 }

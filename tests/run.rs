@@ -46,8 +46,8 @@ fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
     let env = TestEnv::new();
     let mut command = env.phial(["run", &small(), "--env", "ONE=1", "--env", "TWO", "--", "env"]);
     command.env("TWO", "2").env("THREE", "3");
-    let said = run(command).ok();
-    let mut names: Vec<&str> = said.lines().filter_map(|line| line.split('=').next()).collect();
+    let output = run(command).ok();
+    let mut names: Vec<&str> = output.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort_unstable();
     names.retain(|name| !["SHLVL", "PWD", "_", "TERM"].contains(name));
     assert_eq!(names, ["HOME", "ONE", "PATH", "TWO"]);

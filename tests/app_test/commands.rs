@@ -1,4 +1,4 @@
-//! Which commands are run, what they see, what is told of them.
+//! Which commands are run, what they see, what is reported of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,12 +25,12 @@ fn the_commands_see_the_test_environment_and_loopback_only() {
     let scene = Scene::new("command = 'env; cat /proc/net/dev; pwd'\nenv = { ONE = '1' }");
     let mut command = scene.test(&["--env", "TWO=2", "--env", "THREE", "--partition", "2/4"]);
     command.env("THREE", "3").env("SECRET", "4");
-    let said = run(command).stderr;
+    let output = run(command).stderr;
     for line in ["MIX_ENV=test", "ONE=1", "TWO=2", "THREE=3", "HOME=/root", "MIX_TEST_PARTITION=2", "/app"] {
-        assert!(said.contains(&format!("test | {line}\n")), "{line}: {said}");
+        assert!(output.contains(&format!("test | {line}\n")), "{line}: {output}");
     }
-    assert!(!said.contains("SECRET"), "{said}");
-    let interfaces: Vec<&str> = said.lines().filter(|line| line.contains(": ") && line.contains("    ")).collect();
+    assert!(!output.contains("SECRET"), "{output}");
+    let interfaces: Vec<&str> = output.lines().filter(|line| line.contains(": ") && line.contains("    ")).collect();
     assert!(interfaces.iter().all(|line| line.contains("lo:")), "{interfaces:?}");
 
     let record = scene.records().pop().expect("a record");
@@ -44,8 +44,8 @@ fn without_settings_the_script_of_the_repository_is_run_and_without_that_nothing
     assert!(error.contains("no `script/docker/ci.sh` and no `mix.exs`") && error.contains("hint:"), "{error}");
     scene.repo.script("script/docker/ci.sh", "#!/bin/sh\necho from the script; pwd\n");
     scene.build();
-    let said = run(scene.test(&[])).stderr;
-    assert!(said.contains("test | from the script\ntest | /app\n"), "{said}");
+    let output = run(scene.test(&[])).stderr;
+    assert!(output.contains("test | from the script\ntest | /app\n"), "{output}");
 }
 
 #[test]
@@ -65,12 +65,12 @@ fn several_commands_run_in_turn_and_each_has_its_own_result() {
     assert_eq!((&json["commands"][0]["name"], &json["commands"][0]["ended"]), (&"lint".into(), &"exit code 4".into()));
 
     let records = scene.records();
-    let told: Vec<_> =
+    let results: Vec<_> =
         records.iter().map(|record| (record.passed, record.commands.clone().into_iter().collect())).collect();
     let command = |name: &str, passed| (name.to_owned(), passed);
     let expected: Vec<(bool, Vec<(String, bool)>)> =
         vec![(false, vec![command("lint", false), command("test", true)]), (true, vec![command("test", true)])];
-    assert_eq!(told, expected);
+    assert_eq!(results, expected);
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn the_entrypoint_is_called_with_test_if_the_settings_say_so() {
     scene.repo.write("phial.toml", settings.replace("cmd =", "entrypoint = [\"sh\", \"script/entry\", \"-v\"]\ncmd ="));
     scene.repo.write("script/entry", "echo \"called with $*\"\n");
     scene.build();
-    let said = run(scene.test(&[])).stderr;
-    assert!(said.contains("test | called with -v test\n"), "{said}");
+    let output = run(scene.test(&[])).stderr;
+    assert!(output.contains("test | called with -v test\n"), "{output}");
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn each_rung_of_isolation_runs_the_same_tests() {
             ran.failed(6);
             continue;
         }
-        let said = ran.failed(1);
-        assert!(said.contains("test | prod of 1.0") && said.contains("`test` (exit code 5)"), "{rung}: {said}");
+        let output = ran.failed(1);
+        assert!(output.contains("test | prod of 1.0") && output.contains("`test` (exit code 5)"), "{rung}: {output}");
     }
 }
 

@@ -44,9 +44,9 @@ fn without_settings_mix_test_is_run_and_parts_of_it_are_parts() {
     run(env.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"])).ok();
     let tests = |more: &[&str]| {
         let ran = run(env.phial([&["test", "oci:out"], more].concat()));
-        let said = ran.stderr.clone();
+        let output = ran.stderr.clone();
         ran.ok();
-        let note = said.lines().find(|line| line.contains("passed (exit code 0, ")).expect("counts").to_owned();
+        let note = output.lines().find(|line| line.contains("passed (exit code 0, ")).expect("counts").to_owned();
         let number = note.split("exit code 0, ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
         number.parse::<u32>().expect("a number")
     };
@@ -92,8 +92,8 @@ fn the_apps_of_an_umbrella_are_counted_together() {
 }
 
 /// Whether Mix compiled a dependency, by what it says.
-fn compiled(said: &str) -> bool {
-    said.contains("==> p1_pgsql") || said.contains("==> nimble_parsec") || said.contains("Compiling p1_pgsql")
+fn compiled(output: &str) -> bool {
+    output.contains("==> p1_pgsql") || output.contains("==> nimble_parsec") || output.contains("Compiling p1_pgsql")
 }
 
 #[test]

@@ -108,8 +108,8 @@ fn two_runs_at_once_use_the_same_port() {
     soon("both are in the middle", || alive(&mark) == 2);
     for child in [one, two] {
         let output = child.wait_with_output().expect("an end");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains("test | w\n"), "{said}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("test | w\n"), "{text}");
     }
     nothing_is_left(&scene.env, &mark);
     assert_eq!(scene.records().len(), 2);

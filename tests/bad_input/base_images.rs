@@ -13,46 +13,46 @@ use crate::harness::Registry;
 use crate::harness::busybox::busybox_base;
 
 #[track_caller]
-fn said_of(scene: &Scene, code: i32, base: &str) -> String {
+fn error_of(scene: &Scene, code: i32, base: &str) -> String {
     scene.refused(code, scene.build_on(base, &format!("oci:{}", scene.out().display()), []))
 }
 
 #[test]
 fn a_layout_that_is_not_there_or_is_none_is_refused() {
     let scene = Scene::new();
-    assert_snapshot!(said_of(&scene, 3, &format!("oci:{}", scene.env.path("nowhere"))), @r"
+    assert_snapshot!(error_of(&scene, 3, &format!("oci:{}", scene.env.path("nowhere"))), @r"
     error: there is no `[DIR]/nowhere`
     hint: correct the path, or make an image there with `phial base`
     ");
-    assert_snapshot!(said_of(&scene, 3, &format!("oci-archive:{}", scene.env.path("nowhere.tar"))), @r"
+    assert_snapshot!(error_of(&scene, 3, &format!("oci-archive:{}", scene.env.path("nowhere.tar"))), @r"
     error: there is no `[DIR]/nowhere.tar`
     hint: correct the path, or make an image there with `phial base`
     ");
-    assert_snapshot!(said_of(&scene, 3, &format!("oci:{}", scene.env.path("home"))), @"error: `[DIR]/home` is not an OCI layout: it has no `oci-layout` file");
+    assert_snapshot!(error_of(&scene, 3, &format!("oci:{}", scene.env.path("home"))), @"error: `[DIR]/home` is not an OCI layout: it has no `oci-layout` file");
     fs::write(scene.env.path("file"), "no image").unwrap();
-    assert_snapshot!(said_of(&scene, 3, &format!("oci:{}", scene.env.path("file"))), @r"
+    assert_snapshot!(error_of(&scene, 3, &format!("oci:{}", scene.env.path("file"))), @r"
     error: `[DIR]/file` is not an OCI layout: it is not a directory
     hint: for an archive write `oci-archive:[DIR]/file`
     ");
-    assert_snapshot!(said_of(&scene, 2, "oci:"), @"error: cannot use `base`: `oci:` is not an image reference: the path is empty or holds a NUL");
+    assert_snapshot!(error_of(&scene, 2, "oci:"), @"error: cannot use `base`: `oci:` is not an image reference: the path is empty or holds a NUL");
 }
 
 #[test]
 fn a_tag_or_digest_that_the_layout_has_not_is_refused_with_what_it_has() {
     let scene = Scene::new();
     let base = format!("oci:{}", busybox_base().display());
-    assert_snapshot!(without_digest(&said_of(&scene, 3, &format!("{base}:v9"))), @"error: `[BASE]` has no image tagged `v9`; it has `sha256:[HEX]`");
+    assert_snapshot!(without_digest(&error_of(&scene, 3, &format!("{base}:v9"))), @"error: `[BASE]` has no image tagged `v9`; it has `sha256:[HEX]`");
     let digest = "1".repeat(64);
-    assert_snapshot!(without_digest(&said_of(&scene, 3, &format!("{base}@sha256:{digest}"))), @"error: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`");
+    assert_snapshot!(without_digest(&error_of(&scene, 3, &format!("{base}@sha256:{digest}"))), @"error: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`");
 }
 
 #[test]
 fn a_registry_without_the_image_or_without_that_digest_is_named() {
     let (scene, registry) = (Scene::new(), Registry::start());
-    let named = |said: String| said.replace(&registry.host(), "[HOST]");
-    assert_snapshot!(named(said_of(&scene, 3, &registry.reference("elixir:1.18"))), @"error: `[HOST]/elixir:1.18` is not in the registry");
+    let named = |output: String| output.replace(&registry.host(), "[HOST]");
+    assert_snapshot!(named(error_of(&scene, 3, &registry.reference("elixir:1.18"))), @"error: `[HOST]/elixir:1.18` is not in the registry");
     let by_digest = registry.reference(&format!("elixir@sha256:{}", "1".repeat(64)));
-    assert_snapshot!(without_digest(&named(said_of(&scene, 3, &by_digest))), @"error: `[HOST]/elixir@sha256:1...` is not in the registry");
+    assert_snapshot!(without_digest(&named(error_of(&scene, 3, &by_digest))), @"error: `[HOST]/elixir@sha256:1...` is not in the registry");
 }
 
 /// A host where nobody listens.
@@ -64,8 +64,8 @@ pub(super) fn nobody() -> String {
 #[test]
 fn a_registry_that_does_not_answer_is_named() {
     let (scene, host) = (Scene::new(), nobody());
-    let said = said_of(&scene, 4, &format!("{host}/elixir:1.18"));
-    assert_snapshot!(said.replace(&host, "[HOST]"), @r"
+    let output = error_of(&scene, 4, &format!("{host}/elixir:1.18"));
+    assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `GET http://[HOST]/v2/elixir/manifests/1.18`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
     hint: the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only
     ");
@@ -110,9 +110,9 @@ fn a_damaged_layer_of_a_layout_is_refused_and_its_tree_not_kept() {
         let (dir, layer) = copied(&scene, name);
         act(&layer);
         let before = fs::read_dir(scene.env.cache().join("trees")).map_or(0, Iterator::count);
-        let said = said_before_sound(&scene, &format!("oci:{}", dir.display()));
+        let output = error_before_sound(&scene, &format!("oci:{}", dir.display()));
         assert_eq!(fs::read_dir(scene.env.cache().join("trees")).unwrap().count(), before, "{name}: a tree was kept");
-        all = format!("{all}{name}: {said}");
+        all = format!("{all}{name}: {output}");
     }
     assert_snapshot!(without_digest(&all), @r"
     flipped: error: the layer `sha256:[HEX]` cannot be unpacked: the layer is refused: the compressed stream is corrupt: corrupt gzip stream does not have a matching checksum
@@ -128,11 +128,11 @@ fn a_damaged_layer_of_a_layout_is_refused_and_its_tree_not_kept() {
 
 /// As [`said_of`], without the good build afterwards: that would put the base into the cache.
 #[track_caller]
-fn said_before_sound(scene: &Scene, base: &str) -> String {
-    let said = scene.said(run(scene.build_on(base, &format!("oci:{}", scene.out().display()), [])), 3);
+fn error_before_sound(scene: &Scene, base: &str) -> String {
+    let output = scene.error(run(scene.build_on(base, &format!("oci:{}", scene.out().display()), [])), 3);
     assert!(!scene.out().exists(), "the target");
     scene.tidy();
-    said
+    output
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_config_that_names_another_tar_than_its_layer_is_refused() {
     put(&dir, &config, &mut manifest["config"]);
     put(&dir, &manifest, &mut index["manifests"][0]);
     fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    assert_snapshot!(without_digest(&said_before_sound(&scene, &format!("oci:{}", dir.display()))), @"error: the layer `sha256:[HEX]` does not unpack to the diff id `sha256:1...` of the image's config");
+    assert_snapshot!(without_digest(&error_before_sound(&scene, &format!("oci:{}", dir.display()))), @"error: the layer `sha256:[HEX]` does not unpack to the diff id `sha256:1...` of the image's config");
 }
 
 /// Puts a document into a layout and what it is now into its descriptor.

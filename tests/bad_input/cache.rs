@@ -15,7 +15,7 @@ fn is_root() -> bool {
 }
 
 #[track_caller]
-fn said_with(scene: &Scene, cache: &str) -> String {
+fn error_with(scene: &Scene, cache: &str) -> String {
     let mut build = scene.build([]);
     build.env("PHIAL_CACHE_DIR", cache);
     scene.refused(6, build)
@@ -25,15 +25,15 @@ fn said_with(scene: &Scene, cache: &str) -> String {
 fn a_folder_that_cannot_hold_a_cache_is_refused_with_a_remedy() {
     let scene = Scene::new();
     fs::write(scene.env.path("file"), "in the way").unwrap();
-    assert_snapshot!(said_with(&scene, &scene.env.path("file")), @r"
+    assert_snapshot!(error_with(&scene, &scene.env.path("file")), @r"
     error: the cache folder `[DIR]/file` is not a folder
     hint: set `PHIAL_CACHE_DIR` to a folder of your own
     ");
-    assert_snapshot!(said_with(&scene, &scene.env.path("file/cache")), @r"
+    assert_snapshot!(error_with(&scene, &scene.env.path("file/cache")), @r"
     error: cannot create `[DIR]/file/cache`: Not a directory (os error 20)
     hint: set `PHIAL_CACHE_DIR` to a folder that can be written
     ");
-    assert_snapshot!(said_with(&scene, "/proc/phial"), @r"
+    assert_snapshot!(error_with(&scene, "/proc/phial"), @r"
     error: cannot create `/proc/phial`: No such file or directory (os error 2)
     hint: set `PHIAL_CACHE_DIR` to a folder that can be written
     ");
@@ -45,7 +45,7 @@ fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() 
     let open = scene.env.dir().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_snapshot!(said_with(&scene, &scene.env.path("open")), @r"
+    assert_snapshot!(error_with(&scene, &scene.env.path("open")), @r"
     error: the cache folder `[DIR]/open` can be written by other users
     hint: set `PHIAL_CACHE_DIR` to a folder of your own
     ");
@@ -57,8 +57,8 @@ fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() 
     } else {
         "/usr".to_owned()
     };
-    let said = said_with(&scene, &others);
-    assert!(said.contains("belongs to another user"), "{said}");
+    let output = error_with(&scene, &others);
+    assert!(output.contains("belongs to another user"), "{output}");
     assert!(listing(&open).is_empty(), "{:?}", listing(&open));
 }
 
@@ -95,8 +95,8 @@ fn a_damaged_layer_of_ours_in_the_cache_is_set_aside_and_made_again() {
     for blob in &blobs(&scene)[1..] {
         damage(blob);
     }
-    let said = scene.said(build_to(&scene, "again"), 6);
-    assert_snapshot!(super::settings::without_digest(&said), @r"
+    let output = scene.error(build_to(&scene, "again"), 6);
+    assert_snapshot!(super::settings::without_digest(&output), @r"
     error: the kept layer `sha256:[HEX]` was gone or damaged
     hint: run the command again; it will be made anew
     ");

@@ -67,7 +67,7 @@ fn mounts(dir: &Path) -> Vec<String> {
     tables.flatten().collect()
 }
 
-/// How a command ends that gets `signal` while what it runs sleeps: its exit code, and what it said after that.
+/// How a command ends that gets `signal` while what it runs sleeps: its exit code, and what it wrote after that.
 #[track_caller]
 fn killed(scene: &Scene, mark: &str, signal: Signal, command: &Command) -> (Option<i32>, String) {
     let mut child = through("exec \"$@\" 2>&1", command).stdout(Stdio::piped()).spawn().unwrap();
@@ -87,11 +87,11 @@ fn killed(scene: &Scene, mark: &str, signal: Signal, command: &Command) -> (Opti
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{signal:?} took {:?}", begun.elapsed());
-    let mut said = String::new();
-    lines.read_to_string(&mut said).unwrap();
+    let mut output = String::new();
+    lines.read_to_string(&mut output).unwrap();
     assert!(!scene.out().exists(), "a target after {signal:?}");
     assert_eq!(mounts(scene.env.dir()), Vec::<String>::new(), "mounts after {signal:?}");
-    (code, said)
+    (code, output)
 }
 
 /// Every signal while `command` sleeps for `mark`; afterwards the good commit builds as ever.
@@ -173,7 +173,7 @@ fn a_build_or_a_run_that_is_killed_in_a_chroot_leaves_nothing() {
         check_run("chroot");
     } else {
         let scene = Scene::new();
-        let said = scene.refused(6, scene.build(["--isolation", "chroot"]));
-        assert!(said.contains("a chroot needs root"), "{said}");
+        let output = scene.refused(6, scene.build(["--isolation", "chroot"]));
+        assert!(output.contains("a chroot needs root"), "{output}");
     }
 }

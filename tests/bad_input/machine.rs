@@ -46,8 +46,8 @@ fn a_chroot_is_for_root() {
     if is_root() {
         assert_eq!(digest(&run(scene.build(["--isolation", "chroot"])).ok()), good());
     } else {
-        let said = scene.refused(6, scene.build(["--isolation", "chroot"]));
-        assert_eq!(said, CHROOT);
+        let output = scene.refused(6, scene.build(["--isolation", "chroot"]));
+        assert_eq!(output, CHROOT);
     }
 }
 
@@ -62,7 +62,7 @@ const NARROW: &str = r#"
     "$1" run "$BASE" --progress quiet -- true || exit 98
     cat /dev/zero >narrow/filler 2>/dev/null; room=0
     while [ $room -lt 400 ]; do
-        "$@" >said-out 2>"said-$room" && { cat said-out; exit 0; }
+        "$@" >output-out 2>"output-$room" && { cat output-out; exit 0; }
         echo "$room: $? $(ls -A narrow/scratch)"
         room=$((room + 4)); truncate -s -4096 narrow/filler
     done
@@ -80,11 +80,11 @@ fn a_full_disk_is_an_error_wherever_it_happens_and_the_next_build_on_a_larger_on
     assert!(failed.len() >= 3, "{out}");
     for line in failed {
         let (room, how) = line.split_once(": ").unwrap();
-        let said = fs::read_to_string(scene.env.path(&format!("said-{room}"))).unwrap();
-        assert!(how == "6 " || how == "1 " && said.contains("failed with exit code"), "{line}\n{said}");
-        assert!(said.contains("No space left on device"), "{line}\n{said}");
-        assert!(how == "1 " || said.contains("\nhint: free "), "{line}\n{said}");
-        assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
+        let output = fs::read_to_string(scene.env.path(&format!("output-{room}"))).unwrap();
+        assert!(how == "6 " || how == "1 " && output.contains("failed with exit code"), "{line}\n{output}");
+        assert!(output.contains("No space left on device"), "{line}\n{output}");
+        assert!(how == "1 " || output.contains("\nhint: free "), "{line}\n{output}");
+        assert_eq!(output.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{output}");
     }
     scene.sound();
 }
@@ -96,8 +96,8 @@ fn a_disk_too_small_for_the_base_is_full_before_any_step_runs() {
         let script = format!(
             "mkdir -p narrow && mount -t tmpfs -o mode=700,size={size} none narrow && PHIAL_CACHE_DIR=$PWD/narrow exec \"$@\""
         );
-        let said = scene.refused(6, in_namespace(&script, &scene.build([])));
-        assert!(said.contains("No space left on device") && said.contains("\nhint: free some space"), "{said}");
+        let output = scene.refused(6, in_namespace(&script, &scene.build([])));
+        assert!(output.contains("No space left on device") && output.contains("\nhint: free some space"), "{output}");
     }
 }
 

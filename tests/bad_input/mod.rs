@@ -65,27 +65,27 @@ impl Scene {
         self.env.dir().join("out")
     }
 
-    /// Runs a command that must be refused with this code: what it said, if nothing else is left of it.
+    /// Runs a command that must be refused with this code: its error, if nothing else is left of it.
     #[track_caller]
     fn refused(&self, code: i32, command: Command) -> String {
         let before = listing(&self.out());
         let ran = run(command);
         assert_eq!(ran.stdout, "", "stdout of a command that failed");
-        let said = self.said(ran, code);
+        let output = self.error(ran, code);
         assert_eq!(listing(&self.out()), before, "the target");
         self.tidy();
         self.sound();
-        said
+        output
     }
 
     /// The one error on stderr, without the names of this test's directories.
     #[track_caller]
-    fn said(&self, ran: Output, code: i32) -> String {
-        let said = ran.failed(code);
-        assert!(said.starts_with("error: "), "{said}");
-        assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
+    fn error(&self, ran: Output, code: i32) -> String {
+        let output = ran.failed(code);
+        assert!(output.starts_with("error: "), "{output}");
+        assert_eq!(output.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{output}");
         let base = busybox_base().display().to_string();
-        said.replace(&base, "[BASE]").replace(&self.env.dir().display().to_string(), "[DIR]")
+        output.replace(&base, "[BASE]").replace(&self.env.dir().display().to_string(), "[DIR]")
     }
 
     /// Nothing but what is kept is in the cache.

@@ -11,8 +11,8 @@ fn a_script_that_fails_is_shown_with_its_code_and_its_last_lines() {
         "#!/bin/sh\nn=0; while [ $n -lt 40 ]; do n=$((n + 1)); echo \"line $n\"; done\n\
          printf '\\033[31mred\\033[0m\\n'; echo 'no such part' >&2; exit 7\n",
     );
-    let said = scene.refused(1, scene.build([]));
-    let lines: Vec<&str> = said.lines().collect();
+    let output = scene.refused(1, scene.build([]));
+    let lines: Vec<&str> = output.lines().collect();
     assert_eq!(
         lines[..3],
         ["error: the step `deps` failed with exit code 7; its last lines:", "  | line 18", "  | line 19"]
@@ -24,8 +24,8 @@ fn a_script_that_fails_is_shown_with_its_code_and_its_last_lines() {
 fn a_script_that_fails_for_one_environment_names_it_and_leaves_the_other_unbuilt() {
     let scene =
         Scene::with_script("#!/bin/sh\n[ \"${2:-}\" != staging ] || { echo 'no stage' >&2; exit 9; }\necho x >made\n");
-    let said = scene.refused(1, scene.build(["--env", "prod", "--env", "staging"]));
-    assert_snapshot!(said, @r"
+    let output = scene.refused(1, scene.build(["--env", "prod", "--env", "staging"]));
+    assert_snapshot!(output, @r"
     error: the step `build staging` failed with exit code 9; its last lines:
       | no stage
     ");
@@ -93,8 +93,8 @@ fn a_name_that_means_deleted_in_a_layer_cannot_be_left_or_committed() {
     hint: let the script remove it
     ");
     for isolation in ["copy", "overlay"] {
-        let said = scene.refused(1, scene.build(["--isolation", isolation]));
-        assert!(said.contains("`app/lib/.wh.a`"), "{said}");
+        let output = scene.refused(1, scene.build(["--isolation", isolation]));
+        assert!(output.contains("`app/lib/.wh.a`"), "{output}");
     }
     let scene = Scene::with(|repo| repo.write("lib/.wh.a", ""));
     assert_snapshot!(scene.refused(3, scene.build([])), @r"
@@ -113,8 +113,8 @@ fn what_is_passed_to_a_script_is_not_in_the_error_or_the_cache() {
     });
     let mut build = scene.build([]);
     build.env("SHOP_KEY", "open sesame").env("SHOP_OTHER", "unasked");
-    let said = scene.refused(1, build);
-    assert!(said.contains("the key is there") && !said.contains("sesame"), "{said}");
+    let output = scene.refused(1, build);
+    assert!(output.contains("the key is there") && !output.contains("sesame"), "{output}");
     let mut grep = std::process::Command::new("grep");
     grep.args(["--recursive", "--files-with-matches", "sesame"]).arg(scene.env.cache());
     assert_eq!(run(grep).stdout, "");
@@ -158,5 +158,5 @@ fn a_tool_that_the_base_lacks_is_named() {
 fn run_missing() -> String {
     let scene = Scene::new();
     let image = format!("oci:{}", crate::harness::busybox::busybox_base().display());
-    scene.said(run(scene.env.phial(["run", &image, "--progress", "quiet", "--", "mix"])), 3)
+    scene.error(run(scene.env.phial(["run", &image, "--progress", "quiet", "--", "mix"])), 3)
 }

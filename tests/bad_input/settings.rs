@@ -25,8 +25,8 @@ fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
 fn a_source_that_is_no_repository_is_refused() {
     let scene = Scene::new();
     for source in ["/proc", "/nonexistent"] {
-        let said = scene.refused(3, scene.env.phial(["build", source, "--base", "oci:x"]));
-        assert!(said.contains(&format!("`{source}` is not in a git repository")), "{said}");
+        let output = scene.refused(3, scene.env.phial(["build", source, "--base", "oci:x"]));
+        assert!(output.contains(&format!("`{source}` is not in a git repository")), "{output}");
     }
     scene.repo.git(["init", "-q", &scene.env.path("empty")]);
     let empty = scene.env.path("empty");
@@ -64,42 +64,42 @@ fn an_environment_that_the_app_does_not_know_is_its_scripts_to_refuse() {
 }
 
 #[track_caller]
-fn said_of(settings: &str) -> String {
+fn error_of(settings: &str) -> String {
     let scene = Scene::with(|repo| repo.write("phial.toml", settings));
     scene.refused(2, scene.build([]))
 }
 
 #[test]
 fn an_unknown_key_is_named_with_the_nearest_one() {
-    assert_snapshot!(said_of("[image]\nevns = [\"prod\"]\n"), @r"
+    assert_snapshot!(error_of("[image]\nevns = [\"prod\"]\n"), @r"
     error: `phial.toml` has the unknown key `image.evns`
     hint: did you mean `image.envs`?
     ");
-    assert_snapshot!(said_of("[imgae]\nenvs = [\"prod\"]\n"), @r"
+    assert_snapshot!(error_of("[imgae]\nenvs = [\"prod\"]\n"), @r"
     error: `phial.toml` has the unknown key `imgae`
     hint: did you mean `image`?
     ");
-    assert_snapshot!(said_of("[image]\nscript = \"script/prepare_code\"\n"), @r"
+    assert_snapshot!(error_of("[image]\nscript = \"script/prepare_code\"\n"), @r"
     error: `phial.toml` has the unknown key `image.script`
     hint: did you mean `prepare.script`?
     ");
-    assert_snapshot!(said_of("base = \"oci:base\"\n"), @r"
+    assert_snapshot!(error_of("base = \"oci:base\"\n"), @r"
     error: `phial.toml` has the unknown key `base`
     hint: did you mean `image.base`?
     ");
-    assert_snapshot!(said_of("[image]\ncolour = \"blue\"\n"), @"error: `phial.toml` has the unknown key `image.colour`");
+    assert_snapshot!(error_of("[image]\ncolour = \"blue\"\n"), @"error: `phial.toml` has the unknown key `image.colour`");
 }
 
 #[test]
 fn settings_that_are_no_toml_or_of_another_type_are_shown_with_their_place() {
-    assert_snapshot!(said_of("[image\n"), @r"
+    assert_snapshot!(error_of("[image\n"), @r"
     error: `phial.toml` cannot be read: TOML parse error at line 1, column 7
       |
     1 | [image
       |       ^
     unclosed table, expected `]`
     ");
-    assert_snapshot!(said_of("[image]\nenvs = 3\n"), @r"
+    assert_snapshot!(error_of("[image]\nenvs = 3\n"), @r"
     error: `phial.toml` cannot be read: TOML parse error at line 2, column 8
       |
     2 | envs = 3
@@ -145,8 +145,8 @@ fn locked_wants_a_lock_for_this_base() {
 fn a_lock_that_pins_a_digest_which_the_base_has_not_says_so() {
     let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
     let scene = Scene::with(|repo| repo.write("phial.lock", lock(&base)));
-    let said = scene.refused(3, scene.build([]));
-    assert_snapshot!(without_digest(&said), @r"
+    let output = scene.refused(3, scene.build([]));
+    assert_snapshot!(without_digest(&output), @r"
     error: `phial.lock` pins the base to `sha256:1...`: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`
     hint: if the base is to move on, run `phial lock` and commit `phial.lock`
     ");
@@ -172,8 +172,8 @@ fn a_lock_is_written_into_a_working_tree_only() {
     hint: name a directory inside a git repository, or a URL
     ");
     let base = format!("oci:{}", scene.env.path("nowhere"));
-    let said = scene.refused(3, scene.env.phial(["lock", scene.repo.source(), "--base", &base]));
-    assert_snapshot!(said, @r"
+    let output = scene.refused(3, scene.env.phial(["lock", scene.repo.source(), "--base", &base]));
+    assert_snapshot!(output, @r"
     error: there is no `[DIR]/nowhere`
     hint: correct the path, or make an image there with `phial base`
     ");
@@ -185,8 +185,8 @@ fn lock(name: &str) -> String {
 }
 
 /// The base's own digest changes with the machine's busybox.
-pub(super) fn without_digest(said: &str) -> String {
-    let mut text = said.replace(&"1".repeat(64), "1...");
+pub(super) fn without_digest(output: &str) -> String {
+    let mut text = output.replace(&"1".repeat(64), "1...");
     while let Some(at) = hex(&text) {
         text.replace_range(at..at + 64, "[HEX]");
     }

@@ -19,32 +19,32 @@ fn base() -> String {
 #[test]
 fn a_target_that_cannot_be_written_is_refused_and_stays_as_it_is() {
     let scene = Scene::new();
-    let said = |target: &str, code| scene.refused(code, scene.build_on(&base(), target, []));
+    let output = |target: &str, code| scene.refused(code, scene.build_on(&base(), target, []));
     fs::write(scene.env.path("out"), "a file").unwrap();
     let out = scene.env.path("out");
-    assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
+    assert_snapshot!(output(&format!("oci:{out}"), 3), @r"
     error: `[DIR]/out` is not an OCI layout: it is not a directory
     hint: for an archive write `oci-archive:[DIR]/out`
     ");
     fs::remove_file(&out).unwrap();
     fs::create_dir(&out).unwrap();
     fs::write(scene.env.path("out/letter"), "not yours").unwrap();
-    assert_snapshot!(said(&format!("oci:{out}"), 3), @r"
+    assert_snapshot!(output(&format!("oci:{out}"), 3), @r"
     error: `[DIR]/out` is not an OCI layout: it has no `oci-layout` file, but `letter`
     hint: name an empty or a new directory
     ");
-    assert_snapshot!(said("oci:/proc/phial/out", 6), @"error: cannot create `/proc/phial/out`: No such file or directory (os error 2)");
-    let archive = said("oci-archive:/proc/phial.tar", 6);
+    assert_snapshot!(output("oci:/proc/phial/out", 6), @"error: cannot create `/proc/phial/out`: No such file or directory (os error 2)");
+    let archive = output("oci-archive:/proc/phial.tar", 6);
     assert!(archive.starts_with("error: cannot create a file in `/proc`"), "{archive}");
-    assert_snapshot!(said("oci:", 2), @"error: cannot use `to`: `oci:` is not an image reference: the path is empty or holds a NUL");
+    assert_snapshot!(output("oci:", 2), @"error: cannot use `to`: `oci:` is not an image reference: the path is empty or holds a NUL");
 }
 
 #[test]
 fn a_target_with_another_digest_is_refused_before_anything_is_sent() {
     let (scene, registry) = (Scene::new(), Registry::start());
     let target = registry.reference(&format!("team/app@sha256:{}", "1".repeat(64)));
-    let said = scene.refused(3, scene.build_on(&base(), &target, []));
-    assert_snapshot!(without_digest(&said.replace(&registry.host(), "[HOST]")), @"error: the image is `sha256:[HEX]`, and for `[HOST]/team/app` only `sha256:1...` was asked for");
+    let output = scene.refused(3, scene.build_on(&base(), &target, []));
+    assert_snapshot!(without_digest(&output.replace(&registry.host(), "[HOST]")), @"error: the image is `sha256:[HEX]`, and for `[HOST]/team/app` only `sha256:1...` was asked for");
     assert!(!registry.requests().iter().any(|request| !request.starts_with("GET")), "{:?}", registry.requests());
 }
 
@@ -57,10 +57,10 @@ fn a_full_target_has_no_image_and_nothing_of_one() {
         let build = scene.build_on(&base(), &format!("oci:{}", scene.env.path("small/out")), []);
         let ran = run(in_namespace(&script.replace("$SIZE", size), &build));
         assert_eq!(ran.stdout, "", "what is left of it");
-        let said = scene.said(ran, 6);
+        let output = scene.error(ran, 6);
         assert!(
-            said.contains("No space left on device") && said.ends_with("hint: make room on this file system\n"),
-            "{said}"
+            output.contains("No space left on device") && output.ends_with("hint: make room on this file system\n"),
+            "{output}"
         );
         fs::remove_dir(scene.env.path("small")).unwrap();
     }
@@ -81,23 +81,23 @@ fn a_layout_that_is_full_keeps_the_image_it_has() {
     let to = format!("oci:{}", scene.env.path("small/out"));
     let script = r#"mkdir small && mount -t tmpfs -o mode=700,size=16m none small || exit 99
         sums() { find small/out -type f -exec sha256sum {} + | sort; }
-        "$@" --rev "$GOOD" >said-good || exit 98
+        "$@" --rev "$GOOD" >output-good || exit 98
         sums >sums-before; cat /dev/zero >small/filler 2>/dev/null
         "$@"; code=$?; sums >sums-after; exit $code"#;
     let mut build = in_namespace(script, &scene.build_on(&base(), &to, []));
     build.env("GOOD", &scene.good);
-    let said = scene.refused(6, build);
-    assert!(said.contains("No space left on device"), "{said}");
+    let output = scene.refused(6, build);
+    assert!(output.contains("No space left on device"), "{output}");
     let sums = |name: &str| fs::read_to_string(scene.env.path(name)).unwrap();
     assert_eq!(sums("sums-after"), sums("sums-before"));
-    assert_eq!(digest(sums("said-good").trim_end()), good());
+    assert_eq!(digest(sums("output-good").trim_end()), good());
 }
 
 #[test]
 fn stdout_that_takes_nothing_is_an_error_after_the_work() {
     let scene = Scene::new();
     let ran = run(through("exec \"$@\" >/dev/full", &scene.build([])));
-    assert_snapshot!(scene.said(ran, 6), @r"
+    assert_snapshot!(scene.error(ran, 6), @r"
     error: cannot write the result to stdout: No space left on device (os error 28)
     hint: all else is done: the same command again is quick
     ");
@@ -109,7 +109,7 @@ fn a_digest_file_that_cannot_be_written_is_an_error() {
     let scene = Scene::new();
     let ran = run(scene.build(["--digest-file", "/nonexistent/digest"]));
     assert_eq!(ran.stdout, "");
-    assert_snapshot!(scene.said(ran, 6), @"error: cannot write `/nonexistent/digest`: No such file or directory (os error 2)");
+    assert_snapshot!(scene.error(ran, 6), @"error: cannot write `/nonexistent/digest`: No such file or directory (os error 2)");
 }
 
 /// What a tag of the registry names, by the registry's own files.
@@ -123,19 +123,19 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
     let (scene, registry) = (Scene::new(), Registry::with_htpasswd());
     let target = registry.reference("team/app:prod");
     let push = || scene.build_on(&base(), &target, []);
-    let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
-    assert_snapshot!(said, @r"
+    let output = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
+    assert_snapshot!(output, @r"
     error: `[HOST]/team/app` refuses access
     hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked
     ");
 
     log_in(&scene, &registry, "wrong horse");
-    let said = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
-    assert_snapshot!(said, @r"
+    let output = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
+    assert_snapshot!(output, @r"
     error: `[HOST]/team/app` refuses access
     hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository; `phial doctor --registry [HOST]/team/app` says which they are
     ");
-    assert!(!said.contains("wrong horse"));
+    assert!(!output.contains("wrong horse"));
     assert_eq!(tagged(&registry, "team/app", "prod"), None);
     assert!(listing(&registry.store()).is_empty(), "the registry took something");
 
@@ -160,10 +160,10 @@ fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole(
         registry.fail(kind, When::Always, Fault::Status(403));
         let ran = run(push());
         assert_eq!(ran.stdout, "");
-        let said = scene.said(ran, 5).replace(&registry.host, "[HOST]");
-        assert!(said.starts_with("error: `[HOST]/team/app` refuses access: "), "{kind:?}: {said}");
-        assert!(said.contains("`phial doctor --registry [HOST]/team/app` says which they are"), "{said}");
-        assert!(!said.contains(&secret) && !said.contains(PASSWORD), "{said}");
+        let output = scene.error(ran, 5).replace(&registry.host, "[HOST]");
+        assert!(output.starts_with("error: `[HOST]/team/app` refuses access: "), "{kind:?}: {output}");
+        assert!(output.contains("`phial doctor --registry [HOST]/team/app` says which they are"), "{output}");
+        assert!(!output.contains(&secret) && !output.contains(PASSWORD), "{output}");
         assert_eq!(registry.tag("team/app", "prod"), None, "{kind:?}");
         registry.heal();
         scene.tidy();
@@ -173,9 +173,9 @@ fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole(
     }
     let mut doctor = scene.env.phial(["doctor", "--registry", &target]);
     doctor.env_remove("DOCKER_CONFIG");
-    let told = run(doctor);
-    assert!(told.stdout.contains(&config.display().to_string()), "{}{}", told.stdout, told.stderr);
-    assert!(!told.stdout.contains(&secret) && !told.stdout.contains(PASSWORD), "{}", told.stdout);
+    let ran = run(doctor);
+    assert!(ran.stdout.contains(&config.display().to_string()), "{}{}", ran.stdout, ran.stderr);
+    assert!(!ran.stdout.contains(&secret) && !ran.stdout.contains(PASSWORD), "{}", ran.stdout);
 
     assert_eq!(digest(&run(push()).ok()), good());
     assert_eq!(registry.tag("team/app", "prod").unwrap().to_string(), good());
@@ -191,8 +191,8 @@ fn log_in(scene: &Scene, registry: &Registry, password: &str) {
 #[test]
 fn a_registry_that_is_not_there_takes_nothing() {
     let (scene, host) = (Scene::new(), nobody());
-    let said = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
-    assert_snapshot!(said.replace(&host, "[HOST]"), @r"
+    let output = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
+    assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `HEAD http://[HOST]/v2/team/app/manifests/prod`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
     hint: the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only
     ");
@@ -206,8 +206,8 @@ fn a_build_that_fails_moves_no_tag() {
     let layout = format!("oci:{}:prod", scene.out().display());
     run(scene.build_on(&base(), &layout, ["--rev", &scene.good])).ok();
 
-    let said = scene.refused(1, scene.build_on(&base(), &target, ["--to", &layout]));
-    assert_eq!(said, "error: the step `deps` failed with exit code 1\n");
+    let output = scene.refused(1, scene.build_on(&base(), &target, ["--to", &layout]));
+    assert_eq!(output, "error: the step `deps` failed with exit code 1\n");
     assert_eq!(tagged(&registry, "team/app", "prod").as_deref(), Some(good()));
     assert_eq!(digest(&run(scene.build_on(&base(), &layout, ["--rev", &scene.good])).ok()), good());
 }

@@ -87,10 +87,10 @@ fn modules_full_of_chance_have_one_digest() {
     let subject = Subject::stress();
     check(&subject);
     let (env, image) = subject.image();
-    let said = run(env.phial(["run", &image])).ok();
-    assert!(said.starts_with("64 modules"), "{said}");
-    let said = run(env.phial(["run", &image, "--", "mix", "compile"]));
-    assert_eq!((said.code, said.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", said.stderr);
+    let output = run(env.phial(["run", &image])).ok();
+    assert!(output.starts_with("64 modules"), "{output}");
+    let output = run(env.phial(["run", &image, "--", "mix", "compile"]));
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", output.stderr);
 }
 
 #[test]

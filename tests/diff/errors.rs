@@ -7,19 +7,19 @@ use insta::assert_snapshot;
 use super::handmade_images::{Entry, Layer, image, layer, plain, tar};
 use crate::harness::{Output, Registry, TestEnv, run};
 
-/// What is said of it, with what varies taken out.
+/// The error, with what varies taken out.
 #[track_caller]
 fn refused(env: &TestEnv, code: i32, args: &[&str]) -> String {
     let ran: Output = run(env.phial([&["diff", "--progress", "quiet"], args].concat()));
     assert_eq!(ran.stdout, "", "nothing on stdout");
-    let said = ran.failed(code).replace(&env.dir().display().to_string(), "[DIR]");
-    assert_eq!(said.matches("error:").count(), 1, "{said}");
-    said
+    let output = ran.failed(code).replace(&env.dir().display().to_string(), "[DIR]");
+    assert_eq!(output.matches("error:").count(), 1, "{output}");
+    output
 }
 
 /// A text with what varies of its digests taken out.
-fn without_digests(said: &str) -> String {
-    let mut parts = said.split("sha256:");
+fn without_digests(output: &str) -> String {
+    let mut parts = output.split("sha256:");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| {
         format!("{text}sha256:[HEX]{}", part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
@@ -61,8 +61,8 @@ fn an_image_that_is_not_there_is_refused() {
     hint: write `not a ref`
     ");
     let registry = Registry::start();
-    let said = refused(&env, 3, &[&one, &registry.reference("gone:1")]);
-    assert!(said.contains("/gone:1` is not in the registry"), "{said}");
+    let output = refused(&env, 3, &[&one, &registry.reference("gone:1")]);
+    assert!(output.contains("/gone:1` is not in the registry"), "{output}");
 }
 
 #[test]
@@ -80,11 +80,11 @@ fn a_damaged_layer_is_named_and_not_compared() {
         }
         fs::write(&path, blob).unwrap();
         for args in [[&one, &other], [&other, &one]] {
-            let said = refused(&env, 3, &[args[0], args[1]]);
-            assert!(said.contains(&format!("layer `build prod` (`{}`)", layer.digest)), "{said}");
+            let output = refused(&env, 3, &[args[0], args[1]]);
+            assert!(output.contains(&format!("layer `build prod` (`{}`)", layer.digest)), "{output}");
         }
-        let said = refused(&env, 3, &[&one, &other]);
-        all = format!("{all}{name}: {}", without_digests(&said));
+        let output = refused(&env, 3, &[&one, &other]);
+        all = format!("{all}{name}: {}", without_digests(&output));
     }
     assert_snapshot!(all, @r"
     short: error: cannot read the layer `build prod` (`sha256:[HEX]`): `sha256:[HEX]` ends after 1000 of 4185 bytes

@@ -168,7 +168,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Its stdout without the last line's end, if it succeeded; a panic with all it said if not.
+    /// Its stdout without the last line's end, if it succeeded; else a panic with both streams.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);

@@ -42,7 +42,10 @@ impl Nginx {
         fs::write(dir.path().join("nginx.conf"), config).expect("nginx.conf");
         let mut nginx = Command::new("/usr/sbin/nginx");
         nginx.args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf"), "-p", &at]);
-        nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(dir.path().join("said")).expect("a file"));
+        nginx
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.path().join("output")).expect("a file"));
         let child = nginx.spawn().expect("nginx: run testdata/setup test");
         let nginx = Self { child, dir, port };
         for _ in 0..2000 {
@@ -51,7 +54,7 @@ impl Nginx {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("nginx does not start: {}{}", nginx.read("said"), nginx.read("error.log"));
+        panic!("nginx does not start: {}{}", nginx.read("output"), nginx.read("error.log"));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -75,7 +75,7 @@ fn behind_tls_and_a_password_what_we_push_is_read_by_everybody() {
     let name = "registry.example/team/app:v1";
     let error = push(&client(&front, &home, false), name).unwrap_err();
     assert!(chain(&error).contains("certificate") && error.hint().unwrap().contains("--ca-file"), "{}", chain(&error));
-    assert_eq!(front.log(), "", "nothing is said to a stranger");
+    assert_eq!(front.log(), "", "nothing is sent to a stranger");
     let client = client(&front, &home, true);
     let image = push(&client, name).unwrap();
     let reference: RegistryRef = name.parse().unwrap();
@@ -100,7 +100,7 @@ fn behind_tls_and_a_token_server_of_another_name_too() {
     assert_eq!(asked[0].queries("scope"), ["repository:team/app:pull,push"]);
     assert!(!front.log().contains("dXNlcjpwYXNzd29yZA"));
     read_by_others(&front, &env, name, &image.manifest_digest);
-    let said = ran(env.phial(["doctor", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
+    let output = ran(env.phial(["doctor", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
     for line in [
         "registry    `https://registry.example/`",
         "asks        a token from `https://auth.example/token`",
@@ -110,21 +110,22 @@ fn behind_tls_and_a_token_server_of_another_name_too() {
         "mount       works",
         "referrers   no: no API",
     ] {
-        assert!(said.contains(line), "{line}: {said}");
+        assert!(output.contains(line), "{line}: {output}");
     }
-    assert!(!said.contains("password`") && !said.contains("dXNlcjpwYXNzd29yZA"), "{said}");
-    let said = ran(env.phial(["doctor", "--json", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
-    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(!output.contains("password`") && !output.contains("dXNlcjpwYXNzd29yZA"), "{output}");
+    let output =
+        ran(env.phial(["doctor", "--json", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
+    let json: serde_json::Value = serde_json::from_str(&output).unwrap();
     let file = home.join(".docker/config.json").display().to_string();
     let found = json!({"place": file, "found": "login", "key": "registry.example/team", "helper": null, "kind": "user and password"});
-    assert_eq!(told["looked"].as_array().unwrap().last(), Some(&found));
-    assert!(told["looked"].as_array().unwrap().iter().rev().skip(1).all(|look| look["found"] == "absent"), "{told}");
+    assert_eq!(json["looked"].as_array().unwrap().last(), Some(&found));
+    assert!(json["looked"].as_array().unwrap().iter().rev().skip(1).all(|look| look["found"] == "absent"), "{json}");
     for (part, state) in
         [("login", "works"), ("pull", "works"), ("push", "works"), ("mount", "works"), ("referrers", "no")]
     {
-        assert_eq!(told[part]["state"], state, "{told}");
+        assert_eq!(json[part]["state"], state, "{json}");
     }
-    assert_eq!((&told["registry"], &told["mirrors"]), (&json!("https://registry.example/"), &json!(null)));
+    assert_eq!((&json["registry"], &json["mirrors"]), (&json!("https://registry.example/"), &json!(null)));
 }
 
 #[test]
@@ -135,18 +136,18 @@ fn doctor_says_what_fails_and_leaves_nothing_behind() {
         let args = [&["doctor", "--registry", "registry.example/team/new"][..], args].concat();
         ran(env.phial(args).env_with(&front))
     };
-    let said = doctor(&["--ca-file", &front.ca()]);
-    assert_eq!(said.code, Some(5), "{said:?}");
-    assert!(said.stdout.contains("push        fails") && said.stdout.contains("as anybody"), "{}", said.stdout);
-    let said = doctor(&["--json", "--ca-file", &front.ca()]);
-    let told: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!((said.code, &told["push"]["state"], &told["push"]["exit"]), (Some(5), &json!("fails"), &json!(5)));
-    assert!(told["push"]["hint"].as_str().unwrap().contains("docker login registry.example"), "{told}");
+    let output = doctor(&["--ca-file", &front.ca()]);
+    assert_eq!(output.code, Some(5), "{output:?}");
+    assert!(output.stdout.contains("push        fails") && output.stdout.contains("as anybody"), "{}", output.stdout);
+    let output = doctor(&["--json", "--ca-file", &front.ca()]);
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((output.code, &json["push"]["state"], &json["push"]["exit"]), (Some(5), &json!("fails"), &json!(5)));
+    assert!(json["push"]["hint"].as_str().unwrap().contains("docker login registry.example"), "{json}");
     login(&env.dir().join("home"));
-    let said = doctor(&["--ca-file", &front.ca()]).ok();
-    assert!(said.contains("push        works: an upload was begun and cancelled"), "{said}");
-    assert!(said.contains("mount       not known: not tried"), "{said}");
-    assert!(said.contains(&format!("through the proxy `{}/` of `HTTPS_PROXY`", front.proxy())), "{said}");
+    let output = doctor(&["--ca-file", &front.ca()]).ok();
+    assert!(output.contains("push        works: an upload was begun and cancelled"), "{output}");
+    assert!(output.contains("mount       not known: not tried"), "{output}");
+    assert!(output.contains(&format!("through the proxy `{}/` of `HTTPS_PROXY`", front.proxy())), "{output}");
     let log = front.log();
     let lines = |word: &str| log.lines().filter(|line| line.contains(word)).count();
     assert_eq!((lines("DELETE /v2/team/new/blobs/uploads/"), lines("PUT ")), (1, 0), "{log}");

@@ -128,17 +128,17 @@ fn cell(kind: Kind, fault: Fault, when: When, goods: &Goods) -> Result<Result<()
     registry.fail(kind, when, fault);
     let end = there_and_back(&registry, goods);
     let met = registry.journal().iter().skip(before).filter(|entry| entry.fault == Some(fault)).count();
-    let said = match &end {
+    let output = match &end {
         Ok(()) => Ok(()),
         Err(error) => Err(format!("{} {}", error.exit_kind().code(), chain(error))),
     };
     let digest = &goods.image.manifest_digest;
     let check =
-        |is_well: bool, what: &str| if is_well { Ok(()) } else { Err(format!("{what}; it ended with {said:?}")) };
+        |is_well: bool, what: &str| if is_well { Ok(()) } else { Err(format!("{what}; it ended with {output:?}")) };
     check(met > 0, "the fault did not happen")?;
     let tag = registry.tag("app", "v1");
     check(tag.as_ref().is_none_or(|tag| tag == digest), "the tag names another image")?;
-    check(end.is_err() || tag.is_some(), "all is said to be well, and there is no tag")?;
+    check(end.is_err() || tag.is_some(), "success is reported, and there is no tag")?;
     registry.heal();
     let again = there_and_back(&registry, goods);
     check(again.is_ok(), &format!("a rerun does not converge: {again:?}"))?;
@@ -148,7 +148,7 @@ fn cell(kind: Kind, fault: Fault, when: When, goods: &Goods) -> Result<Result<()
     check(journal.iter().all(|entry| entry.host == registry.host), "a request for another host came here")?;
     let beyond = registry.beyond();
     check(beyond.iter().all(|entry| entry.authorization.is_none()), "another host saw credentials")?;
-    Ok(said)
+    Ok(output)
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn every_request_meets_every_fault() {
                     let end = cell(kind, fault, when, &goods);
                     let found = match &end {
                         Ok(Ok(())) => "o",
-                        Ok(Err(said)) => &said[..1],
+                        Ok(Err(output)) => &output[..1],
                         Err(_) => "x",
                     };
                     let is_open = expected == '?' && found != "x";

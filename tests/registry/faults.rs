@@ -51,7 +51,7 @@ fn a_blob_is_followed_to_another_host_without_the_password() {
 
 #[test]
 fn redirects_that_lead_nowhere_good_are_refused() {
-    for (location, said) in [
+    for (location, expected) in [
         ("/v2/loop", "more than 5 redirects"),
         ("http://registry.invalid/x", "plain http is for loopback and hosts named"),
         ("ftp://127.0.0.1/x", "neither http nor https"),
@@ -59,7 +59,7 @@ fn redirects_that_lead_nowhere_good_are_refused() {
     ] {
         let server = Server::start(move |_| answer(302).with("Location", location));
         let error = read(&server, &layer(b"hello")).unwrap_err();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(expected), "{error}");
         assert!(server.asked().len() <= 6);
     }
 }
@@ -75,10 +75,10 @@ fn a_blob_that_lies_is_refused() {
         (|| answer(200).with("Content-Encoding", "gzip").body("hello"), "Content-Encoding"),
         (|| answer(404), "is not in the registry"),
     ];
-    for (reply, said) in rows {
+    for (reply, expected) in rows {
         let server = Server::start(move |_| reply());
         let error = read(&server, &layer(b"hello")).unwrap_err();
-        assert!(error.contains(said), "{said}: {error}");
+        assert!(error.contains(expected), "{expected}: {error}");
     }
 }
 
@@ -96,10 +96,10 @@ fn a_manifest_that_lies_is_refused() {
         (answer(200).body("{}"), "v1", "schema version none"),
         (answer(400).body("\u{1b}[31mred\u{202e}"), "v1", "answered 400: \\u{1b}[31mred\\u{202e}"),
     ];
-    for (reply, tag, said) in rows {
+    for (reply, tag, expected) in rows {
         let server = Server::start(move |_| reply.clone());
         let error = client().resolve(&server.reference(&format!("app:{tag}"))).unwrap_err();
-        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+        assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
     }
     let server = Server::start(move |_| answer(200).body(good));
     let error = client().resolve(&server.reference(&format!("app@{other}"))).unwrap_err();
@@ -260,12 +260,12 @@ pub(super) fn push(server: &Server, image: &Image, shelf: &Shelf) -> Result<(), 
     client().push(&server.reference("app"), &Push { image, blobs: &open, base: None, tags: &tags }, &nobody).map(drop)
 }
 
-/// Has all blobs and the manifest, and says `said` of the tag.
-fn with_tag(image: &Image, said: Option<Digest>, put: Answer) -> Server {
+/// Has all blobs and the manifest, and reports `reported` for the tag.
+fn with_tag(image: &Image, reported: Option<Digest>, put: Answer) -> Server {
     let digest = image.manifest_digest.to_string();
     Server::start(move |asked: &Asked| match asked.method.as_str() {
-        "HEAD" if asked.path.ends_with("/v1") => match &said {
-            Some(said) => answer(200).with("Docker-Content-Digest", said.to_string()),
+        "HEAD" if asked.path.ends_with("/v1") => match &reported {
+            Some(digest) => answer(200).with("Docker-Content-Digest", digest.to_string()),
             None => answer(404),
         },
         "HEAD" => answer(200).with("Docker-Content-Digest", digest.clone()),
@@ -333,6 +333,6 @@ fn a_warning_is_passed_on_once_and_cannot_move_the_cursor() {
     assert_eq!(*heard.lock().unwrap(), expected);
     // The mouth says it as it says other notices.
     let env = TestEnv::new();
-    let said = run(env.phial(["doctor", "--registry", &format!("{host}/app:a")]));
-    assert_eq!(said.stderr.matches(&format!("note: {}\n", expected[0])).count(), 1, "{}", said.stderr);
+    let output = run(env.phial(["doctor", "--registry", &format!("{host}/app:a")]));
+    assert_eq!(output.stderr.matches(&format!("note: {}\n", expected[0])).count(), 1, "{}", output.stderr);
 }

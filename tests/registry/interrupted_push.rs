@@ -97,10 +97,10 @@ fn a_signal_ends_a_push_that_stands_still() {
     let start = std::time::Instant::now();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(143), "{said}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{text}");
+    assert!(text.contains("interrupted"), "{text}");
     assert_eq!(registry.tag("app", "v1"), None);
     registry.heal();
     run(env.phial(["build", repo.source(), "--base", &base, "--to", &to])).ok();

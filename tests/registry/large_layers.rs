@@ -75,6 +75,6 @@ fn a_layer_larger_than_the_memory_is_pushed_and_pulled() {
     run(narrow(&env, &build)).ok();
     let elsewhere = TestEnv::with_empty_cache();
     let show = elsewhere.phial(["run", "--progress", "quiet", &to, "--", "wc", "-c", "/large"]);
-    let said = run(narrow(&elsewhere, &show)).ok();
-    assert_eq!(said.split_whitespace().next(), Some(bytes().to_string().as_str()));
+    let output = run(narrow(&elsewhere, &show)).ok();
+    assert_eq!(output.split_whitespace().next(), Some(bytes().to_string().as_str()));
 }

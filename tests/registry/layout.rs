@@ -186,8 +186,8 @@ fn a_layout_written_by_skopeo_is_read() {
     assert_eq!(bytes, shelf.0[&image.manifest.layers[1].digest]);
 }
 
-/// A layout, what spoils it, and what must be said. `read` reads everything.
-fn refused(said: &str, spoil: impl FnOnce(&Path, &Image)) {
+/// A layout, what spoils it, and the error that must follow. `read` reads everything.
+fn refused(expected: &str, spoil: impl FnOnce(&Path, &Image)) {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
@@ -202,8 +202,8 @@ fn refused(said: &str, spoil: impl FnOnce(&Path, &Image)) {
         }
         Ok(())
     };
-    let error = read().expect_err(said);
-    assert!(error.contains(said), "{said}: {error}");
+    let error = read().expect_err(expected);
+    assert!(error.contains(expected), "{expected}: {error}");
 }
 
 fn blob(dir: &Path, digest: &Digest) -> std::path::PathBuf {

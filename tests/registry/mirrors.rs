@@ -164,18 +164,18 @@ fn a_mirror_that_fails_is_passed_over_with_a_word_about_it() {
         ),
         ("copies/team/other:v1", |_| (), "is not in the registry"),
     ];
-    for (name, spoil, said) in broken {
+    for (name, spoil, expected) in broken {
         let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));
         let image = fill(&origin, "team/app:v1");
         fill(&mirror, name);
         spoil(&mirror);
         let user = User::new(&mirrored(&origin, &format!("{}/copies", mirror.host)));
         let pulled = user.pull(&origin.reference("team/app:v1"));
-        assert_eq!(pulled.map_err(|error| chain(&error)).unwrap(), image, "{said}");
+        assert_eq!(pulled.map_err(|error| chain(&error)).unwrap(), image, "{expected}");
         let heard = user.heard();
         let start = format!("the mirror `{}/copies/team/app` is passed over: ", mirror.host);
-        assert!(!heard.is_empty() && heard.iter().all(|text| text.starts_with(&start)), "{said}: {heard:?}");
-        assert!(heard[0].contains(said), "{said}: {heard:?}");
+        assert!(!heard.is_empty() && heard.iter().all(|text| text.starts_with(&start)), "{expected}: {heard:?}");
+        assert!(heard[0].contains(expected), "{expected}: {heard:?}");
     }
 }
 
@@ -317,7 +317,7 @@ fn what_is_called_insecure_may_have_a_strange_certificate_and_nothing_else_may()
     let log = front.log();
     let error = user.pull(&"registry.example/others/app:v1".parse().unwrap()).unwrap_err();
     assert!(chain(&error).contains("certificate"), "{}", chain(&error));
-    assert_eq!(front.log(), log, "nothing is said to a stranger");
+    assert_eq!(front.log(), log, "nothing is sent to a stranger");
 }
 
 fn copy(to: &str) {
@@ -369,13 +369,13 @@ fn a_build_over_a_mirrored_base_is_the_same_image_and_doctor_says_where_it_came_
     assert_eq!(build().ok(), image);
     assert_eq!(origin.journal().len(), before, "all of the base is in the mirror");
 
-    let said = run(env.phial(["doctor", "--registry", &base])).ok();
+    let output = run(env.phial(["doctor", "--registry", &base])).ok();
     let conf = home.join("registries.conf").display().to_string();
-    assert!(said.contains(&format!("the entry `{}` of `{conf}`", origin.host)), "{said}");
-    assert!(said.contains(&format!("pulled from `{}`: works", mirror.reference("copies/team/base:1"))), "{said}");
-    let said = run(env.phial(["doctor", "--json", "--registry", &base])).ok();
-    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
-    let source = &told["mirrors"]["sources"][0];
+    assert!(output.contains(&format!("the entry `{}` of `{conf}`", origin.host)), "{output}");
+    assert!(output.contains(&format!("pulled from `{}`: works", mirror.reference("copies/team/base:1"))), "{output}");
+    let output = run(env.phial(["doctor", "--json", "--registry", &base])).ok();
+    let json: serde_json::Value = serde_json::from_str(&output).unwrap();
+    let source = &json["mirrors"]["sources"][0];
     assert_eq!(
         (&source["at"], &source["has"]["state"]),
         (&json!(mirror.reference("copies/team/base:1")), &json!("works"))

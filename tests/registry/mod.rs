@@ -1,6 +1,6 @@
 //! Images on their way in and out: layouts, archives and registries, with skopeo and umoci as independent readers.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
+#![expect(clippy::unwrap_used, reason = "a test that panics has reported enough")]
 
 mod enterprise_proxy;
 mod docker_registry;

@@ -41,14 +41,14 @@ fn a_blob_that_broke_off_goes_on_whatever_the_registry_thinks_of_parts() {
         answer(404),
         answer(403),
     ] {
-        let said = format!("{odd:?}");
+        let odd_length = format!("{odd:?}");
         let server = in_parts(move |asked| whole(asked, odd.clone()));
         let read = read(&server, &layer(b"hello"));
         // 403 is the registry's word about us, and no word about parts.
-        if said.contains("status: 403") {
-            assert!(read.unwrap_err().contains("refuses access"), "{said}");
+        if odd_length.contains("status: 403") {
+            assert!(read.unwrap_err().contains("refuses access"), "{odd_length}");
         } else {
-            assert_eq!(read.unwrap(), b"hello", "{said}");
+            assert_eq!(read.unwrap(), b"hello", "{odd_length}");
         }
     }
     let stubborn = in_parts(|_| answer(200).with("Content-Length", "5").body("he"));
@@ -76,16 +76,19 @@ fn a_signed_address_that_has_expired_is_asked_for_anew() {
 
 #[test]
 fn the_shortest_chunk_that_a_registry_takes_is_heeded_and_nonsense_is_not() {
-    for (said, expected) in [("400000", 3), ("abc", 3), ("-1", 3), ("999999999999999999999999", 3), ("99999999999", 1)]
+    for (odd_length, expected) in
+        [("400000", 3), ("abc", 3), ("-1", 3), ("999999999999999999999999", 3), ("99999999999", 1)]
     {
         let bytes = super::sample_images::noise(3, 1_000_000);
         let patched = std::sync::Arc::new(AtomicUsize::new(0));
         let count = std::sync::Arc::clone(&patched);
         let server = Server::start(move |asked| match asked.method.as_str() {
-            "POST" => answer(202).with("Location", "/u").with("OCI-Chunk-Min-Length", said),
+            "POST" => answer(202).with("Location", "/u").with("OCI-Chunk-Min-Length", odd_length),
             "PUT" if !asked.body.is_empty() => answer(413),
             "PUT" => answer(201),
-            "PATCH" if said == "400000" && asked.body.len() < 400_000 && asked.body.len() != 200_000 => answer(400),
+            "PATCH" if odd_length == "400000" && asked.body.len() < 400_000 && asked.body.len() != 200_000 => {
+                answer(400)
+            }
             "PATCH" => {
                 count.fetch_add(1, Ordering::Relaxed);
                 answer(202).with("Location", "/u").with("Range", "0-0")
@@ -97,12 +100,12 @@ fn the_shortest_chunk_that_a_registry_takes_is_heeded_and_nonsense_is_not() {
             Ok(Box::new(std::io::Cursor::new(super::sample_images::noise(3, 1_000_000))))
         };
         let pushed = client().push_blob(&server.reference("app"), &blob, &open, &[]);
-        assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{said}");
+        assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{odd_length}");
         let chunks = patched.load(Ordering::Relaxed);
-        assert!(chunks <= expected && chunks > 0, "{said}: {chunks}");
+        assert!(chunks <= expected && chunks > 0, "{odd_length}: {chunks}");
         let sent: usize =
             server.asked().iter().filter(|asked| asked.method == "PATCH").map(|asked| asked.body.len()).sum();
-        assert_eq!(sent, 1_000_000, "{said}");
+        assert_eq!(sent, 1_000_000, "{odd_length}");
         let ranges: Vec<String> =
             server.asked().iter().filter_map(|asked| asked.headers.get("content-range").cloned()).collect();
         assert!(ranges[0].starts_with("0-") && ranges.last().unwrap().ends_with("-999999"), "{ranges:?}");

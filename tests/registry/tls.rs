@@ -69,11 +69,11 @@ fn https_is_spoken_with_a_known_certificate_only() {
     assert!(chain(&error).contains("certificate"), "{}", chain(&error));
     assert_eq!(redirects.asked().len(), 1, "a certificate does not get better");
     fs::create_dir(path("dir")).unwrap();
-    let wrong = |name: &str, value: &str, said: &str| {
+    let wrong = |name: &str, value: &str, expected: &str| {
         let error = get(&redirects.host, &[(name, value)]).unwrap_err();
         assert_eq!(
             (error.exit_kind().code(), error.to_string()),
-            (2, format!("cannot use `{value}` of `{name}`: {said}"))
+            (2, format!("cannot use `{value}` of `{name}`: {expected}"))
         );
     };
     wrong("SSL_CERT_FILE", &path("gone"), "No such file or directory (os error 2)");

@@ -140,7 +140,7 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
 #[test]
 fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
     let huge = format!(r#"{{"token":"{}"}}"#, "x".repeat(2 << 20));
-    for (reply, said) in [
+    for (reply, expected) in [
         (answer(200).body("<html>"), "not a token"),
         (answer(200).body("[]"), "not a token"),
         (answer(200).body("{}"), "neither"),
@@ -155,7 +155,7 @@ fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
         let tokens = Server::start(move |_| reply.clone());
         let server = registry(format!("http://{}/token", tokens.host));
         let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
-        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+        assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
     }
     for life in ["0", "-1", "1e12", "null"] {
         let body = format!(r#"{{"token":"good","expires_in":{life}}}"#);

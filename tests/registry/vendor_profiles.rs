@@ -103,9 +103,9 @@ fn layers_come_some_at_once_and_each_once_however_many_builds_ask() {
     let mut digests: Vec<String> = Vec::new();
     for build in builds {
         let output = build.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        digests.push(said.trim().rsplit_once('@').unwrap().1.to_owned());
+        digests.push(text.trim().rsplit_once('@').unwrap().1.to_owned());
     }
     digests.dedup();
     assert_eq!(digests.len(), 1);

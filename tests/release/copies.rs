@@ -165,9 +165,9 @@ fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
     let own = sign("prod/app", "att", "b=2");
     assert_ne!(attestation, own);
     let to = registry.reference("prod/app");
-    let told = run(env.phial(["release", &built, "--tag", "v1", "--to", &to]));
-    assert!(told.stderr.contains(".att` keeps what it has"), "{}", told.stderr);
-    told.ok();
+    let ran = run(env.phial(["release", &built, "--tag", "v1", "--to", &to]));
+    assert!(ran.stderr.contains(".att` keeps what it has"), "{}", ran.stderr);
+    ran.ok();
     let there = |ending: &str| {
         oras(&["resolve", "--plain-http", &format!("{to}:{}.{ending}", fallback_tag(&image.manifest_digest))])
     };

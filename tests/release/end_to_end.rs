@@ -29,9 +29,9 @@ fn what_was_built_is_tested_and_released_byte_for_byte() {
     let digest = built(&env, commands, &image);
     let release = |args: &[&str]| run(env.phial([&["release", &image, "--tag", "v1"], args].concat()));
     let test = |args: &[&str]| run(env.phial([&["test", &image], args].concat()));
-    let refused = |said: &str| {
+    let refused = |expected: &str| {
         let err = release(&[]).failed(7);
-        assert!(err.contains(said), "`{said}` is not in: {err}");
+        assert!(err.contains(expected), "`{expected}` is not in: {err}");
     };
     refused("it has no test record");
     test(&["--only", "test"]).ok();

@@ -1,7 +1,7 @@
 //! Records beside images and the names that they earn, against docker-registry, layouts, and registries with habits;
 //! skopeo and oras read along.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has said enough")]
+#![expect(clippy::unwrap_used, reason = "a test that panics has reported enough")]
 
 mod copies;
 mod tags;

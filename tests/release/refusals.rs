@@ -45,14 +45,14 @@ impl Case {
         assert_eq!(self.memory.tag("team/app", "v1"), Some(self.image.manifest_digest.clone()));
     }
 
-    /// What is said, if it is refused with this code and no tag was moved.
+    /// Checks that it is refused with this code and text, and that no tag was moved.
     #[track_caller]
-    fn refused(&self, code: i32, args: &[&str], said: &str) {
+    fn refused(&self, code: i32, args: &[&str], expected: &str) {
         let tag = ["release", &self.name.to_string(), "--tag", "v1"];
         let ran = run(self.env.phial([&tag[..], args].concat()));
         assert_eq!(ran.stdout, "");
         let err = ran.failed(code);
-        assert!(err.contains(said), "`{said}` is not in: {err}");
+        assert!(err.contains(expected), "`{expected}` is not in: {err}");
         assert!(err.contains("hint: "), "no remedy: {err}");
         assert_eq!(self.memory.tag("team/app", "v1"), None, "refused, and named all the same");
     }
@@ -219,7 +219,7 @@ fn arguments_that_cannot_be() {
     case.record(&case.ran(1, &[("test", true)]));
     let name = case.name.to_string();
     let reserved = phial::image::fallback_tag(&case.image.manifest_digest);
-    for (args, code, said) in [
+    for (args, code, expected) in [
         (&["release", &name][..], 2, "there is nothing to do"),
         (&["release", &name, "--tag", "not a tag"], 2, "cannot use `tag`"),
         (&["release", &name, "--tag", &reserved], 2, "is no name for one"),
@@ -233,7 +233,7 @@ fn arguments_that_cannot_be() {
         (&["release", "oci:nowhere", "--tag", "v1"], 3, "there is no `nowhere`"),
     ] {
         let refused = run(case.env.phial(args)).failed(code);
-        assert!(refused.contains(said), "{args:?}: {refused}");
+        assert!(refused.contains(expected), "{args:?}: {refused}");
     }
     assert_eq!(case.memory.tag("team/app", "v1"), None);
 }

@@ -93,9 +93,9 @@ fn a_dry_run_tells_all_and_writes_nothing() {
     let to = registry.reference("prod/app");
     let before = registry.requests().len();
     let args = ["release", &built, "--tag", "v1", "--to", &to, "--dry-run"];
-    let told = run(env.phial(args));
-    assert!(told.stderr.contains(&format!("{to}:v1  would be new")), "{}", told.stderr);
-    assert_eq!(told.ok(), "");
+    let ran = run(env.phial(args));
+    assert!(ran.stderr.contains(&format!("{to}:v1  would be new")), "{}", ran.stderr);
+    assert_eq!(ran.ok(), "");
     let json: Value = serde_json::from_str(&run(env.phial([&args[..], &["--json"]].concat())).ok()).unwrap();
     assert_eq!(
         (json["dry_run"].as_bool(), json["names"][0]["name"].as_str()),
@@ -168,10 +168,11 @@ fn going_without_a_test_leaves_its_reason_beside_the_image() {
     ]);
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     let blob = format!("{}@{}", registry.reference("team/app"), manifest["layers"][0]["digest"].as_str().unwrap());
-    let said: Value = serde_json::from_str(&oras(&["blob", "fetch", "--plain-http", "--output", "-", &blob])).unwrap();
-    assert_eq!(said["doubts"], serde_json::json!(["it has no test record"]));
-    assert_eq!(said["names"], serde_json::json!([registry.reference("team/app:v1")]));
-    assert_eq!(said["url"], "https://ci.example/jobs/7");
+    let output: Value =
+        serde_json::from_str(&oras(&["blob", "fetch", "--plain-http", "--output", "-", &blob])).unwrap();
+    assert_eq!(output["doubts"], serde_json::json!(["it has no test record"]));
+    assert_eq!(output["names"], serde_json::json!([registry.reference("team/app:v1")]));
+    assert_eq!(output["url"], "https://ci.example/jobs/7");
 
     let refused = run(env.phial(["release", &built, "--tag", "v2"])).failed(7);
     assert!(refused.contains("it has no test record"), "an excuse is no test: {refused}");

@@ -38,10 +38,10 @@ fn a_seeded_fault_of_each_kind_is_caught_and_its_file_named() {
         let env = TestEnv::with_empty_cache();
         let ran = twice(&env, line);
         assert_eq!(ran.code, Some(8), "{what}: {}", ran.stderr);
-        let said = ran.stderr;
+        let output = ran.stderr;
         assert!(
-            said.contains("not reproducible") && said.contains("layer `build prod`: `app/made`: "),
-            "{what}: {said}"
+            output.contains("not reproducible") && output.contains("layer `build prod`: `app/made`: "),
+            "{what}: {output}"
         );
         assert!(!Path::new(&env.path("out")).exists(), "{what}: nothing goes to a target");
     }
@@ -100,9 +100,12 @@ fn a_module_with_a_random_number_is_named_with_its_chunk() {
         "defmodule Stress.Luck do\n  def luck, do: unquote(:rand.uniform(1_000_000))\nend\n",
     );
     repo.commit("Luck");
-    let said = build(&env, &repo, &elixir_base(), &["--env", "prod", "--no-cache"]).failed(8);
-    assert!(said.contains("layer `build prod`: `app/_build/prod/lib/stress/ebin/Elixir.Stress.Luck.beam`"), "{said}");
-    assert!(said.contains("chunk"), "{said}");
+    let output = build(&env, &repo, &elixir_base(), &["--env", "prod", "--no-cache"]).failed(8);
+    assert!(
+        output.contains("layer `build prod`: `app/_build/prod/lib/stress/ebin/Elixir.Stress.Luck.beam`"),
+        "{output}"
+    );
+    assert!(output.contains("chunk"), "{output}");
 }
 
 /// Names that no source text has, as keys of a map that is gone through while it is compiled.

@@ -37,9 +37,9 @@ fn an_image_is_made_again_by_another_user_in_another_place() {
     let root = rustix::process::geteuid().is_root();
     let user = User::new(if root { 4321 } else { rustix::process::getuid().as_raw() }, &repo, &busybox_base());
     copy(&env.dir().join("out"), Path::new(&user.path("image")));
-    let said = run(user.phial(&["verify", "oci:image", "--source", "app", "--base", "oci:base"])).ok();
-    assert!(said.starts_with("sha256:") && said.contains(" is what commit "), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let output = run(user.phial(&["verify", "oci:image", "--source", "app", "--base", "oci:base"])).ok();
+    assert!(output.starts_with("sha256:") && output.contains(" is what commit "), "{output}");
+    assert_eq!(output.lines().count(), 1, "{output}");
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn an_elixir_image_is_made_again_from_an_empty_cache() {
     let (from, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));
     run(env.phial(["build", repo.source(), "--base", &from, "--to", &to, "--env", "prod"])).ok();
     let other = TestEnv::with_empty_cache();
-    let said = verify(&other, &to, &["--source", repo.source(), "--base", &from]).ok();
-    assert!(said.contains(&repo.git(["rev-parse", "HEAD"])), "{said}");
+    let output = verify(&other, &to, &["--source", repo.source(), "--base", &from]).ok();
+    assert!(output.contains(&repo.git(["rev-parse", "HEAD"])), "{output}");
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn a_byte_changed_by_hand_is_found_and_its_file_named() {
         tar[at] = b'P';
     });
     forged.write();
-    let said = verify_small(&env, &repo, &image, &[]).failed(8);
-    assert!(said.contains("layer `build prod`: `app/out/prod/app`: "), "{said}");
+    let output = verify_small(&env, &repo, &image, &[]).failed(8);
+    assert!(output.contains("layer `build prod`: `app/out/prod/app`: "), "{output}");
     let ran = verify_small(&env, &repo, &image, &["--json"]);
     let json: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((ran.code, &json["equal"]), (Some(8), &Value::Bool(false)));
@@ -79,16 +79,16 @@ fn a_layer_that_is_damaged_or_cut_short_is_named() {
         let mut bytes = fs::read(&path).unwrap();
         damage(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        let said = verify_small(&env, &repo, &image, &[]).failed(3);
-        assert!(said.contains(&path.file_name().unwrap().display().to_string()), "{said}");
+        let output = verify_small(&env, &repo, &image, &[]).failed(3);
+        assert!(output.contains(&path.file_name().unwrap().display().to_string()), "{output}");
     }
 }
 
 #[test]
 fn an_image_of_somebody_else_is_refused() {
     let env = TestEnv::with_empty_cache();
-    let said = verify(&env, &format!("oci:{}", busybox_base().display()), &[]).failed(3);
-    assert!(said.contains("has no record of how it was made\nhint: only images that `phial build` made"), "{said}");
+    let output = verify(&env, &format!("oci:{}", busybox_base().display()), &[]).failed(3);
+    assert!(output.contains("has no record of how it was made\nhint: only images that `phial build` made"), "{output}");
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn a_format_that_is_not_ours_is_refused_with_the_way_out() {
         record["format"] = format.parse::<u32>().unwrap().into();
         *label = record.to_string().into();
         forged.write();
-        let said = verify_small(&env, &repo, &image, &[]).failed(3);
-        assert!(said.contains(&format!("has format {format}, and this Phial makes format")), "{said}");
-        assert!(said.contains(&format!("use the {way_out} Phial")), "{said}");
+        let output = verify_small(&env, &repo, &image, &[]).failed(3);
+        assert!(output.contains(&format!("has format {format}, and this Phial makes format")), "{output}");
+        assert!(output.contains(&format!("use the {way_out} Phial")), "{output}");
     }
 }
 
@@ -111,16 +111,16 @@ fn a_format_that_is_not_ours_is_refused_with_the_way_out() {
 fn a_source_or_base_that_is_not_recorded_or_gone_is_named_with_the_flag() {
     let (env, repo, image) = built();
     let from = format!("oci:{}", busybox_base().display());
-    let said = verify(&env, &image, &["--base", &from]).failed(2);
-    assert!(said.contains("does not record where its repository is\nhint: name it with `--source`"), "{said}");
-    let said = verify(&env, &image, &["--source", repo.source()]).failed(2);
-    assert!(said.contains("does not record where its base is\nhint: name it with `--base`"), "{said}");
+    let output = verify(&env, &image, &["--base", &from]).failed(2);
+    assert!(output.contains("does not record where its repository is\nhint: name it with `--source`"), "{output}");
+    let output = verify(&env, &image, &["--source", repo.source()]).failed(2);
+    assert!(output.contains("does not record where its base is\nhint: name it with `--base`"), "{output}");
     let gone = env.path("gone");
-    let said = verify(&env, &image, &["--base", &from, "--source", &gone]).failed(3);
-    assert!(said.contains("the repository that the image records cannot be had"), "{said}");
-    let said = verify(&env, &image, &["--base", &format!("oci:{gone}"), "--source", repo.source()]).failed(3);
-    assert!(said.contains("the base that the image records cannot be had"), "{said}");
-    assert!(said.contains("name another place with `--base`"), "{said}");
+    let output = verify(&env, &image, &["--base", &from, "--source", &gone]).failed(3);
+    assert!(output.contains("the repository that the image records cannot be had"), "{output}");
+    let output = verify(&env, &image, &["--base", &format!("oci:{gone}"), "--source", repo.source()]).failed(3);
+    assert!(output.contains("the base that the image records cannot be had"), "{output}");
+    assert!(output.contains("name another place with `--base`"), "{output}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn settings_of_a_file_are_asked_for_again() {
     let file = env.path("other.toml");
     fs::write(&file, settings.replace("cmd = [", "user = \"7\"\ncmd = [")).unwrap();
     run(env.phial(["build", repo.source(), "--base", &from, "--to", &to, "--config", &file])).ok();
-    let said = verify_small(&env, &repo, &to, &[]).failed(2);
-    assert!(said.contains("the image was made with other settings") && said.contains("--config FILE"), "{said}");
+    let output = verify_small(&env, &repo, &to, &[]).failed(2);
+    assert!(output.contains("the image was made with other settings") && output.contains("--config FILE"), "{output}");
     verify_small(&env, &repo, &to, &["--config", &file]).ok();
 }

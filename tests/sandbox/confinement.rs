@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use phial::sandbox::{Exit, Network, Stdio, run};
 
-use super::{SandboxTest, exe, helper, result, says};
+use super::{SandboxTest, exe, helper, result, stdout_of};
 
 #[test]
 fn output_of_both_kinds_comes_and_stdin_is_at_its_end() {
@@ -33,15 +33,15 @@ fn the_environment_is_exactly_the_ordered_one() {
     let mut order = test.order("");
     order.argv = vec!["env".to_owned()];
     order.env.insert("GREETING".to_owned(), "a b\nc=d".to_owned());
-    assert_eq!(says(&order), "GREETING=a b\nc=d\nPATH=/bin\n");
+    assert_eq!(stdout_of(&order), "GREETING=a b\nc=d\nPATH=/bin\n");
 }
 
 #[test]
 fn the_first_process_keeps_its_secrets() {
     let test = SandboxTest::new();
     for file in ["environ", "mem", "maps", "cwd/etc", "root/etc", "fd/1", "exe"] {
-        let (exit, said) = result(&test.order(&format!("cat /proc/1/{file}")));
-        assert!(said.contains("denied") && exit.unwrap() == Exit::Code(1), "{file}: {said}");
+        let (exit, output) = result(&test.order(&format!("cat /proc/1/{file}")));
+        assert!(output.contains("denied") && exit.unwrap() == Exit::Code(1), "{file}: {output}");
     }
     assert!(test.sh("echo x > /proc/1/exe || true").contains("denied"));
 }
@@ -112,8 +112,8 @@ fn privileges_and_limits_are_reduced() {
 fn the_kernel_is_not_to_be_written() {
     let test = SandboxTest::new();
     for file in ["sys/kernel/core_pattern", "sys/kernel/hostname", "sys/vm/swappiness", "bus/x", "irq/x"] {
-        let (_, said) = result(&test.order(&format!("echo x > /proc/{file}")));
-        assert!(!said.is_empty(), "{file} was written");
+        let (_, output) = result(&test.order(&format!("echo x > /proc/{file}")));
+        assert!(!output.is_empty(), "{file} was written");
     }
     assert_eq!(test.sh("cat /proc/keys /proc/timer_list 2>/dev/null; ls /sys 2>/dev/null; true"), "");
 }
@@ -124,9 +124,9 @@ fn without_a_network_there_is_loopback_and_refusal_is_quick() {
     let mut order = test.order("ifconfig lo; ifconfig -a | grep -c Link; nc -w 5 192.0.2.1 80; true");
     order.network = Network::None;
     let begun = Instant::now();
-    let said = says(&order);
-    assert!(said.contains("inet addr:127.0.0.1") && said.contains("UP LOOPBACK RUNNING"), "{said}");
-    assert!(said.contains("\n1\n") && said.contains("unreachable"), "{said}");
+    let output = stdout_of(&order);
+    assert!(output.contains("inet addr:127.0.0.1") && output.contains("UP LOOPBACK RUNNING"), "{output}");
+    assert!(output.contains("\n1\n") && output.contains("unreachable"), "{output}");
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
 

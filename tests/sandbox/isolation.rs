@@ -8,7 +8,7 @@ use phial::sandbox::{Bind, Exit, Network, Probe, Root, Spec};
 
 use crate::harness::skip::skip;
 
-use super::{SandboxTest, alive, exe, for_everyone, helper, is_root, number, result, says};
+use super::{SandboxTest, alive, exe, for_everyone, helper, is_root, number, result, stdout_of};
 
 #[test]
 fn a_chroot_works_for_root_and_refuses_others() {
@@ -20,15 +20,15 @@ fn a_chroot_works_for_root_and_refuses_others() {
     let mut order = test.order(&script);
     order.root = Root::Chroot { dir: test.path("root") };
     order.cwd = "/srv".to_owned();
-    let (exit, said) = result(&order);
+    let (exit, output) = result(&order);
     if !is_root() {
         let error = exit.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.exit_kind().code()), ("a chroot needs root", 6));
         assert!(error.hint().is_some());
         return;
     }
-    assert_eq!(exit.unwrap(), Exit::Code(4), "{said}");
-    assert!(said.starts_with("127.0.0.1 localhost\n0022\n/srv\n"), "{said}");
+    assert_eq!(exit.unwrap(), Exit::Code(4), "{output}");
+    assert!(output.starts_with("127.0.0.1 localhost\n0022\n/srv\n"), "{output}");
     assert_eq!(alive(&mark), 0);
     assert_eq!(fs::read_to_string(test.path("root/srv/new")).unwrap(), "new\n");
     assert_eq!(fs::read_to_string(test.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
@@ -41,8 +41,8 @@ fn a_chroot_works_for_root_and_refuses_others() {
     assert_eq!(result(&order).0.unwrap(), Exit::Signal(9), "killing its process group kills no stage");
 
     order.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
-    let said = says(&order);
-    assert_eq!(said.matches("not permitted").count() + said.matches("denied").count(), 2, "{said}");
+    let output = stdout_of(&order);
+    assert_eq!(output.matches("not permitted").count() + output.matches("denied").count(), 2, "{output}");
     let bind = Bind { source: test.path("upper"), target: "/in".to_owned(), read_only: true };
     let error = result(&Spec { binds: vec![bind], ..order.clone() }).0.unwrap_err();
     assert!(error.to_string().starts_with("cannot bind `") && error.hint().unwrap().contains("copy"), "{error}");
@@ -51,8 +51,8 @@ fn a_chroot_works_for_root_and_refuses_others() {
     order.network = Network::None;
     order.user = (65532, 65532);
     fs::create_dir_all(test.path("root/proc")).unwrap();
-    let said = says(&order);
-    assert!(said.ends_with("65532\n"), "{said}");
+    let output = stdout_of(&order);
+    assert!(output.ends_with("65532\n"), "{output}");
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn a_caller_on_a_poor_machine() {
     }
     match result(&order) {
         (Err(error), _) => {
-            println!("said: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default())
+            println!("output: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default())
         }
-        (Ok(_), said) => println!("said: {said}"),
+        (Ok(_), output) => println!("output: {output}"),
     }
     let probe = Probe { exe: &exe(), scratch: test.dir.path() };
     println!("rungs: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
@@ -83,9 +83,9 @@ fn poor(prefix: &[&str], files: &[&str]) -> String {
         fs::write(dir.path().join(file), "").unwrap();
     }
     let output = helper(prefix, "isolation::a_caller_on_a_poor_machine", dir.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.lines().filter(|line| line.contains("said: ") || line.starts_with("rungs: ")).collect::<Vec<_>>().join("\n")
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().filter(|line| line.contains("text: ") || line.starts_with("rungs: ")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -103,19 +103,19 @@ fn a_machine_that_forbids_something_is_told_what_to_do() {
         (&strace("inject=openat2:error=ENOSYS"), "make the mount point `/tmp`; 6", "Linux 5.6"),
         (&inside(stacked), "mount an overlay at `", "use `--isolation copy`"),
     ] {
-        let said = poor(prefix, &[]);
-        assert!(said.contains(&format!("said: cannot {what}")) && said.contains(remedy), "{prefix:?}: {said}");
+        let output = poor(prefix, &[]);
+        assert!(output.contains(&format!("output: cannot {what}")) && output.contains(remedy), "{prefix:?}: {output}");
         let plain = if prefix == inside(stacked) { "rungs: false true" } else { "rungs: false false" };
-        assert!(said.contains(plain), "{prefix:?}: {said}");
+        assert!(output.contains(plain), "{prefix:?}: {output}");
     }
 }
 
 #[test]
 fn signals_that_the_caller_ignores_are_not_ignored_inside() {
-    let said = poor(&["sh", "-c", "trap '' CHLD INT HUP PIPE TERM USR1; exec \"$@\"", "sh"], &[]);
-    let ignored = said.lines().find_map(|line| line.split_once("SigIgn:")).expect(&said).1.trim();
-    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{said}");
-    assert!(said.contains("rungs: true true"), "{said}");
+    let output = poor(&["sh", "-c", "trap '' CHLD INT HUP PIPE TERM USR1; exec \"$@\"", "sh"], &[]);
+    let ignored = output.lines().find_map(|line| line.split_once("SigIgn:")).expect(&output).1.trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{output}");
+    assert!(output.contains("rungs: true true"), "{output}");
 }
 
 #[test]
@@ -126,11 +126,11 @@ fn a_chroot_needs_only_what_a_plain_container_gives_to_root() {
     let lost = "-sys_admin,-mknod,-sys_ptrace,-net_admin,-net_raw,-sys_resource";
     let forbid = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unshare:error=EPERM"];
     let container = [&["setpriv", "--bounding-set", lost], &forbid[..]].concat();
-    let said = poor(&container, &["chroot"]);
-    assert!(said.contains("said: fine") && said.contains("rungs: false false true"), "{said}");
-    let said = poor(&container, &["chroot", "offline"]);
-    assert!(said.contains("said: cannot make a network namespace by `unshare`; 6; "), "{said}");
-    assert!(said.contains("`--network host`"), "{said}");
+    let output = poor(&container, &["chroot"]);
+    assert!(output.contains("output: fine") && output.contains("rungs: false false true"), "{output}");
+    let output = poor(&container, &["chroot", "offline"]);
+    assert!(output.contains("output: cannot make a network namespace by `unshare`; 6; "), "{output}");
+    assert!(output.contains("`--network host`"), "{output}");
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl SandboxTest {
 
     /// What a script writes; it must succeed.
     fn sh(&self, script: &str) -> String {
-        says(&self.order(script))
+        stdout_of(&self.order(script))
     }
 
     /// The lines `name errno` of the probe in C.
@@ -88,8 +88,8 @@ impl SandboxTest {
         let program = self.path("root/bin/probe");
         let cc = Command::new("cc").args(["-static", "-w", "-o"]).arg(&program).arg(&source).output().unwrap();
         assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
-        let said = self.sh("exec probe");
-        said.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+        let output = self.sh("exec probe");
+        output.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
     }
 }
 
@@ -99,7 +99,7 @@ fn result(order: &Spec) -> (Result<Exit, SandboxError>, String) {
     (exit, String::from_utf8(output).unwrap())
 }
 
-fn says(order: &Spec) -> String {
+fn stdout_of(order: &Spec) -> String {
     match result(order) {
         (Ok(Exit::Code(0)), output) => output,
         (other, output) => panic!("{other:?}: {output} ({:?})", other.as_ref().err().and_then(SandboxError::hint)),
@@ -163,6 +163,6 @@ fn everything_works_for_an_ordinary_user_without_subuids() {
         .current_dir(dir.path())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("test result: ok"), "{said}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("test result: ok"), "{text}");
 }

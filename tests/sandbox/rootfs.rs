@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use phial::error::UserError as _;
 use phial::sandbox::{Bind, Root, SandboxError, Spec};
 
-use super::{SandboxTest, result, says};
+use super::{SandboxTest, result, stdout_of};
 
 #[test]
 fn what_is_written_lands_in_the_upper_directory_and_nothing_else() {
     let test = SandboxTest::new();
-    let said =
+    let output =
         test.sh("echo new > /srv/new; rm /bin/id; echo t > /tmp/t; echo r > /run/r; cat /etc/hosts /etc/resolv.conf");
-    assert_eq!(said, "127.0.0.1 localhost\nnameserver 192.0.2.53\n");
+    assert_eq!(output, "127.0.0.1 localhost\nnameserver 192.0.2.53\n");
     let mut found: Vec<String> = walkdir::WalkDir::new(test.path("upper"))
         .min_depth(1)
         .into_iter()
@@ -41,7 +41,7 @@ fn a_plain_directory_receives_what_is_written() {
     let test = SandboxTest::new();
     let mut order = test.order("echo new > /srv/new; cat /etc/hosts");
     order.root = Root::Plain { dir: test.path("root") };
-    assert_eq!(says(&order), "127.0.0.1 localhost\n");
+    assert_eq!(stdout_of(&order), "127.0.0.1 localhost\n");
     assert_eq!(fs::read_to_string(test.path("root/srv/new")).unwrap(), "new\n");
     assert_eq!(fs::read_to_string(test.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
     for made in ["proc", "dev", "tmp", "run", "etc/resolv.conf"] {
@@ -61,7 +61,7 @@ fn sixty_lower_directories_with_long_names_stack_in_order() {
     lowers.push(test.path("root"));
     let mut order = test.order("cat /srv/top; echo; ls /srv | grep -c .");
     order.root = Root::Overlay { lowers, upper: test.path("upper"), work: test.path("work") };
-    assert_eq!(says(&order), "0\n61\n");
+    assert_eq!(stdout_of(&order), "0\n61\n");
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn binds_are_in_sight_and_read_only_ones_stay_as_they_are() {
     };
     let mut order = test.order("cat /in/file /one; echo x > /in/file || echo > /one || echo more >> /rw/file; ls /in");
     order.binds = vec![bind("input", "/in", true), bind("input/file", "/one", true), bind("input", "/rw", false)];
-    let said = says(&order);
-    assert!(said.starts_with("text\ntext\n") && said.matches("Read-only").count() == 2, "{said}");
+    let output = stdout_of(&order);
+    assert!(output.starts_with("text\ntext\n") && output.matches("Read-only").count() == 2, "{output}");
     assert_eq!(fs::read_to_string(test.path("input/file")).unwrap(), "text\nmore\n");
     assert!(!test.path("upper/in").exists(), "the mount point is left");
 }
@@ -139,8 +139,8 @@ fn a_read_only_root_is_that() {
     let test = SandboxTest::new();
     let mut order = test.order("echo x > /srv/x; echo y > /tmp/y; cat /tmp/y");
     order.read_only = true;
-    let said = says(&order);
-    assert!(said.contains("Read-only") && said.ends_with("y\n"), "{said}");
+    let output = stdout_of(&order);
+    assert!(output.contains("Read-only") && output.ends_with("y\n"), "{output}");
 }
 
 #[test]
@@ -174,6 +174,6 @@ fn a_directory_in_memory_belongs_to_the_user_and_leaves_nothing() {
     let test = SandboxTest::new();
     let mut order = test.order("echo x >/srv/data/file; stat -c '%u %a' /srv/data");
     (order.tmpfs, order.user) = (vec!["/srv/data".to_owned()], (70, 70));
-    assert_eq!(says(&order), "70 755\n");
+    assert_eq!(stdout_of(&order), "70 755\n");
     assert!(!test.path("upper/srv/data").exists());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use phial::sandbox::{Exit, Ids, Loopback, Network, Ready, Said, SandboxError, Spec, serve};
 
-use super::{SandboxTest, exe, says};
+use super::{SandboxTest, exe, stdout_of};
 
 /// Serves `order` while `during` runs, which begins when it is ready, and gives how it ended.
 fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
@@ -14,8 +14,8 @@ fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
     let (ready, heard) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let server = scope.spawn(|| {
-            serve(&exe(), order, &cancel, &mut move |said| {
-                if said == Said::Ready {
+            serve(&exe(), order, &cancel, &mut move |output| {
+                if output == Said::Ready {
                     ready.send(()).unwrap();
                 }
             })
@@ -37,12 +37,12 @@ fn sandboxes_share_a_loopback_that_nobody_else_reaches() {
     let mut client = two.order("until nc 127.0.0.1 5432 2>/dev/null; do sleep 0.1; done");
     client.network = loopback.network();
     let ended = served(&server, || {
-        assert_eq!(says(&client), "hello\n");
+        assert_eq!(stdout_of(&client), "hello\n");
         let apart = Loopback::open(&exe(), Ids::Single).unwrap();
         for network in [apart.network(), Network::None, Network::Host] {
             let mut stranger = other.order("nc 127.0.0.1 5432 2>&1 || echo none");
             stranger.network = network;
-            assert!(says(&stranger).ends_with("none\n"), "{network:?}");
+            assert!(stdout_of(&stranger).ends_with("none\n"), "{network:?}");
         }
     });
     assert!(matches!(ended, Err(SandboxError::Interrupted)), "{ended:?}");

@@ -11,7 +11,7 @@ use phial::sandbox::{Exit, Ids, SandboxError, inside_ids, run};
 
 use crate::harness::{SUBIDS_USER, user_with_subids};
 
-use super::{SandboxTest, exe, for_everyone, helper, is_root, result, says};
+use super::{SandboxTest, exe, for_everyone, helper, is_root, result, stdout_of};
 
 #[test]
 fn another_user_is_that_user_in_and_the_caller_outside() {
@@ -19,18 +19,18 @@ fn another_user_is_that_user_in_and_the_caller_outside() {
     let mut order =
         test.order("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
     order.user = (65532, 65532);
-    let said = says(&order);
-    assert!(said.starts_with("65532\n65532\n65532\n") && said.contains("denied"), "{said}");
+    let output = stdout_of(&order);
+    assert!(output.starts_with("65532\n65532\n65532\n") && output.contains("denied"), "{output}");
     assert_eq!(fs::metadata(test.path("upper/srv/mine")).unwrap().uid(), rustix::process::getuid().as_raw());
     order.argv[2] = "cat /proc/self/status".to_owned();
-    assert!(says(&order).contains("CapEff:\t0000000000000000"));
+    assert!(stdout_of(&order).contains("CapEff:\t0000000000000000"));
 }
 
 #[test]
 fn with_one_id_other_owners_are_refused() {
     let test = SandboxTest::new();
-    let (exit, said) = result(&test.order("chown 5:5 /srv"));
-    assert!(exit.unwrap() == Exit::Code(1) && said.contains("Invalid argument"), "{said}");
+    let (exit, output) = result(&test.order("chown 5:5 /srv"));
+    assert!(exit.unwrap() == Exit::Code(1) && output.contains("Invalid argument"), "{output}");
 }
 
 #[test]
@@ -39,16 +39,16 @@ fn a_caller_with_ranges() {
     let test = SandboxTest::new();
     let mut order = test.order("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
     order.ids = Ids::Ranges;
-    assert_eq!(says(&order), "1000:1000\n0\n");
+    assert_eq!(stdout_of(&order), "1000:1000\n0\n");
     let owner = fs::metadata(test.path("upper/srv/owned")).unwrap().uid();
     assert!(owner > 1000, "{owner}");
 
     order.user = (1000, 1000);
     order.argv[2] = "id -u; cat /srv/owned; cat /proc/1/environ 2>&1; grep CapEff /proc/self/status".to_owned();
-    let said = says(&order);
+    let output = stdout_of(&order);
     assert!(
-        said.starts_with("1000\nx\n") && said.contains("denied") && said.contains("CapEff:\t0000000000000000"),
-        "{said}"
+        output.starts_with("1000\nx\n") && output.contains("denied") && output.contains("CapEff:\t0000000000000000"),
+        "{output}"
     );
 
     let map = inside_ids(&exe(), Ids::Ranges, &["__sandbox-nonsense"], b"").unwrap_err();
@@ -72,8 +72,8 @@ fn with_ranges_other_owners_work() {
             .args(["--exact", "--ignored", "--nocapture", "sandbox::users::a_caller_with_ranges"])
             .current_dir(dir.path());
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("all is well"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("all is well"), "{text}{}", String::from_utf8_lossy(&output.stderr));
     } else {
         let test = SandboxTest::new();
         let mut order = test.order("true");

@@ -44,7 +44,7 @@ pub(crate) struct Quirks {
     pub(crate) max_body: Option<(u64, u16)>,
     /// Whether that holds for a PUT of a whole blob too.
     pub(crate) max_put: bool,
-    /// Shortest chunk but for the last; said by `OCI-Chunk-Min-Length` if `says_min`.
+    /// Shortest chunk but for the last; announced by `OCI-Chunk-Min-Length` if `says_min`.
     pub(crate) min_chunk: u64,
     pub(crate) says_min: bool,
     /// The answer to PATCH.

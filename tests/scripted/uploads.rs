@@ -94,9 +94,9 @@ impl State {
         if upload.first == 0 {
             upload.first = upload.bytes.len();
         }
-        let said = if self.quirks.sticky_range { upload.first } else { upload.bytes.len() };
+        let output = if self.quirks.sticky_range { upload.first } else { upload.bytes.len() };
         let (repository, length) = (upload.repository.clone(), upload.bytes.len());
-        self.located(answer(self.quirks.patch_status), &id, &repository, length).with("Range", range(said))
+        self.located(answer(self.quirks.patch_status), &id, &repository, length).with("Range", range(output))
     }
 
     pub(super) fn put_blob(&self, asked: &Asked) -> Answer {
@@ -122,8 +122,8 @@ impl State {
         }
         let id = id(asked);
         let Some(upload) = kept.uploads.get(&id) else { return unknown() };
-        let said = if self.quirks.sticky_range { upload.first } else { upload.bytes.len() };
-        self.located(answer(204), &id, &upload.repository, upload.bytes.len()).with("Range", range(said))
+        let output = if self.quirks.sticky_range { upload.first } else { upload.bytes.len() };
+        self.located(answer(204), &id, &upload.repository, upload.bytes.len()).with("Range", range(output))
     }
 
     pub(super) fn cancel(&self, asked: &Asked) -> Answer {

@@ -12,7 +12,7 @@ use phial::event::nobody;
 use phial::host::Host;
 use phial::source::{Mode, checkout, list, read_file};
 
-use super::{SourceTest, T, commit, git, git_with, heard, seen, told, write};
+use super::{SourceTest, T, commit, full_message, git, git_with, notices_of, seen, write};
 use crate::harness::git_http::GitServer;
 use crate::harness::skip::skip_part;
 
@@ -170,7 +170,7 @@ fn an_entry_that_must_not_reach_a_disk_is_refused_and_nothing_is_written() {
         let dest = test.path(&format!("out{n}/tree"));
         fs::create_dir_all(dest.parent().unwrap()).unwrap();
         let error = checkout(&fetched, &dest, T, &nobody).unwrap_err();
-        assert_eq!(error.exit_kind().code(), 3, "{entries:?}: {}", told(&error));
+        assert_eq!(error.exit_kind().code(), 3, "{entries:?}: {}", full_message(&error));
         let left: Vec<_> = walkdir::WalkDir::new(dest.parent().unwrap())
             .into_iter()
             .flatten()
@@ -194,7 +194,11 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
         let sha = git(&repo, &["commit-tree", "-m", "bomb", &root]);
         let fetched = test.fetch(repo.to_str().unwrap(), &sha).unwrap();
         let error = checkout(&fetched, &test.path("tree"), T, &nobody).unwrap_err();
-        assert!(error.exit_kind().code() == 3 && told(&error).contains("too deep or too large"), "{}", told(&error));
+        assert!(
+            error.exit_kind().code() == 3 && full_message(&error).contains("too deep or too large"),
+            "{}",
+            full_message(&error)
+        );
         assert!(!test.path("tree").exists());
     }
 }
@@ -207,9 +211,9 @@ fn submodules_and_lfs_pointers_are_named_and_not_fetched() {
     write(&repo, "priv/big.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
     commit(&repo, "more");
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    let said = heard(|watch| checkout(&fetched, &test.path("tree"), T, watch).unwrap());
-    assert!(said.contains("empty directories: `vendor/module`"), "{said}");
-    assert!(said.contains("pointers of Git LFS: `priv/big.bin`"), "{said}");
+    let output = notices_of(|watch| checkout(&fetched, &test.path("tree"), T, watch).unwrap());
+    assert!(output.contains("empty directories: `vendor/module`"), "{output}");
+    assert!(output.contains("pointers of Git LFS: `priv/big.bin`"), "{output}");
     let tree = seen(&test.path("tree"));
     assert_eq!(tree["vendor/module"], format!("755 {T} /"));
     assert!(!tree.contains_key("vendor/module/mix.exs"));

@@ -8,7 +8,7 @@ use phial::error::UserError as _;
 use phial::event::nobody;
 use phial::source::{Location, SourceError, checkout, fetch, read_file};
 
-use super::{SourceTest, T, access, commit, git, heard, told, write};
+use super::{SourceTest, T, access, commit, full_message, git, notices_of, write};
 use crate::harness::git_http::GitServer;
 
 #[test]
@@ -52,7 +52,7 @@ fn a_commit_that_was_fetched_once_needs_no_server() {
     drop(server);
     assert_eq!(test.fetch(&url, &sha).unwrap().commit, again.commit);
     let error = test.fetch(&url, "main").unwrap_err();
-    assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true), "{}", told(&error));
+    assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true), "{}", full_message(&error));
 }
 
 #[test]
@@ -88,18 +88,18 @@ fn a_server_that_gives_no_single_sha_costs_its_history_or_a_clear_error() {
     let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
 
-    let said = heard(|watch| {
+    let output = notices_of(|watch| {
         let place: Location = url.parse().unwrap();
         let fetched = fetch(&place, &old, &test.path("mirrors"), &access(&[]), watch).unwrap();
         assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
     });
-    assert!(said.contains("its whole history is fetched"), "{said}");
+    assert!(output.contains("its whole history is fetched"), "{output}");
     let asked = server.requests().len();
     test.fetch(&url, &old).unwrap();
     assert_eq!(server.requests().len(), asked);
     let error = test.fetch(&url, &lost).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
-    assert!(told(&error).contains("allowAnySHA1InWant"), "{}", told(&error));
+    assert!(full_message(&error).contains("allowAnySHA1InWant"), "{}", full_message(&error));
 
     git(&repo, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
     let other = SourceTest::new();
@@ -121,8 +121,13 @@ fn a_revision_or_repository_that_is_not_there_is_a_clear_error() {
     for rev in ["nope", "refs/heads/nope", "0123456789012345678901234567890123456789", "0123456"] {
         for place in [&url, test.path("shop").to_str().unwrap()] {
             let error = test.fetch(place, rev).unwrap_err();
-            assert_eq!((error.exit_kind().code(), error.hint().is_some()), (3, true), "{rev}: {}", told(&error));
-            assert!(told(&error).contains("looked for"), "{}", told(&error));
+            assert_eq!(
+                (error.exit_kind().code(), error.hint().is_some()),
+                (3, true),
+                "{rev}: {}",
+                full_message(&error)
+            );
+            assert!(full_message(&error).contains("looked for"), "{}", full_message(&error));
         }
     }
     assert_eq!(test.fetch(test.path("nowhere").to_str().unwrap(), "HEAD").unwrap_err().exit_kind().code(), 3);
@@ -138,11 +143,11 @@ fn an_empty_repository_and_one_of_sha256_are_clear_errors() {
     let server = GitServer::start(test.dir.path());
     for place in [test.path("empty").to_str().unwrap(), &format!("{}/empty/.git", server.url)] {
         let error = test.fetch(place, "HEAD").unwrap_err();
-        assert!(matches!(error, SourceError::Empty { .. }), "{}", told(&error));
+        assert!(matches!(error, SourceError::Empty { .. }), "{}", full_message(&error));
     }
     let error = test.fetch(test.path("other").to_str().unwrap(), "HEAD").unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
-    assert!(error.hint().unwrap().contains("SHA-256"), "{}", told(&error));
+    assert!(error.hint().unwrap().contains("SHA-256"), "{}", full_message(&error));
 }
 
 #[test]
@@ -177,12 +182,12 @@ fn a_broken_mirror_is_set_aside_and_made_again() {
     ];
     for (n, (what, damage)) in damage.iter().enumerate() {
         damage();
-        let said = heard(|watch| {
+        let output = notices_of(|watch| {
             let fetched = fetch(&url.parse().unwrap(), &sha, &test.path("mirrors"), &access(&[]), watch);
-            let fetched = fetched.map_err(|error| told(&error)).expect(what);
+            let fetched = fetched.map_err(|error| full_message(&error)).expect(what);
             assert_eq!(test.tree(&fetched, &format!("again{n}")), good, "{what}");
         });
-        assert!(said.contains("is made again"), "{what}: {said}");
+        assert!(output.contains("is made again"), "{what}: {output}");
     }
     // a wrong bit in a blob is seen when it is read; the run after that starts afresh
     let pack = fs::read_dir(&packs)
@@ -198,7 +203,7 @@ fn a_broken_mirror_is_set_aside_and_made_again() {
     fs::write(&pack, bytes).unwrap();
     let fetched = test.fetch(&url, &sha).unwrap();
     let error = checkout(&fetched, &test.path("flip"), T, &nobody).unwrap_err();
-    assert_eq!(error.exit_kind().code(), 4, "{}", told(&error));
+    assert_eq!(error.exit_kind().code(), 4, "{}", full_message(&error));
     drop(fetched); // libgit2 shares packs by their path as long as one is open
     assert_eq!(test.tree(&test.fetch(&url, &sha).unwrap(), "after"), good);
 }
@@ -231,7 +236,7 @@ fn a_server_that_says_nothing_is_given_up() {
     assert!(
         matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_kind().code() == 4,
         "{}",
-        told(&error)
+        full_message(&error)
     );
 }
 

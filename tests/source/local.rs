@@ -9,7 +9,7 @@ use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
 
 use crate::harness::skip::skip;
 
-use super::{CANARY, SourceTest, T, access, commit, git, heard, told, write};
+use super::{CANARY, SourceTest, T, access, commit, full_message, git, notices_of, write};
 
 #[test]
 fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
@@ -62,8 +62,8 @@ fn a_local_repository_is_read_without_certificates() {
         .env_clear()
         .envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("SSL_CERT_FILE", &pipe);
-    let said = crate::harness::run(patient).failed(3);
-    assert!(said.contains("no build of"), "{said}");
+    let output = crate::harness::run(patient).failed(3);
+    assert!(output.contains("no build of"), "{output}");
 }
 
 #[test]
@@ -73,20 +73,20 @@ fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
     let place: Location = repo.to_str().unwrap().parse().unwrap();
     let look = |rev: &str| {
         let mut dirty = false;
-        let said = heard(|watch| {
+        let output = notices_of(|watch| {
             let fetched = fetch(&place, rev, &test.path("mirrors"), &access(&[]), watch).unwrap();
             assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
             dirty = fetched.commit.dirty;
         });
-        (dirty, said)
+        (dirty, output)
     };
     assert_eq!(look("HEAD"), (false, String::new()));
     write(&repo, "new.ex", "new\n");
-    let (dirty, said) = look("HEAD");
-    assert!(!dirty && said.contains("0 changed, 1 untracked, such as `new.ex`"), "{said}");
+    let (dirty, output) = look("HEAD");
+    assert!(!dirty && output.contains("0 changed, 1 untracked, such as `new.ex`"), "{output}");
     write(&repo, "lib/a.ex", "changed\n");
-    let (dirty, said) = look("main");
-    assert!(dirty && said.contains("1 changed, 1 untracked, such as `lib/a.ex`"), "{said}");
+    let (dirty, output) = look("main");
+    assert!(dirty && output.contains("1 changed, 1 untracked, such as `lib/a.ex`"), "{output}");
     git(&repo, &["add", "-A"]);
     assert!(look("HEAD").0);
     git(&repo, &["commit", "-q", "-m", "second"]);
@@ -108,7 +108,7 @@ fn a_partial_clone_is_read_as_far_as_its_objects_go() {
     let old = test.fetch(&partial, "v1").unwrap();
     let error = checkout(&old, &test.path("old"), T, &nobody).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
-    assert!(error.hint().unwrap().contains("partial clone"), "{}", told(&error));
+    assert!(error.hint().unwrap().contains("partial clone"), "{}", full_message(&error));
 }
 
 #[test]

@@ -133,21 +133,21 @@ fn seen(dir: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// What was said aloud while `work` ran.
-fn heard(work: impl FnOnce(&(dyn Fn(Event) + Sync))) -> String {
-    let said = Mutex::new(String::new());
+/// The notices while `work` ran.
+fn notices_of(work: impl FnOnce(&(dyn Fn(Event) + Sync))) -> String {
+    let output = Mutex::new(String::new());
     work(&|event| {
         if let Event::Notice { text } = event {
-            let mut said = said.lock().expect("no panic");
-            said.push_str(&text);
-            said.push('\n');
+            let mut output = output.lock().expect("no panic");
+            output.push_str(&text);
+            output.push('\n');
         }
     });
-    said.into_inner().expect("no panic")
+    output.into_inner().expect("no panic")
 }
 
 /// The whole chain of an error as a user may see it.
-fn told(error: &SourceError) -> String {
+fn full_message(error: &SourceError) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!("{cause} {cause:?}"));
     format!("{error} {error:?} {:?} {}", error.hint(), cause.unwrap_or_default())
 }

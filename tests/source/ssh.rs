@@ -95,14 +95,14 @@ fn a_repository_over_ssh_is_fetched_with_the_agents_key_from_a_known_host() {
     id.arg("-un").env("PATH", search_path());
     let url = format!("ssh://{}@127.0.0.1:{port}{}", run(id).ok(), repo.source());
 
-    let said = build(&env, &url, true).failed(5);
-    assert!(said.contains("known_hosts"), "a host that nobody knows: {said}");
+    let output = build(&env, &url, true).failed(5);
+    assert!(output.contains("known_hosts"), "a host that nobody knows: {output}");
 
     let known = fs::read_to_string(env.dir().join("host.pub")).unwrap();
     fs::create_dir(env.path("home/.ssh")).unwrap();
     fs::write(env.path("home/.ssh/known_hosts"), format!("[127.0.0.1]:{port} {known}")).unwrap();
-    let said = build(&env, &url, false).failed(5);
-    assert!(said.contains("ssh"), "no agent: {said}");
+    let output = build(&env, &url, false).failed(5);
+    assert!(output.contains("ssh"), "no agent: {output}");
 
     let there = build(&env, &url, true).ok();
     let here = build(&env, repo.source(), false).ok();

@@ -8,7 +8,7 @@ use phial::error::UserError as _;
 use phial::host::Host;
 use phial::source::{Location, SourceError};
 
-use super::{CANARY, SourceTest, access, told, write};
+use super::{CANARY, SourceTest, access, full_message, write};
 use crate::harness::git_http::GitServer;
 
 #[test]
@@ -38,7 +38,7 @@ fn what_is_no_revision_is_refused_before_any_connection() {
     ] {
         let error = test.fetch(&url, rev).unwrap_err();
         assert_eq!(error.exit_kind().code(), 2, "{rev}");
-        assert!(!told(&error).contains(char::is_control) && told(&error).len() < 2000, "{rev:?}");
+        assert!(!full_message(&error).contains(char::is_control) && full_message(&error).len() < 2000, "{rev:?}");
     }
     assert!(server.requests().is_empty());
 }
@@ -74,7 +74,7 @@ fn what_is_no_source_is_refused_and_shows_no_user_information() {
         assert_eq!((error.exit_kind().code(), error.hint().is_some()), (2, true), "{place}");
     }
     let error = format!("gopher://me:{CANARY}@host/x").parse::<Location>().unwrap_err();
-    assert!(!told(&error).contains(CANARY), "{}", told(&error));
+    assert!(!full_message(&error).contains(CANARY), "{}", full_message(&error));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
     ];
     for (kind, url, env) in &good {
         let fresh = SourceTest::new();
-        let fetched = fresh.fetch_as(url, "main", env).map_err(|error| told(&error)).expect(kind);
+        let fetched = fresh.fetch_as(url, "main", env).map_err(|error| full_message(&error)).expect(kind);
         assert!(!format!("{fetched:?}").contains(CANARY), "{kind}");
         let mut files =
             walkdir::WalkDir::new(fresh.dir.path()).into_iter().flatten().filter(|e| e.file_type().is_file());
@@ -143,8 +143,12 @@ fn credentials_of_every_kind_open_a_private_server_and_are_never_shown() {
     for (what, env) in bad {
         let fresh = SourceTest::new();
         let error = fresh.fetch_as(&asked(&by_token), "main", env).unwrap_err();
-        assert_eq!(error.exit_kind().code(), 5, "{}", told(&error));
-        assert!(told(&error).contains(what) && !told(&error).contains(CANARY), "{what}: {}", told(&error));
+        assert_eq!(error.exit_kind().code(), 5, "{}", full_message(&error));
+        assert!(
+            full_message(&error).contains(what) && !full_message(&error).contains(CANARY),
+            "{what}: {}",
+            full_message(&error)
+        );
     }
     assert!(!format!("{:?}", access(&[("GIT_TOKEN", CANARY)])).contains(CANARY));
 }
@@ -164,11 +168,11 @@ fn credentials_do_not_follow_a_redirect_to_another_server() {
             let front = GitServer::start_redirect(&to, wanted.as_deref());
             let url = format!("{}/shop/.git", front.url.replace("http://", &format!("http://me:{CANARY}@")));
             let error = test.fetch_as(&url, "main", &[("GIT_TOKEN", CANARY)]).unwrap_err();
-            assert!(!told(&error).contains(CANARY), "{}", told(&error));
+            assert!(!full_message(&error).contains(CANARY), "{}", full_message(&error));
             assert!(
                 matches!(error, SourceError::Redirected { .. }) && error.exit_kind().code() == 5,
                 "{}",
-                told(&error)
+                full_message(&error)
             );
         }
     }
@@ -211,6 +215,10 @@ fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
     server.kill().unwrap();
     server.wait().unwrap();
     let error = fetched.unwrap_err();
-    assert!(matches!(error, SourceError::Untrusted { .. }) && error.exit_kind().code() == 5, "{}", told(&error));
-    assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{}", told(&error));
+    assert!(
+        matches!(error, SourceError::Untrusted { .. }) && error.exit_kind().code() == 5,
+        "{}",
+        full_message(&error)
+    );
+    assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{}", full_message(&error));
 }
