@@ -73,12 +73,7 @@ fn find(text: &str, context: &Context<'_>) -> Result<Found, Error> {
     }
     let opened = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     opened.map_err(IoError::at("read", path))?;
-    let compression = match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
-        _ => Compression::None,
-    };
-    Ok(Found::Layer(text.into(), compression))
+    Ok(Found::Layer(text.into(), Compression::sniff(&magic)))
 }
 
 fn side<'a>(found: &'a Found, blobs: crate::image::Blobs<'a>, layer: Option<&str>) -> Result<Side<'a>, Error> {

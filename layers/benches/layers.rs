@@ -30,13 +30,13 @@ fn main() {
     let scratch = scratch.join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&scratch).unwrap();
     let tree = args.first().map_or_else(|| generated(&scratch.join("tree")), |tree| directory(tree.into(), &scratch));
-    let terms = terms(Compression::None);
-    let packed = pack(&tree, &Metadata::default(), &terms, &mut io::sink()).unwrap();
+    let options = options(Compression::None);
+    let packed = pack(&tree, &Metadata::default(), &options, &mut io::sink()).unwrap();
     println!(
         "{} entries, {} MB of tar, {} threads, medians of {runs} runs\n",
         packed.entries,
         packed.tar_size / 1_000_000,
-        terms.workers
+        options.workers
     );
     println!("| what | seconds | blob, MB | peak memory, MiB |\n|---|---|---|---|");
     packing(&tree, &scratch, runs);
@@ -107,14 +107,14 @@ fn directory(tree: PathBuf, scratch: &Path) -> PathBuf {
     root
 }
 
-fn terms(compression: Compression) -> PackOptions {
+fn options(compression: Compression) -> PackOptions {
     let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     PackOptions { compression, mtime: 0, workers }
 }
 
 fn pack_to(tree: &Path, compression: Compression, to: &Path) {
     let mut out = BufWriter::new(fs::File::create(to).unwrap());
-    pack(tree, &Metadata::default(), &terms(compression), &mut out).unwrap();
+    pack(tree, &Metadata::default(), &options(compression), &mut out).unwrap();
 }
 
 fn unpack_to(blob: &Path, compression: Compression, root: &Path) -> f64 {
@@ -126,7 +126,7 @@ fn unpack_to(blob: &Path, compression: Compression, root: &Path) -> f64 {
 
 /// Packs in this process, whose peak memory is then that of packing.
 fn memory_of_packing(tree: &Path, compression: Compression) {
-    pack(tree, &Metadata::default(), &terms(compression), &mut io::sink()).unwrap();
+    pack(tree, &Metadata::default(), &options(compression), &mut io::sink()).unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     println!("{}", peak.trim().trim_end_matches(" kB"));

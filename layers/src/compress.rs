@@ -1,18 +1,22 @@
-//! A ready tar to a blob: what a base image is made of has its own times and owners, and keeps them to the byte.
+//! An existing tar to a layer blob and back, without a look at its entries: the tar of a base image keeps its own times and
+//! owners, byte for byte.
 
 use std::io::{self, BufRead, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::blocks::in_blocks;
-use crate::{Compression, DiffId, PackError, PackOptions, Packed};
+use crate::pack::blocks::compress_blocks;
+use crate::{CompressedTar, Compression, PackError, PackOptions};
 
-/// Writes the blob of `tar` to `out`, in the same blocks as [`pack`](crate::pack) does. `terms.mtime` is not looked at, and
-/// neither is the tar: `entries` of the result is 0.
-pub fn compress(mut tar: impl Read, terms: &PackOptions, out: &mut (dyn Write + Send)) -> Result<Packed, PackError> {
-    let ((), sums) = in_blocks(terms, out, |blocks| {
+/// Compresses `tar` into `out`, in the same blocks as [`pack`](crate::pack). `options.mtime` has no effect.
+pub fn compress(
+    mut tar: impl Read,
+    options: &PackOptions,
+    out: &mut (dyn Write + Send),
+) -> Result<CompressedTar, PackError> {
+    let ((), compressed) = compress_blocks(options, out, |blocks| {
         loop {
-            let n = match tar.read(blocks.room()) {
+            let n = match tar.read(blocks.unfilled()) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -21,18 +25,17 @@ pub fn compress(mut tar: impl Read, terms: &PackOptions, out: &mut (dyn Write + 
             blocks.advance(n)?;
         }
     })?;
-    let diff_id = DiffId(sums.diff_id.0);
-    Ok(Packed { diff_id, digest: sums.digest, size: sums.size, tar_size: sums.tar_size, entries: 0 })
+    Ok(compressed)
 }
 
-/// The tar in a file that is compressed in one of the ways that layers are.
+/// The tar inside `blob`, a whole blob with the given compression. Members or frames after the first are read too.
 pub fn decompressed<'a>(
-    file: impl BufRead + Send + 'a,
+    blob: impl BufRead + Send + 'a,
     compression: Compression,
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match compression {
-        Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(file)),
-        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+        Compression::None => Box::new(blob),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(blob)),
+        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(blob)?),
     })
 }

@@ -1,4 +1,4 @@
-//! Digests as values: what is written `sha256:<64 hex>` is checked once, at the door.
+//! Digests as types: a string is checked once, when it is parsed.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// The digest of an uncompressed tar (`config.md`, `rootfs.diff_ids`); never to be mistaken for that of a blob.
+/// The digest of a layer's uncompressed tar (`config.md`, `rootfs.diff_ids`), in a type of its own: it is not that of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiffId(pub Digest);
 
-/// What is wrong with a string that should have been a digest.
+/// A string is not a digest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not a digest: `sha256:` and 64 lower-case hex digits are expected")]
 pub struct DigestError {
@@ -31,7 +31,7 @@ impl Digest {
         Self::from_hash(&Sha256::digest(bytes).into())
     }
 
-    /// The digest whose SHA-256 is `hash`.
+    /// The digest with the SHA-256 `hash`.
     pub fn from_hash(hash: &[u8; 32]) -> Self {
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
@@ -53,7 +53,7 @@ impl Digest {
         &self.0[7..]
     }
 
-    /// `sha256:<hex>`, as written in manifests.
+    /// `ALGORITHM:HEX`, as in manifests.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -108,7 +108,7 @@ impl fmt::Display for DiffId {
     }
 }
 
-/// Hashes and counts what passes through it on its way to `inner`.
+/// A writer that hashes and counts the bytes it passes on.
 pub struct Sha256Writer<W> {
     inner: W,
     hash: Sha256,
@@ -116,12 +116,12 @@ pub struct Sha256Writer<W> {
 }
 
 impl<W: Write> Sha256Writer<W> {
-    /// A writer over `inner` that has seen nothing yet.
+    /// A writer that passes its bytes on to `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, hash: Sha256::new(), size: 0 }
     }
 
-    /// The inner writer, the digest of all that was written, and how many bytes that was.
+    /// The inner writer, the digest of all bytes written, and their number.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest::from_hash(&self.hash.finalize().into()), self.size)
     }

@@ -1,15 +1,16 @@
-//! Names from layers made fit for a message: no byte of them reaches a terminal raw, and none is longer than a line.
+//! Escapes names of untrusted layers for messages: no control byte reaches a terminal, and the length is bounded.
 
 use std::fmt::Write as _;
 
-const LONGEST: usize = 200;
+/// The length in bytes from which a name is cut.
+const MAX_LEN: usize = 200;
 
-/// `bytes` as text: what is valid UTF-8 and printable as it is, the rest escaped; cut after 200 characters or so.
+/// `bytes` as text: printable characters as they are, all else and the backquote escaped; cut after about 200 bytes.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if text.len() > LONGEST {
+            if text.len() > MAX_LEN {
                 text.push_str("...");
                 return text;
             }
@@ -20,7 +21,7 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}"); // a String takes whatever is written
+            let _ = write!(text, "\\x{byte:02x}"); // writing to a String never fails
         }
     }
     text

@@ -1,44 +1,23 @@
-//! A directory tree to the bytes of an OCI layer, and back.
+//! Packs a directory tree into an OCI layer and unpacks a layer into a tree (image-spec, `layer.md`).
 //!
-//! Pure: what comes out is a function of the tree, its records and the [`PackOptions`]; no clock, environment, network or git is
-//! read. The same tree packs to the same bytes on one core or many, for any caller, on any file system.
+//! Deterministic: the bytes of a layer are a function of the tree, its [`Metadata`] and the [`PackOptions`]. The crate reads
+//! no clock, environment, network or git, and the number of threads changes no byte.
 
-mod blocks;
 mod compress;
+mod compression;
 mod digest;
+mod entry_path;
 mod escape;
-mod frame;
-mod pack;
 mod metadata;
-mod scan;
-mod tar_out;
+mod pack;
+mod tar_block;
 mod unpack;
+mod whiteout;
 
 pub use compress::{compress, decompressed};
+pub use compression::Compression;
 pub use digest::{DiffId, Digest, DigestError, Sha256Writer};
-pub use metadata::{EntryMetadata, EntryPath, Metadata};
-pub use pack::{PackError, PackOptions, Packed, pack};
-pub use unpack::{Entry, EntryKind, Limits, Listed, Rule, UnpackError, Unpacked, list, unpack};
-
-/// How the bytes of a layer blob are compressed. Part of what reaches the digest of the blob, never of its [`DiffId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// Members of RFC 1952 joined end to end.
-    Gzip,
-    /// Frames of RFC 8878 joined end to end.
-    Zstd,
-}
-
-impl Compression {
-    /// `none`, `gzip` or `zstd`: the name in settings, records and cache keys.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-}
+pub use entry_path::EntryPath;
+pub use metadata::{EntryMetadata, Metadata};
+pub use pack::{CompressedTar, PackError, PackOptions, Packed, pack};
+pub use unpack::{EntryKind, LayerEntry, Limits, Listed, UnpackError, Unpacked, Violation, list, unpack};

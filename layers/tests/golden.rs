@@ -44,21 +44,21 @@ pub(crate) fn tree(root: &Path) -> Metadata {
     for dir in [long.rsplit_once('/').unwrap().0, &long[..94]] {
         fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let mut records = Metadata::default();
+    let mut metadata = Metadata::default();
     let capability = ("security.capability".to_owned(), vec![1, 0, 0, 2, 0, b'\n', 0xff]);
     let start = EntryMetadata { uid: 1000, gid: 3_000_000, mode: Some(0o4755), xattrs: [capability].into() };
-    records.0.insert(EntryPath::new(b"app/bin/start"), start);
-    records.0.insert(EntryPath::new(b"app-data"), EntryMetadata { uid: u32::MAX, ..EntryMetadata::default() });
-    records
+    metadata.0.insert(EntryPath::new(b"app/bin/start"), start);
+    metadata.0.insert(EntryPath::new(b"app-data"), EntryMetadata { uid: u32::MAX, ..EntryMetadata::default() });
+    metadata
 }
 
-pub(crate) fn terms(compression: Compression, workers: usize) -> PackOptions {
+pub(crate) fn options(compression: Compression, workers: usize) -> PackOptions {
     PackOptions { compression, mtime: 1_700_000_000, workers: NonZeroUsize::new(workers).unwrap() }
 }
 
-fn packed(root: &Path, records: &Metadata, compression: Compression, workers: usize) -> (Packed, Vec<u8>) {
+fn packed(root: &Path, metadata: &Metadata, compression: Compression, workers: usize) -> (Packed, Vec<u8>) {
     let mut blob = Vec::new();
-    let packed = pack(root, records, &terms(compression, workers), &mut blob).unwrap();
+    let packed = pack(root, metadata, &options(compression, workers), &mut blob).unwrap();
     assert_eq!((packed.size, &packed.digest), (blob.len() as u64, &Digest::of(&blob)));
     (packed, blob)
 }
@@ -66,11 +66,11 @@ fn packed(root: &Path, records: &Metadata, compression: Compression, workers: us
 #[test]
 fn a_fixed_tree_has_a_fixed_digest_however_many_workers_pack_it() {
     let dir = tempfile::tempdir().unwrap();
-    let records = tree(dir.path());
+    let metadata = tree(dir.path());
     for (compression, digest) in [(Compression::None, DIFF_ID), (Compression::Gzip, GZIP), (Compression::Zstd, ZSTD)] {
         for workers in [1, 2, 7] {
             for _ in 0..20 {
-                let (packed, _) = packed(dir.path(), &records, compression, workers);
+                let (packed, _) = packed(dir.path(), &metadata, compression, workers);
                 let sums = (packed.diff_id.0.as_str(), packed.digest.as_str(), packed.entries);
                 assert_eq!(sums, (DIFF_ID, digest, 19), "{compression:?}, {workers} workers");
             }
@@ -81,9 +81,9 @@ fn a_fixed_tree_has_a_fixed_digest_however_many_workers_pack_it() {
 #[test]
 fn gnu_tar_and_python_read_the_same_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let records = tree(dir.path());
+    let metadata = tree(dir.path());
     let blob = tempfile::NamedTempFile::new().unwrap();
-    blob.as_file().write_all(&packed(dir.path(), &records, Compression::Gzip, 2).1).unwrap();
+    blob.as_file().write_all(&packed(dir.path(), &metadata, Compression::Gzip, 2).1).unwrap();
     let gnu = Command::new("tar").args(["--numeric-owner", "-tvzf"]).arg(blob.path()).output().unwrap();
     assert!(gnu.status.success(), "{}", String::from_utf8_lossy(&gnu.stderr));
     let gnu = String::from_utf8(gnu.stdout).unwrap();
@@ -139,8 +139,8 @@ fn a_full_disk_is_the_error_and_no_thread_waits_for_ever() {
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         for room in [0, 1 << 20] {
             for workers in [1, 3] {
-                let terms = terms(compression, workers);
-                let error = pack(dir.path(), &Metadata::default(), &terms, &mut Full(room)).unwrap_err();
+                let options = options(compression, workers);
+                let error = pack(dir.path(), &Metadata::default(), &options, &mut Full(room)).unwrap_err();
                 assert_eq!(error.code(), "layer.write");
                 let source = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>()).unwrap();
                 assert_eq!(source.kind(), io::ErrorKind::StorageFull);

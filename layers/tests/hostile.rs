@@ -337,7 +337,7 @@ fn owners_modes_and_attributes_are_kept_beside_the_tree() {
         .hardlink("su2", "su")
         .file("plain", b"")
         .end();
-    let records = unpacked(&tar, Compression::None, root.path()).unwrap().records;
+    let metadata = unpacked(&tar, Compression::None, root.path()).unwrap().metadata;
     let expected = serde_json::json!({
         "": {"mode": 0},
         "closed": {"mode": 0},
@@ -347,7 +347,7 @@ fn owners_modes_and_attributes_are_kept_beside_the_tree() {
         "su": {"uid": 1_u32 << 31, "gid": u32::MAX, "mode": 0o6755},
         "su2": {"uid": 1_u32 << 31, "gid": u32::MAX, "mode": 0o6755},
     });
-    assert_eq!(serde_json::to_value(&records).unwrap(), expected);
+    assert_eq!(serde_json::to_value(&metadata).unwrap(), expected);
     let expected = "100600 closed\n120777 lib -> mail\n40755 mail\n100644 mail/box\n100644 ping\n100644 plain\n100755 su x\n\
                     100755 su2 x\n41777 tmp";
     assert_eq!(listing(root.path()), expected);
@@ -365,5 +365,5 @@ fn a_record_goes_with_the_entry_that_is_overwritten() {
         .entry(&Fields { flag: b'5', name: b"e", uid: 5, mode: 0o755, ..Fields::default() }, b"")
         .dir("e/")
         .end();
-    assert_eq!(unpacked(&tar, Compression::None, root.path()).unwrap().records.0.len(), 0);
+    assert_eq!(unpacked(&tar, Compression::None, root.path()).unwrap().metadata.0.len(), 0);
 }

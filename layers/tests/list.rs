@@ -1,10 +1,10 @@
 //! The entries of a layer without unpacking it: what is told, and what is refused.
 
-use phial_layers::{Compression, Digest, Entry, EntryKind, Limits, Listed, UnpackError, list, unpack};
+use phial_layers::{Compression, Digest, EntryKind, LayerEntry, Limits, Listed, UnpackError, list, unpack};
 
 use crate::tars::{Fields, TarBytes};
 
-fn listed(bytes: &[u8], limits: &Limits) -> Result<(Listed, Vec<Entry>), UnpackError> {
+fn listed(bytes: &[u8], limits: &Limits) -> Result<(Listed, Vec<LayerEntry>), UnpackError> {
     let mut entries = Vec::new();
     let keep = |name: &phial_layers::EntryPath, size| name.as_bytes().ends_with(b".beam") && size < 10;
     let listed = list(bytes, Compression::None, limits, &keep, &mut |entry| entries.push(entry))?;
@@ -21,7 +21,7 @@ fn entries_come_in_their_order_with_all_that_their_headers_say() {
         b"",
     );
     let (listing, entries) = listed(&tar.0, &Limits::GENEROUS).unwrap();
-    let told: Vec<_> = entries.iter().map(|entry| (format!("{:?}", entry.name), entry.kind, entry.size)).collect();
+    let told: Vec<_> = entries.iter().map(|entry| (format!("{:?}", entry.path), entry.kind, entry.size)).collect();
     let told: Vec<_> = told.iter().map(|(name, kind, size)| (name.as_str(), *kind, *size)).collect();
     assert_eq!(
         told,
@@ -33,7 +33,7 @@ fn entries_come_in_their_order_with_all_that_their_headers_say() {
             ("app/link", EntryKind::Symlink, 0),
             ("app/again", EntryKind::Hardlink, 0),
             ("app/.wh.gone", EntryKind::File, 0),
-            ("dev", EntryKind::Device(false, 1, 3), 0),
+            ("dev", EntryKind::CharDevice { major: 1, minor: 3 }, 0),
         ]
     );
     assert_eq!(entries[1].bytes.as_deref(), Some(&b"bytes"[..]));
@@ -74,7 +74,7 @@ fn holes_are_zeros_and_count_against_the_limit() {
     let (_, entries) = listed(&tar.0, &Limits::GENEROUS).unwrap();
     let mut whole = vec![0; 3 << 20];
     whole[2 << 20..(2 << 20) + 4].copy_from_slice(b"data");
-    assert_eq!((format!("{:?}", entries[0].name).as_str(), entries[0].size), ("hole", size));
+    assert_eq!((format!("{:?}", entries[0].path).as_str(), entries[0].size), ("hole", size));
     assert_eq!(entries[0].content, Some(Digest::of(&whole)));
     let error = listed(&tar.0, &Limits { max_bytes: 1 << 20, ..Limits::GENEROUS }).unwrap_err();
     assert_eq!(error.code(), "layer.too-large");

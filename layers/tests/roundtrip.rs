@@ -10,39 +10,39 @@ use std::process::Command;
 use phial_layers::{Compression, EntryMetadata, EntryPath, Limits, Metadata, pack, unpack};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::golden::{terms, tree};
+use crate::golden::{options, tree};
 use crate::tars::{TarBytes, listing};
 
 #[test]
 fn a_tree_survives_packing_and_unpacking_in_every_compression() {
     let from = tempfile::tempdir().unwrap();
-    let records = tree(from.path());
+    let metadata = tree(from.path());
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let mut blob = Vec::new();
-        let packed = pack(from.path(), &records, &terms(compression, 2), &mut blob).unwrap();
+        let packed = pack(from.path(), &metadata, &options(compression, 2), &mut blob).unwrap();
         let to = tempfile::tempdir().unwrap();
         let unpacked = unpack(&blob[..], compression, to.path(), &Limits::GENEROUS).unwrap();
         let sums = (&unpacked.diff_id, &unpacked.digest, unpacked.size, unpacked.entries);
         assert_eq!(sums, (&packed.diff_id, &packed.digest, packed.size, packed.entries));
-        assert_eq!(unpacked.records, records);
+        assert_eq!(unpacked.metadata, metadata);
         assert_eq!(listing(to.path()), listing(from.path()));
         let inode = |name: &str| fs::metadata(to.path().join(name)).unwrap().ino();
         assert_eq!(inode("app/mix.exs"), inode("app/mix.link"));
         for name in ["app", "app/bin/again", "app/mix.exs", "app/priv/numbers", "app/pipe"] {
             assert_eq!(fs::symlink_metadata(to.path().join(name)).unwrap().mtime(), 1_700_000_000, "{name}");
         }
-        let again = pack(to.path(), &unpacked.records, &terms(compression, 3), &mut io::sink()).unwrap();
+        let again = pack(to.path(), &unpacked.metadata, &options(compression, 3), &mut io::sink()).unwrap();
         assert_eq!(again, packed);
     }
 }
 
 #[test]
 fn what_a_layer_cannot_hold_is_refused_by_name() {
-    let code = |make: &dyn Fn(&Path), records: &Metadata| {
+    let code = |make: &dyn Fn(&Path), metadata: &Metadata| {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         make(&dir.path().join("d"));
-        let error = pack(dir.path(), records, &terms(Compression::Gzip, 1), &mut io::sink()).unwrap_err();
+        let error = pack(dir.path(), metadata, &options(Compression::Gzip, 1), &mut io::sink()).unwrap_err();
         (error.code(), error.to_string())
     };
     let none = Metadata::default();
@@ -68,12 +68,12 @@ fn what_a_layer_cannot_hold_is_refused_by_name() {
 fn a_device_is_refused_and_so_is_a_missing_root() {
     let dir = tempfile::tempdir().unwrap();
     let made = mknodat(CWD, dir.path().join("null"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3));
-    let terms = terms(Compression::None, 1);
+    let options = options(Compression::None, 1);
     if made.is_ok() {
-        let error = pack(dir.path(), &Metadata::default(), &terms, &mut io::sink()).unwrap_err();
+        let error = pack(dir.path(), &Metadata::default(), &options, &mut io::sink()).unwrap_err();
         assert_eq!(error.to_string(), "`null` is a character device, which a layer cannot hold");
     }
-    let error = pack(&dir.path().join("absent"), &Metadata::default(), &terms, &mut io::sink()).unwrap_err();
+    let error = pack(&dir.path().join("absent"), &Metadata::default(), &options, &mut io::sink()).unwrap_err();
     assert_eq!(error.code(), "layer.read");
 }
 
@@ -87,11 +87,11 @@ fn a_tree_deeper_than_the_held_directories_is_walked_whole() {
         fs::create_dir(&path).unwrap();
     }
     let mut blob = Vec::new();
-    let packed = pack(dir.path(), &Metadata::default(), &terms(Compression::Gzip, 1), &mut blob).unwrap();
+    let packed = pack(dir.path(), &Metadata::default(), &options(Compression::Gzip, 1), &mut blob).unwrap();
     assert_eq!(packed.entries, 600);
     let to = tempfile::tempdir().unwrap();
     unpack(&blob[..], Compression::Gzip, to.path(), &Limits::GENEROUS).unwrap();
-    let again = pack(to.path(), &Metadata::default(), &terms(Compression::Gzip, 1), &mut io::sink()).unwrap();
+    let again = pack(to.path(), &Metadata::default(), &options(Compression::Gzip, 1), &mut io::sink()).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
 }
 
@@ -102,7 +102,7 @@ fn entries_are_sorted_by_the_bytes_of_their_whole_names() {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     let mut tar = Vec::new();
-    pack(dir.path(), &Metadata::default(), &terms(Compression::None, 1), &mut tar).unwrap();
+    pack(dir.path(), &Metadata::default(), &options(Compression::None, 1), &mut tar).unwrap();
     let mut archive = tar::Archive::new(&tar[..]);
     let names: Vec<_> = archive.entries().unwrap().map(|e| e.unwrap().path_bytes().into_owned()).collect();
     let mut sorted = names.clone();
@@ -118,7 +118,7 @@ fn umoci_sees_the_files_that_went_in() {
     fs::create_dir(&from).unwrap();
     tree(&from);
     let mut tar = Vec::new();
-    pack(&from, &Metadata::default(), &terms(Compression::None, 2), &mut tar).unwrap();
+    pack(&from, &Metadata::default(), &options(Compression::None, 2), &mut tar).unwrap();
     fs::write(dir.path().join("layer.tar"), tar).unwrap();
     let line = "umoci init --layout layout && umoci new --image layout:t && \
                 umoci raw add-layer --image layout:t layer.tar && umoci unpack --rootless --image layout:t bundle";
@@ -135,8 +135,8 @@ fn a_layer_made_by_gnu_tar_unpacks_like_with_gnu_tar() {
     let dir = tempfile::tempdir().unwrap();
     let from = dir.path().join("from");
     fs::create_dir(&from).unwrap();
-    let records = tree(&from);
-    assert!(!records.0.is_empty());
+    let metadata = tree(&from);
+    assert!(!metadata.0.is_empty());
     fs::remove_file(from.join("app/gone")).unwrap();
     for format in ["gnu", "pax"] {
         let mut gnu = Command::new("tar");
@@ -190,7 +190,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
         let file = dir.path().join("large");
         fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
         let mut out = Meddler { file, size };
-        let result = pack(dir.path(), &Metadata::default(), &terms(Compression::None, 1), &mut out);
+        let result = pack(dir.path(), &Metadata::default(), &options(Compression::None, 1), &mut out);
         assert_eq!(result.err().map(|error| error.code()), code, "{size}");
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use phial_layers::{Compression, PackOptions, compress, decompressed};
 
 pub use self::debian::{BaseError, Debian, EPOCH};
-use self::import::{Wrapping, wrapping};
+use self::import::tar_compression;
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, IoError};
@@ -43,19 +43,15 @@ pub fn create(of: &BaseSource, to: &[String], context: &Context<'_>) -> Result<(
         }
         BaseSource::Tar(path) => (path.clone(), BTreeMap::new(), crate::recipe::EPOCH),
     };
-    let wrapping = match wrapping(&tar)? {
-        Wrapping::Plain => Compression::None,
-        Wrapping::Gzip => Compression::Gzip,
-        Wrapping::Zstd => Compression::Zstd,
-    };
+    let compression = tar_compression(&tar)?;
     let file = BufReader::with_capacity(1 << 18, File::open(&tar).map_err(IoError::at("open", &tar))?);
-    let unpacked = decompressed(file, wrapping).map_err(IoError::at("read", &tar))?;
+    let unpacked = decompressed(file, compression).map_err(IoError::at("read", &tar))?;
     let options = PackOptions { compression: Compression::Gzip, mtime: created, workers: context.host.cores };
     let mut blob = context.store.blob_writer()?;
     let packed = compress(unpacked, &options, &mut blob)?;
     blob.keep(Some(&packed.digest))?;
     context.ended("base", &format!("{} bytes of files", packed.tar_size), Some(start));
-    let layer = PackedLayer::new(packed, Compression::Gzip);
+    let layer = PackedLayer::from_tar(packed, Compression::Gzip);
     let layer = NewLayer { layer, created_by: "phial base".into() };
     let options = ImageOptions {
         created,

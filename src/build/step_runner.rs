@@ -162,7 +162,7 @@ impl StepRunner<'_> {
         let blob = self.context.store.blob(&layer.digest, layer.size)?.ok_or_else(lost)?;
         match unpack(blob, layer.compression, &vacant.root, &Limits::GENEROUS) {
             Ok(unpacked) if unpacked.diff_id == layer.diff_id => {
-                Ok(vacant.keep(&unpacked.records, TreeInfo::default())?)
+                Ok(vacant.keep(&unpacked.metadata, TreeInfo::default())?)
             }
             _ => {
                 self.context.store.set_aside(&layer.digest)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use flate2::read::GzDecoder;
-use phial_layers::Digest;
+use phial_layers::{Compression, Digest};
 
 /// Digests of the chunks by name.
 pub(super) type Chunks = BTreeMap<String, Digest>;
@@ -20,7 +20,7 @@ const NOT_CODE: [&str; 8] = ["Abst", "CInf", "Dbgi", "Docs", "ExCk", "ExDc", "Ex
 
 /// The chunks of a whole and sound `.beam` file.
 pub(super) fn chunks(bytes: &[u8]) -> Option<Chunks> {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
+    if Compression::sniff(bytes) == Compression::Gzip {
         let mut plain = Vec::new();
         GzDecoder::new(bytes).take(MAX_PLAIN).read_to_end(&mut plain).ok()?;
         return container(&plain);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 
 use phial_layers::{
-    Compression, DiffId, Digest, Entry, EntryKind, EntryPath, Limits, Sha256Writer, UnpackError, list as list_entries,
+    Compression, DiffId, Digest, EntryKind, EntryPath, LayerEntry, Limits, Sha256Writer, UnpackError,
+    list as list_entries,
 };
 use serde::Serialize;
 
@@ -170,8 +171,8 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
         (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX)
     };
     let listed = list_entries(blob, compression, &Limits::GENEROUS, &keep, &mut |mut entry| {
-        let _ = order.write_all(entry.name.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
-        if entry.name.as_bytes() == lock::PATH {
+        let _ = order.write_all(entry.path.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
+        if entry.path.as_bytes() == lock::PATH {
             lock = entry.bytes.take().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         }
         put(&mut facts, entry);
@@ -185,8 +186,8 @@ fn is_beam(name: &EntryPath) -> bool {
 }
 
 /// Where an entry is found twice, the later one holds, as for whoever unpacks.
-fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: Entry) {
-    let bytes = entry.name.as_bytes();
+fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: LayerEntry) {
+    let bytes = entry.path.as_bytes();
     let (parent, last) = match bytes.iter().rposition(|b| *b == b'/') {
         Some(slash) => bytes.split_at(slash + 1),
         None => (&b""[..], bytes),
@@ -197,7 +198,7 @@ fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: Entry) {
         facts.entry(EntryPath::new(&[parent, hidden].concat())).or_default().whiteout = true;
     } else {
         let chunks = entry.bytes.as_deref().and_then(beam::chunks);
-        facts.entry(entry.name).or_default().stat = Some(Stat {
+        facts.entry(entry.path).or_default().stat = Some(Stat {
             kind: entry.kind,
             link: entry.link,
             mode: entry.mode,
@@ -320,9 +321,8 @@ fn kind(kind: EntryKind) -> String {
         EntryKind::Symlink => "symlink",
         EntryKind::Hardlink => "hard link",
         EntryKind::Fifo => "fifo",
-        EntryKind::Device(is_block, major, minor) => {
-            return format!("{} device {major}:{minor}", if is_block { "block" } else { "character" });
-        }
+        EntryKind::CharDevice { major, minor } => return format!("character device {major}:{minor}"),
+        EntryKind::BlockDevice { major, minor } => return format!("block device {major}:{minor}"),
     };
     word.into()
 }

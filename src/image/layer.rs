@@ -1,6 +1,6 @@
 //! A layer as Phial makes and keeps it: the one type between packing, the store, the caches and the image.
 
-use phial_layers::{Compression, DiffId, Digest, Packed};
+use phial_layers::{CompressedTar, Compression, DiffId, Digest, Packed};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Descriptor;
@@ -17,7 +17,7 @@ pub struct PackedLayer {
     pub size: u64,
     /// Size of the tar.
     pub tar_size: u64,
-    /// Number of tar entries, whiteouts included.
+    /// Number of tar entries, whiteouts included; 0 if the layer is a tar that was not read.
     pub entries: u64,
     /// How the blob is compressed.
     pub compression: Compression,
@@ -28,6 +28,12 @@ impl PackedLayer {
     pub fn new(packed: Packed, compression: Compression) -> Self {
         let Packed { diff_id, digest, size, tar_size, entries } = packed;
         Self { diff_id, digest, size, tar_size, entries, compression }
+    }
+
+    /// What `phial_layers::compress` returned for a blob of this compression.
+    pub fn from_tar(tar: CompressedTar, compression: Compression) -> Self {
+        let CompressedTar { diff_id, digest, size, tar_size } = tar;
+        Self { diff_id, digest, size, tar_size, entries: 0, compression }
     }
 
     /// Its descriptor in a manifest.

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use phial_layers::Digest;
+use phial_layers::{Compression, Digest};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -94,7 +94,7 @@ impl Layout {
         let n = if is_file { file.read_at(&mut magic, 0).map_err(LayoutError::io("read", path))? } else { 0 };
         let (why, remedy) = if !is_file {
             ("it is not a regular file", Some(format!("for a directory write `oci:{}`", path.display())))
-        } else if magic[..n].starts_with(&[0x1f, 0x8b]) || magic[..n] == [0x28, 0xb5, 0x2f, 0xfd] {
+        } else if Compression::sniff(&magic[..n]) != Compression::None {
             ("it is compressed", Some("decompress the archive first".into()))
         } else {
             let entries = scan(&file).map_err(LayoutError::io("read the tar headers of", path))?;

@@ -116,7 +116,7 @@ impl ResolvedImage {
             context.notice(text);
         }
         let about = TreeInfo { skipped_devices: unpacked.skipped_devices };
-        let tree = vacant.keep(&unpacked.records, about)?;
+        let tree = vacant.keep(&unpacked.metadata, about)?;
         context.ended(&name, &format!("{} files", unpacked.entries), Some(start));
         Ok(tree)
     }

@@ -1,4 +1,4 @@
-//! Why a layer could not be unpacked: rules that the bytes break, and what the machine refused.
+//! Why a layer could not be unpacked: violations of the layer format, and errors of the system.
 
 use std::fmt;
 use std::io;
@@ -6,56 +6,56 @@ use std::io;
 use crate::Compression;
 use crate::escape::escaped;
 
-/// A rule that a layer must keep. Each has a code that stays the same from release to release.
+/// A rule of the layer format that a layer violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Rule {
-    /// No `..` in the name of an entry.
+pub enum Violation {
+    /// The name of an entry has a `..`.
     EntryPath,
-    /// The root is a directory and stays one; an entry has a name.
+    /// An entry has no name, or makes the root something else than a directory.
     RootReplaced,
-    /// A whiteout names one entry beside it.
+    /// A whiteout that names no sibling, or is a directory.
     WhiteoutName,
-    /// A hard link points to a file that is there already, inside the root.
+    /// A hard link to something that is not an earlier file inside the root.
     HardlinkTarget,
-    /// No component of a name over 255 bytes, no path or target over 4095.
+    /// A component over 255 bytes, a path or link target over 4095.
     NameTooLong,
-    /// A file cannot be a parent.
+    /// A parent is a file.
     NotADirectory,
-    /// Symlinks on the way to an entry end somewhere.
+    /// More than 40 symlinks in a path.
     SymlinkLoop,
-    /// Only the kinds of entry that the image specification names.
+    /// An entry type that `layer.md` does not name.
     EntryType,
-    /// A symlink has a target.
+    /// A symlink without a target.
     SymlinkTarget,
-    /// Sums and numbers of a header are right.
+    /// A wrong checksum or number in a header.
     TarHeader,
-    /// Extended headers are well-formed, of bounded size, and say one thing.
+    /// An extended header that is malformed, over 1 MiB, or contradicts another.
     Pax,
-    /// The map of a sparse file lies within the file and agrees with the data.
+    /// A sparse map that is malformed, leaves the file, or does not fit the data.
     Sparse,
-    /// Extended attributes of at most 64 KiB each and 1 MiB together.
+    /// Extended attributes over 64 KiB each or 1 MiB per entry.
     XattrSize,
-    /// The layer stays within the limits of the caller.
+    /// More bytes than the limit.
     TooLarge,
-    /// The layer has no more entries than the caller allows.
+    /// More entries than the limit.
     TooManyEntries,
-    /// The layer does not end in the middle.
+    /// The end of the stream inside an entry, member or frame.
     Truncated,
-    /// Nothing follows the compressed stream.
+    /// Bytes after the compressed stream.
     Trailing,
-    /// The compressed stream is sound.
+    /// A damaged compressed stream.
     Corrupt,
-    /// Zstd frames need no window over 128 MiB.
+    /// A zstd frame that needs a window over 128 MiB.
     ZstdWindow,
-    /// Zstd frames to be skipped are of bounded size.
+    /// Skippable zstd frames over 64 MiB.
     ZstdSkippable,
-    /// The blob is compressed as its media type says.
+    /// Another compression than the media type declares.
     Compression,
 }
 
-impl Rule {
-    /// The stable code, such as `layer.hardlink-target`.
+impl Violation {
+    /// The name that scripts can match, such as `layer.hardlink-target`; it never changes.
     pub fn code(self) -> &'static str {
         match self {
             Self::EntryPath => "layer.entry-path",
@@ -83,18 +83,18 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::EntryPath => "its name has a `..`",
+            Self::EntryPath => "its name contains `..`",
             Self::RootReplaced => "it would replace the root",
-            Self::WhiteoutName => "it is no whiteout of an entry beside it",
-            Self::HardlinkTarget => "it is a hard link to what is no earlier file of the layer",
+            Self::WhiteoutName => "it is not a valid whiteout",
+            Self::HardlinkTarget => "its hard link target is not an earlier file of the layer",
             Self::NameTooLong => "its name or target is too long",
             Self::NotADirectory => "its parent is not a directory",
-            Self::SymlinkLoop => "the symlinks on its way do not end",
-            Self::EntryType => "entries of its type are unknown to the image specification",
-            Self::SymlinkTarget => "it is a symlink to nothing",
+            Self::SymlinkLoop => "its path has too many symlinks",
+            Self::EntryType => "its type is not part of the image specification",
+            Self::SymlinkTarget => "its symlink target is empty",
             Self::TarHeader => "the tar header is malformed",
             Self::Pax => "the extended header is malformed or contradicts itself",
             Self::Sparse => "the map of the sparse file is malformed",
@@ -102,7 +102,7 @@ impl fmt::Display for Rule {
             Self::TooLarge => "the layer unpacks to more bytes than the limit",
             Self::TooManyEntries => "the layer has more entries than the limit",
             Self::Truncated => "the layer ends in the middle",
-            Self::Trailing => "other bytes follow the compressed stream",
+            Self::Trailing => "extra bytes follow the compressed stream",
             Self::Corrupt => "the compressed stream is corrupt",
             Self::ZstdWindow => "a zstd frame needs a window over 128 MiB",
             Self::ZstdSkippable => "the skippable zstd frames are too large",
@@ -115,33 +115,33 @@ impl fmt::Display for Rule {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
-    /// An entry breaks a rule.
-    #[error("the layer's entry `{entry}` is refused: {rule}")]
+    /// An entry violates a rule.
+    #[error("the layer's entry `{entry}` is refused: {violation}")]
     Entry {
-        /// The rule.
-        rule: Rule,
+        /// The rule that it violates.
+        violation: Violation,
         /// The entry's name.
         entry: String,
     },
-    /// The headers of an entry break a rule before its name is known.
-    #[error("the layer's entry after `{entry}` is refused: {rule}")]
-    After {
-        /// The rule.
-        rule: Rule,
+    /// A header violates a rule before the name of its entry is known.
+    #[error("the layer's entry after `{previous}` is refused: {violation}")]
+    Header {
+        /// The rule that it violates.
+        violation: Violation,
         /// The name of the entry before it; empty for the first.
-        entry: String,
+        previous: String,
     },
-    /// The stream breaks a rule.
-    #[error("the layer is refused: {rule}")]
+    /// The stream violates a rule.
+    #[error("the layer is refused: {violation}")]
     Stream {
-        /// The rule.
-        rule: Rule,
-        /// What the decompressor said, where one did.
+        /// The rule that it violates.
+        violation: Violation,
+        /// The decompressor's error, if it reported one.
         #[source]
         source: Option<io::Error>,
     },
     /// The first bytes of the blob are not those of the declared compression.
-    #[error("the layer is declared {declared} and its bytes are not")]
+    #[error("the layer is declared as {declared}, but its bytes are not")]
     Declared {
         /// `gzip`, `zstd` or `a plain tar`.
         declared: &'static str,
@@ -154,14 +154,14 @@ pub enum UnpackError {
     Write {
         /// The entry's name.
         entry: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The directory to unpack into cannot be opened.
     #[error("cannot unpack into the directory")]
     Root(#[source] io::Error),
-    /// The directory to unpack into holds something already.
+    /// The directory to unpack into is not empty.
     #[error("the directory to unpack into is not empty")]
     RootNotEmpty,
     /// A thread could not be started.
@@ -170,11 +170,13 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
-    /// A short name that stays the same from release to release.
+    /// A name of the error that scripts can match; it never changes.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Entry { rule, .. } | Self::After { rule, .. } | Self::Stream { rule, .. } => rule.code(),
-            Self::Declared { .. } => Rule::Compression.code(),
+            Self::Entry { violation, .. } | Self::Header { violation, .. } | Self::Stream { violation, .. } => {
+                violation.code()
+            }
+            Self::Declared { .. } => Violation::Compression.code(),
             Self::Read(_) => "layer.read",
             Self::Write { .. } => "layer.write",
             Self::Root(_) => "layer.root",
@@ -183,18 +185,18 @@ impl UnpackError {
         }
     }
 
-    /// What to do about it, if that can be said.
+    /// What the user can do, if anything.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Entry { rule: Rule::TooLarge | Rule::TooManyEntries, .. }
-            | Self::Stream { rule: Rule::TooLarge | Rule::TooManyEntries, .. } => {
+            Self::Entry { violation: Violation::TooLarge | Violation::TooManyEntries, .. }
+            | Self::Stream { violation: Violation::TooLarge | Violation::TooManyEntries, .. } => {
                 "raise the limit if the image is trusted".into()
             }
-            Self::Entry { .. } | Self::After { .. } => {
+            Self::Entry { .. } | Self::Header { .. } => {
                 "no image builder in common use writes such a layer; find out where it comes from".into()
             }
             Self::Stream { .. } => "fetch the layer again and compare its digest".into(),
-            Self::Declared { .. } => "the media type in the manifest is wrong; the image must be made again".into(),
+            Self::Declared { .. } => "the media type in the manifest is wrong; the image must be built again".into(),
             Self::Write { .. } => "check the free space and inodes of the disk that takes the tree".into(),
             _ => return None,
         })
@@ -203,29 +205,30 @@ impl UnpackError {
     /// The exit code of a program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Entry { .. } | Self::After { .. } | Self::Stream { .. } | Self::Declared { .. } => 3,
+            Self::Entry { .. } | Self::Header { .. } | Self::Stream { .. } | Self::Declared { .. } => 3,
             Self::Read(_) => 4,
             Self::Write { .. } | Self::Root(_) | Self::Thread(_) => 6,
             Self::RootNotEmpty => 70,
         }
     }
 
-    pub(super) fn entry(rule: Rule, name: &[u8]) -> Self {
-        Self::Entry { rule, entry: escaped(name) }
+    pub(super) fn entry(violation: Violation, name: &[u8]) -> Self {
+        Self::Entry { violation, entry: escaped(name) }
     }
 
-    /// Says where in the layer a header is bad.
-    pub(super) fn after(self, name: &[u8]) -> Self {
+    /// Adds the name of the previous entry to an error in a header.
+    pub(super) fn after(self, previous: &[u8]) -> Self {
+        use Violation::{Pax, Sparse, TarHeader, XattrSize};
         match self {
-            Self::Stream { rule: rule @ (Rule::TarHeader | Rule::Pax | Rule::Sparse | Rule::XattrSize), .. } => {
-                Self::After { rule, entry: escaped(name) }
+            Self::Stream { violation: violation @ (TarHeader | Pax | Sparse | XattrSize), .. } => {
+                Self::Header { violation, previous: escaped(previous) }
             }
             other => other,
         }
     }
 
-    pub(super) fn stream(rule: Rule) -> Self {
-        Self::Stream { rule, source: None }
+    pub(super) fn stream(violation: Violation) -> Self {
+        Self::Stream { violation, source: None }
     }
 
     pub(super) fn write(name: &[u8], source: impl Into<io::Error>) -> Self {

@@ -1,18 +1,18 @@
-//! The entries of a layer as they stand in its tar, without a file being written: for whoever compares layers.
+//! Lists the entries of a layer as its tar has them, without writing files: for comparing layers.
 //!
-//! Contents are hashed while they stream by, so the memory does not grow with the size of a file.
+//! Contents are hashed while they are read, so memory does not grow with the size of a file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
 
-use super::error::{Rule, UnpackError};
-use super::header::{self, Kind};
-use super::sparse::Sparse;
+use super::error::{UnpackError, Violation};
+use super::header::{self, TarEntry};
+use super::sparse::{Segment, SparseMap};
 use super::stream::TarStream;
-use super::{Limits, over};
+use super::{Limits, with_tar};
 use crate::{Compression, DiffId, Digest, EntryPath, Sha256Writer};
 
-/// What kind of file an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntryKind {
     /// A regular file.
@@ -25,104 +25,109 @@ pub enum EntryKind {
     Hardlink,
     /// A named pipe.
     Fifo,
-    /// A character or block device: whether it is a block device, major and minor number.
-    Device(bool, u32, u32),
+    /// A character device.
+    CharDevice {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
 }
 
-/// One entry. Whiteouts are ordinary files here, with the names that the image specification gives them (`layer.md`).
+/// One entry of a layer. Whiteouts are regular files with the names that `layer.md` gives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LayerEntry {
     /// Its path.
-    pub name: EntryPath,
-    /// What it is.
+    pub path: EntryPath,
+    /// Its type.
     pub kind: EntryKind,
-    /// The target of a link; else empty.
+    /// The target of a link; empty for other types.
     pub link: Vec<u8>,
-    /// Permission bits, with setuid, setgid and sticky.
+    /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// User id.
+    /// User ID.
     pub uid: u32,
-    /// Group id.
+    /// Group ID.
     pub gid: u32,
     /// Modification time: seconds since 1970, and nanoseconds after them.
     pub mtime: (i64, u32),
-    /// Extended attributes, but for those that `unpack` drops.
+    /// Extended attributes, without those that [`unpack`](crate::unpack) drops.
     pub xattrs: BTreeMap<String, Vec<u8>>,
-    /// Size of a file with its holes, in bytes; else 0.
+    /// The size of a file in bytes, with its holes; 0 for other types.
     pub size: u64,
-    /// Digest of a file's content, holes read as zeros; none for other kinds.
+    /// The digest of a file's content, holes read as zeros; none for other types.
     pub content: Option<Digest>,
-    /// The content, where `keep` asked for it.
+    /// The content of a file that `keep` selected.
     pub bytes: Option<Vec<u8>>,
 }
 
-/// A layer that was read to its end.
+/// A layer that was listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The digest of the tar.
     pub diff_id: DiffId,
-    /// The digest of the blob: the compressed bytes.
+    /// The digest of the blob.
     pub digest: Digest,
     /// The size of the blob in bytes.
     pub size: u64,
-    /// How many entries the tar has.
+    /// The number of entries in the tar.
     pub entries: u64,
 }
 
-/// Hands every entry of a layer to `take`, in the tar's order. `keep` says of a file's name and size whether its bytes are
-/// wanted: they are held in memory then. Headers are read as strictly as `unpack` reads them; where names lead to is not
-/// looked at, since nothing is written.
+/// Passes every entry of a layer to `visit`, in the tar's order. `keep` gets the path and size of a file and selects those
+/// whose content is held in memory; sparse files are never held. Headers are checked as by [`unpack`](crate::unpack), paths
+/// and links are not, since nothing is written.
 pub fn list(
     blob: impl Read + Send,
     compression: Compression,
     limits: &Limits,
     keep: &dyn Fn(&EntryPath, u64) -> bool,
-    take: &mut dyn FnMut(Entry),
+    visit: &mut dyn FnMut(LayerEntry),
 ) -> Result<Listed, UnpackError> {
-    let ((diff_id, entries), (digest, size)) = over(blob, compression, limits.max_bytes, |mut stream| {
-        let (mut entries, mut last) = (0, Vec::new());
-        while let Some(entry) = header::next(&mut stream).map_err(|error| error.after(&last))? {
+    let ((diff_id, entries), blob) = with_tar(blob, compression, limits.max_bytes, |mut stream| {
+        let (mut entries, mut previous) = (0, Vec::new());
+        while let Some(entry) = header::next(&mut stream).map_err(|error| error.after(&previous))? {
             entries += 1;
             if entries > limits.max_entries {
-                return Err(UnpackError::stream(Rule::TooManyEntries));
+                return Err(UnpackError::stream(Violation::TooManyEntries));
             }
-            last.clone_from(&entry.name);
-            take(read(entry, &mut stream, keep)?);
+            previous.clone_from(&entry.name);
+            visit(read(entry, &mut stream, keep)?);
         }
         Ok((DiffId(stream.finish()?), entries))
     })?;
-    Ok(Listed { diff_id, digest, size, entries })
+    Ok(Listed { diff_id, digest: blob.digest, size: blob.size, entries })
 }
 
 fn read(
-    entry: header::Entry,
+    entry: TarEntry,
     stream: &mut TarStream,
     keep: &dyn Fn(&EntryPath, u64) -> bool,
-) -> Result<Entry, UnpackError> {
-    let name = EntryPath::new(&entry.name);
+) -> Result<LayerEntry, UnpackError> {
+    let path = EntryPath::new(&entry.name);
     let size = entry.sparse.as_ref().map_or(entry.stored, |sparse| sparse.size);
-    let is_file = entry.kind == Kind::File;
+    let is_file = entry.kind == EntryKind::File;
     let mut body = Body {
         hash: Sha256Writer::new(io::sink()),
-        kept: (is_file && entry.sparse.is_none() && keep(&name, size)).then(Vec::new),
+        kept: (is_file && entry.sparse.is_none() && keep(&path, size)).then(Vec::new),
     };
     match &entry.sparse {
-        Some(sparse) => body.sparse(sparse, stream)?,
-        None => body.take(entry.stored, stream)?,
+        Some(sparse) => body.read_sparse(sparse, stream)?,
+        None => body.read(entry.stored, stream)?,
     }
     stream.skip(entry.padding)?;
     let (_, content, _) = body.hash.finish();
-    let is_link = matches!(entry.kind, Kind::Symlink | Kind::Hardlink);
-    Ok(Entry {
-        name,
-        kind: match entry.kind {
-            Kind::File => EntryKind::File,
-            Kind::Dir => EntryKind::Directory,
-            Kind::Symlink => EntryKind::Symlink,
-            Kind::Hardlink => EntryKind::Hardlink,
-            Kind::Fifo => EntryKind::Fifo,
-            Kind::Device => EntryKind::Device(entry.device.0, entry.device.1, entry.device.2),
-        },
+    let is_link = matches!(entry.kind, EntryKind::Symlink | EntryKind::Hardlink);
+    Ok(LayerEntry {
+        path,
+        kind: entry.kind,
         link: if is_link { entry.link } else { Vec::new() },
         mode: entry.mode,
         uid: entry.uid,
@@ -135,32 +140,32 @@ fn read(
     })
 }
 
-/// The content of one file on its way.
+/// The content of a file while it is read.
 struct Body {
     hash: Sha256Writer<io::Sink>,
     kept: Option<Vec<u8>>,
 }
 
 impl Body {
-    fn take(&mut self, n: u64, stream: &mut TarStream) -> Result<(), UnpackError> {
-        stream.copy(n, |piece| {
-            self.hash.write_all(piece).map_err(UnpackError::Read)?;
+    fn read(&mut self, n: u64, stream: &mut TarStream) -> Result<(), UnpackError> {
+        stream.copy(n, |chunk| {
+            self.hash.write_all(chunk).map_err(UnpackError::Read)?;
             if let Some(kept) = &mut self.kept {
-                kept.extend_from_slice(piece);
+                kept.extend_from_slice(chunk);
             }
             Ok(())
         })
     }
 
-    fn sparse(&mut self, sparse: &Sparse, stream: &mut TarStream) -> Result<(), UnpackError> {
-        stream.spend(sparse.size)?;
-        let mut at = 0;
-        for (offset, length) in &sparse.map {
-            self.zeros(offset - at)?;
-            self.take(*length, stream)?;
-            at = offset + length;
+    fn read_sparse(&mut self, sparse: &SparseMap, stream: &mut TarStream) -> Result<(), UnpackError> {
+        stream.charge(sparse.size)?;
+        let mut end = 0;
+        for &Segment { offset, length } in &sparse.segments {
+            self.zeros(offset - end)?;
+            self.read(length, stream)?;
+            end = offset + length;
         }
-        self.zeros(sparse.size - at)
+        self.zeros(sparse.size - end)
     }
 
     fn zeros(&mut self, n: u64) -> Result<(), UnpackError> {

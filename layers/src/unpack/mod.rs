@@ -1,47 +1,47 @@
-//! The bytes of a layer to a tree, inside a root that nothing in the layer can leave.
+//! The bytes of a layer to a tree inside a root that no entry can leave.
 //!
-//! One thread reads, hashes and decompresses; this one hashes the tar and makes names in the tar's order; two fill small
-//! files. The stream is read to its real end: what follows the tar's own end counts for the digest and is otherwise ignored.
+//! One thread reads, hashes and decompresses the blob; the calling thread hashes the tar and creates names in its order; two
+//! more write small files. Bytes after the end of the tar are read too: they count for the digests.
 
+mod decompress;
 mod error;
+mod file_writers;
 mod header;
-mod inflate;
 mod list;
 mod pax;
-mod place;
-mod resolve;
+mod resolver;
 mod sparse;
 mod stream;
-mod writers;
+mod tree_builder;
 
 use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
-pub use error::{Rule, UnpackError};
-use inflate::BlobSums;
-pub use list::{Entry, EntryKind, Listed, list};
-use place::Tree;
+use decompress::BlobRead;
+pub use error::{UnpackError, Violation};
+use file_writers::FileWriters;
+pub use list::{EntryKind, LayerEntry, Listed, list};
 use stream::TarStream;
-use writers::Writers;
+use tree_builder::TreeBuilder;
 
 use crate::{Compression, DiffId, Digest, Metadata};
 
-/// Chunks between the decompressor and the tar: 2 MiB.
-const CHUNKS: usize = 8;
+/// The number of chunks between the decompressor and the reader of the tar: 2 MiB.
+const QUEUED_CHUNKS: usize = 8;
 
-/// How much a layer may unpack to.
+/// How large an unpacked layer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the uncompressed stream, and of sparse files with their holes.
+    /// Bytes of the tar, and of sparse files with their holes.
     pub max_bytes: u64,
     /// Entries, whiteouts and skipped devices included.
     pub max_entries: u64,
 }
 
 impl Limits {
-    /// Above any layer that is meant: 50 GiB, five million entries.
+    /// More than any real layer has: 50 GiB, five million entries.
     pub const GENEROUS: Self = Self { max_bytes: 50 << 30, max_entries: 5_000_000 };
 }
 
@@ -50,88 +50,99 @@ impl Limits {
 pub struct Unpacked {
     /// The digest of the tar.
     pub diff_id: DiffId,
-    /// The digest of the blob: the compressed bytes.
+    /// The digest of the blob.
     pub digest: Digest,
     /// The size of the blob in bytes.
     pub size: u64,
-    /// How many entries the tar has.
+    /// The number of entries in the tar.
     pub entries: u64,
-    /// How many of them were devices, which are never made.
+    /// The number of devices among them, which are not created.
     pub skipped_devices: u64,
-    /// What the tree on disk does not say. Keys are real paths: no component is a symlink.
-    pub records: Metadata,
+    /// What the tree on disk does not hold. No component of a path in it is a symlink.
+    pub metadata: Metadata,
 }
 
-/// Unpacks a layer into `root`, an existing empty directory, for use as an overlay's lower directory: whiteouts are
-/// character devices 0:0, opaque directories have `user.overlay.opaque`.
+/// Unpacks a layer into `root`, an existing empty directory, as a lower directory of overlayfs: whiteouts are character
+/// devices 0:0, opaque directories have `user.overlay.opaque`.
 ///
-/// Directories that no entry names are 0755 with time 0. Modes on disk lack setuid and setgid and have what the caller needs
-/// to read and enter; owners and extended attributes are in the records alone (`*.overlay.*`, `security.{selinux,ima,evm}`
-/// are dropped). After an error the directory holds a part of the tree, for the caller to remove.
+/// Directories without an entry are 0755 with time 0. Modes on disk lack setuid and setgid, and let the caller read and
+/// enter; owners and extended attributes are in [`Unpacked::metadata`] alone (`*.overlay.*` and `security.{selinux,ima,evm}`
+/// are dropped). After an error the directory contains a part of the tree, which the caller removes.
 pub fn unpack(
     blob: impl Read + Send,
     compression: Compression,
     root: &Path,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
-    let (jobs, shared) = writers::queue();
-    let ((unpacked, written), (digest, size)) = over(blob, compression, limits.max_bytes, |stream| {
+    let (jobs, queue) = file_writers::queue();
+    let ((built, written), blob) = with_tar(blob, compression, limits.max_bytes, |stream| {
         thread::scope(|scope| {
-            let writers = Writers::start(scope, jobs, &shared)?;
-            let taken = take(root, stream, &writers, limits);
+            let writers = FileWriters::start(scope, jobs, &queue)?;
+            let built = build_tree(root, stream, &writers, limits);
             let written = writers.finish();
-            Ok((taken?, written))
+            Ok((built?, written))
         })
     })?;
     written?;
-    Ok(Unpacked { digest, size, ..unpacked })
+    let BuiltTree { diff_id, entries, skipped_devices, metadata } = built;
+    Ok(Unpacked { diff_id, digest: blob.digest, size: blob.size, entries, skipped_devices, metadata })
 }
 
-/// Lets `act` read the tar inside `blob`; the sums are those of the whole blob, which is read to its end.
-fn over<T>(
+/// Runs `read` on the tar inside `blob`, which is read to its end.
+fn with_tar<T>(
     blob: impl Read + Send,
     compression: Compression,
     max_bytes: u64,
-    act: impl FnOnce(TarStream) -> Result<T, UnpackError>,
-) -> Result<(T, BlobSums), UnpackError> {
+    read: impl FnOnce(TarStream) -> Result<T, UnpackError>,
+) -> Result<(T, BlobRead), UnpackError> {
     thread::scope(|scope| {
-        let (full_in, full) = mpsc::sync_channel(CHUNKS);
-        let (empty, empty_out) = mpsc::channel();
-        let chunks = inflate::Chunks { full: full_in, empty: empty_out };
-        let pump = thread::Builder::new()
+        let (filled, chunks) = mpsc::sync_channel(QUEUED_CHUNKS);
+        let (used, buffers) = mpsc::channel();
+        let sender = decompress::Chunks { filled, used: buffers };
+        let decompressor = thread::Builder::new()
             .name("phial-inflate".into())
-            .spawn_scoped(scope, move || inflate::pump(blob, compression, &chunks))
+            .spawn_scoped(scope, move || decompress::decompress(blob, compression, &sender))
             .map_err(UnpackError::Thread)?;
-        let acted = act(TarStream::new(full, empty, max_bytes));
-        let pumped = pump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // What looks cut off may have been: then the blob's own error is the reason.
-        let (acted, sums) = if matches!(&acted, Err(UnpackError::Stream { rule: Rule::Truncated, .. })) {
-            let sums = pumped?;
-            (acted?, sums)
+        let result = read(TarStream::new(chunks, used, max_bytes));
+        let decompressed = decompressor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A tar that seems truncated may be one whose blob failed; then the error of the blob is the cause.
+        let (value, blob) = if matches!(&result, Err(UnpackError::Stream { violation: Violation::Truncated, .. })) {
+            let blob = decompressed?;
+            (result?, blob)
         } else {
-            (acted?, pumped?)
+            (result?, decompressed?)
         };
-        let sums = sums.ok_or_else(|| UnpackError::stream(Rule::Truncated))?;
-        Ok((acted, sums))
+        Ok((value, blob.ok_or_else(|| UnpackError::stream(Violation::Truncated))?))
     })
 }
 
-/// All entries of `stream`; digest and size of the blob are the other thread's to fill in.
-fn take(root: &Path, mut stream: TarStream, writers: &Writers<'_>, limits: &Limits) -> Result<Unpacked, UnpackError> {
-    let mut tree = Tree::new(root, writers)?;
+/// A tar that was unpacked.
+struct BuiltTree {
+    diff_id: DiffId,
+    entries: u64,
+    skipped_devices: u64,
+    metadata: Metadata,
+}
+
+fn build_tree(
+    root: &Path,
+    mut stream: TarStream,
+    writers: &FileWriters<'_>,
+    limits: &Limits,
+) -> Result<BuiltTree, UnpackError> {
+    let mut tree = TreeBuilder::new(root, writers)?;
     let mut entries = 0;
-    let mut last = Vec::new();
-    while let Some(entry) = header::next(&mut stream).map_err(|error| error.after(&last))? {
+    let mut previous = Vec::new();
+    while let Some(entry) = header::next(&mut stream).map_err(|error| error.after(&previous))? {
         entries += 1;
         if entries > limits.max_entries {
-            return Err(UnpackError::stream(Rule::TooManyEntries));
+            return Err(UnpackError::stream(Violation::TooManyEntries));
         }
-        tree.put(&entry, &mut stream)?;
-        last = entry.name;
+        tree.add(&entry, &mut stream)?;
+        previous = entry.name;
     }
     let diff_id = DiffId(stream.finish()?);
     writers.wait()?;
-    let skipped_devices = tree.skipped;
-    let records = tree.finish()?;
-    Ok(Unpacked { digest: diff_id.0.clone(), diff_id, size: 0, entries, skipped_devices, records })
+    let skipped_devices = tree.skipped_devices;
+    Ok(BuiltTree { diff_id, entries, skipped_devices, metadata: tree.finish()? })
 }

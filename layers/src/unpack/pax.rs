@@ -1,20 +1,25 @@
-//! Metadata of extended headers (POSIX.1-2001, pax; GNU tar's `GNU.sparse.*`), read strictly: what is malformed is refused,
-//! never skipped, so that no reader sees other entries than we do.
+//! Reads the records of extended headers (POSIX.1-2001, pax; GNU tar's `GNU.sparse.*`) strictly: what is malformed is
+//! refused, never skipped, so no two readers see different entries.
 
 use std::collections::BTreeMap;
 
-use super::error::{Rule, UnpackError};
+use super::error::{UnpackError, Violation};
 
-/// No extended header is larger.
-pub(super) const PAX_MAX: u64 = 1 << 20;
-/// Attributes of one entry together; xattr(7) allows 64 KiB for one.
-const XATTRS_MAX: usize = 1 << 20;
-const XATTR_MAX: usize = 64 << 10;
-const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The largest extended header in bytes.
+pub(super) const MAX_EXTENSION: u64 = 1 << 20;
+/// The bytes of all extended attributes of an entry, names included.
+const MAX_XATTRS: usize = 1 << 20;
+/// The bytes of one attribute's value; the limit of xattr(7).
+const MAX_XATTR: usize = 64 << 10;
+const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
-type KeyValue<'a> = (&'a [u8], &'a [u8]);
+/// One record of an extended header.
+struct Record<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+}
 
-/// What an `x` header says of the next entry.
+/// The content of an `x` header, which describes the next entry.
 #[derive(Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -24,11 +29,12 @@ pub(super) struct Pax {
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: BTreeMap<String, Vec<u8>>,
+    /// Values of `GNU.sparse.KEY` by KEY, but for those below.
     pub(super) sparse: BTreeMap<String, String>,
-    /// The true name of a sparse file, whose `path` is made up.
+    /// The name of a sparse file in format 1.0 and 0.1; its `path` is a placeholder.
     pub(super) sparse_name: Option<Vec<u8>>,
-    /// Pairs of the 0.0 sparse format, in order.
-    pub(super) pairs: Vec<u64>,
+    /// Offsets and lengths in turn: the map of a sparse file in format 0.0.
+    pub(super) sparse_pairs: Vec<u64>,
 }
 
 impl Pax {
@@ -36,12 +42,12 @@ impl Pax {
     pub(super) fn parse(body: &[u8]) -> Result<Self, UnpackError> {
         let mut pax = Self::default();
         let mut xattrs = 0;
-        for (key, value) in records(body)? {
-            if let Some(name) = key.strip_prefix(XATTR) {
-                let name = std::str::from_utf8(name).map_err(|_| refused())?;
+        for Record { key, value } in records(body)? {
+            if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                let name = std::str::from_utf8(name).map_err(|_| malformed())?;
                 xattrs += name.len() + value.len();
-                if value.len() > XATTR_MAX || xattrs > XATTRS_MAX {
-                    return Err(UnpackError::stream(Rule::XattrSize));
+                if value.len() > MAX_XATTR || xattrs > MAX_XATTRS {
+                    return Err(UnpackError::stream(Violation::XattrSize));
                 }
                 if !is_dropped(name) {
                     pax.xattrs.insert(name.to_owned(), value.to_vec());
@@ -56,32 +62,32 @@ impl Pax {
     fn keyword(&mut self, key: &[u8], value: &[u8]) -> Result<(), UnpackError> {
         if value.is_empty() {
             return match key {
-                // "Delete the earlier value" has no meaning for a first one; readers differ on it.
-                b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" => Err(refused()),
+                // An empty value deletes an earlier one. There is none, and readers differ on what to do.
+                b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" => Err(malformed()),
                 _ => Ok(()),
             };
         }
         if value.contains(&0) {
-            return Err(refused());
+            return Err(malformed());
         }
         match key {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.linkpath = Some(value.to_vec()),
             b"size" => self.size = Some(number(value)?),
-            b"uid" => self.uid = Some(u32::try_from(number(value)?).map_err(|_| refused())?),
-            b"gid" => self.gid = Some(u32::try_from(number(value)?).map_err(|_| refused())?),
+            b"uid" => self.uid = Some(u32::try_from(number(value)?).map_err(|_| malformed())?),
+            b"gid" => self.gid = Some(u32::try_from(number(value)?).map_err(|_| malformed())?),
             b"mtime" => self.mtime = Some(time(value)?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                if self.pairs.len() % 2 != usize::from(key == b"GNU.sparse.numbytes") {
-                    return Err(refused());
+                if self.sparse_pairs.len() % 2 != usize::from(key == b"GNU.sparse.numbytes") {
+                    return Err(malformed());
                 }
-                self.pairs.push(number(value)?);
+                self.sparse_pairs.push(number(value)?);
             }
             b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
             _ => {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     let (Ok(key), Ok(value)) = (std::str::from_utf8(key), std::str::from_utf8(value)) else {
-                        return Err(refused());
+                        return Err(malformed());
                     };
                     self.sparse.insert(key.to_owned(), value.to_owned());
                 }
@@ -91,36 +97,37 @@ impl Pax {
     }
 }
 
-/// Checks a `g` header: Go ignores what it says and Python applies it, so it may say nothing about entries.
+/// Checks a `g` header. Go ignores its records and Python applies them, so none may describe entries.
 pub(super) fn check_global(body: &[u8]) -> Result<(), UnpackError> {
-    const MEANT: [&[u8]; 9] =
-        [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"hdrcharset", b"SCHILY.", b"GNU.sparse."];
-    let clash = |key: &[u8]| MEANT.iter().any(|m| if m.ends_with(b".") { key.starts_with(m) } else { key == *m });
-    if records(body)?.iter().any(|(key, _)| clash(key)) { Err(refused()) } else { Ok(()) }
+    let describes_entries = |key: &[u8]| match key {
+        b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" | b"hdrcharset" => true,
+        _ => key.starts_with(b"SCHILY.") || key.starts_with(b"GNU.sparse."),
+    };
+    if records(body)?.iter().any(|record| describes_entries(record.key)) { Err(malformed()) } else { Ok(()) }
 }
 
-/// `LENGTH KEY=VALUE\n` again and again, to the last byte.
-fn records(mut body: &[u8]) -> Result<Vec<KeyValue<'_>>, UnpackError> {
+/// The records of an extended header: `LENGTH KEY=VALUE\n`, repeated to its last byte.
+fn records(mut body: &[u8]) -> Result<Vec<Record<'_>>, UnpackError> {
     let mut records = Vec::new();
     while !body.is_empty() {
-        let digits = body.iter().take(10).position(|b| *b == b' ').ok_or_else(refused)?;
-        let length = usize::try_from(number(&body[..digits])?).map_err(|_| refused())?;
+        let digits = body.iter().take(10).position(|b| *b == b' ').ok_or_else(malformed)?;
+        let length = usize::try_from(number(&body[..digits])?).map_err(|_| malformed())?;
         if length < digits + 4 || length > body.len() || body[length - 1] != b'\n' {
-            return Err(refused());
+            return Err(malformed());
         }
         let record = &body[digits + 1..length - 1];
-        let equals = record.iter().position(|b| *b == b'=').ok_or_else(refused)?;
+        let equals = record.iter().position(|b| *b == b'=').ok_or_else(malformed)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         if key.is_empty() || key.contains(&0) {
-            return Err(refused());
+            return Err(malformed());
         }
-        records.push((key, value));
+        records.push(Record { key, value });
         body = &body[length..];
     }
     Ok(records)
 }
 
-/// Attributes that would forge overlay entries, or that mean something only on the machine that set them.
+/// Whether an attribute is dropped: it would forge whiteouts of overlayfs, or is only valid on the machine that set it.
 fn is_dropped(name: &str) -> bool {
     const LOCAL: [&str; 3] = ["security.selinux", "security.ima", "security.evm"];
     name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") || LOCAL.contains(&name)
@@ -130,17 +137,17 @@ fn is_dropped(name: &str) -> bool {
 pub(super) fn number(text: &[u8]) -> Result<u64, UnpackError> {
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let value = digits.and_then(|digits| digits.parse::<u64>().ok());
-    value.filter(|value| i64::try_from(*value).is_ok()).ok_or_else(refused)
+    value.filter(|value| i64::try_from(*value).is_ok()).ok_or_else(malformed)
 }
 
 /// `[-]SECONDS[.FRACTION]` as seconds and nanoseconds after them.
 fn time(text: &[u8]) -> Result<(i64, u32), UnpackError> {
     let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
     let mut halves = text.splitn(2, |b| *b == b'.');
-    let seconds = i64::try_from(number(halves.next().unwrap_or_default())?).map_err(|_| refused())?;
+    let seconds = i64::try_from(number(halves.next().unwrap_or_default())?).map_err(|_| malformed())?;
     let fraction = halves.next().unwrap_or_default();
     if !fraction.iter().all(u8::is_ascii_digit) {
-        return Err(refused());
+        return Err(malformed());
     }
     let nanos = fraction.iter().chain([b'0'; 9].iter()).take(9).fold(0, |sum, b| sum * 10 + u32::from(b - b'0'));
     Ok(match (negative, nanos) {
@@ -150,8 +157,8 @@ fn time(text: &[u8]) -> Result<(i64, u32), UnpackError> {
     })
 }
 
-fn refused() -> UnpackError {
-    UnpackError::stream(Rule::Pax)
+fn malformed() -> UnpackError {
+    UnpackError::stream(Violation::Pax)
 }
 
 #[cfg(test)]

@@ -1,111 +1,108 @@
-//! The tar's side of unpacking: the bytes in order, hashed and counted as they come, never more than the limit.
+//! The uncompressed tar as a stream of bytes: hashed, and counted against the limit as they are read.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, Sender};
 
-use super::error::{Rule, UnpackError};
+use super::error::{UnpackError, Violation};
+use crate::tar_block::BLOCK;
 use crate::{Digest, Sha256Writer};
 
-pub(super) const BLOCK: usize = 512;
-
-/// The uncompressed stream.
+/// The bytes of a tar, received in chunks from the decompressor.
 pub(super) struct TarStream {
-    full: Receiver<Vec<u8>>,
-    empty: Sender<Vec<u8>>,
+    chunks: Receiver<Vec<u8>>,
+    /// Returns used buffers to the decompressor.
+    used: Sender<Vec<u8>>,
     chunk: Vec<u8>,
-    at: usize,
+    position: usize,
     hash: Sha256Writer<io::Sink>,
-    left: u64,
+    /// Bytes that may still be read, by the limit.
+    budget: u64,
 }
 
 impl TarStream {
-    /// The stream of what comes over `full`; used buffers go back over `empty`. `limit` is in bytes.
-    pub(super) fn new(full: Receiver<Vec<u8>>, empty: Sender<Vec<u8>>, limit: u64) -> Self {
-        Self { full, empty, chunk: Vec::new(), at: 0, hash: Sha256Writer::new(io::sink()), left: limit }
+    /// A stream over `chunks` of at most `max_bytes`; buffers that are used up go to `used`.
+    pub(super) fn new(chunks: Receiver<Vec<u8>>, used: Sender<Vec<u8>>, max_bytes: u64) -> Self {
+        let hash = Sha256Writer::new(io::sink());
+        Self { chunks, used, chunk: Vec::new(), position: 0, hash, budget: max_bytes }
     }
 
-    /// Some of the bytes ahead; none at the end.
-    fn ahead(&mut self) -> Result<&[u8], UnpackError> {
-        if self.at == self.chunk.len() {
-            let next = self.full.recv().unwrap_or_default();
-            self.spend(next.len() as u64)?;
+    /// The rest of the current chunk, or the next one; empty at the end of the stream.
+    fn buffered(&mut self) -> Result<&[u8], UnpackError> {
+        if self.position == self.chunk.len() {
+            let next = self.chunks.recv().unwrap_or_default();
+            self.charge(next.len() as u64)?;
             self.hash.write_all(&next).map_err(UnpackError::Read)?;
-            let _ = self.empty.send(std::mem::replace(&mut self.chunk, next)); // the other side may have ended
-            self.at = 0;
+            let _ = self.used.send(std::mem::replace(&mut self.chunk, next)); // the decompressor may have ended
+            self.position = 0;
         }
-        Ok(&self.chunk[self.at..])
+        Ok(&self.chunk[self.position..])
     }
 
-    /// Counts `bytes` against the limit: what comes, and what a sparse file adds.
-    pub(super) fn spend(&mut self, bytes: u64) -> Result<(), UnpackError> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| UnpackError::stream(Rule::TooLarge))?;
+    /// Counts `bytes` against the limit: those of the stream, and the size of a sparse file with its holes.
+    pub(super) fn charge(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.budget = self.budget.checked_sub(bytes).ok_or_else(|| UnpackError::stream(Violation::TooLarge))?;
         Ok(())
     }
 
-    /// Hands the next `n` bytes to `take`, piece by piece.
+    /// Passes the next `n` bytes to `sink`, chunk by chunk.
     pub(super) fn copy(
         &mut self,
         n: u64,
-        mut take: impl FnMut(&[u8]) -> Result<(), UnpackError>,
+        mut sink: impl FnMut(&[u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
         let mut left = n;
         while left > 0 {
-            let ahead = self.ahead()?;
-            if ahead.is_empty() {
-                return Err(UnpackError::stream(Rule::Truncated));
+            let buffered = self.buffered()?;
+            if buffered.is_empty() {
+                return Err(UnpackError::stream(Violation::Truncated));
             }
-            let now = usize::try_from(left).map_or(ahead.len(), |left| left.min(ahead.len()));
-            take(&ahead[..now])?;
-            self.at += now;
-            left -= now as u64;
+            let chunk = usize::try_from(left).map_or(buffered.len(), |left| left.min(buffered.len()));
+            sink(&buffered[..chunk])?;
+            self.position += chunk;
+            left -= chunk as u64;
         }
         Ok(())
     }
 
-    /// The next `n` bytes, which the caller has bounded.
-    pub(super) fn take(&mut self, n: usize) -> Result<Vec<u8>, UnpackError> {
+    /// The next `n` bytes in memory; the caller bounds `n`.
+    pub(super) fn read(&mut self, n: usize) -> Result<Vec<u8>, UnpackError> {
         let mut bytes = Vec::with_capacity(n);
-        self.copy(n as u64, |piece| {
-            bytes.extend_from_slice(piece);
+        self.copy(n as u64, |chunk| {
+            bytes.extend_from_slice(chunk);
             Ok(())
         })?;
         Ok(bytes)
     }
 
-    /// The next `n` bytes and the padding behind them, dropped.
+    /// Drops the next `n` bytes.
     pub(super) fn skip(&mut self, n: u64) -> Result<(), UnpackError> {
         self.copy(n, |_| Ok(()))
     }
 
-    /// The next header block; none if the stream ends here.
+    /// The next block; none at the end of the stream.
     pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK]>, UnpackError> {
-        if self.ahead()?.is_empty() {
+        if self.buffered()?.is_empty() {
             return Ok(None);
         }
         let mut block = [0; BLOCK];
         let mut filled = 0;
-        self.copy(BLOCK as u64, |piece| {
-            block[filled..filled + piece.len()].copy_from_slice(piece);
-            filled += piece.len();
+        self.copy(BLOCK as u64, |chunk| {
+            block[filled..filled + chunk.len()].copy_from_slice(chunk);
+            filled += chunk.len();
             Ok(())
         })?;
         Ok(Some(block))
     }
 
-    /// Reads to the real end of the stream and returns the digest of all of it.
+    /// Reads to the end of the stream, beyond the end of the tar; returns the digest of all its bytes.
     pub(super) fn finish(mut self) -> Result<Digest, UnpackError> {
         loop {
-            let n = self.ahead()?.len();
+            let n = self.buffered()?.len();
             if n == 0 {
                 let (_, digest, _) = self.hash.finish();
                 return Ok(digest);
             }
-            self.at += n;
+            self.position += n;
         }
     }
-}
-
-/// How many bytes of padding follow a body of `size` bytes.
-pub(super) fn padding(size: u64) -> u64 {
-    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
