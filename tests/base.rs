@@ -24,7 +24,7 @@ fn listing(tar: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_same_packages_make_the_same_bytes_and_nothing_tells_of_the_machine() {
+fn the_same_packages_make_the_same_bytes_and_name_nothing_of_the_machine() {
     let order =
         Debian { suite: "trixie".into(), packages: vec!["busybox-static".into()], mirrors: vec![], epoch: EPOCH };
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

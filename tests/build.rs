@@ -40,13 +40,13 @@ fn build_with(
     (digest_of(&ran.ok()), output)
 }
 
-/// Builds the app recalled and afresh and on every rung, and gives the first image's layout. The matrix has the other ways.
+/// Builds the app from the cache, afresh and with every isolation, and gives the first image's layout. The matrix has the other ways.
 fn one_digest(app: &str) -> (TestEnv, String) {
     let env = TestEnv::new();
     let repo = env.app(app);
     let (digest, _) = build(&env, &repo, "first.oci", &[]);
     let same = |name: &str, more: &[&str]| assert_eq!(build(&env, &repo, name, more).0, digest, "{name}");
-    same("recalled.oci", &[]);
+    same("cached.oci", &[]);
     same("fresh.oci", &["--no-cache"]);
     same("copy.oci", &["--no-cache", "--isolation", "copy"]);
     if rustix::process::geteuid().is_root() {
@@ -88,7 +88,7 @@ fn an_app_with_a_script_of_its_own_has_one_digest_and_loses_what_the_script_dele
 }
 
 #[test]
-fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall() {
+fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_take_from_the_cache() {
     let env = TestEnv::new();
     let hex = hex_registry();
     let (repo, _git) = env.deps_app(&hex);
@@ -105,7 +105,7 @@ fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_recall
     repo.write("lib/more.ex", "defmodule Parts.More do\n  def more, do: :more\nend\n");
     repo.commit("Only the source");
     let (_, output) = with_hex("second.oci", &[]);
-    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("cached")), "{output}");
     assert_eq!(hex.requests().len(), asked, "a source-only change asks Hex nothing");
     let layers = |name: &str| layers(&env, name);
     let (before, after) = (layers("first.oci"), layers("second.oci"));
@@ -120,7 +120,7 @@ fn layers(env: &TestEnv, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its_deps() {
+fn without_a_network_an_app_without_packages_has_the_same_layers_and_its_deps_are_cached() {
     let env = TestEnv::new();
     let repo = env.app("hello");
     build(&env, &repo, "online.oci", &[]);
@@ -133,7 +133,7 @@ fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its
     repo.write("lib/more.ex", "defmodule Hello.More do\n  def more, do: :more\nend\n");
     repo.commit("Only the source");
     let (_, output) = build(&empty, &repo, "more.oci", &["--network", "none"]);
-    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("cached")), "{output}");
     let image = format!("oci:{}", empty.path("more.oci"));
     let output =
         run(empty.phial(["run", &image, "--", "mix", "run", "--no-start", "-e", "IO.puts(Hello.More.more())"]));
@@ -141,7 +141,7 @@ fn without_a_network_an_app_without_packages_has_the_same_layers_and_recalls_its
 }
 
 #[test]
-fn without_a_network_packages_are_asked_of_nobody_and_those_that_came_over_one_do_not_count() {
+fn without_a_network_no_package_is_requested_and_a_deps_layer_that_was_fetched_is_not_used() {
     let env = TestEnv::with_empty_cache();
     let hex = hex_registry();
     let (repo, git) = env.deps_app(&hex);
@@ -196,7 +196,7 @@ fn the_environments_do_not_see_what_the_deps_step_may_not_see() {
 }
 
 #[test]
-fn a_dirty_tree_is_built_from_its_commit_and_says_so() {
+fn a_dirty_tree_is_built_from_its_commit_with_a_notice() {
     let env = TestEnv::new();
     let repo = env.app("shell");
     let (digest, _) = build(&env, &repo, "clean.oci", &[]);
@@ -313,7 +313,7 @@ fn the_digest_goes_to_a_file_and_json_has_the_keys_of_every_layer() {
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["digest"], digest);
     let deps = &json["layers"][0];
-    assert_eq!((deps["name"].as_str(), deps["recalled"].as_bool()), (Some("deps"), Some(true)));
+    assert_eq!((deps["name"].as_str(), deps["cached"].as_bool()), (Some("deps"), Some(true)));
     let inputs = deps["key"]["inputs"].as_object().unwrap();
     assert!(inputs.contains_key("file VERSION") && inputs.contains_key("base"), "{inputs:?}");
     assert!(!inputs.keys().any(|name| name.contains("server.sh")), "{inputs:?}");

@@ -44,7 +44,7 @@ fn a_source_only_change_uploads_only_its_own_layers_and_runs_no_deps_step() {
     let mut command = env.phial(["build", repo.source(), "--base", &base, "--to", &target, "--progress", "plain"]);
     command.env("NO_COLOR", "1");
     let ran = run(command);
-    assert!(ran.stderr.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{}", ran.stderr);
+    assert!(ran.stderr.lines().any(|line| line.starts_with("deps ") && line.contains("cached")), "{}", ran.stderr);
     let second = digest_of(&ran.ok());
     assert_ne!(first, second);
     let sent = uploads(&registry, before);

@@ -61,7 +61,7 @@ impl ScriptTest {
 }
 
 #[test]
-fn each_call_is_the_call_of_mix_that_it_promises() {
+fn each_call_runs_its_commands_of_mix() {
     let test = ScriptTest::new("", Some("%{\"a\": {:hex, :a, \"1.0.0\"}}"));
     let (code, out, err) = test.run(&["deps"]);
     let expected = "mix local.hex --force --if-missing MIX_ENV=prod MIX_REBAR3=\n\
@@ -101,7 +101,7 @@ fn the_exit_code_and_the_output_of_mix_are_passed_on() {
 }
 
 #[test]
-fn a_file_out_of_sight_is_answered_by_the_setting_that_shows_it() {
+fn a_file_that_the_deps_step_does_not_see_gives_a_hint_at_the_setting() {
     let test = ScriptTest::new(
         "echo '** (File.Error) could not read file \"VERSION\": no such file or directory'\nexit 1",
         None,
@@ -144,7 +144,7 @@ fn a_missing_tool_is_named() {
 }
 
 #[test]
-fn what_is_not_a_mix_project_is_sent_to_its_own_script() {
+fn a_project_without_mix_is_pointed_to_prepare_script() {
     let test = ScriptTest::new("", None);
     fs::remove_file(test.path("app/mix.exs")).expect("removed");
     let (code, _, err) = test.run(&["deps"]);

@@ -45,11 +45,11 @@ fn a_pruned_cache_is_filled_again_with_the_same() {
     assert!(output.stderr.contains("removed from the cache, 0 B left"), "{}", output.stderr);
     assert_eq!(run(env.phial(["cache", "ls"])).ok(), "0 B in 0 things");
     let ran = run(again(&env));
-    assert!(!ran.stderr.contains("recalled"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("cached"), "{}", ran.stderr);
     assert_eq!(ran.ok(), digest);
     run(env.phial(["cache", "prune", "--unused-for", "1d"])).ok();
     let ran = run(again(&env));
-    assert!(ran.stderr.contains("recalled"), "what was used a moment ago stays: {}", ran.stderr);
+    assert!(ran.stderr.contains("cached"), "what was used a moment ago stays: {}", ran.stderr);
 }
 
 #[test]

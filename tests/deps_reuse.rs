@@ -78,7 +78,7 @@ fn lose_layer(registry: &Registry, cache: &str) {
 }
 
 #[test]
-fn what_the_lock_still_names_is_not_fetched_again_and_the_digest_is_that_of_a_cold_build() {
+fn packages_still_in_the_lock_are_not_fetched_again_and_the_digest_is_that_of_a_cold_build() {
     let [first, second, third] = std::array::from_fn(|_| TestEnv::with_empty_cache());
     let app = App::new(&first);
     let registry = Registry::start();
@@ -93,9 +93,9 @@ fn what_the_lock_still_names_is_not_fetched_again_and_the_digest_is_that_of_a_co
     app.lock("~> 1.4");
     let tarball = format!("/tarballs/{MOVING}-{new}.tar");
     // jiffy is compiled in its own directory, and so is not what was fetched any more.
-    let check = |fetched: &[String], output: &str, whence: &str| {
+    let check = |fetched: &[String], output: &str, origin: &str| {
         let line = output.lines().find(|line| line.contains("packages of `mix.lock`")).unwrap_or_default();
-        assert!(line.contains(whence), "{output}");
+        assert!(line.contains(origin), "{output}");
         let (moved, rest): (Vec<_>, Vec<_>) = fetched.iter().partition(|path| **path == tarball);
         assert_eq!(moved.len(), 1, "{fetched:?}");
         assert!(rest.iter().all(|path| path.starts_with("/tarballs/jiffy-")), "{fetched:?}");

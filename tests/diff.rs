@@ -186,7 +186,7 @@ fn layers_come_go_change_places_and_are_compressed_otherwise() {
 }
 
 #[test]
-fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_told() {
+fn config_and_manifest_are_compared_field_by_field_and_no_secret_is_printed() {
     let env = TestEnv::new();
     let app = [layer("phial app", &tar(&[Entry::file("a", "1")]))];
     let one = ImageOptions {
@@ -309,7 +309,7 @@ fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
 }
 
 #[test]
-fn the_same_files_in_another_order_or_with_other_headers_are_told_apart() {
+fn the_same_files_in_another_order_or_with_other_headers_are_distinguished() {
     let env = TestEnv::new();
     let (a, b) = (Entry::file("a", "1"), Entry::file("b", "2"));
     for (name, entries) in [
@@ -355,7 +355,7 @@ fn memory_does_not_grow_with_the_size_of_a_file() {
 }
 
 #[test]
-fn json_says_the_same_for_programs() {
+fn json_has_the_same_for_programs() {
     let env = TestEnv::new();
     let of = |name: &str, text: &str, mode| {
         image(&env, name, &[layer("phial app", &tar(&[Entry::file("app/a", text).mode(mode)]))], &plain())
@@ -391,7 +391,7 @@ fn first(env: &TestEnv, one: &str, other: &str) -> String {
 }
 
 #[test]
-fn the_culprit_is_the_weightiest_difference_of_the_lowest_layer_that_differs() {
+fn the_cause_is_the_gravest_difference_of_the_lowest_layer_that_differs() {
     let env = TestEnv::new();
     let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &ImageOptions| {
         image(&env, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);

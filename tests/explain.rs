@@ -50,7 +50,7 @@ fn cut(digest: &str) -> &str {
 }
 
 #[test]
-fn what_changed_is_said_in_words_layer_by_layer() {
+fn changes_are_explained_layer_by_layer() {
     let env = TestEnv::with_empty_cache();
     let app = app(&env);
     let first = app.git(["rev-parse", "HEAD"]);
@@ -85,14 +85,14 @@ fn what_changed_is_said_in_words_layer_by_layer() {
 }
 
 #[test]
-fn what_was_recalled_and_why_is_said() {
+fn cached_layers_are_named_with_the_reason() {
     let env = TestEnv::with_empty_cache();
     let app = app(&env);
     build(&env, app.source(), &[]);
     build(&env, app.source(), &[]);
     let output = explained(&env, &["--source", app.source()]);
     for layer in ["deps", "app", "build prod"] {
-        assert!(output.contains(&format!("\n{layer}: recalled in ")), "{output}");
+        assert!(output.contains(&format!("\n{layer}: cached in ")), "{output}");
         assert_eq!(of_layer(&output, layer), ["no input changed"]);
     }
     build(&env, app.source(), &["--no-cache"]);
@@ -217,7 +217,7 @@ fn json_has_the_keys_the_times_and_the_words() {
     build(&env, app.source(), &["--env", "test", "--env", "prod"]);
     build(&env, app.source(), &["--env", "test", "--env", "prod"]);
     let output = explained(&env, &["--source", app.source()]);
-    assert!(output.contains("\nbuild test, build prod: recalled in "), "what one call made is output once: {output}");
+    assert!(output.contains("\nbuild test, build prod: cached in "), "what one call made is printed once: {output}");
     assert!(json["build"]["layers"][2]["key"]["inputs"]["app"].as_str().unwrap().starts_with("sha256:"));
 }
 
@@ -245,7 +245,7 @@ fn without_a_record_there_is_one_clear_error() {
 }
 
 #[test]
-fn a_damaged_record_is_no_record_and_one_that_cannot_be_kept_stops_no_build() {
+fn a_damaged_record_is_no_record_and_one_that_cannot_be_written_stops_no_build() {
     let env = TestEnv::with_empty_cache();
     let app = app(&env);
     build(&env, app.source(), &[]);

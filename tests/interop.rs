@@ -68,7 +68,7 @@ fn skopeo_umoci_and_phial_run_see_the_same_image() {
 }
 
 #[test]
-fn buildah_and_podman_take_the_image_and_run_it() {
+fn buildah_and_podman_import_the_image_and_run_it() {
     let env = TestEnv::new();
     let repo = env.shell_app();
     let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());

@@ -19,7 +19,7 @@ fn sh(env: &TestEnv, image: &str, script: &str) -> Output {
 }
 
 #[test]
-fn in_the_image_mix_compiles_nothing_and_after_an_edit_only_what_is_stale() {
+fn in_the_image_mix_compiles_nothing_and_after_an_edit_only_stale_files() {
     let (env, image) = hello();
     for script in ["mix run --no-start -e ':ok'", "MIX_ENV=staging mix run --no-start -e ':ok'", "mix compile"] {
         let ran = sh(&env, &image, script);
@@ -40,7 +40,7 @@ fn in_the_image_mix_compiles_nothing_and_after_an_edit_only_what_is_stale() {
 }
 
 #[test]
-fn documentation_and_stack_traces_are_as_ever() {
+fn documentation_and_stack_traces_work() {
     let (env, image) = hello();
     let docs = "mix run --no-start -e 'require IEx.Helpers; IEx.Helpers.h(Hello.Router.about)'";
     let output = sh(&env, &image, docs).ok();

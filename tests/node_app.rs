@@ -38,7 +38,7 @@ fn a_node_app_has_one_digest_and_runs_what_was_compiled() {
 }
 
 #[test]
-fn a_change_of_a_node_apps_source_recalls_its_dependencies_and_one_of_a_dependency_does_not() {
+fn a_source_change_keeps_the_cached_dependencies_of_a_node_app_and_a_dependency_change_does_not() {
     let env = TestEnv::new();
     let repo = env.app("node");
     build(&env, &repo, "before", &[]);
@@ -46,7 +46,7 @@ fn a_change_of_a_node_apps_source_recalls_its_dependencies_and_one_of_a_dependen
     repo.write("src/main.ts", source.replace("length: 12", "length: 3"));
     repo.commit("A shorter face");
     let (_, output) = build(&env, &repo, "after", &[]);
-    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("recalled")), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("deps ") && line.contains("cached")), "{output}");
     let (before, after) = (layers(&env.path("before")), layers(&env.path("after")));
     assert_eq!(before[..2], after[..2], "base and deps are the same layers");
     assert_eq!(run(env.phial(["run", &format!("oci:{}", env.path("after"))])).ok(), "prod I II III");

@@ -58,7 +58,7 @@ fn stands_below(dir: &Path, needle: &str) -> Option<String> {
 }
 
 #[test]
-fn the_callers_variables_of_the_list_reach_the_steps_and_no_value_is_kept_or_told() {
+fn listed_variables_of_the_caller_reach_the_steps_and_no_value_is_stored_or_printed() {
     let env = TestEnv::with_empty_cache();
     let repo = env.shell_app();
     let settings = fs::read_to_string(repo.dir().join("phial.toml")).unwrap();

@@ -76,7 +76,7 @@ fn in_a_log_each_thing_has_a_line_and_nothing_is_drawn() {
 }
 
 #[test]
-fn quiet_says_nothing_wherever_it_is() {
+fn quiet_prints_nothing_anywhere() {
     let env = TestEnv::new();
     for on in [terminal, log] {
         let (ran, _) = build(&env, "quiet", on);

@@ -37,7 +37,7 @@ impl Runner {
         let deps = &json["layers"][0];
         assert_eq!(deps["name"], "deps");
         let digest = deps["layer"]["digest"].as_str().expect("a digest").parse().expect("a digest");
-        (digest, deps["recalled"] == true, output)
+        (digest, deps["cached"] == true, output)
     }
 
     /// Forgets the files of a layer, as a cache that was too full does.
@@ -57,19 +57,19 @@ fn tag_puts(registry: &Registry) -> usize {
 }
 
 #[test]
-fn a_second_runner_does_not_make_what_the_first_has_made() {
+fn a_second_runner_reuses_the_deps_layer_of_the_first() {
     let registry = Registry::open(Quirks::none());
     let to = registry.reference("team/app:v1").to_string();
     let (one, two) = (Runner::new(), Runner::new());
-    let (made, recalled, output) = one.deps(&to, &["--cache", "write"]);
-    assert!(!recalled && output.contains("has a new entry"), "{output}");
+    let (made, cached, output) = one.deps(&to, &["--cache", "write"]);
+    assert!(!cached && output.contains("has a new entry"), "{output}");
     one.deps(&to, &["--cache", "write"]);
     assert_eq!(tag_puts(&registry), 1, "an entry is written once");
 
     two.repo.write("notes", "only the source\n");
     two.repo.commit("Only the source");
-    let (taken, recalled, output) = two.deps(&to, &["--cache", "read"]);
-    assert!(recalled && output.contains(&format!("recalled from {}/team/app", registry.host)), "{output}");
+    let (taken, cached, output) = two.deps(&to, &["--cache", "read"]);
+    assert!(cached && output.contains(&format!("cached in {}/team/app", registry.host)), "{output}");
     assert_eq!(taken, made);
     assert_eq!(fetched(&registry, &made), 1, "its files are needed to compile the app");
     assert!(!output.lines().any(|line| line.starts_with("deps | ")), "no step ran: {output}");
@@ -79,14 +79,14 @@ fn a_second_runner_does_not_make_what_the_first_has_made() {
 
     two.repo.write("VERSION", "2.0\n");
     two.repo.commit("Another key");
-    let (other, recalled, _) = two.deps(&to, &["--cache", "read"]);
-    assert!(!recalled && other != made);
+    let (other, cached, _) = two.deps(&to, &["--cache", "read"]);
+    assert!(!cached && other != made);
     assert_eq!(tag_puts(&registry), 1, "who reads gives nothing");
     assert_eq!(registry.broken_tags(), Vec::<String>::new());
 }
 
 #[test]
-fn what_is_only_assembled_is_mounted_and_never_fetched() {
+fn a_layer_that_no_step_needs_is_mounted_and_never_fetched() {
     let registry = Registry::open(Quirks::none());
     let runner = Runner::new();
     let cache = registry.reference("team/cache").to_string();
@@ -95,8 +95,8 @@ fn what_is_only_assembled_is_mounted_and_never_fetched() {
     runner.forget(&made);
     let mounts = registry.count(Kind::PostMount);
     let to = registry.reference("team/other:v1");
-    let (taken, recalled, output) = runner.deps(&to.to_string(), &["--cache", "read", "--cache-repo", &cache]);
-    assert!(recalled && taken == made, "{output}");
+    let (taken, cached, output) = runner.deps(&to.to_string(), &["--cache", "read", "--cache-repo", &cache]);
+    assert!(cached && taken == made, "{output}");
     assert_eq!(fetched(&registry, &made), 0);
     assert_eq!(registry.count(Kind::PostMount), mounts + 1);
     assert!(registry.tag("team/other", "v1").is_some());
@@ -107,7 +107,7 @@ fn what_is_only_assembled_is_mounted_and_never_fetched() {
 }
 
 #[test]
-fn whatever_is_wrong_with_the_cache_the_build_is_right_and_says_so() {
+fn a_broken_cache_gives_a_notice_and_the_same_image() {
     let app = Registry::open(Quirks::none());
     let to = app.reference("team/app:v1").to_string();
     let right = run(Runner::new().build(&to, &[])).ok();
@@ -131,7 +131,7 @@ fn whatever_is_wrong_with_the_cache_the_build_is_right_and_says_so() {
 }
 
 #[test]
-fn an_entry_that_is_none_is_left_alone() {
+fn a_tag_that_is_no_cache_entry_is_ignored() {
     let registry = Registry::open(Quirks::none());
     let to = registry.reference("team/app:v1").to_string();
     let runner = Runner::new();
@@ -143,8 +143,8 @@ fn an_entry_that_is_none_is_left_alone() {
     let client = phial::registry::Client::new(phial::registry::Credentials::none()).expect("a client");
     let app = client.resolve(&registry.reference("team/app:v1")).expect("the app");
     client.tag(&registry.reference("team/app"), &tag, &app.bytes, &app.media_type).expect("a tag");
-    let (again, recalled, output) = Runner::new().deps(&to, &["--cache", "read"]);
-    assert!(!recalled && output.contains("is no entry of the cache"), "{output}");
+    let (again, cached, output) = Runner::new().deps(&to, &["--cache", "read"]);
+    assert!(!cached && output.contains("is no entry of the cache"), "{output}");
     assert_eq!(again, made);
 }
 
@@ -195,8 +195,8 @@ fn entries_are_listed_and_removed_by_age() {
     assert_eq!(registry.broken_tags(), Vec::<String>::new());
     assert!(registry.tag("team/app", "v1").is_some());
     prune(&["--limit", "0"]).ok();
-    let (again, recalled, _) = Runner::new().deps(&to, &["--cache", "read"]);
-    assert!(!recalled && again == first);
+    let (again, cached, _) = Runner::new().deps(&to, &["--cache", "read"]);
+    assert!(!cached && again == first);
 
     let firm = Registry::open(Quirks { deletes: false, ..Quirks::none() });
     let at = firm.reference("app").to_string();

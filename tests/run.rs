@@ -54,7 +54,7 @@ fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
 }
 
 #[test]
-fn where_the_best_rung_does_not_work_the_next_one_does_and_is_named() {
+fn without_overlay_the_next_isolation_is_used_and_named() {
     let env = TestEnv::new();
     for name in ["lower", "upper", "work", "merged"] {
         std::fs::create_dir(env.dir().join(name)).unwrap();
@@ -102,7 +102,7 @@ fn a_built_app_starts_in_prod_and_answers_over_http() {
 }
 
 #[test]
-fn device_nodes_of_a_base_are_counted_aloud_and_stay_in_its_layer() {
+fn device_nodes_of_a_base_are_counted_in_a_notice_and_stay_in_its_layer() {
     let env = TestEnv::with_empty_cache();
     let path = env.path("rootfs.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).expect("a file"));

@@ -105,12 +105,12 @@ fn reports_logs_and_named_files_are_copied_out() {
     );
     assert!(fs::symlink_metadata(scene.env.dir().join("kept/cover/link")).is_err());
 
-    // One that came with the image is none of these tests', on whatever rung.
+    // One that came with the image is none of these tests', whatever the isolation.
     scene.repo.write("old.xml", report.replace('\\', ""));
     scene.build();
-    for rung in ["overlay", "copy"] {
-        let ran = run(scene.test(&["--isolation", rung, "--junit", "junit.xml", "--", "true"]));
-        assert!(!ran.stderr.contains("7 tests"), "{rung}: {}", ran.stderr);
+    for isolation in ["overlay", "copy"] {
+        let ran = run(scene.test(&["--isolation", isolation, "--junit", "junit.xml", "--", "true"]));
+        assert!(!ran.stderr.contains("7 tests"), "{isolation}: {}", ran.stderr);
     }
 
     run(scene.test(&["--junit", "junit.xml", "--", "sh", "-c", "exit 3"])).failed(1);
@@ -133,7 +133,7 @@ fn the_record_can_be_left_out_and_an_archive_takes_none() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_runs() {
+fn impossible_requests_are_refused_before_anything_runs() {
     let scene = Scene::new("command = 'true'");
     for (arguments, code, text) in [
         (&["--partition", "5/4"][..], 2, "`--partition` is `5/4`"),
@@ -150,16 +150,19 @@ fn what_cannot_be_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn each_rung_of_isolation_runs_the_same_tests() {
+fn each_isolation_runs_the_same_tests() {
     let scene = Scene::new("command = 'cat out/prod/app; echo x >out/new; exit 5'");
-    for rung in ["overlay", "copy", "chroot"] {
-        let ran = run(scene.test(&["--isolation", rung]));
-        if rung == "chroot" && !rustix::process::geteuid().is_root() {
+    for isolation in ["overlay", "copy", "chroot"] {
+        let ran = run(scene.test(&["--isolation", isolation]));
+        if isolation == "chroot" && !rustix::process::geteuid().is_root() {
             ran.failed(6);
             continue;
         }
         let output = ran.failed(1);
-        assert!(output.contains("test | prod of 1.0") && output.contains("`test` (exit code 5)"), "{rung}: {output}");
+        assert!(
+            output.contains("test | prod of 1.0") && output.contains("`test` (exit code 5)"),
+            "{isolation}: {output}"
+        );
     }
 }
 

@@ -113,7 +113,7 @@ fn an_app_is_tested_with_its_databases_and_its_dependencies_are_compiled_once() 
     scene.repo.commit("Other words");
     assert_ne!(scene.build(), built);
     let second = scene.test(&["--progress", "plain"]);
-    assert!(second.stderr.contains("deps test          recalled") && !compiled(&second.stderr), "{}", second.stderr);
+    assert!(second.stderr.contains("deps test          cached") && !compiled(&second.stderr), "{}", second.stderr);
     assert!(second.stderr.contains("Compiling 6 files (.ex)"), "the app itself: {}", second.stderr);
     second.ok();
 

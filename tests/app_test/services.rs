@@ -14,7 +14,7 @@ fn service(name: &str, more: &str) -> String {
 }
 
 #[test]
-fn tests_find_a_service_when_it_is_ready_and_it_sees_what_the_settings_say() {
+fn tests_find_a_service_when_it_is_ready_and_it_gets_its_settings() {
     let db = service(
         "db",
         "command = 'sleep 1; id=$(busybox id -u); while :; do echo \"$WORD of $id in $(ls -a /data | wc -l)\" | busybox nc -l -p 5432; done'\n\

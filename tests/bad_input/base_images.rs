@@ -38,7 +38,7 @@ fn a_layout_that_is_not_there_or_is_none_is_refused() {
 }
 
 #[test]
-fn a_tag_or_digest_that_the_layout_has_not_is_refused_with_what_it_has() {
+fn a_tag_or_digest_that_is_not_in_the_layout_is_refused_with_a_list_of_what_is() {
     let scene = Scene::new();
     let base = format!("oci:{}", busybox_base().display());
     assert_snapshot!(without_digest(&error_of(&scene, 3, &format!("{base}:v9"))), @"error: `[BASE]` has no image tagged `v9`; it has `sha256:[HEX]`");

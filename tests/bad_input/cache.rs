@@ -76,7 +76,7 @@ fn build_to(scene: &Scene, name: &str) -> Output {
 }
 
 #[test]
-fn a_damaged_layer_of_the_base_in_the_cache_is_set_aside_and_fetched_again() {
+fn a_damaged_layer_of_the_base_in_the_cache_is_moved_away_and_fetched_again() {
     let scene = Scene::new();
     scene.sound();
     damage(&blobs(&scene)[0]);
@@ -89,7 +89,7 @@ fn a_damaged_layer_of_the_base_in_the_cache_is_set_aside_and_fetched_again() {
 }
 
 #[test]
-fn a_damaged_layer_of_ours_in_the_cache_is_set_aside_and_made_again() {
+fn a_damaged_layer_of_ours_in_the_cache_is_moved_away_and_built_again() {
     let scene = Scene::new();
     scene.sound();
     for blob in &blobs(&scene)[1..] {
@@ -107,7 +107,7 @@ fn a_damaged_layer_of_ours_in_the_cache_is_set_aside_and_made_again() {
 }
 
 #[test]
-fn whatever_is_cut_off_or_gone_in_the_cache_is_made_again() {
+fn whatever_is_truncated_or_missing_in_the_cache_is_built_again() {
     let scene = Scene::new();
     scene.sound();
     let entries = |name: &str| {

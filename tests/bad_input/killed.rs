@@ -129,7 +129,7 @@ fn check_run(isolation: &str) {
 }
 
 #[test]
-fn a_build_that_waits_for_a_silent_registry_ends_when_it_is_told_to() {
+fn a_build_that_waits_for_a_silent_registry_ends_on_a_signal() {
     let scene = Scene::new();
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let base = format!("127.0.0.1:{}/elixir:1.18", silent.local_addr().unwrap().port());

@@ -17,7 +17,7 @@ fn without_namespaces(more: &str, command: &std::process::Command) -> std::proce
 }
 
 #[test]
-fn without_namespaces_a_user_is_told_how_to_get_them() {
+fn without_namespaces_a_user_gets_a_hint_how_to_enable_them() {
     let scene = Scene::new();
     let bare = "setpriv --bounding-set=-all";
     assert_snapshot!(scene.refused(6, without_namespaces(bare, &scene.build([]))), @r"
@@ -102,7 +102,7 @@ fn a_disk_too_small_for_the_base_is_full_before_any_step_runs() {
 }
 
 #[test]
-fn without_memory_a_build_ends_with_an_error_and_does_not_stand_still() {
+fn without_memory_a_build_ends_with_an_error_and_does_not_hang() {
     let scene = Scene::new();
     let mut ends = BTreeSet::new();
     for room in [1300, 1600, 2000, 2400, 2800, 3600, 4400, 4800, 5200, 5600, 6000, 7000, 10000] {

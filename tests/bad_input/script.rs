@@ -86,7 +86,7 @@ fn a_script_must_be_in_the_commit_and_executable() {
 }
 
 #[test]
-fn a_name_that_means_deleted_in_a_layer_cannot_be_left_or_committed() {
+fn a_whiteout_name_cannot_be_written_or_committed() {
     let scene = Scene::with_script("#!/bin/sh\nmkdir -p lib; touch lib/.wh.a\n");
     assert_snapshot!(scene.refused(1, scene.build([])), @r"
     error: the step left a file named `app/lib/.wh.a`, and names that begin with `.wh.` cannot stand in a layer

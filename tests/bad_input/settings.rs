@@ -142,7 +142,7 @@ fn locked_wants_a_lock_for_this_base() {
 }
 
 #[test]
-fn a_lock_that_pins_a_digest_which_the_base_has_not_says_so() {
+fn a_lock_that_pins_a_digest_which_the_base_does_not_have_is_an_error() {
     let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
     let scene = Scene::with(|repo| repo.write("phial.lock", lock(&base)));
     let output = scene.refused(3, scene.build([]));

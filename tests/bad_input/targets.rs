@@ -94,7 +94,7 @@ fn a_layout_that_is_full_keeps_the_image_it_has() {
 }
 
 #[test]
-fn stdout_that_takes_nothing_is_an_error_after_the_work() {
+fn a_stdout_that_cannot_be_written_is_an_error_after_the_work() {
     let scene = Scene::new();
     let ran = run(through("exec \"$@\" >/dev/full", &scene.build([])));
     assert_snapshot!(scene.error(ran, 6), @r"
@@ -145,7 +145,7 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_login_without_the_right_to_push_is_told_so_and_the_other_targets_are_whole() {
+fn a_login_without_the_right_to_push_is_an_error_and_the_other_targets_are_complete() {
     let (scene, registry) = (Scene::new(), scripted::Registry::with_password(Quirks::none()));
     let config = scene.env.dir().join("home/.docker/config.json");
     fs::create_dir_all(config.parent().unwrap()).unwrap();

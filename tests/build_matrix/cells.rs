@@ -67,8 +67,8 @@ const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcp
 /// All of them; the first one is the plain way.
 pub(super) static CELLS: [Cell; 28] = [
     cell("plain", |_, _| {}),
-    cell("recalled", |way, _| way.drop_argument("--no-cache")),
-    quick("deps recalled", |way, subject| {
+    cell("cached", |way, _| way.drop_argument("--no-cache")),
+    quick("cached deps", |way, subject| {
         way.drop_argument("--no-cache");
         way.empty_cache();
         way.build(subject, "before");

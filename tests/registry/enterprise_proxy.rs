@@ -67,7 +67,7 @@ fn read_by_others(front: &Front, env: &TestEnv, name: &str, digest: &Digest) {
 }
 
 #[test]
-fn behind_tls_and_a_password_what_we_push_is_read_by_everybody() {
+fn with_tls_and_a_password_others_read_what_we_push() {
     let front = Front::with_htpasswd("");
     let env = TestEnv::with_empty_cache();
     let home = env.dir().join("home");
@@ -87,7 +87,7 @@ fn behind_tls_and_a_password_what_we_push_is_read_by_everybody() {
 }
 
 #[test]
-fn behind_tls_and_a_token_server_of_another_name_too() {
+fn with_tls_and_a_token_server_of_another_name_too() {
     let front = Front::with_tokens();
     let env = TestEnv::with_empty_cache();
     let home = env.dir().join("home");
@@ -129,7 +129,7 @@ fn behind_tls_and_a_token_server_of_another_name_too() {
 }
 
 #[test]
-fn doctor_says_what_fails_and_leaves_nothing_behind() {
+fn doctor_reports_what_fails_and_leaves_nothing_behind() {
     let front = Front::with_htpasswd("");
     let env = TestEnv::new();
     let doctor = |args: &[&str]| {
@@ -185,7 +185,7 @@ fn a_client_certificate_and_a_ca_come_from_the_folder_of_their_host() {
 }
 
 #[test]
-fn no_proxy_leads_past_the_proxy_and_its_password_goes_to_it_alone() {
+fn no_proxy_bypasses_the_proxy_whose_password_goes_to_it_alone() {
     let front = Front::with_htpasswd("");
     let home = tempfile::tempdir().unwrap();
     let with_login = front.proxy().replace("//", "//pu:hunter2@");
@@ -225,7 +225,7 @@ impl With for Command {
 }
 
 #[test]
-fn plain_http_is_spoken_to_a_name_that_was_named_for_it_and_to_no_other() {
+fn plain_http_is_used_for_listed_hosts_only() {
     let registry = super::docker_registry::Registry::locked();
     let home = tempfile::tempdir().unwrap();
     login(home.path());
@@ -252,7 +252,7 @@ fn plain_http_is_spoken_to_a_name_that_was_named_for_it_and_to_no_other() {
 }
 
 #[test]
-fn a_proxy_that_does_not_lead_there_is_named_without_its_password() {
+fn a_failing_proxy_is_named_without_its_password() {
     use super::scripted::{Server, answer};
     let home = tempfile::tempdir().unwrap();
     let strict = Server::start(|_| answer(407).with("Proxy-Authenticate", "Basic realm=\"proxy\""));

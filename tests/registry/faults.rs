@@ -50,7 +50,7 @@ fn a_blob_is_followed_to_another_host_without_the_password() {
 }
 
 #[test]
-fn redirects_that_lead_nowhere_good_are_refused() {
+fn loops_and_unsafe_redirects_are_refused() {
     for (location, expected) in [
         ("/v2/loop", "more than 5 redirects"),
         ("http://registry.invalid/x", "plain http is for loopback and hosts named"),
@@ -65,7 +65,7 @@ fn redirects_that_lead_nowhere_good_are_refused() {
 }
 
 #[test]
-fn a_blob_that_lies_is_refused() {
+fn a_blob_with_the_wrong_bytes_is_refused() {
     type Reply = fn() -> Answer;
     let rows: [(Reply, &str); 6] = [
         (|| answer(200).body("hellO"), "the bytes are `sha256:"),
@@ -83,7 +83,7 @@ fn a_blob_that_lies_is_refused() {
 }
 
 #[test]
-fn a_manifest_that_lies_is_refused() {
+fn a_manifest_with_the_wrong_bytes_is_refused() {
     let good = r#"{"schemaVersion":2,"manifests":[]}"#;
     let other = Digest::of(b"other");
     let digest = other.to_string();
@@ -110,7 +110,7 @@ fn a_manifest_that_lies_is_refused() {
 }
 
 #[test]
-fn an_error_that_passes_is_waited_for_and_one_that_stays_is_told() {
+fn a_transient_error_is_retried_and_a_lasting_one_is_reported() {
     let count = AtomicUsize::new(0);
     let server = Server::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
         0 => answer(429).with("Retry-After", "0"),
@@ -131,7 +131,7 @@ fn an_error_that_passes_is_waited_for_and_one_that_stays_is_told() {
 }
 
 #[test]
-fn a_connection_that_stands_still_is_given_up_and_tried_again() {
+fn a_stalled_connection_is_closed_and_retried() {
     let registry = Registry::open(Quirks::none());
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, &(0..=255).collect::<Vec<u8>>().repeat(40_000));
@@ -151,7 +151,7 @@ fn a_connection_that_stands_still_is_given_up_and_tried_again() {
 }
 
 #[test]
-fn a_pause_is_wished_for_in_seconds_or_by_a_date() {
+fn retry_after_is_read_as_seconds_or_a_date() {
     for (wish, tries) in [
         ("0", 5),
         ("Thu, 26 Nov 2026 12:00:00 GMT", 5), // past, by the registry's own clock
@@ -216,7 +216,7 @@ fn a_location_is_resolved_wherever_it_stands() {
 }
 
 #[test]
-fn a_dead_session_is_begun_anew_but_not_for_ever() {
+fn a_dead_upload_session_is_restarted_a_few_times() {
     let count = AtomicUsize::new(0);
     let gone = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"gone"}]}"#;
     let server = Server::start(move |asked| match asked.method.as_str() {
@@ -237,7 +237,7 @@ fn a_dead_session_is_begun_anew_but_not_for_ever() {
 }
 
 #[test]
-fn whatever_a_mount_is_answered_the_blob_arrives() {
+fn the_blob_arrives_whatever_the_answer_to_a_mount() {
     for status in [202, 400, 401, 403, 404, 405, 500, 201] {
         let server = Server::start(move |asked| match asked.method.as_str() {
             "POST" if asked.path.contains("mount=") => answer(status).with("Location", "/u"),
@@ -275,7 +275,7 @@ fn with_tag(image: &Image, reported: Option<Digest>, put: Answer) -> Server {
 }
 
 #[test]
-fn a_tag_that_cannot_move_is_a_refusal_and_one_that_did_not_is_noticed() {
+fn an_immutable_tag_is_a_refusal_and_a_tag_that_did_not_move_is_noticed() {
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
     let other = Some(Digest::of(b"other"));
@@ -291,7 +291,7 @@ fn a_tag_that_cannot_move_is_a_refusal_and_one_that_did_not_is_noticed() {
 }
 
 #[test]
-fn a_repository_that_must_be_made_first_is_said_so() {
+fn a_repository_that_must_be_created_first_gets_a_hint() {
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
     let text = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such repository"}]}"#;
@@ -302,7 +302,7 @@ fn a_repository_that_must_be_made_first_is_said_so() {
 }
 
 #[test]
-fn nobody_at_the_port_is_a_network_error() {
+fn a_closed_port_is_a_network_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap();
     drop(listener);

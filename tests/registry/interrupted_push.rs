@@ -76,12 +76,12 @@ fn a_push_that_is_killed_again_and_again_sends_hardly_more_than_the_image() {
 }
 
 #[test]
-fn where_a_registry_forgets_what_broke_off_a_rerun_still_converges() {
+fn where_a_registry_drops_partial_uploads_a_rerun_still_converges() {
     killed(Quirks::debian());
 }
 
 #[test]
-fn a_signal_ends_a_push_that_stands_still() {
+fn a_signal_ends_a_stalled_push() {
     let registry = Registry::open(Quirks::none());
     let env = TestEnv::with_empty_cache();
     let repo = env.shell_app();

@@ -69,7 +69,7 @@ fn a_tag_moves_and_the_other_tags_stay() {
 }
 
 #[test]
-fn writing_again_changes_nothing_and_heals_a_bad_blob() {
+fn writing_again_changes_nothing_and_repairs_a_bad_blob() {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
@@ -123,7 +123,7 @@ fn writers_at_the_same_time_lose_no_tag() {
 }
 
 #[test]
-fn a_blob_that_lies_leaves_no_image_behind() {
+fn a_blob_with_the_wrong_bytes_leaves_no_image_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");

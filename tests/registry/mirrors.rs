@@ -130,7 +130,7 @@ fn a_pull_comes_from_the_mirror_and_a_push_never_goes_there() {
 }
 
 #[test]
-fn a_mirror_that_fails_is_passed_over_with_a_word_about_it() {
+fn a_failing_mirror_is_skipped_with_a_notice() {
     type Break = fn(&Registry);
     let broken: [(&str, Break, &str); 7] = [
         (
@@ -259,7 +259,7 @@ fn some_mirrors_are_for_tags_and_some_for_digests() {
 }
 
 #[test]
-fn a_location_stands_in_for_a_name_and_what_is_blocked_is_refused() {
+fn a_location_replaces_the_name_and_a_blocked_prefix_is_refused() {
     let real = Registry::open(Quirks::none());
     let image = fill(&real, "proxy/team/app:v1");
     let conf = format!(
@@ -279,7 +279,7 @@ fn a_location_stands_in_for_a_name_and_what_is_blocked_is_refused() {
 }
 
 #[test]
-fn what_is_called_insecure_may_be_plain_and_nothing_else_may() {
+fn an_insecure_registry_may_use_plain_http_and_no_other_may() {
     let registry = Registry::open(Quirks::none());
     let proxy = format!("http://{}", registry.host);
     let conf = "[[registry]]\nlocation = 'registry.example/team'\ninsecure = true\n";
@@ -306,7 +306,7 @@ fn what_is_called_insecure_may_be_plain_and_nothing_else_may() {
 }
 
 #[test]
-fn what_is_called_insecure_may_have_a_strange_certificate_and_nothing_else_may() {
+fn an_insecure_registry_may_have_an_untrusted_certificate_and_no_other_may() {
     let front = Front::with_htpasswd("");
     let login = json!({"auths": {"registry.example": {"auth": "dXNlcjpwYXNzd29yZA=="}}}).to_string();
     let conf = "[[registry]]\nlocation = 'registry.example/team'\ninsecure = true\n";
@@ -328,7 +328,7 @@ fn copy(to: &str) {
 }
 
 #[test]
-fn a_layer_that_a_mirror_has_spoiled_comes_from_the_location() {
+fn a_layer_that_is_corrupt_on_a_mirror_comes_from_the_location() {
     let env = TestEnv::with_empty_cache();
     let repo = env.shell_app();
     let (origin, mirror) = (Registry::open(Quirks::none()), Registry::open(Quirks::none()));

@@ -88,7 +88,7 @@ fn a_second_push_costs_a_request_for_its_tag_and_a_new_source_one_layer() {
 }
 
 #[test]
-fn base_layers_that_are_not_at_hand_are_mounted_or_streamed() {
+fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
     let (registry, other) = (Registry::open(), Registry::open());
     let from = registry.reference("builder/elixir");
     let mut shelf = Shelf::default();
@@ -119,7 +119,7 @@ fn base_layers_that_are_not_at_hand_are_mounted_or_streamed() {
 }
 
 #[test]
-fn a_layer_that_lies_moves_no_tag() {
+fn a_layer_with_the_wrong_bytes_moves_no_tag() {
     let registry = Registry::open();
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
@@ -136,7 +136,7 @@ fn a_layer_that_lies_moves_no_tag() {
 }
 
 #[test]
-fn many_layers_go_at_once_and_each_is_said_to_be_whole() {
+fn many_layers_are_sent_at_once_and_each_is_reported_as_complete() {
     let registry = Registry::open();
     let mut shelf = Shelf::default();
     let layers: Vec<_> =
@@ -172,7 +172,7 @@ fn host(home: &Path) -> Host {
 }
 
 #[test]
-fn a_locked_registry_wants_the_right_password() {
+fn a_private_registry_wants_the_right_password() {
     let registry = Registry::locked();
     let to = registry.reference("team/app");
     let mut shelf = Shelf::default();
@@ -219,7 +219,7 @@ fn a_manifest_gets_another_name_with_the_same_bytes() {
 }
 
 #[test]
-fn an_image_pushed_by_skopeo_in_dockers_dialect_is_read_and_built_upon() {
+fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     let registry = Registry::open();
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");

@@ -21,7 +21,7 @@ fn in_parts(rest: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Server {
 }
 
 #[test]
-fn a_blob_that_broke_off_goes_on_whatever_the_registry_thinks_of_parts() {
+fn an_interrupted_download_resumes_with_or_without_range_requests() {
     let part = |range: &'static str| move |_: &Asked| answer(206).with("Content-Range", range).body("llo");
     let good = in_parts(part("bytes 2-4/5"));
     assert_eq!(read(&good, &layer(b"hello")).unwrap(), b"hello");
@@ -58,7 +58,7 @@ fn a_blob_that_broke_off_goes_on_whatever_the_registry_thinks_of_parts() {
 }
 
 #[test]
-fn a_signed_address_that_has_expired_is_asked_for_anew() {
+fn an_expired_signed_url_is_requested_again() {
     let count = AtomicUsize::new(0);
     let store =
         Server::start(move |asked| match (count.fetch_add(1, Ordering::Relaxed), asked.path.contains("sign=2")) {
@@ -75,7 +75,7 @@ fn a_signed_address_that_has_expired_is_asked_for_anew() {
 }
 
 #[test]
-fn the_shortest_chunk_that_a_registry_takes_is_heeded_and_nonsense_is_not() {
+fn the_minimum_chunk_size_of_a_registry_is_obeyed_and_nonsense_is_not() {
     for (odd_length, expected) in
         [("400000", 3), ("abc", 3), ("-1", 3), ("999999999999999999999999", 3), ("99999999999", 1)]
     {
@@ -145,7 +145,7 @@ fn a_blob_that_was_cleaned_up_meanwhile_is_sent_again() {
 }
 
 #[test]
-fn a_manifest_that_only_some_machines_know_of_yet_is_waited_for() {
+fn a_manifest_that_is_not_replicated_yet_is_waited_for() {
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");
     let (digest, blobs) = (image.manifest_digest.to_string(), blobs(&image));

@@ -74,7 +74,7 @@ fn skopeo_lists_tags_and_deletes_from_it() {
 }
 
 #[test]
-fn without_the_password_it_says_no() {
+fn it_refuses_without_the_password() {
     let dir = tempfile::tempdir().unwrap();
     let (layout, _) = laid(&dir.path().join("oci"));
     for registry in [Registry::with_password(Quirks::none()), Registry::with_tokens(Quirks::none())] {
@@ -89,7 +89,7 @@ fn without_the_password_it_says_no() {
 }
 
 #[test]
-fn it_goes_wrong_when_it_is_told_to_and_keeps_a_journal() {
+fn it_injects_faults_and_keeps_a_journal() {
     let registry = Registry::with_tokens(Quirks::none());
     let mut shelf = Shelf::default();
     let image = two_layers(&mut shelf, b"one");

@@ -34,7 +34,7 @@ fn get(host: &str, env: &[(&str, &str)]) -> Result<Vec<u8>, RegistryError> {
 }
 
 #[test]
-fn https_is_spoken_with_a_known_certificate_only() {
+fn https_needs_a_trusted_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     run(

@@ -58,7 +58,7 @@ fn user(server: &Server) -> Value {
 const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
 
 #[test]
-fn a_token_is_asked_for_once_with_our_scope_and_the_password_goes_nowhere_else() {
+fn a_token_is_requested_once_with_our_scope_and_the_password_goes_nowhere_else() {
     let tokens = Server::start(|_| token("good"));
     let server = registry(format!("http://{}/token?x=1", tokens.host));
     let client = client(&user(&server));
@@ -94,7 +94,7 @@ fn anyone_may_ask_without_credentials_and_an_identity_token_is_posted() {
 }
 
 #[test]
-fn a_registry_that_is_never_content_gets_two_tokens_and_no_more() {
+fn a_registry_that_rejects_every_token_gets_two_and_no_more() {
     let tokens = Server::start(|_| token("bad"));
     let server = registry(format!("http://{}/token", tokens.host));
     let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
@@ -104,7 +104,7 @@ fn a_registry_that_is_never_content_gets_two_tokens_and_no_more() {
 }
 
 #[test]
-fn a_token_with_too_little_scope_is_asked_for_again_as_the_registry_says() {
+fn a_token_with_too_little_scope_is_requested_again_with_the_scope_of_the_challenge() {
     let tokens = Server::start(|asked| token(if asked.path.contains("other") { "good" } else { "small" }));
     let realm = format!("http://{}/token", tokens.host);
     let server = Server::start(move |asked| match asked.headers.get("authorization").map(String::as_str) {
@@ -181,7 +181,7 @@ fn a_401_that_asks_for_nothing_is_explained_at_the_root() {
 }
 
 #[test]
-fn a_token_that_is_over_is_renewed_in_the_middle_of_the_work() {
+fn an_expired_token_is_renewed_midway() {
     let made = AtomicUsize::new(0);
     let tokens = Server::start(move |_| token(&format!("t{}", made.fetch_add(1, Ordering::Relaxed))));
     let realm = format!("http://{}/token", tokens.host);
@@ -214,7 +214,7 @@ fn a_token_server_that_knows_no_exchange_is_asked_with_the_password_beside_the_t
 }
 
 #[test]
-fn whoever_may_push_needs_no_other_token_to_pull() {
+fn a_token_to_push_is_used_to_pull() {
     let tokens = Server::start(|_| token("good"));
     let server = registry(format!("http://{}/token", tokens.host));
     let client = client(&json!({}));

@@ -81,7 +81,7 @@ fn an_app_goes_to_every_registry_and_comes_back() {
 }
 
 #[test]
-fn layers_come_some_at_once_and_each_once_however_many_builds_ask() {
+fn layers_are_pulled_in_parallel_and_once_for_concurrent_builds() {
     let latency = std::time::Duration::from_millis(40);
     let registry = Registry::with_password(Quirks { latency, ..Quirks::none() });
     let env = logged_in(&registry);
@@ -120,7 +120,7 @@ fn layers_come_some_at_once_and_each_once_however_many_builds_ask() {
 }
 
 #[test]
-fn a_base_whose_layer_comes_badly_once_is_built_on_and_one_that_lies_is_refused() {
+fn a_base_layer_that_is_corrupt_once_is_retried_and_a_wrong_one_is_refused() {
     let registry = Registry::with_password(Quirks::none());
     let first = logged_in(&registry);
     let base = base(&registry, &first);

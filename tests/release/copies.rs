@@ -103,7 +103,7 @@ fn from_a_layout_to_a_registry_and_back() {
 }
 
 #[test]
-fn a_copy_without_a_tag_takes_no_place_in_a_layout() {
+fn a_copy_without_a_tag_adds_no_image_to_a_layout() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let name = registry.reference("team/app:build-7");
     let image = pushed(&client(), &name.parse().unwrap(), b"one");
@@ -118,7 +118,7 @@ fn a_copy_without_a_tag_takes_no_place_in_a_layout() {
 }
 
 #[test]
-fn one_place_that_refuses_leaves_all_places_as_they_were() {
+fn one_refusing_target_leaves_all_targets_as_they_were() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -133,7 +133,7 @@ fn one_place_that_refuses_leaves_all_places_as_they_were() {
 }
 
 #[test]
-fn an_excuse_is_recorded_in_every_place() {
+fn an_override_is_recorded_at_every_target() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     pushed(&client(), &built.parse().unwrap(), b"one");
@@ -149,7 +149,7 @@ fn an_excuse_is_recorded_in_every_place() {
 }
 
 #[test]
-fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
+fn the_tags_of_cosign_are_copied_along_and_add_no_image() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -175,7 +175,7 @@ fn what_cosign_keeps_under_its_own_tags_comes_along_and_takes_no_place() {
 }
 
 #[test]
-fn whatever_fails_on_the_way_no_name_is_given_and_a_rerun_finishes() {
+fn after_any_failure_no_tag_is_set_and_a_rerun_finishes() {
     let env = TestEnv::new();
     let asked = [
         Kind::PostUpload,

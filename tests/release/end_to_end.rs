@@ -58,7 +58,7 @@ fn what_was_built_is_tested_and_released_byte_for_byte() {
 }
 
 #[test]
-fn a_layout_goes_the_whole_way_without_a_registry() {
+fn a_layout_is_built_tested_and_released_without_a_registry() {
     let env = TestEnv::with_empty_cache();
     let digest = built(&env, "command = 'test -e out/prod/app'", "oci:app.oci");
     run(env.phial(["release", "oci:app.oci", "--tag", "v1"])).failed(7);
@@ -87,7 +87,7 @@ fn the_parts_of_a_test_count_when_all_of_them_passed() {
 
 /// An Elixir app with `PostgreSQL` and Redis, by someone who has one user id and nothing else.
 #[test]
-fn an_app_with_databases_goes_the_whole_way_as_an_ordinary_user() {
+fn an_app_with_databases_is_built_tested_and_released_by_an_ordinary_user() {
     let (env, registry, hex) = (TestEnv::new(), Registry::start(), hex_registry());
     let (repo, base, services) = (env.ledger(&hex), elixir_base(), service_images());
     let user = User::ordinary(&[(&base, "base"), (repo.dir(), "app"), (&services, "services")]);

@@ -242,7 +242,7 @@ fn an_entry_with_a_wrong_type_and_without_annotations_is_read_all_the_same() {
 }
 
 #[test]
-fn a_referrer_that_was_removed_is_passed_over() {
+fn a_referrer_that_was_removed_is_skipped() {
     let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
@@ -272,7 +272,7 @@ fn a_list_that_names_what_is_gone_can_still_be_added_to() {
 }
 
 #[test]
-fn in_a_layout_records_are_entries_without_a_tag_that_others_pass_over() {
+fn in_a_layout_records_are_entries_without_a_tag_that_other_tools_skip() {
     let env = TestEnv::new();
     let dir = env.dir().join("layout");
     let image = written(&dir, Some("v1"), b"one");

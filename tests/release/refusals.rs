@@ -214,7 +214,7 @@ fn a_registry_that_cannot_say_what_refers_to_the_image_is_no_proof() {
 }
 
 #[test]
-fn arguments_that_cannot_be() {
+fn impossible_arguments() {
     let case = Case::new();
     case.record(&case.ran(1, &[("test", true)]));
     let name = case.name.to_string();

@@ -35,7 +35,7 @@ fn a_tested_image_gets_its_tags_and_the_bytes_stay_what_they_are() {
 }
 
 #[test]
-fn a_name_that_is_there_is_success_and_nothing_is_sent() {
+fn a_tag_that_is_there_is_success_and_nothing_is_sent() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -61,7 +61,7 @@ fn an_image_is_named_by_digest_as_well_as_by_tag() {
 }
 
 #[test]
-fn a_name_moves_only_when_that_is_said_and_from_where_it_is_said() {
+fn a_tag_moves_only_with_the_flag_and_from_the_given_digest() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let (old, new) = (registry.reference("team/app:v1"), registry.reference("team/app:build-8"));
     let before = pushed(&client(), &old.parse().unwrap(), b"old");
@@ -85,7 +85,7 @@ fn a_name_moves_only_when_that_is_said_and_from_where_it_is_said() {
 }
 
 #[test]
-fn a_dry_run_tells_all_and_writes_nothing() {
+fn a_dry_run_shows_everything_and_writes_nothing() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -107,7 +107,7 @@ fn a_dry_run_tells_all_and_writes_nothing() {
 }
 
 #[test]
-fn as_json_it_says_what_was_proven_by_what() {
+fn json_lists_what_was_proven_by_what() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -123,7 +123,7 @@ fn as_json_it_says_what_was_proven_by_what() {
 }
 
 #[test]
-fn a_layout_gets_names_beside_what_is_there() {
+fn a_layout_gets_tags_and_keeps_its_other_entries() {
     let env = TestEnv::new();
     let dir = env.dir().join("app.oci");
     let image = written(&dir, None, b"one");
@@ -145,7 +145,7 @@ fn a_layout_gets_names_beside_what_is_there() {
 }
 
 #[test]
-fn going_without_a_test_leaves_its_reason_beside_the_image() {
+fn releasing_without_a_test_records_the_reason_next_to_the_image() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
@@ -179,7 +179,7 @@ fn going_without_a_test_leaves_its_reason_beside_the_image() {
 }
 
 #[test]
-fn an_excuse_that_is_not_needed_is_not_recorded() {
+fn an_override_that_is_not_needed_is_not_recorded() {
     let (env, memory) = (TestEnv::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
@@ -215,7 +215,7 @@ fn an_immutable_tag_at_the_same_digest_is_success_and_one_at_another_is_refused(
 }
 
 #[test]
-fn an_immutable_fallback_tag_says_what_to_exclude() {
+fn an_immutable_fallback_tag_gets_a_hint_what_to_exclude() {
     let (env, memory) =
         (TestEnv::new(), scripted::Registry::open(Quirks { immutable: Some(400), referrers: false, ..Quirks::none() }));
     let name = memory.reference("team/app:build-7");
@@ -227,7 +227,7 @@ fn an_immutable_fallback_tag_says_what_to_exclude() {
 }
 
 #[test]
-fn whoever_moves_the_tag_in_between_is_not_overrun() {
+fn a_tag_that_was_moved_meanwhile_is_not_overwritten() {
     let (env, memory) = (TestEnv::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
@@ -243,7 +243,7 @@ fn whoever_moves_the_tag_in_between_is_not_overrun() {
 }
 
 #[test]
-fn a_tag_of_a_layout_that_was_moved_meanwhile_is_not_overrun() {
+fn a_tag_of_a_layout_that_was_moved_meanwhile_is_not_overwritten() {
     let env = TestEnv::new();
     let dir = env.dir().join("app.oci");
     let (old, new) = (written(&dir, Some("v1"), b"old"), written(&dir, Some("next"), b"new"));

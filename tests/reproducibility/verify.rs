@@ -32,7 +32,7 @@ fn verify_small(env: &TestEnv, repo: &Repo, image: &str, more: &[&str]) -> Outpu
 }
 
 #[test]
-fn an_image_is_made_again_by_another_user_in_another_place() {
+fn an_image_is_rebuilt_by_another_user_in_another_place() {
     let (env, repo, _) = built();
     let root = rustix::process::geteuid().is_root();
     let user = User::new(if root { 4321 } else { rustix::process::getuid().as_raw() }, &repo, &busybox_base());
@@ -43,7 +43,7 @@ fn an_image_is_made_again_by_another_user_in_another_place() {
 }
 
 #[test]
-fn an_elixir_image_is_made_again_from_an_empty_cache() {
+fn an_elixir_image_is_rebuilt_from_an_empty_cache() {
     let env = TestEnv::new();
     let repo = stress(&env, 8);
     let (from, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));

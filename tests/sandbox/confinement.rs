@@ -12,7 +12,7 @@ use phial::sandbox::{Exit, Network, Stdio, run};
 use super::{SandboxTest, exe, helper, result, stdout_of};
 
 #[test]
-fn output_of_both_kinds_comes_and_stdin_is_at_its_end() {
+fn stdout_and_stderr_arrive_and_stdin_is_empty() {
     let test = SandboxTest::new();
     assert_eq!(test.sh("cat; echo out; echo err >&2"), "out\nerr\n");
 }
@@ -28,7 +28,7 @@ fn only_three_descriptors_are_open() {
 }
 
 #[test]
-fn the_environment_is_exactly_the_ordered_one() {
+fn the_environment_is_exactly_that_of_the_spec() {
     let test = SandboxTest::new();
     let mut order = test.order("");
     order.argv = vec!["env".to_owned()];
@@ -109,7 +109,7 @@ fn privileges_and_limits_are_reduced() {
 }
 
 #[test]
-fn the_kernel_is_not_to_be_written() {
+fn the_kernels_settings_are_read_only() {
     let test = SandboxTest::new();
     for file in ["sys/kernel/core_pattern", "sys/kernel/hostname", "sys/vm/swappiness", "bus/x", "irq/x"] {
         let (_, output) = result(&test.order(&format!("echo x > /proc/{file}")));

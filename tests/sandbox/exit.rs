@@ -93,26 +93,26 @@ fn a_caller_that_will_be_killed() {
 
 #[test]
 fn nothing_survives_a_caller_that_is_killed() {
-    let rungs: &[&str] = if is_root() {
+    let isolations: &[&str] = if is_root() {
         &["overlay", "chroot"]
     } else {
         skip_part!("a chroot needs root");
         &["overlay"]
     };
-    for (index, rung) in rungs.iter().enumerate() {
+    for (index, isolation) in isolations.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let mark = number(40 + u32::try_from(index).unwrap());
         fs::write(dir.path().join("word"), &mark).unwrap();
-        fs::write(dir.path().join(rung), "").unwrap();
+        fs::write(dir.path().join(isolation), "").unwrap();
         let mut caller = helper(&[], "exit::a_caller_that_will_be_killed", dir.path());
         let mut caller = caller.stdout(Standard::null()).stderr(Standard::null()).spawn().unwrap();
         let begun = Instant::now();
         while !dir.path().join("ready").exists() || alive(&mark) < 2 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{rung}: the sandbox does not start");
+            assert!(begun.elapsed() < Duration::from_secs(20), "{isolation}: the sandbox does not start");
             thread::sleep(Duration::from_millis(20));
         }
         caller.kill().unwrap();
         caller.wait().unwrap();
-        assert!(gone_within(&mark, Duration::from_secs(2)), "{rung}");
+        assert!(gone_within(&mark, Duration::from_secs(2)), "{isolation}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a machine allows, and the lowest rung.
+//! What a machine allows, and the lowest isolation: a chroot.
 
 use std::fs;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn a_caller_on_a_poor_machine() {
         (Ok(_), output) => println!("output: {output}"),
     }
     let probe = Probe { exe: &exe(), scratch: test.dir.path() };
-    println!("rungs: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
+    println!("isolations: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
 }
 
 /// What the caller says on a machine that `prefix` makes poor, with these files beside it.
@@ -85,11 +85,14 @@ fn poor(prefix: &[&str], files: &[&str]) -> String {
     let output = helper(prefix, "isolation::a_caller_on_a_poor_machine", dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.lines().filter(|line| line.contains("text: ") || line.starts_with("rungs: ")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|line| line.contains("output: ") || line.starts_with("isolations: "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
-fn a_machine_that_forbids_something_is_told_what_to_do() {
+fn a_restricted_machine_gets_a_hint_what_to_do() {
     let strace = |injected| ["strace", "-f", "-qq", "-o", "/dev/null", "-e", injected];
     let inside = |script| ["unshare", "-Urmpf", "--mount-proc", "sh", "-c", script, "sh"];
     let off = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
@@ -105,7 +108,7 @@ fn a_machine_that_forbids_something_is_told_what_to_do() {
     ] {
         let output = poor(prefix, &[]);
         assert!(output.contains(&format!("output: cannot {what}")) && output.contains(remedy), "{prefix:?}: {output}");
-        let plain = if prefix == inside(stacked) { "rungs: false true" } else { "rungs: false false" };
+        let plain = if prefix == inside(stacked) { "isolations: false true" } else { "isolations: false false" };
         assert!(output.contains(plain), "{prefix:?}: {output}");
     }
 }
@@ -115,7 +118,7 @@ fn signals_that_the_caller_ignores_are_not_ignored_inside() {
     let output = poor(&["sh", "-c", "trap '' CHLD INT HUP PIPE TERM USR1; exec \"$@\"", "sh"], &[]);
     let ignored = output.lines().find_map(|line| line.split_once("SigIgn:")).expect(&output).1.trim();
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{output}");
-    assert!(output.contains("rungs: true true"), "{output}");
+    assert!(output.contains("isolations: true true"), "{output}");
 }
 
 #[test]
@@ -127,14 +130,14 @@ fn a_chroot_needs_only_what_a_plain_container_gives_to_root() {
     let forbid = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unshare:error=EPERM"];
     let container = [&["setpriv", "--bounding-set", lost], &forbid[..]].concat();
     let output = poor(&container, &["chroot"]);
-    assert!(output.contains("output: fine") && output.contains("rungs: false false true"), "{output}");
+    assert!(output.contains("output: fine") && output.contains("isolations: false false true"), "{output}");
     let output = poor(&container, &["chroot", "offline"]);
     assert!(output.contains("output: cannot make a network namespace by `unshare`; 6; "), "{output}");
     assert!(output.contains("`--network host`"), "{output}");
 }
 
 #[test]
-fn probing_says_which_rungs_work() {
+fn probing_reports_which_isolations_work() {
     let scratch = tempfile::tempdir().unwrap();
     let probe = Probe { exe: &exe(), scratch: scratch.path() };
     probe.overlay().unwrap();

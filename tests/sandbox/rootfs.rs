@@ -144,7 +144,7 @@ fn a_read_only_root_is_that() {
 }
 
 #[test]
-fn orders_that_nobody_can_follow_are_refused() {
+fn impossible_specs_are_refused() {
     let test = SandboxTest::new();
     let spoil: [fn(&mut Spec); 5] = [
         |order| order.argv.clear(),

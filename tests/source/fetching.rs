@@ -151,7 +151,7 @@ fn an_empty_repository_and_one_of_sha256_are_clear_errors() {
 }
 
 #[test]
-fn a_broken_mirror_is_set_aside_and_made_again() {
+fn a_broken_mirror_is_moved_away_and_fetched_again() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
     let sha = git(&repo, &["rev-parse", "HEAD"]);
@@ -227,7 +227,7 @@ fn many_fetches_at_once_into_one_mirror_all_succeed() {
 }
 
 #[test]
-fn a_server_that_says_nothing_is_given_up() {
+fn a_silent_server_times_out() {
     let test = SourceTest::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
@@ -241,7 +241,7 @@ fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[test]
-fn what_a_killed_fetch_left_is_swept_up_by_the_next() {
+fn what_a_killed_fetch_left_is_removed_by_the_next() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
     let server = GitServer::start(test.dir.path());

@@ -67,7 +67,7 @@ fn a_local_repository_is_read_without_certificates() {
 }
 
 #[test]
-fn a_dirty_working_tree_is_built_from_its_commit_and_says_so() {
+fn a_dirty_working_tree_is_built_from_its_commit_with_a_notice() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
     let place: Location = repo.to_str().unwrap().parse().unwrap();

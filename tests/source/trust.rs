@@ -78,7 +78,7 @@ fn what_is_no_source_is_refused_and_shows_no_user_information() {
 }
 
 #[test]
-fn a_place_shows_its_url_without_user_information() {
+fn a_location_shows_its_url_without_user_information() {
     for (text, shown) in [
         ("https://me:pw@Example.org:8443/a/b.git", "https://example.org:8443/a/b.git"),
         ("https://token@example.org/a", "https://example.org/a"),
@@ -192,7 +192,7 @@ fn a_redirect_to_an_open_repository_is_followed() {
 }
 
 #[test]
-fn a_server_whose_certificate_nobody_vouches_for_is_refused() {
+fn a_server_with_an_untrusted_certificate_is_refused() {
     let test = SourceTest::new();
     let (key, cert) = (test.path("key.pem"), test.path("cert.pem"));
     let mut command = Command::new("openssl");
