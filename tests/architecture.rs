@@ -2,6 +2,7 @@
 
 mod circles;
 mod paths;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

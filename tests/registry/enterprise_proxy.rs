@@ -12,7 +12,7 @@ use phial::registry::{Client, NetworkOptions, RegistryError, RetryPolicy};
 use phial_layers::Digest;
 use serde_json::json;
 
-use super::nginx_front::Front;
+use super::nginx_front::NginxFront;
 use super::sample_images::{chain, pushed};
 use crate::harness::prebuilt::oras;
 use crate::harness::{TestEnv, run as ran};
@@ -29,7 +29,7 @@ fn host(home: &Path, env: &[(&str, &str)]) -> Host {
     Host { env, cwd: home.into(), home: home.into(), ..Host::read() }
 }
 
-fn client(front: &Front, home: &Path, trusted: bool) -> Client {
+fn client(front: &NginxFront, home: &Path, trusted: bool) -> Client {
     let ca_file = trusted.then(|| front.ca().into());
     let wishes = NetworkOptions { ca_file, ..NetworkOptions::default() };
     let client = Client::from_host(&host(home, &[("HTTPS_PROXY", &front.proxy())]), &wishes).unwrap();
@@ -41,7 +41,7 @@ fn push(client: &Client, to: &str) -> Result<Image, RegistryError> {
 }
 
 /// What skopeo, podman and oras say is there, each with the same login, CA and proxy.
-fn read_by_others(front: &Front, env: &TestEnv, name: &str, digest: &Digest) {
+fn read_by_others(front: &NginxFront, env: &TestEnv, name: &str, digest: &Digest) {
     let home = env.dir().join("home");
     let auth = env.path("auth.json");
     fs::write(&auth, json!({"auths": {"registry.example": {"auth": "dXNlcjpwYXNzd29yZA=="}}}).to_string()).unwrap();
@@ -68,7 +68,7 @@ fn read_by_others(front: &Front, env: &TestEnv, name: &str, digest: &Digest) {
 
 #[test]
 fn with_tls_and_a_password_others_read_what_we_push() {
-    let front = Front::with_htpasswd("");
+    let front = NginxFront::with_htpasswd("");
     let env = TestEnv::with_empty_cache();
     let home = env.dir().join("home");
     login(&home);
@@ -88,16 +88,16 @@ fn with_tls_and_a_password_others_read_what_we_push() {
 
 #[test]
 fn with_tls_and_a_token_server_of_another_name_too() {
-    let front = Front::with_tokens();
+    let front = NginxFront::with_tokens();
     let env = TestEnv::with_empty_cache();
     let home = env.dir().join("home");
     login(&home);
     let name = "registry.example/team/app:v1";
     let client = client(&front, &home, true);
     let image = push(&client, name).unwrap();
-    let asked = front.tokens.as_ref().unwrap().asked();
-    assert_eq!(asked.len(), 1, "one token is enough for a push");
-    assert_eq!(asked[0].queries("scope"), ["repository:team/app:pull,push"]);
+    let requests = front.tokens.as_ref().unwrap().requests();
+    assert_eq!(requests.len(), 1, "one token is enough for a push");
+    assert_eq!(requests[0].queries("scope"), ["repository:team/app:pull,push"]);
     assert!(!front.log().contains("dXNlcjpwYXNzd29yZA"));
     read_by_others(&front, &env, name, &image.manifest_digest);
     let output = ran(env.phial(["doctor", "--registry", name, "--ca-file", &front.ca()]).env_with(&front)).ok();
@@ -130,7 +130,7 @@ fn with_tls_and_a_token_server_of_another_name_too() {
 
 #[test]
 fn doctor_reports_what_fails_and_leaves_nothing_behind() {
-    let front = Front::with_htpasswd("");
+    let front = NginxFront::with_htpasswd("");
     let env = TestEnv::new();
     let doctor = |args: &[&str]| {
         let args = [&["doctor", "--registry", "registry.example/team/new"][..], args].concat();
@@ -158,7 +158,7 @@ fn doctor_reports_what_fails_and_leaves_nothing_behind() {
 
 #[test]
 fn a_client_certificate_and_a_ca_come_from_the_folder_of_their_host() {
-    let front = Front::with_htpasswd("ssl_client_certificate ca.pem; ssl_verify_client on;");
+    let front = NginxFront::with_htpasswd("ssl_client_certificate ca.pem; ssl_verify_client on;");
     let env = TestEnv::new();
     let home = env.dir().join("home");
     login(&home);
@@ -186,7 +186,7 @@ fn a_client_certificate_and_a_ca_come_from_the_folder_of_their_host() {
 
 #[test]
 fn no_proxy_bypasses_the_proxy_whose_password_goes_to_it_alone() {
-    let front = Front::with_htpasswd("");
+    let front = NginxFront::with_htpasswd("");
     let home = tempfile::tempdir().unwrap();
     let with_login = front.proxy().replace("//", "//pu:hunter2@");
     let wishes = NetworkOptions { ca_file: Some(front.ca().into()), ..NetworkOptions::default() };
@@ -214,11 +214,11 @@ fn no_proxy_bypasses_the_proxy_whose_password_goes_to_it_alone() {
 
 /// A command with the proxy of a registry.
 trait With {
-    fn env_with(self, front: &Front) -> Command;
+    fn env_with(self, front: &NginxFront) -> Command;
 }
 
 impl With for Command {
-    fn env_with(mut self, front: &Front) -> Command {
+    fn env_with(mut self, front: &NginxFront) -> Command {
         self.env("HTTPS_PROXY", front.proxy());
         self
     }
@@ -247,16 +247,19 @@ fn plain_http_is_used_for_listed_hosts_only() {
     let client = make(&["registry.example"]);
     let image = push(&client, name).unwrap();
     assert_eq!(client.image(&name.parse().unwrap(), &Platform::host()).unwrap(), image);
-    let asked = registry.requests(0);
-    assert!(asked.iter().any(|line| line.starts_with("PUT ") && line.ends_with("/team/app/manifests/v1")), "{asked:?}");
+    let requests = registry.requests(0);
+    assert!(
+        requests.iter().any(|line| line.starts_with("PUT ") && line.ends_with("/team/app/manifests/v1")),
+        "{requests:?}"
+    );
 }
 
 #[test]
 fn a_failing_proxy_is_named_without_its_password() {
-    use super::scripted::{Server, answer};
+    use super::scripted::{Server, respond};
     let home = tempfile::tempdir().unwrap();
-    let strict = Server::start(|_| answer(407).with("Proxy-Authenticate", "Basic realm=\"proxy\""));
-    let broken = Server::start(|_| answer(502).body("no such host"));
+    let strict = Server::start(|_| respond(407).with("Proxy-Authenticate", "Basic realm=\"proxy\""));
+    let broken = Server::start(|_| respond(502).body("no such host"));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (proxy, is_answered) in [(&strict.host, true), (&broken.host, true), (&nobody, false)] {
         let url = format!("http://pu:hunter2@{proxy}");

@@ -12,8 +12,8 @@ use phial::image::{Image, OCI_INDEX, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Credentials, Push, RegistryError};
 use phial_layers::Digest;
 
-use super::sample_images::{Shelf, chain, noise, terms};
-use super::scripted::{Fault, Kind, Quirks, Registry, When, hasty};
+use super::sample_images::{BlobMap, chain, noise, terms};
+use super::scripted::{Fault, Kind, Quirks, Registry, When, quick_timeouts};
 
 /// How each cell ends: `o` well, or the exit code; `?` either, since a token that expires under one transfer is another's too.
 /// For each kind of request: the fault at its first occurrence, at its last, each time. Columns are those of [`Fault::ALL`]:
@@ -48,12 +48,12 @@ struct Goods {
     base: Image,
     index: Vec<u8>,
     image: Image,
-    all: Shelf,
-    own: Shelf,
+    all: BlobMap,
+    own: BlobMap,
 }
 
 fn goods() -> Goods {
-    let (mut all, mut own) = (Shelf::default(), Shelf::default());
+    let (mut all, mut own) = (BlobMap::default(), BlobMap::default());
     let base = assemble(&Image::scratch(&Platform::host()), &[all.layer("base", &noise(1, 100_000))], &terms("sh"));
     let image = assemble(&base, &[own.layer("app", &noise(2, 400_000))], &terms("run"));
     let platform = Platform::host();
@@ -74,7 +74,7 @@ fn client(registry: &Registry) -> Client {
     let mut host = phial::host::Host::read();
     host.env = [("DOCKER_AUTH_CONFIG".to_owned(), registry.config().to_string())].into();
     host.home = "/nonexistent".into();
-    Client::new(Credentials::from_host(&host)).unwrap().with_patience(hasty())
+    Client::new(Credentials::from_host(&host)).unwrap().with_patience(quick_timeouts())
 }
 
 /// A registry with the base in it, and with what makes a request of that kind happen.
@@ -146,8 +146,8 @@ fn cell(kind: Kind, fault: Fault, when: When, goods: &Goods) -> Result<Result<()
     check(registry.broken_tags().is_empty(), "a tag named an incomplete image")?;
     let journal = registry.journal();
     check(journal.iter().all(|entry| entry.host == registry.host), "a request for another host came here")?;
-    let beyond = registry.beyond();
-    check(beyond.iter().all(|entry| entry.authorization.is_none()), "another host saw credentials")?;
+    let storage_journal = registry.storage_journal();
+    check(storage_journal.iter().all(|entry| entry.authorization.is_none()), "another host saw credentials")?;
     Ok(output)
 }
 

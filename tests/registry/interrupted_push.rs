@@ -8,29 +8,29 @@ use phial::host::Host;
 use phial::image::{Image, Platform, assemble};
 use phial_layers::Digest;
 
-use super::sample_images::{Shelf, noise, terms};
+use super::sample_images::{BlobMap, noise, terms};
 use super::scripted::{Fault, Kind, Quirks, Registry, When};
 use crate::harness::busybox::busybox_base;
 use crate::harness::{TestEnv, run};
 
 /// Kills, and bytes of the image: enough to meet every part of a push, or what `PHIAL_TEST_KILLS` asks for.
 fn amount() -> (usize, usize) {
-    let asked = Host::read().var("PHIAL_TEST_KILLS").and_then(|kills| kills.parse().ok());
-    asked.map_or((12, 32_000_000), |kills| (kills, 300_000_000))
+    let from_env = Host::read().var("PHIAL_TEST_KILLS").and_then(|kills| kills.parse().ok());
+    from_env.map_or((12, 32_000_000), |kills| (kills, 300_000_000))
 }
 
 /// A base for the small app that is mostly noise, as a layout.
 pub(super) fn base(dir: &std::path::Path, bytes: usize) -> String {
     let small = phial::layout::Layout::open_dir(&busybox_base()).unwrap();
     let image = small.resolve(None, None, &Platform::host()).unwrap();
-    let mut shelf = Shelf::default();
-    let layers: Vec<_> = (0..6).map(|nth| shelf.layer(&format!("noise{nth}"), &noise(nth, bytes / 6))).collect();
+    let mut blob_map = BlobMap::default();
+    let layers: Vec<_> = (0..6).map(|nth| blob_map.layer(&format!("noise{nth}"), &noise(nth, bytes / 6))).collect();
     let image: Image = assemble(&image, &layers, &terms("sh"));
     let open = |digest: &Digest| match image.manifest.layers.iter().find(|layer| layer.digest == *digest) {
-        Some(layer) if !shelf.0.contains_key(digest) => {
+        Some(layer) if !blob_map.0.contains_key(digest) => {
             Ok(Box::new(small.blob(layer).map_err(std::io::Error::other)?) as Box<dyn std::io::Read + Send>)
         }
-        _ => shelf.open(digest),
+        _ => blob_map.open(digest),
     };
     phial::layout::write_layout(dir, &image, Some("1"), &open, &nobody).unwrap();
     format!("oci:{}:1", dir.display())
@@ -52,7 +52,7 @@ fn killed(quirks: Quirks) -> (u64, u64) {
         let share =
             (nth as u64 * 1000 + u64::from(noise(nth as u64, 1)[0]) * 2) * bytes as u64 / (kills as u64 + 1) / 1000;
         let mut child = build(&to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        while registry.heard() < share && child.try_wait().unwrap().is_none() {
+        while registry.bytes_received() < share && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_micros(200));
         }
         let _ = child.kill();
@@ -66,7 +66,7 @@ fn killed(quirks: Quirks) -> (u64, u64) {
     assert_eq!(registry.broken_tags(), Vec::<String>::new());
     let left = env.cache().join("uploads");
     assert_eq!(std::fs::read_dir(left).map_or(0, Iterator::count), 0, "all uploads are over, and so are the notes");
-    (registry.heard(), bytes as u64)
+    (registry.bytes_received(), bytes as u64)
 }
 
 #[test]

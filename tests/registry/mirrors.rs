@@ -13,16 +13,16 @@ use phial::image::{Image, Platform, RegistryRef};
 use phial::registry::{Client, NetworkOptions, RegistryError};
 use serde_json::json;
 
-use super::nginx_front::Front;
+use super::nginx_front::NginxFront;
 use super::sample_images::{chain, pushed, run as tool};
-use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, hasty, quick};
+use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, quick_retries, quick_timeouts};
 use crate::harness::busybox::busybox_base;
 use crate::harness::{self, TestEnv, run};
 
 /// A client with a `registries.conf`, and what it says aloud.
 struct User {
     client: Client,
-    heard: Arc<Mutex<Vec<String>>>,
+    notices: Arc<Mutex<Vec<String>>>,
     home: tempfile::TempDir,
 }
 
@@ -38,18 +38,18 @@ impl User {
         let env = env.iter().copied().chain([("CONTAINERS_REGISTRIES_CONF", file.as_str())]);
         let env: BTreeMap<_, _> = env.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let host = Host { env, cwd: home.path().into(), home: home.path().into(), ..Host::read() };
-        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-        let to = Arc::clone(&heard);
-        let client = Client::from_host(&host, &NetworkOptions::default()).unwrap().with_patience(quick());
+        let notices: Arc<Mutex<Vec<String>>> = Arc::default();
+        let to = Arc::clone(&notices);
+        let client = Client::from_host(&host, &NetworkOptions::default()).unwrap().with_patience(quick_retries());
         let client = client.telling(move |event| match event {
             Event::Notice { text } => to.lock().unwrap().push(text),
             other => panic!("{other:?}"),
         });
-        Self { client, heard, home }
+        Self { client, notices, home }
     }
 
-    fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+    fn notices(&self) -> Vec<String> {
+        self.notices.lock().unwrap().clone()
     }
 
     fn conf(&self) -> String {
@@ -94,16 +94,16 @@ fn a_pull_comes_from_the_mirror_and_a_push_never_goes_there() {
     let name = origin.reference("team/app:v1");
     assert_eq!(user.pull(&name).unwrap(), image);
     assert_eq!(lines(&origin.journal()[before..]), [""; 0], "the origin saw nothing");
-    let asked = mirror.journal().split_off(filled);
-    assert!(asked.len() >= 4 && asked.iter().all(|e| e.path.starts_with("/v2/copies/team/app/")), "{asked:?}");
+    let requests = mirror.journal().split_off(filled);
+    assert!(requests.len() >= 4 && requests.iter().all(|e| e.path.starts_with("/v2/copies/team/app/")), "{requests:?}");
     let by_digest = RegistryRef { tag: None, digest: Some(image.manifest_digest.clone()), ..name.clone() };
     assert_eq!(user.pull(&by_digest).unwrap(), image);
-    assert_eq!(user.heard(), [""; 0]);
+    assert_eq!(user.notices(), [""; 0]);
 
-    let asked = mirror.journal().len();
+    let requests = mirror.journal().len();
     push(&user.client, &origin.reference("team/app:v2"), b"two");
     assert!(user.client.resolve(&name).is_ok(), "who does not ask for mirrors gets none");
-    assert_eq!(mirror.journal().len(), asked, "a push has nothing to do with mirrors");
+    assert_eq!(mirror.journal().len(), requests, "a push has nothing to do with mirrors");
     assert!(origin.tag("team/app", "v2").is_some());
     // Others read the same file the same way.
     let before = origin.journal().len();
@@ -172,10 +172,10 @@ fn a_failing_mirror_is_skipped_with_a_notice() {
         let user = User::new(&mirrored(&origin, &format!("{}/copies", mirror.host)));
         let pulled = user.pull(&origin.reference("team/app:v1"));
         assert_eq!(pulled.map_err(|error| chain(&error)).unwrap(), image, "{expected}");
-        let heard = user.heard();
+        let notices = user.notices();
         let start = format!("the mirror `{}/copies/team/app` is passed over: ", mirror.host);
-        assert!(!heard.is_empty() && heard.iter().all(|text| text.starts_with(&start)), "{expected}: {heard:?}");
-        assert!(heard[0].contains(expected), "{expected}: {heard:?}");
+        assert!(!notices.is_empty() && notices.iter().all(|text| text.starts_with(&start)), "{expected}: {notices:?}");
+        assert!(notices[0].contains(expected), "{expected}: {notices:?}");
     }
 }
 
@@ -193,12 +193,12 @@ fn whatever_goes_wrong_at_a_mirror_the_image_is_the_same() {
             push(&user.client, &mirror.reference("team/app:v1"), b"one");
             mirror.fail(kind, When::Always, fault);
             mirror.fail(Kind::GetRange, When::Always, fault);
-            let user = User { client: user.client.with_patience(hasty()), ..user };
+            let user = User { client: user.client.with_patience(quick_timeouts()), ..user };
             let name = if kind == Kind::GetManifest { &digest } else { &tag };
             let pulled = user.pull(name).unwrap_or_else(|error| panic!("{kind:?} {fault:?}: {}", chain(&error)));
             assert_eq!(pulled, image, "{kind:?} {fault:?}");
             let is_served = fault == Fault::Redirect;
-            assert_eq!(user.heard().is_empty(), is_served, "{kind:?} {fault:?}: {:?}", user.heard());
+            assert_eq!(user.notices().is_empty(), is_served, "{kind:?} {fault:?}: {:?}", user.notices());
         }
     }
 }
@@ -211,7 +211,7 @@ fn a_mirror_that_is_down_is_not_asked_again_and_the_next_one_serves() {
     let conf = format!("{}[[registry.mirror]]\nlocation = '{}'\n", mirrored(&origin, &nobody), mirror.host);
     let user = User::new(&conf);
     assert_eq!(user.pull(&origin.reference("team/app:v1")).unwrap(), image);
-    assert_eq!(user.heard().len(), 1, "{:?}", user.heard());
+    assert_eq!(user.notices().len(), 1, "{:?}", user.notices());
     assert_eq!(origin.journal().len(), 0);
 }
 
@@ -223,7 +223,7 @@ fn no_login_crosses_from_a_registry_to_its_mirror() {
     let name = origin.reference("team/app:v1");
     let image = push(&user.client, &name, b"one");
     assert_eq!(user.pull(&name).unwrap(), image);
-    assert!(user.heard()[0].contains("refuses access"), "{:?}", user.heard());
+    assert!(user.notices()[0].contains("refuses access"), "{:?}", user.notices());
     assert!(!mirror.journal().is_empty() && mirror.journal().iter().all(|entry| entry.authorization.is_none()));
     // A login of the mirror's own is used there, and there alone.
     let login = mirror.config().to_string();
@@ -252,8 +252,8 @@ fn some_mirrors_are_for_tags_and_some_for_digests() {
         for (name, is_mirrored) in [(tag, by_tag), (digest, by_digest)] {
             let before = (origin.journal().len(), mirror.journal().len());
             assert_eq!(user.pull(&name).unwrap(), image);
-            let asked = (origin.journal().len() > before.0, mirror.journal().len() > before.1);
-            assert_eq!(asked, (!is_mirrored, is_mirrored), "{line}: {name}");
+            let requests = (origin.journal().len() > before.0, mirror.journal().len() > before.1);
+            assert_eq!(requests, (!is_mirrored, is_mirrored), "{line}: {name}");
         }
     }
 }
@@ -301,13 +301,13 @@ fn an_insecure_registry_may_use_plain_http_and_no_other_may() {
         let conf = format!("{}insecure = {is_insecure}\n", mirrored(&origin, "registry.example"));
         let user = User::with(&conf, &[("HTTP_PROXY", &proxy)]);
         assert_eq!(user.pull(&origin.reference("team/app:v1")).unwrap(), image);
-        assert_eq!(user.heard().len(), words, "{:?}", user.heard());
+        assert_eq!(user.notices().len(), words, "{:?}", user.notices());
     }
 }
 
 #[test]
 fn an_insecure_registry_may_have_an_untrusted_certificate_and_no_other_may() {
-    let front = Front::with_htpasswd("");
+    let front = NginxFront::with_htpasswd("");
     let login = json!({"auths": {"registry.example": {"auth": "dXNlcjpwYXNzd29yZA=="}}}).to_string();
     let conf = "[[registry]]\nlocation = 'registry.example/team'\ninsecure = true\n";
     let user = User::with(conf, &[("HTTPS_PROXY", &front.proxy()), ("DOCKER_AUTH_CONFIG", &login)]);
@@ -345,8 +345,8 @@ fn a_layer_that_is_corrupt_on_a_mirror_comes_from_the_location() {
     let note = format!("note: the mirrors of `{}/team/base` are passed over: other bytes came", origin.host);
     assert_eq!(built.stderr.matches(&note).count(), 1, "{}", built.stderr);
     built.ok();
-    let asked = origin.journal().split_off(before);
-    assert!(asked.len() == 1 && asked[0].kind == Kind::GetBlob, "{asked:?}");
+    let requests = origin.journal().split_off(before);
+    assert!(requests.len() == 1 && requests[0].kind == Kind::GetBlob, "{requests:?}");
 }
 
 #[test]

@@ -14,11 +14,11 @@ use tempfile::TempDir;
 
 use super::docker_registry::Registry;
 use super::sample_images::run;
-use super::scripted::{Answer, Asked, Server, answer};
+use super::scripted::{Request, Response, Server, respond};
 use crate::harness::nginx::{Nginx, authority, certificate, openssl};
 
 /// A registry, nginx before it, and a proxy that leads every name to nginx.
-pub(super) struct Front {
+pub(super) struct NginxFront {
     nginx: Nginx,
     proxy: Proxy,
     _registry: Registry,
@@ -26,7 +26,7 @@ pub(super) struct Front {
     pub(super) tokens: Option<Server>,
 }
 
-impl Front {
+impl NginxFront {
     /// For `user` with `password`.
     pub(super) fn with_htpasswd(more: &str) -> Self {
         let dir = certificates();
@@ -37,7 +37,7 @@ impl Front {
     pub(super) fn with_tokens() -> Self {
         let dir = certificates();
         let at = dir.path().to_path_buf();
-        let tokens = Server::start(move |asked| token(&at, asked));
+        let tokens = Server::start(move |request| token(&at, request));
         let bundle = dir.path().join("tokens.pem");
         let registry = Registry::start(&format!(
             "auth: {{token: {{realm: 'https://auth.example/token', service: reg, issuer: phial, rootcertbundle: {}}}}}\n",
@@ -81,7 +81,7 @@ impl Front {
         self.proxy.led.lock().unwrap().clone()
     }
 
-    /// What nginx was asked, a line each.
+    /// The access log of nginx, a line for each request.
     pub(super) fn log(&self) -> String {
         self.nginx.log()
     }
@@ -147,11 +147,11 @@ fn certificates() -> TempDir {
 }
 
 /// What the token server gives: to the user what is asked for, to others nothing (distribution, `spec/auth/jwt.md`).
-fn token(dir: &Path, asked: &Asked) -> Answer {
-    if asked.header("authorization") != Some(&format!("Basic {}", STANDARD.encode("user:password"))) {
-        return answer(401).body(r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#);
+fn token(dir: &Path, request: &Request) -> Response {
+    if request.header("authorization") != Some(&format!("Basic {}", STANDARD.encode("user:password"))) {
+        return respond(401).body(r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#);
     }
-    let scopes = asked.queries("scope");
+    let scopes = request.queries("scope");
     let access: Vec<Value> = scopes
         .iter()
         .flat_map(|scope| scope.split(' '))
@@ -173,5 +173,5 @@ fn token(dir: &Path, asked: &Asked) -> Answer {
     let show = |path: &Path| path.display().to_string();
     run("openssl", &["dgst", "-sha256", "-sign", &show(&key), "-out", &show(out.path()), &show(text.path())]);
     let signature = URL_SAFE_NO_PAD.encode(fs::read(out.path()).unwrap());
-    answer(200).body(json!({"token": format!("{signed}.{signature}"), "expires_in": 60}).to_string())
+    respond(200).body(json!({"token": format!("{signed}.{signature}"), "expires_in": 60}).to_string())
 }

@@ -14,7 +14,7 @@ use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
 use super::docker_registry::Registry;
-use super::sample_images::{Shelf, chain, run, terms, two_layers};
+use super::sample_images::{BlobMap, chain, run, terms, two_layers};
 
 fn client() -> Client {
     Client::new(Credentials::none()).unwrap()
@@ -38,9 +38,9 @@ fn by_skopeo(reference: &RegistryRef, more: &[&str]) -> String {
 fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let registry = Registry::open();
     let to = registry.reference("team/app");
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let open = |d: &Digest| blob_map.open(d);
     let outcome = client().push(&to, &push_of(&image, &open, &tags(&["v1", "latest"])), &nobody).unwrap();
     assert_eq!(outcome.blobs.iter().filter(|(_, how)| *how == Pushed::Uploaded).count(), 3);
     let v1 = registry.reference("team/app:v1");
@@ -57,7 +57,7 @@ fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     }
     let mut bytes = Vec::new();
     client().blob(&to, &image.manifest.layers[1]).unwrap().read_to_end(&mut bytes).unwrap();
-    assert_eq!(bytes, shelf.0[&image.manifest.layers[1].digest]);
+    assert_eq!(bytes, blob_map.0[&image.manifest.layers[1].digest]);
     let missing = registry.reference("team/app:v2");
     assert_eq!(client().head_manifest(&missing).unwrap(), None);
     let error = client().resolve(&missing).unwrap_err();
@@ -68,9 +68,9 @@ fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
 fn a_second_push_costs_a_request_for_its_tag_and_a_new_source_one_layer() {
     let registry = Registry::open();
     let to = registry.reference("app");
-    let mut shelf = Shelf::default();
-    let (one, two) = (two_layers(&mut shelf, b"one"), two_layers(&mut shelf, b"two"));
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let (one, two) = (two_layers(&mut blob_map, b"one"), two_layers(&mut blob_map, b"two"));
+    let open = |d: &Digest| blob_map.open(d);
     let tags = tags(&["v1"]);
     client().push(&to, &push_of(&one, &open, &tags), &nobody).unwrap();
     let mark = registry.requests(0).len();
@@ -91,11 +91,12 @@ fn a_second_push_costs_a_request_for_its_tag_and_a_new_source_one_layer() {
 fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
     let (registry, other) = (Registry::open(), Registry::open());
     let from = registry.reference("builder/elixir");
-    let mut shelf = Shelf::default();
-    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", &vec![7; 2_000_000])], &terms("sh"));
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let base =
+        assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", &vec![7; 2_000_000])], &terms("sh"));
+    let open = |d: &Digest| blob_map.open(d);
     client().push(&from, &push_of(&base, &open, &tags(&["1"])), &nobody).unwrap();
-    let mut own = Shelf::default();
+    let mut own = BlobMap::default();
     let image = assemble(&base, &[own.layer("app/file", b"one")], &terms("run"));
     let open = |d: &Digest| own.open(d);
     let tags = tags(&["v1"]);
@@ -110,7 +111,7 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
         );
         let mut bytes = Vec::new();
         client().blob(&to, &image.manifest.layers[0]).unwrap().read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes, shelf.0[&image.manifest.layers[0].digest]);
+        assert_eq!(bytes, blob_map.0[&image.manifest.layers[0].digest]);
     }
     let nowhere = Push { base: None, ..push };
     let error = client().push(&registry.reference("lost"), &nowhere, &nobody).unwrap_err();
@@ -121,11 +122,11 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
 #[test]
 fn a_layer_with_the_wrong_bytes_moves_no_tag() {
     let registry = Registry::open();
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let lie = shelf.0.get_mut(&image.manifest.layers[1].digest).unwrap();
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let lie = blob_map.0.get_mut(&image.manifest.layers[1].digest).unwrap();
     lie[20] ^= 1;
-    let open = |d: &Digest| shelf.open(d);
+    let open = |d: &Digest| blob_map.open(d);
     let error =
         client().push(&registry.reference("app"), &push_of(&image, &open, &tags(&["v1"])), &nobody).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3, "{}", chain(&error));
@@ -138,11 +139,11 @@ fn a_layer_with_the_wrong_bytes_moves_no_tag() {
 #[test]
 fn many_layers_are_sent_at_once_and_each_is_reported_as_complete() {
     let registry = Registry::open();
-    let mut shelf = Shelf::default();
+    let mut blob_map = BlobMap::default();
     let layers: Vec<_> =
-        (0..20_u32).map(|n| shelf.layer(&format!("file{n}"), &n.to_le_bytes().repeat(50_000))).collect();
+        (0..20_u32).map(|n| blob_map.layer(&format!("file{n}"), &n.to_le_bytes().repeat(50_000))).collect();
     let image = assemble(&Image::scratch(&Platform::host()), &layers, &terms("sh"));
-    let open = |d: &Digest| shelf.open(d);
+    let open = |d: &Digest| blob_map.open(d);
     let heard = Mutex::new(BTreeMap::new());
     let watch = |event| {
         if let Event::Moved { digest, done, total } = event {
@@ -175,9 +176,9 @@ fn host(home: &Path) -> Host {
 fn a_private_registry_wants_the_right_password() {
     let registry = Registry::locked();
     let to = registry.reference("team/app");
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let open = |d: &Digest| blob_map.open(d);
     let tags = tags(&["v1"]);
     let push = push_of(&image, &open, &tags);
     let error = client().push(&to, &push, &nobody).unwrap_err();
@@ -207,9 +208,9 @@ fn a_private_registry_wants_the_right_password() {
 fn a_manifest_gets_another_name_with_the_same_bytes() {
     let registry = Registry::open();
     let to = registry.reference("app");
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let open = |d: &Digest| blob_map.open(d);
     client().push(&to, &push_of(&image, &open, &[]), &nobody).unwrap();
     let by_digest = RegistryRef { digest: Some(image.manifest_digest.clone()), ..to.clone() };
     let found = client().resolve(&by_digest).unwrap();
@@ -221,9 +222,9 @@ fn a_manifest_gets_another_name_with_the_same_bytes() {
 #[test]
 fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     let registry = Registry::open();
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let open = |d: &Digest| blob_map.open(d);
     client().push(&registry.reference("oci"), &push_of(&image, &open, &tags(&["v1"])), &nobody).unwrap();
     let (from, to) = (registry.reference("oci:v1"), registry.reference("docker:v1"));
     let (from, docker) = (format!("docker://{from}"), format!("docker://{to}"));
@@ -231,8 +232,8 @@ fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     run("skopeo", &[&["copy", "--format", "v2s2"], &plain[..], &[&from, &docker]].concat());
     let docker = client().image(&to, &Platform::host()).unwrap();
     assert_eq!(docker.manifest.media_type(), phial::image::DOCKER_MANIFEST);
-    let upon = assemble(&docker, &[shelf.layer("more", b"more")], &terms("run"));
-    let open = |d: &Digest| shelf.open(d);
+    let upon = assemble(&docker, &[blob_map.layer("more", b"more")], &terms("run"));
+    let open = |d: &Digest| blob_map.open(d);
     let push_tags = tags(&["v2"]);
     let push = Push { base: Some((&to, 2)), ..push_of(&upon, &open, &push_tags) };
     client().push(&registry.reference("docker"), &push, &nobody).unwrap();

@@ -9,12 +9,12 @@ use phial::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, Registr
 use phial::registry::{Client, Push, RegistryError};
 use phial_layers::{Compression, DiffId, Digest};
 
-/// Blobs by digest, as a store would have them.
+/// Blobs by digest, in place of a store.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shelf(pub(crate) BTreeMap<Digest, Vec<u8>>);
+pub(crate) struct BlobMap(pub(crate) BTreeMap<Digest, Vec<u8>>);
 
-impl Shelf {
-    /// What writers ask for blobs.
+impl BlobMap {
+    /// Opens a blob for a writer.
     pub(crate) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         match self.0.get(digest) {
             Some(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
@@ -22,7 +22,7 @@ impl Shelf {
         }
     }
 
-    /// A layer with one file, compressed by gzip, on the shelf.
+    /// Adds a layer with one file, compressed by gzip.
     pub(crate) fn layer(&mut self, name: &str, content: &[u8]) -> NewLayer {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
@@ -58,16 +58,16 @@ pub(crate) fn terms(command: &str) -> ImageOptions {
 }
 
 /// An image of two layers.
-pub(crate) fn two_layers(shelf: &mut Shelf, content: &[u8]) -> Image {
-    let base = assemble(&Image::scratch(&Platform::host()), &[shelf.layer("base", b"base")], &terms("sh"));
-    assemble(&base, &[shelf.layer("app/file", content)], &terms("run"))
+pub(crate) fn two_layers(blob_map: &mut BlobMap, content: &[u8]) -> Image {
+    let base = assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", b"base")], &terms("sh"));
+    assemble(&base, &[blob_map.layer("app/file", content)], &terms("run"))
 }
 
 /// Pushes an image of two layers, under the reference's tag if it has one.
 pub(crate) fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Result<Image, RegistryError> {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, content);
-    let blobs = |digest: &_| shelf.open(digest);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, content);
+    let blobs = |digest: &_| blob_map.open(digest);
     let tags: Vec<String> = to.tag.iter().cloned().collect();
     client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody)?;
     Ok(image)

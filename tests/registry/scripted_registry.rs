@@ -7,7 +7,7 @@ use phial::image::{Platform, RegistryRef};
 use phial::registry::{Client, Credentials, Push};
 use phial_layers::Digest;
 
-use super::sample_images::{Shelf, run, two_layers};
+use super::sample_images::{BlobMap, run, two_layers};
 use super::scripted::{Fault, Head, Kind, Quirks, Registry, When};
 
 fn client(registry: &Registry) -> Client {
@@ -19,9 +19,9 @@ fn client(registry: &Registry) -> Client {
 
 /// An image of two layers as a layout for skopeo, and its digest.
 fn laid(dir: &std::path::Path) -> (String, Digest) {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, &(0..=255).collect::<Vec<u8>>().repeat(5000));
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, &(0..=255).collect::<Vec<u8>>().repeat(5000));
+    let open = |d: &Digest| blob_map.open(d);
     phial::layout::write_layout(dir, &image, Some("v1"), &open, &nobody).unwrap();
     (format!("oci:{}:v1", dir.display()), image.manifest_digest)
 }
@@ -52,7 +52,7 @@ fn skopeo_pushes_to_every_profile_and_reads_the_same_back() {
         run("umoci", &["stat", "--image", back.strip_prefix("oci:").unwrap()]);
         assert_eq!(registry.tag("team/app", "v1"), Some(digest), "{name}");
         assert_eq!(registry.broken_tags(), Vec::<String>::new(), "{name}");
-        assert!(registry.beyond().iter().all(|entry| entry.authorization.is_none()), "{name}");
+        assert!(registry.storage_journal().iter().all(|entry| entry.authorization.is_none()), "{name}");
     }
 }
 
@@ -91,9 +91,9 @@ fn it_refuses_without_the_password() {
 #[test]
 fn it_injects_faults_and_keeps_a_journal() {
     let registry = Registry::with_tokens(Quirks::none());
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    let open = |d: &Digest| shelf.open(d);
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    let open = |d: &Digest| blob_map.open(d);
     let tags = ["v1".to_owned()];
     let to = registry.reference("app");
     registry.fail(Kind::PutTag, When::Nth(1), Fault::Status(503));

@@ -12,7 +12,7 @@ use phial::image::{Descriptor, OCI_LAYER};
 use phial::registry::{Client, NetworkOptions, RegistryError};
 
 use super::sample_images::{chain, run};
-use super::scripted::{Server, answer};
+use super::scripted::{Server, respond};
 
 struct Tls(Child);
 
@@ -64,10 +64,10 @@ fn https_needs_a_trusted_certificate() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let redirects = Server::start(move |_| answer(307).with("Location", format!("https://localhost:{port}/blob")));
+    let redirects = Server::start(move |_| respond(307).with("Location", format!("https://localhost:{port}/blob")));
     let error = get(&redirects.host, &[]).unwrap_err();
     assert!(chain(&error).contains("certificate"), "{}", chain(&error));
-    assert_eq!(redirects.asked().len(), 1, "a certificate does not get better");
+    assert_eq!(redirects.requests().len(), 1, "a certificate does not get better");
     fs::create_dir(path("dir")).unwrap();
     let wrong = |name: &str, value: &str, expected: &str| {
         let error = get(&redirects.host, &[(name, value)]).unwrap_err();

@@ -11,7 +11,7 @@ use phial::registry::{Client, Credentials, RegistryError};
 use serde_json::{Value, json};
 
 use super::sample_images::chain;
-use super::scripted::{Answer, Asked, Server, answer};
+use super::scripted::{Request, Response, Server, respond};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
 
@@ -32,19 +32,19 @@ fn client(auths: &Value) -> Client {
     Client::new(Credentials::from_host(&host)).unwrap()
 }
 
-fn token(text: &str) -> Answer {
-    answer(200).body(json!({"token": text, "expires_in": 300}).to_string())
+fn token(text: &str) -> Response {
+    respond(200).body(json!({"token": text, "expires_in": 300}).to_string())
 }
 
-fn challenge(realm: &str, more: &str) -> Answer {
-    answer(401).with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"reg\"{more}"))
+fn challenge(realm: &str, more: &str) -> Response {
+    respond(401).with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"reg\"{more}"))
 }
 
 /// A registry that wants `Bearer good` from the token server at `realm`.
 fn registry(realm: String) -> Server {
-    Server::start(move |asked| {
-        if asked.headers.get("authorization").is_some_and(|value| value == "Bearer good") {
-            answer(200).body(MANIFEST)
+    Server::start(move |request| {
+        if request.headers.get("authorization").is_some_and(|value| value == "Bearer good") {
+            respond(200).body(MANIFEST)
         } else {
             challenge(&realm, ",scope=\"repository:else:*\"")
         }
@@ -65,26 +65,28 @@ fn a_token_is_requested_once_with_our_scope_and_the_password_goes_nowhere_else()
     for _ in 0..3 {
         client.resolve(&server.reference("team/app:v1")).unwrap();
     }
-    let asked = tokens.asked();
-    assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].path, "/token?x=1&service=reg&scope=repository%3Ateam%2Fapp%3Apull");
-    assert_eq!(asked[0].headers["authorization"], BASIC);
-    assert_eq!(server.asked().len(), 4, "the first request learns what the registry wants");
-    assert!(server.asked().iter().all(|asked| asked.headers.get("authorization").is_none_or(|value| value != BASIC)));
+    let requests = tokens.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].path, "/token?x=1&service=reg&scope=repository%3Ateam%2Fapp%3Apull");
+    assert_eq!(requests[0].headers["authorization"], BASIC);
+    assert_eq!(server.requests().len(), 4, "the first request learns what the registry wants");
+    assert!(
+        server.requests().iter().all(|request| request.headers.get("authorization").is_none_or(|value| value != BASIC))
+    );
     client.resolve(&server.reference("team/web:v1")).unwrap();
-    assert_eq!(tokens.asked().len(), 2, "another repository is another scope");
+    assert_eq!(tokens.requests().len(), 2, "another repository is another scope");
 }
 
 #[test]
 fn anyone_may_ask_without_credentials_and_an_identity_token_is_posted() {
-    let tokens = Server::start(|asked| {
-        if asked.method == "POST" { token("good") } else { answer(200).body(r#"{"access_token":"good"}"#) }
+    let tokens = Server::start(|request| {
+        if request.method == "POST" { token("good") } else { respond(200).body(r#"{"access_token":"good"}"#) }
     });
     let server = registry(format!("http://{}/token", tokens.host));
     client(&json!({})).resolve(&server.reference("app")).unwrap();
-    assert!(!tokens.asked()[0].headers.contains_key("authorization"));
+    assert!(!tokens.requests()[0].headers.contains_key("authorization"));
     client(&json!({&server.host: {"identitytoken": "id&t"}})).resolve(&server.reference("app")).unwrap();
-    let post = &tokens.asked()[1];
+    let post = &tokens.requests()[1];
     assert_eq!(post.method, "POST");
     let body = String::from_utf8(post.body.clone()).unwrap();
     assert_eq!(
@@ -99,21 +101,21 @@ fn a_registry_that_rejects_every_token_gets_two_and_no_more() {
     let server = registry(format!("http://{}/token", tokens.host));
     let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Denied { had_login: true, .. }), "{}", chain(&error));
-    assert_eq!((tokens.asked().len(), error.exit_kind().code()), (2, 5));
+    assert_eq!((tokens.requests().len(), error.exit_kind().code()), (2, 5));
     assert!(!format!("{error:?}").contains("hunter2"));
 }
 
 #[test]
 fn a_token_with_too_little_scope_is_requested_again_with_the_scope_of_the_challenge() {
-    let tokens = Server::start(|asked| token(if asked.path.contains("other") { "good" } else { "small" }));
+    let tokens = Server::start(|request| token(if request.path.contains("other") { "good" } else { "small" }));
     let realm = format!("http://{}/token", tokens.host);
-    let server = Server::start(move |asked| match asked.headers.get("authorization").map(String::as_str) {
-        Some("Bearer good") => answer(200).body(MANIFEST),
+    let server = Server::start(move |request| match request.headers.get("authorization").map(String::as_str) {
+        Some("Bearer good") => respond(200).body(MANIFEST),
         Some(_) => challenge(&realm, ",scope=\"repository:other:pull\",error=\"insufficient_scope\""),
         None => challenge(&realm, ""),
     });
     client(&json!({})).resolve(&server.reference("app")).unwrap();
-    assert_eq!(tokens.asked().len(), 2);
+    assert_eq!(tokens.requests().len(), 2);
 }
 
 #[test]
@@ -127,11 +129,11 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
     }
     let elsewhere = Server::start(|_| token("good"));
     let to = format!("http://{}/token", elsewhere.host);
-    let tokens = Server::start(move |_| answer(307).with("Location", to.clone()));
+    let tokens = Server::start(move |_| respond(307).with("Location", to.clone()));
     let server = registry(format!("http://{}/token", tokens.host));
     client(&user(&server)).resolve(&server.reference("app")).unwrap();
-    assert!(!elsewhere.asked()[0].headers.contains_key("authorization"), "the redirect leaves the password behind");
-    let tokens = Server::start(|_| answer(302).with("Location", "http://10.0.0.1/token"));
+    assert!(!elsewhere.requests()[0].headers.contains_key("authorization"), "the redirect leaves the password behind");
+    let tokens = Server::start(|_| respond(302).with("Location", "http://10.0.0.1/token"));
     let server = registry(format!("http://{}/token", tokens.host));
     let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Realm { .. }), "{}", chain(&error));
@@ -141,14 +143,14 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
 fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
     let huge = format!(r#"{{"token":"{}"}}"#, "x".repeat(2 << 20));
     for (reply, expected) in [
-        (answer(200).body("<html>"), "not a token"),
-        (answer(200).body("[]"), "not a token"),
-        (answer(200).body("{}"), "neither"),
-        (answer(200).body(r#"{"token":""}"#), "neither"),
-        (answer(200).body(huge), "more than 1048576 bytes"),
-        (answer(404).body("nothing here"), "404 nothing here"),
+        (respond(200).body("<html>"), "not a token"),
+        (respond(200).body("[]"), "not a token"),
+        (respond(200).body("{}"), "neither"),
+        (respond(200).body(r#"{"token":""}"#), "neither"),
+        (respond(200).body(huge), "more than 1048576 bytes"),
+        (respond(404).body("nothing here"), "404 nothing here"),
         (
-            answer(401).body(r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#),
+            respond(401).body(r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#),
             "UNAUTHORIZED wrong password",
         ),
     ] {
@@ -159,7 +161,7 @@ fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
     }
     for life in ["0", "-1", "1e12", "null"] {
         let body = format!(r#"{{"token":"good","expires_in":{life}}}"#);
-        let tokens = Server::start(move |_| answer(200).body(body.clone()));
+        let tokens = Server::start(move |_| respond(200).body(body.clone()));
         let server = registry(format!("http://{}/token", tokens.host));
         client(&user(&server)).resolve(&server.reference("app")).unwrap();
     }
@@ -169,13 +171,14 @@ fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
 fn a_401_that_asks_for_nothing_is_explained_at_the_root() {
     let tokens = Server::start(|_| token("good"));
     let realm = format!("http://{}/token", tokens.host);
-    let server = Server::start(move |asked: &Asked| match asked.headers.get("authorization").map(String::as_str) {
-        Some("Bearer good") => answer(200).body(MANIFEST),
-        _ if asked.path == "/v2/" => challenge(&realm, ""),
-        _ => answer(401),
-    });
+    let server =
+        Server::start(move |request: &Request| match request.headers.get("authorization").map(String::as_str) {
+            Some("Bearer good") => respond(200).body(MANIFEST),
+            _ if request.path == "/v2/" => challenge(&realm, ""),
+            _ => respond(401),
+        });
     client(&json!({})).resolve(&server.reference("app")).unwrap();
-    let mute = Server::start(|_| answer(401));
+    let mute = Server::start(|_| respond(401));
     let error = client(&json!({})).resolve(&mute.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Challenge { .. }), "{}", chain(&error));
 }
@@ -186,30 +189,31 @@ fn an_expired_token_is_renewed_midway() {
     let tokens = Server::start(move |_| token(&format!("t{}", made.fetch_add(1, Ordering::Relaxed))));
     let realm = format!("http://{}/token", tokens.host);
     let done = AtomicUsize::new(0);
-    let server = Server::start(move |asked| {
+    let server = Server::start(move |request| {
         let wanted = if done.load(Ordering::Relaxed) == 0 { "Bearer t0" } else { "Bearer t1" };
-        if asked.headers.get("authorization").is_some_and(|value| value == wanted) {
+        if request.headers.get("authorization").is_some_and(|value| value == wanted) {
             done.fetch_add(1, Ordering::Relaxed);
-            return answer(200).body(MANIFEST);
+            return respond(200).body(MANIFEST);
         }
         challenge(&realm, ",error=\"invalid_token\"")
     });
     let client = client(&json!({}));
     client.resolve(&server.reference("app")).unwrap();
     client.resolve(&server.reference("app")).unwrap();
-    assert_eq!(tokens.asked().len(), 2);
+    assert_eq!(tokens.requests().len(), 2);
 }
 
 #[test]
 fn a_token_server_that_knows_no_exchange_is_asked_with_the_password_beside_the_token() {
     for status in [404, 405] {
-        let tokens = Server::start(move |asked| if asked.method == "POST" { answer(status) } else { token("good") });
+        let tokens =
+            Server::start(move |request| if request.method == "POST" { respond(status) } else { token("good") });
         let server = registry(format!("http://{}/token", tokens.host));
         let login = json!({&server.host: {"auth": "dXNlcjpodW50ZXIy", "identitytoken": "idt"}});
         client(&login).resolve(&server.reference("app")).unwrap();
-        let asked = tokens.asked();
-        assert_eq!((asked.len(), asked[1].method.as_str()), (2, "GET"));
-        assert_eq!(asked[1].headers["authorization"], BASIC);
+        let requests = tokens.requests();
+        assert_eq!((requests.len(), requests[1].method.as_str()), (2, "GET"));
+        assert_eq!(requests[1].headers["authorization"], BASIC);
     }
 }
 
@@ -222,11 +226,11 @@ fn a_token_to_push_is_used_to_pull() {
     client.resolve(&name).unwrap();
     // The double knows no uploads: what counts is which token was asked for.
     let _ = client.probe_push(&name);
-    let scopes = |asked: &Asked| asked.queries("scope");
-    let asked = tokens.asked();
-    assert_eq!(scopes(&asked[1]), ["repository:app:pull,push"]);
+    let scopes = |request: &Request| request.queries("scope");
+    let requests = tokens.requests();
+    assert_eq!(scopes(&requests[1]), ["repository:app:pull,push"]);
     client.resolve(&server.reference("app:v2")).unwrap();
-    assert_eq!(tokens.asked().len(), 2);
+    assert_eq!(tokens.requests().len(), 2);
     client.resolve(&server.reference("app/deep:v2")).unwrap();
-    assert_eq!(tokens.asked().len(), 3, "another repository is another scope");
+    assert_eq!(tokens.requests().len(), 3, "another repository is another scope");
 }

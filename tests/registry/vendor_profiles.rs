@@ -64,8 +64,8 @@ fn there_and_back(quirks: &Quirks) {
         assert_eq!(run(ran).ok(), "prod of 1.0", "{name}");
     }
     assert_eq!(registry.broken_tags(), Vec::<String>::new(), "{name}");
-    assert!(registry.beyond().iter().all(|entry| entry.authorization.is_none()), "{name}: credentials left");
-    assert!(!quirks.storage || !registry.beyond().is_empty(), "{name}: its blobs are elsewhere");
+    assert!(registry.storage_journal().iter().all(|entry| entry.authorization.is_none()), "{name}: credentials left");
+    assert!(!quirks.storage || !registry.storage_journal().is_empty(), "{name}: its blobs are elsewhere");
 }
 
 /// Whether the base may be in the registry: skopeo trusts `expires_in` alone, and needs HEAD.
@@ -91,7 +91,7 @@ fn layers_are_pulled_in_parallel_and_once_for_concurrent_builds() {
     let auth = ["--authfile", file.to_str().unwrap(), "--dest-tls-verify=false"];
     tool("skopeo", &[&["copy", "--quiet"], &auth[..], &[&base, &format!("docker://{to}")]].concat());
     let before = registry.journal().len();
-    registry.busiest();
+    registry.peak_concurrency();
     let repo = env.shell_app();
     let builds: Vec<_> = (0..3)
         .map(|nth| {
@@ -109,14 +109,14 @@ fn layers_are_pulled_in_parallel_and_once_for_concurrent_builds() {
     }
     digests.dedup();
     assert_eq!(digests.len(), 1);
-    assert!(registry.busiest() > 1);
+    assert!(registry.peak_concurrency() > 1);
     let layers = registry.journal().into_iter().skip(before).filter(|entry| entry.kind == Kind::GetBlob);
-    let mut asked: Vec<String> = layers.map(|entry| entry.path).collect();
-    asked.sort();
-    let mut once = asked.clone();
+    let mut request: Vec<String> = layers.map(|entry| entry.path).collect();
+    request.sort();
+    let mut once = request.clone();
     once.dedup();
     // Each build reads the config for itself: it is part of what the base is.
-    assert_eq!(asked.len() - once.len(), 2, "{asked:#?}");
+    assert_eq!(request.len() - once.len(), 2, "{request:#?}");
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn the_tags_of_cosign_are_copied_along_and_add_no_image() {
 #[test]
 fn after_any_failure_no_tag_is_set_and_a_rerun_finishes() {
     let env = TestEnv::new();
-    let asked = [
+    let kinds = [
         Kind::PostUpload,
         Kind::PutBlob,
         Kind::PutManifest,
@@ -187,7 +187,7 @@ fn after_any_failure_no_tag_is_set_and_a_rerun_finishes() {
         Kind::PutTag,
         Kind::HeadTag,
     ];
-    for (kind, referrers) in asked.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+    for (kind, referrers) in kinds.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         // Two registries, so that every blob goes over the wire.
         let (from, to) = (double(referrers), double(referrers));
         let built = from.reference("team/app:build-7");

@@ -21,7 +21,7 @@ use phial::layout;
 use phial::registry::{Client, Credentials};
 
 use crate::harness::run;
-use crate::registry::sample_images::{self, Shelf, two_layers};
+use crate::registry::sample_images::{self, BlobMap, two_layers};
 use crate::scripted::{self, Quirks};
 
 fn client() -> Client {
@@ -36,9 +36,9 @@ fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
 
 /// An image in a layout, under a tag.
 fn written(dir: &Path, tag: Option<&str>, content: &[u8]) -> Image {
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, content);
-    layout::write_layout(dir, &image, tag, &|digest| shelf.open(digest), &nobody).unwrap();
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, content);
+    layout::write_layout(dir, &image, tag, &|digest| blob_map.open(digest), &nobody).unwrap();
     image
 }
 

@@ -57,8 +57,12 @@ fn whole_way(registry: &Registry, quirks: &Quirks) {
         );
     }
     assert_eq!(registry.broken_tags(), Vec::<String>::new(), "{}", quirks.name);
-    let beyond = registry.beyond();
-    assert!(beyond.iter().all(|entry| entry.authorization.is_none()), "{}: credentials left the registry", quirks.name);
+    let storage_journal = registry.storage_journal();
+    assert!(
+        storage_journal.iter().all(|entry| entry.authorization.is_none()),
+        "{}: credentials left the registry",
+        quirks.name
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{client, descriptors, double, oras, place, pushed, ran, record, skopeo, written};
 use crate::harness::{Registry, TestEnv};
-use crate::registry::sample_images::{Shelf, two_layers};
+use crate::registry::sample_images::{BlobMap, two_layers};
 use crate::scripted::{self, Kind, Quirks};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -143,7 +143,7 @@ fn a_list_that_another_overwrote_is_written_again() {
     // Once, right after our list is put, another client puts its own, made from what it read before.
     let other = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).to_string();
     let tag = fallback_tag(&image.manifest_digest);
-    memory.meddle(Kind::GetTag, 2, move |hands| {
+    memory.interfere(Kind::GetTag, 2, move |hands| {
         hands.put("team/app", Some(&tag), OCI_INDEX, other.as_bytes());
     });
     let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
@@ -233,11 +233,11 @@ fn an_entry_with_a_wrong_type_and_without_annotations_is_read_all_the_same() {
     let image = pushed(&client(), &name, b"one");
     let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
     let tag = fallback_tag(&image.manifest_digest);
-    let mut index = memory.hands().document("team/app", &tag);
+    let mut index = memory.direct_access().document("team/app", &tag);
     let entry = &mut index["manifests"][0];
     entry["artifactType"] = EMPTY.into();
     entry.as_object_mut().unwrap().remove("annotations");
-    memory.hands().put("team/app", Some(&tag), OCI_INDEX, index.to_string().as_bytes());
+    memory.direct_access().put("team/app", Some(&tag), OCI_INDEX, index.to_string().as_bytes());
     assert_eq!(judged(&place(&name), &image), [put]);
 }
 
@@ -248,7 +248,7 @@ fn a_referrer_that_was_removed_is_skipped() {
     let image = pushed(&client(), &name, b"one");
     let gone = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
     let kept = record(&client(), &place(&name), &image, &ran(&image, 2, &[("test", true)]));
-    memory.hands().forget("team/app", &gone);
+    memory.direct_access().forget("team/app", &gone);
     assert_eq!(judged(&place(&name), &image), [kept]);
 }
 
@@ -354,9 +354,9 @@ fn a_list_under_the_fallback_tag_of_a_layout_is_read_too() {
 fn a_record_that_cannot_be_finished_leaves_the_layout_as_it_was() {
     let env = TestEnv::new();
     let dir = env.dir().join("layout");
-    let mut shelf = Shelf::default();
-    let image = two_layers(&mut shelf, b"one");
-    layout::write_layout(&dir, &image, Some("v1"), &|digest| shelf.open(digest), &nobody).unwrap();
+    let mut blob_map = BlobMap::default();
+    let image = two_layers(&mut blob_map, b"one");
+    layout::write_layout(&dir, &image, Some("v1"), &|digest| blob_map.open(digest), &nobody).unwrap();
     let before = files_of(&dir);
     let (artifact, _) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     let nothing = |_: &_| Err(std::io::ErrorKind::NotFound.into());

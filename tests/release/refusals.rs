@@ -125,9 +125,9 @@ fn a_record_of_another_image_that_was_put_into_the_list() {
     let other = pushed(&client(), &case.memory.reference("team/app:other"), b"other");
     record(&client(), &place(&case.name), &other, &ran(&other, 1, &[("test", true)]));
     let list = phial::image::fallback_tag(&other.manifest_digest);
-    let list = case.memory.hands().document("team/app", &list).to_string();
+    let list = case.memory.direct_access().document("team/app", &list).to_string();
     let own = phial::image::fallback_tag(&case.image.manifest_digest);
-    case.memory.hands().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
+    case.memory.direct_access().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
     case.refused(7, &[], &format!("it is about `{}`", other.manifest_digest));
 }
 
@@ -199,14 +199,14 @@ fn a_failure_in_a_record_of_another_tool() {
 #[test]
 fn a_registry_that_cannot_say_what_refers_to_the_image_is_no_proof() {
     // 403 to the question may hide a failure: that is no "no".
-    let server = scripted::Server::start(|asked| {
+    let server = scripted::Server::start(|request| {
         let document = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
-        match asked.path.as_str() {
-            path if path.contains("/referrers/") => scripted::answer(403),
+        match request.path.as_str() {
+            path if path.contains("/referrers/") => scripted::respond(403),
             path if path.contains("/manifests/") => {
-                scripted::answer(200).with("Content-Type", OCI_INDEX).body(document)
+                scripted::respond(200).with("Content-Type", OCI_INDEX).body(document)
             }
-            _ => scripted::answer(404),
+            _ => scripted::respond(404),
         }
     });
     let refused = client().referrers(&server.reference("app"), &Digest::of(b"image")).unwrap_err();
@@ -243,7 +243,7 @@ fn an_index_of_images() {
     let case = Case::new();
     let entry = serde_json::json!(case.image.descriptor());
     let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] }).to_string();
-    case.memory.hands().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
+    case.memory.direct_access().put("team/app", Some("many"), OCI_INDEX, index.as_bytes());
     let name = case.memory.reference("team/app:many").to_string();
     let refused = run(case.env.phial(["release", &name, "--tag", "v1"])).failed(3);
     assert!(

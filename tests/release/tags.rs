@@ -184,11 +184,11 @@ fn an_override_that_is_not_needed_is_not_recorded() {
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
     record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
-    let before = memory.hands().manifests("team/app");
+    let before = memory.direct_access().manifests("team/app");
     let ran = run(env.phial(["release", &name.to_string(), "--tag", "v1", "--untested", "in a hurry"]));
     assert!(ran.stderr.contains("`--untested` is not needed"), "{}", ran.stderr);
     ran.ok();
-    assert_eq!(memory.hands().manifests("team/app"), before);
+    assert_eq!(memory.direct_access().manifests("team/app"), before);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_tag_that_was_moved_meanwhile_is_not_overwritten() {
     record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
     // Another client gives `v1` away after we looked and before we write.
     let other = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
-    memory.meddle(Kind::HeadTag, 2, |hands| {
+    memory.interfere(Kind::HeadTag, 2, |hands| {
         hands.put("team/app", Some("v1"), phial::image::OCI_INDEX, other);
     });
     let refused = run(env.phial(["release", &name.to_string(), "--tag", "v1", "--move"])).failed(7);

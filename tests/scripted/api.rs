@@ -7,103 +7,104 @@ use phial_layers::Digest;
 use serde_json::{Value, json};
 
 use super::fault::Kind;
-use super::http::{Answer, Asked, answer};
+use super::http::{Request, Response, respond};
 use super::quirks::Head;
 use super::registry::{State, failure};
 
 /// Tags in one answer, unless fewer are asked for.
 const PAGE: usize = 1000;
 
-fn last(asked: &Asked) -> String {
-    asked.bare_path().rsplit('/').next().unwrap_or_default().to_owned()
+fn last(request: &Request) -> String {
+    request.bare_path().rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 impl State {
-    pub(super) fn api(&self, asked: &Asked, kind: Kind) -> Answer {
+    pub(super) fn api(&self, request: &Request, kind: Kind) -> Response {
         if kind == Kind::Ping {
-            return answer(200).with("Docker-Distribution-Api-Version", "registry/2.0").body("{}");
+            return respond(200).with("Docker-Distribution-Api-Version", "registry/2.0").body("{}");
         }
-        let Some(repository) = self.repository_of(asked) else {
+        let Some(repository) = self.repository_of(request) else {
             return failure(404, "BLOB_UPLOAD_UNKNOWN", "no such thing");
         };
         let refused = |head: Head| match head {
-            Head::Refused(status) if asked.method == "HEAD" => Some(failure(status, "UNSUPPORTED", "no HEAD here")),
+            Head::Refused(status) if request.method == "HEAD" => Some(failure(status, "UNSUPPORTED", "no HEAD here")),
             _ => None,
         };
         match kind {
-            Kind::PostUpload | Kind::PostMount => self.begin(asked, &repository),
-            Kind::Patch => self.patch(asked),
-            Kind::PutBlob => self.put_blob(asked),
-            Kind::Status => self.status(asked),
+            Kind::PostUpload | Kind::PostMount => self.begin(request, &repository),
+            Kind::Patch => self.patch(request),
+            Kind::PutBlob => self.put_blob(request),
+            Kind::Status => self.status(request),
             Kind::HeadBlob | Kind::GetBlob | Kind::GetRange => refused(self.quirks.head_blob)
-                .unwrap_or_else(|| if self.quirks.storage { self.redirected(asked) } else { self.bytes(asked) }),
+                .unwrap_or_else(|| if self.quirks.storage { self.redirected(request) } else { self.bytes(request) }),
             Kind::HeadManifest | Kind::HeadTag | Kind::GetManifest | Kind::GetTag => {
-                refused(self.quirks.head_manifest).unwrap_or_else(|| self.manifest(asked, &repository))
+                refused(self.quirks.head_manifest).unwrap_or_else(|| self.manifest(request, &repository))
             }
-            Kind::PutManifest | Kind::PutTag => self.put_manifest(asked, &repository),
-            Kind::Tags => self.tags(asked, &repository),
-            Kind::Referrers => self.referrers(asked, &repository),
-            Kind::Delete => self.delete(asked, &repository),
+            Kind::PutManifest | Kind::PutTag => self.put_manifest(request, &repository),
+            Kind::Tags => self.tags(request, &repository),
+            Kind::Referrers => self.referrers(request, &repository),
+            Kind::Delete => self.delete(request, &repository),
             Kind::Token | Kind::Ping | Kind::Other => self.unknown(),
         }
     }
 
-    fn unknown(&self) -> Answer {
+    fn unknown(&self) -> Response {
         if self.quirks.pages {
-            return answer(200).with("Content-Type", "text/html").body("<html>hello");
+            return respond(200).with("Content-Type", "text/html").body("<html>hello");
         }
         failure(404, "UNSUPPORTED", "no such thing")
     }
 
     /// A blob that is there is elsewhere.
-    fn redirected(&self, asked: &Asked) -> Answer {
-        let found = self.bytes(asked);
-        if found.status == 404 || asked.method == "HEAD" { found } else { self.signed(asked) }
+    fn redirected(&self, request: &Request) -> Response {
+        let found = self.bytes(request);
+        if found.status == 404 || request.method == "HEAD" { found } else { self.signed(request) }
     }
 
     /// A blob of a repository, or a part of it.
-    pub(super) fn bytes(&self, asked: &Asked) -> Answer {
-        let (repository, digest) = (self.repository_of(asked).unwrap_or_default(), last(asked));
-        let kept = self.kept();
-        let is_there = kept.repositories.get(&repository).is_some_and(|repository| repository.blobs.contains(&digest));
-        let Some(bytes) = kept.blobs.get(&digest).filter(|_| is_there).map(Arc::clone) else {
+    pub(super) fn bytes(&self, request: &Request) -> Response {
+        let (repository, digest) = (self.repository_of(request).unwrap_or_default(), last(request));
+        let contents = self.contents();
+        let is_there =
+            contents.repositories.get(&repository).is_some_and(|repository| repository.blobs.contains(&digest));
+        let Some(bytes) = contents.blobs.get(&digest).filter(|_| is_there).map(Arc::clone) else {
             return failure(404, "BLOB_UNKNOWN", "blob unknown to registry");
         };
-        drop(kept);
+        drop(contents);
         let (length, digest_header) = (bytes.len(), "Docker-Content-Digest");
-        let reply = answer(200).with("Content-Type", "application/octet-stream").with(digest_header, digest);
+        let reply = respond(200).with("Content-Type", "application/octet-stream").with(digest_header, digest);
         let wanted =
-            asked.header("range").filter(|_| self.quirks.ranges).and_then(|range| range.strip_prefix("bytes="));
+            request.header("range").filter(|_| self.quirks.ranges).and_then(|range| range.strip_prefix("bytes="));
         let Some((start, end)) = wanted.and_then(|wanted| wanted.split_once('-')) else {
             return reply.with("Accept-Ranges", "bytes").shared(bytes, 0..length);
         };
         let start: usize = start.parse().unwrap_or(0);
         let end = end.parse().map_or(length, |end: usize| length.min(end + 1));
         if start >= end {
-            return answer(416).with("Content-Range", format!("bytes */{length}"));
+            return respond(416).with("Content-Range", format!("bytes */{length}"));
         }
         let range = format!("bytes {start}-{}/{length}", end - 1);
-        Answer { status: 206, ..reply }.with("Content-Range", range).shared(bytes, start..end)
+        Response { status: 206, ..reply }.with("Content-Range", range).shared(bytes, start..end)
     }
 
-    fn manifest(&self, asked: &Asked, repository: &str) -> Answer {
-        let name = last(asked);
-        let kept = self.kept();
+    fn manifest(&self, request: &Request, repository: &str) -> Response {
+        let name = last(request);
+        let contents = self.contents();
         let unknown = || failure(404, "MANIFEST_UNKNOWN", "manifest unknown");
-        let Some(repository) = kept.repositories.get(repository) else { return unknown() };
+        let Some(repository) = contents.repositories.get(repository) else { return unknown() };
         let as_digest = name.strip_prefix("sha256-").filter(|hex| self.quirks.tags_as_digests && hex.len() == 64);
         let as_digest = as_digest.map(|hex| format!("sha256:{hex}"));
         let digest = as_digest.as_ref().or(repository.tags.get(&name)).unwrap_or(&name);
         let Some((media_type, bytes)) = repository.manifests.get(digest) else { return unknown() };
-        let reply = answer(200).with("Content-Type", media_type).shared(Arc::clone(bytes), 0..bytes.len());
+        let reply = respond(200).with("Content-Type", media_type).shared(Arc::clone(bytes), 0..bytes.len());
         if self.quirks.no_digest { reply } else { reply.with("Docker-Content-Digest", digest) }
     }
 
-    fn put_manifest(&self, asked: &Asked, repository: &str) -> Answer {
-        let (name, digest) = (last(asked), Digest::of(&asked.body).to_string());
+    fn put_manifest(&self, request: &Request, repository: &str) -> Response {
+        let (name, digest) = (last(request), Digest::of(&request.body).to_string());
         let invalid = |text: &str| failure(400, "MANIFEST_INVALID", text);
-        let Ok(manifest) = serde_json::from_slice::<Value>(&asked.body) else { return invalid("no JSON") };
-        let media_type = asked.header("content-type").unwrap_or_default();
+        let Ok(manifest) = serde_json::from_slice::<Value>(&request.body) else { return invalid("no JSON") };
+        let media_type = request.header("content-type").unwrap_or_default();
         if manifest["mediaType"].as_str().is_some_and(|own| own != media_type) {
             return invalid("media types differ");
         }
@@ -113,18 +114,18 @@ impl State {
         if name.contains(':') && name != digest {
             return failure(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
         }
-        let mut kept = self.kept();
-        if self.quirks.made_first && !kept.repositories.contains_key(repository) {
+        let mut contents = self.contents();
+        if self.quirks.made_first && !contents.repositories.contains_key(repository) {
             return failure(404, "NAME_UNKNOWN", "no such repository");
         }
-        let own = kept.repositories.entry(repository.into()).or_default();
+        let own = contents.repositories.entry(repository.into()).or_default();
         if let Some(status) = self.quirks.immutable.filter(|_| own.tags.contains_key(&name)) {
             let text = format!("The image tag '{name}' already exists and cannot be overwritten: it is immutable");
             return failure(status, "ImageTagAlreadyExistsException", &text);
         }
-        let before = own.manifests.insert(digest.clone(), (media_type.into(), Arc::new(asked.body.clone())));
-        let is_complete = kept.is_complete(repository, &digest);
-        let own = kept.repositories.entry(repository.into()).or_default();
+        let before = own.manifests.insert(digest.clone(), (media_type.into(), Arc::new(request.body.clone())));
+        let is_complete = contents.is_complete(repository, &digest);
+        let own = contents.repositories.entry(repository.into()).or_default();
         if !is_complete && !self.quirks.lax {
             if before.is_none() {
                 own.manifests.remove(&digest);
@@ -134,11 +135,11 @@ impl State {
         if !name.contains(':') {
             own.tags.insert(name.clone(), digest.clone());
             if !is_complete {
-                kept.broken.push(format!("{repository}:{name}"));
+                contents.broken.push(format!("{repository}:{name}"));
             }
         }
         let location = format!("/v2/{repository}/manifests/{digest}");
-        let mut reply = answer(201).with("Location", location);
+        let mut reply = respond(201).with("Location", location);
         if !self.quirks.no_digest {
             reply = reply.with("Docker-Content-Digest", digest);
         }
@@ -149,20 +150,22 @@ impl State {
         }
     }
 
-    fn tags(&self, asked: &Asked, repository: &str) -> Answer {
-        let kept = self.kept();
-        let Some(own) = kept.repositories.get(repository) else { return failure(404, "NAME_UNKNOWN", "no such name") };
+    fn tags(&self, request: &Request, repository: &str) -> Response {
+        let contents = self.contents();
+        let Some(own) = contents.repositories.get(repository) else {
+            return failure(404, "NAME_UNKNOWN", "no such name");
+        };
         let mut names: BTreeSet<&String> = own.tags.keys().collect();
         if self.quirks.odd_tags {
             names.extend(own.manifests.keys());
         }
-        let most = asked.query("n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
-        let after = asked.query("last").unwrap_or_default();
+        let most = request.query("n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
+        let after = request.query("last").unwrap_or_default();
         let mut names: Vec<&String> = names.into_iter().filter(|name| **name > after).collect();
         let is_last = names.len() <= most;
         names.truncate(most);
         let tags = if self.quirks.odd_tags && names.is_empty() { Value::Null } else { json!(names) };
-        let reply = answer(200).with("Content-Type", "application/json");
+        let reply = respond(200).with("Content-Type", "application/json");
         let reply = match names.last().filter(|_| !is_last) {
             Some(last) => {
                 reply.with("Link", format!("</v2/{repository}/tags/list?n={most}&last={last}>; rel=\"next\""))
@@ -172,15 +175,15 @@ impl State {
         reply.body(json!({ "name": repository, "tags": tags }).to_string())
     }
 
-    fn referrers(&self, asked: &Asked, repository: &str) -> Answer {
+    fn referrers(&self, request: &Request, repository: &str) -> Response {
         if !self.quirks.referrers {
             return self.unknown();
         }
-        let (subject, wanted) = (last(asked), asked.query("artifactType"));
-        let mut kept = self.kept();
-        kept.asked_for_referrers += 1;
-        let is_late = kept.asked_for_referrers <= self.quirks.referrers_late;
-        let manifests = kept.repositories.get(repository).into_iter().flat_map(|own| &own.manifests);
+        let (subject, wanted) = (last(request), request.query("artifactType"));
+        let mut contents = self.contents();
+        contents.asked_for_referrers += 1;
+        let is_late = contents.asked_for_referrers <= self.quirks.referrers_late;
+        let manifests = contents.repositories.get(repository).into_iter().flat_map(|own| &own.manifests);
         let mut found = Vec::new();
         for (digest, (media_type, bytes)) in manifests {
             let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -201,9 +204,9 @@ impl State {
             found.clear();
         }
         let index = "application/vnd.oci.image.index.v1+json";
-        let from: usize = asked.query("from").and_then(|from| from.parse().ok()).unwrap_or(0);
+        let from: usize = request.query("from").and_then(|from| from.parse().ok()).unwrap_or(0);
         let next = from.saturating_add(self.quirks.referrers_page);
-        let mut reply = answer(200).with("Content-Type", index);
+        let mut reply = respond(200).with("Content-Type", index);
         if next < found.len() {
             reply = reply.with("Link", format!("</v2/{repository}/referrers/{subject}?from={next}>; rel=\"next\""));
         }
@@ -212,17 +215,19 @@ impl State {
         reply.body(json!({ "schemaVersion": 2, "mediaType": index, "manifests": found }).to_string())
     }
 
-    fn delete(&self, asked: &Asked, repository: &str) -> Answer {
-        if asked.path.contains("uploads/") {
-            return if self.quirks.deletes { self.cancel(asked) } else { failure(405, "UNSUPPORTED", "no deletes") };
+    fn delete(&self, request: &Request, repository: &str) -> Response {
+        if request.path.contains("uploads/") {
+            return if self.quirks.deletes { self.cancel(request) } else { failure(405, "UNSUPPORTED", "no deletes") };
         }
         if !self.quirks.deletes {
             return failure(405, "UNSUPPORTED", "no deletes");
         }
-        let name = last(asked);
-        let mut kept = self.kept();
-        let Some(own) = kept.repositories.get_mut(repository) else { return failure(404, "NAME_UNKNOWN", "no name") };
-        let was_there = if asked.path.contains("/blobs/") {
+        let name = last(request);
+        let mut contents = self.contents();
+        let Some(own) = contents.repositories.get_mut(repository) else {
+            return failure(404, "NAME_UNKNOWN", "no name");
+        };
+        let was_there = if request.path.contains("/blobs/") {
             own.blobs.remove(&name)
         } else if name.contains(':') {
             own.tags.retain(|_, digest| *digest != name);
@@ -230,6 +235,6 @@ impl State {
         } else {
             own.tags.remove(&name).is_some()
         };
-        if was_there { answer(202) } else { failure(404, "MANIFEST_UNKNOWN", "it is not there") }
+        if was_there { respond(202) } else { failure(404, "MANIFEST_UNKNOWN", "it is not there") }
     }
 }

@@ -1,6 +1,6 @@
 //! Which requests there are, what may happen to each, and when.
 
-use super::http::{Asked, Wire};
+use super::http::{Request, WireFault};
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,20 +50,20 @@ impl Kind {
         Self::PutTag,
     ];
 
-    pub(crate) fn of(asked: &Asked) -> Self {
-        let path = asked.bare_path();
+    pub(crate) fn of(request: &Request) -> Self {
+        let path = request.bare_path();
         if path == "/token" {
             return Self::Token;
         }
         if path == "/v2/" || path == "/v2" {
             return Self::Ping;
         }
-        let method = asked.method.as_str();
+        let method = request.method.as_str();
         let by_digest = path.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let is_upload = path.contains("/blobs/uploads/") || path.starts_with("/artifacts-uploads/");
         match method {
             "DELETE" => Self::Delete,
-            "POST" if asked.query("mount").is_some() => Self::PostMount,
+            "POST" if request.query("mount").is_some() => Self::PostMount,
             "POST" => Self::PostUpload,
             "PATCH" => Self::Patch,
             "PUT" if is_upload => Self::PutBlob,
@@ -75,7 +75,7 @@ impl Kind {
             "HEAD" if path.contains("/blobs/") => Self::HeadBlob,
             "HEAD" if by_digest => Self::HeadManifest,
             "HEAD" => Self::HeadTag,
-            "GET" if path.contains("/blobs/") && asked.header("range").is_some() => Self::GetRange,
+            "GET" if path.contains("/blobs/") && request.header("range").is_some() => Self::GetRange,
             "GET" if path.contains("/blobs/") => Self::GetBlob,
             "GET" if path.contains("/manifests/") && by_digest => Self::GetManifest,
             "GET" if path.contains("/manifests/") => Self::GetTag,
@@ -124,14 +124,14 @@ impl Fault {
         Self::Garbage,
     ];
 
-    pub(super) fn wire(self) -> Wire {
+    pub(super) fn wire(self) -> WireFault {
         match self {
-            Self::ResetBefore => Wire::ResetBefore,
-            Self::ResetMid => Wire::ResetMid,
-            Self::Stall => Wire::Stall,
-            Self::Truncated => Wire::Truncated,
-            Self::Lost => Wire::Lost,
-            _ => Wire::Good,
+            Self::ResetBefore => WireFault::ResetBefore,
+            Self::ResetMid => WireFault::ResetMid,
+            Self::Stall => WireFault::Stall,
+            Self::Truncated => WireFault::Truncated,
+            Self::Lost => WireFault::Lost,
+            _ => WireFault::Good,
         }
     }
 }

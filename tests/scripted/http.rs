@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server on loopback for doubles: a thread a connection, kept alive, and everything that can go wrong
+//! A small HTTP/1.1 server on loopback: a thread for each connection, keep-alive, and everything that can go wrong
 //! with an answer on its way.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const STALL: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 30, tv_
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct Request {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) path: String,
@@ -30,7 +30,7 @@ pub(crate) struct Asked {
     pub(crate) whole: bool,
 }
 
-impl Asked {
+impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -83,7 +83,7 @@ fn unescaped(text: &str) -> String {
 
 /// An answer; `Content-Length` is added unless it is set.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Arc<Vec<u8>>,
@@ -91,11 +91,11 @@ pub(crate) struct Answer {
     pub(crate) part: Range<usize>,
 }
 
-pub(crate) fn answer(status: u16) -> Answer {
-    Answer { status, headers: Vec::new(), body: Arc::default(), part: 0..0 }
+pub(crate) fn respond(status: u16) -> Response {
+    Response { status, headers: Vec::new(), body: Arc::default(), part: 0..0 }
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -116,7 +116,7 @@ impl Answer {
 
 /// What the wire does to one request and its answer; see [`Fault`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(super) enum WireFault {
     #[default]
     Good,
     /// A reset as soon as the head is read.
@@ -131,31 +131,31 @@ pub(super) enum Wire {
     Lost,
 }
 
-/// What answers.
+/// What makes the responses.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Asked once for each request, before its body is read.
-    fn fault(&self, _head: &Asked) -> Option<Fault> {
+    /// The fault of a request, called before its body is read.
+    fn fault(&self, _head: &Request) -> Option<Fault> {
         None
     }
 
-    /// Told of the bytes of bodies as they arrive.
-    fn heard(&self, _bytes: usize) {}
+    /// Called with the number of bytes of a body as they arrive.
+    fn bytes_received(&self, _bytes: usize) {}
 
     /// Called when the body was read, or broke off.
-    fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer;
+    fn answer(&self, request: Request, fault: Option<Fault>) -> Response;
 }
 
-/// A server on a free port of loopback. It ends when the last who holds it is gone: those of all tests together are more than
+/// A server on a free port of loopback. It ends with its last handle: those of all tests together are more than
 /// a process may have descriptors for.
 #[derive(Clone)]
-pub(crate) struct Listening(Arc<Held>);
+pub(crate) struct Listener(Arc<Held>);
 
 struct Held {
     host: String,
     over: Arc<AtomicBool>,
 }
 
-impl Listening {
+impl Listener {
     /// `127.0.0.1:PORT`.
     pub(crate) fn host(&self) -> String {
         self.0.host.clone()
@@ -169,7 +169,7 @@ impl Drop for Held {
     }
 }
 
-pub(crate) fn start(service: Arc<dyn Service>) -> Listening {
+pub(crate) fn start(service: Arc<dyn Service>) -> Listener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let host = listener.local_addr().expect("its address").to_string();
     let over = Arc::new(AtomicBool::new(false));
@@ -180,7 +180,7 @@ pub(crate) fn start(service: Arc<dyn Service>) -> Listening {
             std::thread::spawn(move || serve(&stream, &*service));
         }
     });
-    Listening(Arc::new(held))
+    Listener(Arc::new(held))
 }
 
 struct Counted<'a, R> {
@@ -191,7 +191,7 @@ struct Counted<'a, R> {
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.service.heard(n);
+        self.service.bytes_received(n);
         Ok(n)
     }
 }
@@ -201,33 +201,33 @@ fn serve(stream: &TcpStream, service: &dyn Service) -> Option<()> {
     let _ = stream.set_nodelay(true);
     let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone().ok()?);
     loop {
-        let mut asked = read_head(&mut reader)?;
-        let fault = service.fault(&asked);
+        let mut request = read_head(&mut reader)?;
+        let fault = service.fault(&request);
         let wire = fault.map(Fault::wire).unwrap_or_default();
-        if wire == Wire::ResetBefore {
+        if wire == WireFault::ResetBefore {
             return reset(stream);
         }
-        if asked.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
+        if request.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
             let mut stream = stream;
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
         }
-        let breaks = matches!(wire, Wire::ResetMid | Wire::Stall);
-        let length = asked.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0_u64);
-        asked.whole = if asked.header("transfer-encoding").is_some() {
-            read_chunks(&mut reader, &mut asked.body).is_some()
+        let breaks = matches!(wire, WireFault::ResetMid | WireFault::Stall);
+        let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0_u64);
+        request.whole = if request.header("transfer-encoding").is_some() {
+            read_chunks(&mut reader, &mut request.body).is_some()
         } else {
             let wanted = if breaks { length / 2 } else { length };
             let mut counted = Counted { inner: (&mut reader).take(wanted), service };
-            let read = counted.read_to_end(&mut asked.body);
+            let read = counted.read_to_end(&mut request.body);
             read.is_ok_and(|read| read as u64 == length)
         };
-        let (is_whole, is_head) = (asked.whole, asked.method == "HEAD");
-        let has_body = !asked.body.is_empty() || length > 0;
-        let reply = service.answer(asked, fault);
+        let (is_whole, is_head) = (request.whole, request.method == "HEAD");
+        let has_body = !request.body.is_empty() || length > 0;
+        let reply = service.answer(request, fault);
         match wire {
-            Wire::Lost => return reset(stream),
-            Wire::ResetMid if has_body => return reset(stream),
-            Wire::Stall if has_body => return hold(stream),
+            WireFault::Lost => return reset(stream),
+            WireFault::ResetMid if has_body => return reset(stream),
+            WireFault::Stall if has_body => return hold(stream),
             _ if !is_whole => return None, // the client is gone
             _ => {}
         }
@@ -235,20 +235,20 @@ fn serve(stream: &TcpStream, service: &dyn Service) -> Option<()> {
     }
 }
 
-fn read_head(reader: &mut impl BufRead) -> Option<Asked> {
+fn read_head(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split(' ').map(str::to_owned);
-    let mut asked = Asked { method: words.next()?, path: words.next()?, ..Asked::default() };
+    let mut request = Request { method: words.next()?, path: words.next()?, ..Request::default() };
     // As to a proxy (RFC 9112, 3.2.2): every name leads here.
-    if let Some(rest) = asked.path.strip_prefix("http://") {
-        asked.path = format!("/{}", rest.split_once('/')?.1);
+    if let Some(rest) = request.path.strip_prefix("http://") {
+        request.path = format!("/{}", rest.split_once('/')?.1);
     }
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { return Some(asked) };
-        asked.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Some(request) };
+        request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
 }
 
@@ -266,7 +266,7 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Option<()> {
     }
 }
 
-fn write(mut stream: &TcpStream, reply: &Answer, is_head: bool, wire: Wire) -> Option<()> {
+fn write(mut stream: &TcpStream, reply: &Response, is_head: bool, wire: WireFault) -> Option<()> {
     let body = &reply.body[reply.part.clone()];
     let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
     let has_length = reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
@@ -281,16 +281,16 @@ fn write(mut stream: &TcpStream, reply: &Answer, is_head: bool, wire: Wire) -> O
     let middle = if body.is_empty() { head.len() / 2 } else { head.len() + 2 + body.len() / 2 };
     let mut bytes = [head.as_bytes(), b"\r\n"].concat();
     match wire {
-        Wire::ResetMid | Wire::Stall | Wire::Truncated => {
+        WireFault::ResetMid | WireFault::Stall | WireFault::Truncated => {
             bytes.extend(body);
             stream.write_all(&bytes[..middle]).ok()?;
             match wire {
-                Wire::ResetMid => {
+                WireFault::ResetMid => {
                     // A reset overtakes bytes that are not read yet.
                     std::thread::sleep(Duration::from_millis(5));
                     reset(stream)
                 }
-                Wire::Stall => hold(stream),
+                WireFault::Stall => hold(stream),
                 _ => None,
             }
         }
@@ -315,45 +315,45 @@ fn hold(stream: &TcpStream) -> Option<()> {
     None
 }
 
-type Script = dyn Fn(&Asked) -> Answer + Send + Sync;
+type Script = dyn Fn(&Request) -> Response + Send + Sync;
 
-/// A server that answers as a closure wants, and keeps what it was asked.
+/// A server whose responses a closure makes; it keeps the requests.
 #[derive(Clone)]
 pub(crate) struct Server {
     /// `127.0.0.1:PORT`.
     pub(crate) host: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    _held: Listening,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _held: Listener,
 }
 
 struct Closure {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
     script: Box<Script>,
 }
 
 impl Service for Closure {
-    fn answer(&self, asked: Asked, _fault: Option<Fault>) -> Answer {
-        let reply = (self.script)(&asked);
-        self.asked.lock().expect("no panic before").push(asked);
+    fn answer(&self, request: Request, _fault: Option<Fault>) -> Response {
+        let reply = (self.script)(&request);
+        self.requests.lock().expect("no panic before").push(request);
         reply
     }
 }
 
 impl Server {
-    pub(crate) fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let asked = Arc::default();
-        let service = Closure { asked: Arc::clone(&asked), script: Box::new(script) };
+    pub(crate) fn start(script: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        let requests = Arc::default();
+        let service = Closure { requests: Arc::clone(&requests), script: Box::new(script) };
         let held = start(Arc::new(service));
-        Self { host: held.host(), asked, _held: held }
+        Self { host: held.host(), requests, _held: held }
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().expect("no panic before").clone()
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().expect("no panic before").clone()
     }
 
     /// How many requests had this method and a path with this in it.
     pub(crate) fn count(&self, method: &str, part: &str) -> usize {
-        self.asked().iter().filter(|asked| asked.method == method && asked.path.contains(part)).count()
+        self.requests().iter().filter(|request| request.method == method && request.path.contains(part)).count()
     }
 
     pub(crate) fn reference(&self, rest: &str) -> RegistryRef {

@@ -1,9 +1,9 @@
-//! What was asked, in order.
+//! The requests in order.
 
 use phial_layers::Digest;
 
 use super::fault::{Fault, Kind};
-use super::http::Asked;
+use super::http::Request;
 
 /// One request. It holds no credentials, only a short hash of them.
 #[derive(Clone, Debug)]
@@ -28,23 +28,23 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn of(asked: &Asked, fault: Option<Fault>) -> Self {
+    pub(super) fn of(request: &Request, fault: Option<Fault>) -> Self {
         let hashed = |text: &str| {
             let (scheme, secret) = text.split_once(' ').unwrap_or(("", text));
             format!("{scheme} {}", &Digest::of(secret.as_bytes()).hex()[..8])
         };
-        let kept = |name: &str| asked.header(name).map(str::to_owned);
+        let kept = |name: &str| request.header(name).map(str::to_owned);
         Self {
-            kind: Kind::of(asked),
-            method: asked.method.clone(),
-            path: asked.path.clone(),
+            kind: Kind::of(request),
+            method: request.method.clone(),
+            path: request.path.clone(),
             host: kept("host").unwrap_or_default(),
-            authorization: asked.header("authorization").map(hashed),
+            authorization: request.header("authorization").map(hashed),
             range: kept("range"),
             content_range: kept("content-range"),
             content_type: kept("content-type"),
-            received: asked.body.len() as u64,
-            whole: asked.whole,
+            received: request.body.len() as u64,
+            whole: request.whole,
             status: 0,
             fault,
         }

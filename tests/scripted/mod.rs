@@ -1,5 +1,5 @@
-//! Doubles on loopback that do what real servers do on bad days: the whole distribution API in memory, with a journal of
-//! every request, faults by kind and ordinal, and the quirks of the registries that users have.
+//! A scripted registry: the whole distribution API in memory, on loopback, with a journal of
+//! every request, faults by kind and ordinal, and the quirks of each vendor.
 
 #![allow(dead_code, reason = "a helper stays when the last test that used it goes")]
 
@@ -18,17 +18,17 @@ use phial::registry::RetryPolicy;
 
 pub(crate) use auth::PASSWORD;
 pub(crate) use fault::{Fault, Kind, When};
-pub(crate) use http::{Answer, Asked, Server, answer};
+pub(crate) use http::{Request, Response, Server, respond};
 pub(crate) use journal::Entry;
 pub(crate) use quirks::{Head, Quirks};
 pub(crate) use registry::Registry;
 
-/// A client's patience for a test: the same tries, hardly a pause.
-pub(crate) fn quick() -> RetryPolicy {
+/// The usual number of tries, with hardly a pause.
+pub(crate) fn quick_retries() -> RetryPolicy {
     RetryPolicy { pause: Duration::from_millis(1), ..RetryPolicy::USUAL }
 }
 
-/// The same for servers that stand still.
-pub(crate) fn hasty() -> RetryPolicy {
-    RetryPolicy { silence: Duration::from_millis(500), ..quick() }
+/// The same with a short timeout, for servers that stall.
+pub(crate) fn quick_timeouts() -> RetryPolicy {
+    RetryPolicy { silence: Duration::from_millis(500), ..quick_retries() }
 }

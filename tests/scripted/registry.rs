@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::auth::{Login, PASSWORD, Tokens, USER};
 use super::fault::{Fault, Kind, When};
-use super::http::{self, Answer, Asked, Listening, Service, answer};
+use super::http::{self, Listener, Request, Response, Service, respond};
 use super::journal::Entry;
 use super::quirks::Quirks;
 use super::uploads::Upload;
 
-/// A registry in memory, gone with the last who holds it: each test has its own.
+/// A registry in memory, gone with its last handle: each test has its own.
 #[derive(Clone)]
 pub(crate) struct Registry {
     /// `127.0.0.1:PORT`.
@@ -25,7 +25,7 @@ pub(crate) struct Registry {
     /// The other host, which has the bytes and must see no credentials.
     pub(crate) storage: String,
     state: Arc<State>,
-    _held: [Listening; 2],
+    _held: [Listener; 2],
 }
 
 /// What both hosts share.
@@ -33,19 +33,19 @@ pub(super) struct State {
     pub(super) quirks: Quirks,
     pub(super) login: Login,
     hosts: OnceLock<(String, String)>,
-    kept: Mutex<Kept>,
+    contents: Mutex<Contents>,
     journal: Mutex<Vec<Entry>>,
-    beyond: Mutex<Vec<Entry>>,
+    storage_journal: Mutex<Vec<Entry>>,
     plans: Mutex<Vec<Plan>>,
-    meddlers: Mutex<Vec<Meddler>>,
-    heard: AtomicU64,
+    interferences: Mutex<Vec<Interference>>,
+    bytes_received: AtomicU64,
     busy: AtomicUsize,
-    busiest: AtomicUsize,
+    peak_concurrency: AtomicUsize,
 }
 
-/// What the registry has.
+/// The contents of the registry.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Contents {
     pub(super) repositories: BTreeMap<String, Repository>,
     pub(super) blobs: BTreeMap<String, Arc<Vec<u8>>>,
     pub(super) uploads: BTreeMap<String, Upload>,
@@ -66,14 +66,14 @@ pub(super) struct Repository {
 }
 
 /// What another client does right before the `nth` request of a kind from now is answered.
-struct Meddler {
+struct Interference {
     kind: Kind,
     nth: usize,
-    act: Box<dyn FnOnce(&Hands) + Send>,
+    act: Box<dyn FnOnce(&DirectAccess) + Send>,
 }
 
-/// Changes what the registry has, past its API.
-pub(crate) struct Hands(Arc<State>);
+/// Changes the contents of the registry, past its API.
+pub(crate) struct DirectAccess(Arc<State>);
 
 struct Plan {
     kind: Kind,
@@ -103,18 +103,18 @@ impl Registry {
             quirks,
             login,
             hosts: OnceLock::new(),
-            kept: Mutex::default(),
+            contents: Mutex::default(),
             journal: Mutex::default(),
-            beyond: Mutex::default(),
+            storage_journal: Mutex::default(),
             plans: Mutex::default(),
-            meddlers: Mutex::default(),
-            heard: AtomicU64::new(0),
+            interferences: Mutex::default(),
+            bytes_received: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
-            busiest: AtomicUsize::new(0),
+            peak_concurrency: AtomicUsize::new(0),
         });
         let held =
             [http::start(Arc::new(Front(Arc::clone(&state)))), http::start(Arc::new(Storage(Arc::clone(&state))))];
-        let [host, storage] = held.each_ref().map(Listening::host);
+        let [host, storage] = held.each_ref().map(Listener::host);
         let _ = state.hosts.set((host.clone(), storage.clone()));
         Self { host, storage, state, _held: held }
     }
@@ -131,7 +131,7 @@ impl Registry {
 
     /// Makes a repository, where that must be done first.
     pub(crate) fn make(&self, repository: &str) {
-        self.state.kept().repositories.entry(repository.into()).or_default();
+        self.state.contents().repositories.entry(repository.into()).or_default();
     }
 
     /// Lets requests go wrong from now on.
@@ -139,15 +139,15 @@ impl Registry {
         self.state.plans.lock().expect("no panic before").push(Plan { kind, when, fault, seen: 0 });
     }
 
-    /// Lets another client come in between, once.
-    pub(crate) fn meddle(&self, kind: Kind, nth: usize, act: impl FnOnce(&Hands) + Send + 'static) {
-        let meddler = Meddler { kind, nth, act: Box::new(act) };
-        self.state.meddlers.lock().expect("no panic before").push(meddler);
+    /// Runs something right before the `nth` request of a kind from now, once: another client.
+    pub(crate) fn interfere(&self, kind: Kind, nth: usize, act: impl FnOnce(&DirectAccess) + Send + 'static) {
+        let interference = Interference { kind, nth, act: Box::new(act) };
+        self.state.interferences.lock().expect("no panic before").push(interference);
     }
 
-    /// Changes what the registry has, past its API.
-    pub(crate) fn hands(&self) -> Hands {
-        Hands(Arc::clone(&self.state))
+    /// Changes the contents of the registry, past its API.
+    pub(crate) fn direct_access(&self) -> DirectAccess {
+        DirectAccess(Arc::clone(&self.state))
     }
 
     /// Nothing goes wrong any more.
@@ -155,17 +155,17 @@ impl Registry {
         self.state.plans.lock().expect("no panic before").clear();
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     pub(crate) fn journal(&self) -> Vec<Entry> {
         self.state.journal.lock().expect("no panic before").clone()
     }
 
-    /// What the other host was asked.
-    pub(crate) fn beyond(&self) -> Vec<Entry> {
-        self.state.beyond.lock().expect("no panic before").clone()
+    /// The requests to the other host.
+    pub(crate) fn storage_journal(&self) -> Vec<Entry> {
+        self.state.storage_journal.lock().expect("no panic before").clone()
     }
 
-    /// How often something was asked.
+    /// The number of requests of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.journal().iter().filter(|entry| entry.kind == kind).count()
     }
@@ -177,26 +177,26 @@ impl Registry {
     }
 
     /// Bytes of bodies that arrived so far, of requests under way too.
-    pub(crate) fn heard(&self) -> u64 {
-        self.state.heard.load(Ordering::Relaxed)
+    pub(crate) fn bytes_received(&self) -> u64 {
+        self.state.bytes_received.load(Ordering::Relaxed)
     }
 
-    /// The most requests that were answered at the same time since this was last asked.
-    pub(crate) fn busiest(&self) -> usize {
-        self.state.busiest.swap(0, Ordering::Relaxed)
+    /// The most requests that were answered at the same time since the last call.
+    pub(crate) fn peak_concurrency(&self) -> usize {
+        self.state.peak_concurrency.swap(0, Ordering::Relaxed)
     }
 
     /// What a tag names.
     pub(crate) fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
-        self.state.kept().repositories.get(repository)?.tags.get(tag)?.parse().ok()
+        self.state.contents().repositories.get(repository)?.tags.get(tag)?.parse().ok()
     }
 
     /// Tags that named an incomplete image, now or when they moved.
     pub(crate) fn broken_tags(&self) -> Vec<String> {
-        let kept = self.state.kept();
-        let mut broken = kept.broken.clone();
-        for (name, repository) in &kept.repositories {
-            let bad = repository.tags.iter().filter(|(_, digest)| !kept.is_complete(name, digest));
+        let contents = self.state.contents();
+        let mut broken = contents.broken.clone();
+        for (name, repository) in &contents.repositories {
+            let bad = repository.tags.iter().filter(|(_, digest)| !contents.is_complete(name, digest));
             broken.extend(bad.map(|(tag, _)| format!("{name}:{tag}")));
         }
         broken
@@ -204,16 +204,16 @@ impl Registry {
 
     /// Uploads that are neither finished nor cancelled.
     pub(crate) fn open_uploads(&self) -> usize {
-        self.state.kept().uploads.len()
+        self.state.contents().uploads.len()
     }
 }
 
-impl Hands {
+impl DirectAccess {
     /// Puts a manifest, under a tag if one is given; its digest.
     pub(crate) fn put(&self, repository: &str, tag: Option<&str>, media_type: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
-        let mut kept = self.0.kept();
-        let own = kept.repositories.entry(repository.into()).or_default();
+        let mut contents = self.0.contents();
+        let own = contents.repositories.entry(repository.into()).or_default();
         own.manifests.insert(digest.to_string(), (media_type.into(), Arc::new(bytes.to_vec())));
         if let Some(tag) = tag {
             own.tags.insert(tag.into(), digest.to_string());
@@ -223,27 +223,27 @@ impl Hands {
 
     /// Forgets a manifest, and leaves whatever names it.
     pub(crate) fn forget(&self, repository: &str, digest: &str) {
-        let mut kept = self.0.kept();
-        let gone = kept.repositories.get_mut(repository).and_then(|own| own.manifests.remove(digest));
+        let mut contents = self.0.contents();
+        let gone = contents.repositories.get_mut(repository).and_then(|own| own.manifests.remove(digest));
         assert!(gone.is_some(), "{digest} was not there");
     }
 
     /// The document that a tag names.
     pub(crate) fn document(&self, repository: &str, tag: &str) -> Value {
-        let kept = self.0.kept();
-        let own = &kept.repositories[repository];
+        let contents = self.0.contents();
+        let own = &contents.repositories[repository];
         serde_json::from_slice(&own.manifests[&own.tags[tag]].1).expect("JSON")
     }
 
     /// How many manifests a repository has.
     pub(crate) fn manifests(&self, repository: &str) -> usize {
-        self.0.kept().repositories[repository].manifests.len()
+        self.0.contents().repositories[repository].manifests.len()
     }
 }
 
 impl State {
-    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().expect("no panic before")
+    pub(super) fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().expect("no panic before")
     }
 
     /// `127.0.0.1:PORT` of the registry.
@@ -252,54 +252,55 @@ impl State {
     }
 
     /// What others do before a request of this kind.
-    fn due(&self, kind: Kind) -> Vec<Meddler> {
-        let mut meddlers = self.meddlers.lock().expect("no panic before");
-        for meddler in meddlers.iter_mut().filter(|meddler| meddler.kind == kind) {
-            meddler.nth -= 1;
+    fn due(&self, kind: Kind) -> Vec<Interference> {
+        let mut interferences = self.interferences.lock().expect("no panic before");
+        for interference in interferences.iter_mut().filter(|interference| interference.kind == kind) {
+            interference.nth -= 1;
         }
-        let (due, later) = std::mem::take(&mut *meddlers).into_iter().partition(|meddler| meddler.nth == 0);
-        *meddlers = later;
+        let (due, later) =
+            std::mem::take(&mut *interferences).into_iter().partition(|interference| interference.nth == 0);
+        *interferences = later;
         due
     }
 
     /// The same path on the other host, with a signature.
-    pub(super) fn signed(&self, asked: &Asked) -> Answer {
+    pub(super) fn signed(&self, request: &Request) -> Response {
         let storage = self.hosts.get().map_or("", |(_, storage)| storage);
-        let joint = if asked.path.contains('?') { '&' } else { '?' };
-        answer(307).with("Location", format!("http://{storage}{}{joint}X-Signature=secret", asked.path))
+        let joint = if request.path.contains('?') { '&' } else { '?' };
+        respond(307).with("Location", format!("http://{storage}{}{joint}X-Signature=secret", request.path))
     }
 
-    fn reply(&self, asked: &Asked, kind: Kind, fault: Option<Fault>) -> Answer {
+    fn reply(&self, request: &Request, kind: Kind, fault: Option<Fault>) -> Response {
         match fault {
             Some(Fault::Status(status)) => {
                 return failure(status, "UNKNOWN", "out of order").with("Retry-After", "0");
             }
             Some(Fault::Expired) => {
-                self.kept().tokens.expire();
-                return self.challenge(asked, true);
+                self.contents().tokens.expire();
+                return self.challenge(request, true);
             }
             Some(Fault::Garbage) => {
                 let page = "<html><body>Sign in</body></html>";
-                return answer(200).with("Content-Type", "text/html").body(page);
+                return respond(200).with("Content-Type", "text/html").body(page);
             }
-            Some(Fault::Redirect) => return self.signed(asked),
+            Some(Fault::Redirect) => return self.signed(request),
             _ => {}
         }
         if kind == Kind::Token {
-            return self.token(asked);
+            return self.token(request);
         }
-        if let Some(refused) = self.deny(asked, kind) {
+        if let Some(refused) = self.deny(request, kind) {
             return refused;
         }
-        if !asked.whole {
-            self.broke_off(asked);
-            return answer(400);
+        if !request.whole {
+            self.broke_off(request);
+            return respond(400);
         }
-        self.api(asked, kind)
+        self.api(request, kind)
     }
 }
 
-impl Kept {
+impl Contents {
     /// Whether all that a manifest names is there.
     pub(super) fn is_complete(&self, repository: &str, digest: &str) -> bool {
         let Some(repository_) = self.repositories.get(repository) else { return false };
@@ -318,7 +319,7 @@ impl Kept {
 struct Front(Arc<State>);
 
 impl Service for Front {
-    fn fault(&self, head: &Asked) -> Option<Fault> {
+    fn fault(&self, head: &Request) -> Option<Fault> {
         let kind = Kind::of(head);
         let mut found = None;
         for plan in self.0.plans.lock().expect("no panic before").iter_mut().filter(|plan| plan.kind == kind) {
@@ -333,23 +334,23 @@ impl Service for Front {
         found
     }
 
-    fn heard(&self, bytes: usize) {
-        self.0.heard.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn bytes_received(&self, bytes: usize) {
+        self.0.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn answer(&self, asked: Asked, fault: Option<Fault>) -> Answer {
-        self.0.busiest.fetch_max(self.0.busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    fn answer(&self, request: Request, fault: Option<Fault>) -> Response {
+        self.0.peak_concurrency.fetch_max(self.0.busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         std::thread::sleep(self.0.quirks.latency);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
-        let mut entry = Entry::of(&asked, fault);
-        for meddler in self.0.due(entry.kind) {
-            (meddler.act)(&Hands(Arc::clone(&self.0)));
+        let mut entry = Entry::of(&request, fault);
+        for interference in self.0.due(entry.kind) {
+            (interference.act)(&DirectAccess(Arc::clone(&self.0)));
         }
-        let mut reply = self.0.reply(&asked, entry.kind, fault);
+        let mut reply = self.0.reply(&request, entry.kind, fault);
         if fault == Some(Fault::WrongDigest) {
-            reply = spoilt(reply, asked.method == "HEAD");
+            reply = spoilt(reply, request.method == "HEAD");
         }
-        entry.status = if asked.whole { reply.status } else { 0 };
+        entry.status = if request.whole { reply.status } else { 0 };
         self.0.journal.lock().expect("no panic before").push(entry);
         reply
     }
@@ -359,29 +360,29 @@ impl Service for Front {
 struct Storage(Arc<State>);
 
 impl Service for Storage {
-    fn answer(&self, asked: Asked, _fault: Option<Fault>) -> Answer {
-        let entry = Entry::of(&asked, None);
+    fn answer(&self, request: Request, _fault: Option<Fault>) -> Response {
+        let entry = Entry::of(&request, None);
         let (kind, is_bad) = (entry.kind, entry.authorization.is_some());
-        self.0.beyond.lock().expect("no panic before").push(entry);
+        self.0.storage_journal.lock().expect("no panic before").push(entry);
         if is_bad {
-            return answer(400).body("<Error>Only one auth mechanism allowed</Error>");
+            return respond(400).body("<Error>Only one auth mechanism allowed</Error>");
         }
         match kind {
-            Kind::GetBlob | Kind::GetRange | Kind::HeadBlob => self.0.bytes(&asked),
-            Kind::GetManifest | Kind::GetTag | Kind::HeadManifest | Kind::HeadTag => self.0.api(&asked, kind),
-            _ => answer(403),
+            Kind::GetBlob | Kind::GetRange | Kind::HeadBlob => self.0.bytes(&request),
+            Kind::GetManifest | Kind::GetTag | Kind::HeadManifest | Kind::HeadTag => self.0.api(&request, kind),
+            _ => respond(403),
         }
     }
 }
 
 /// An error as the specification has it.
-pub(super) fn failure(status: u16, code: &str, message: &str) -> Answer {
+pub(super) fn failure(status: u16, code: &str, message: &str) -> Response {
     let errors = json!({ "errors": [{ "code": code, "message": message }] });
-    answer(status).with("Content-Type", "application/json").body(errors.to_string())
+    respond(status).with("Content-Type", "application/json").body(errors.to_string())
 }
 
 /// Other bytes than there should be; where there are none, another digest.
-fn spoilt(mut reply: Answer, is_head: bool) -> Answer {
+fn spoilt(mut reply: Response, is_head: bool) -> Response {
     if is_head || reply.part.is_empty() {
         reply.headers.retain(|(name, _)| name != "Docker-Content-Digest");
         return reply.with("Docker-Content-Digest", Digest::of(b"another").to_string());
