@@ -10,7 +10,7 @@ use crate::compare::{Comparison, Side, compare};
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, IoError, UserError};
-use crate::image::shown;
+use crate::image::{BlobReader, shown};
 use crate::runtime::ResolvedImage;
 
 /// A path that is no layer's file.
@@ -48,7 +48,7 @@ pub fn diff(left: Wanted<'_>, right: Wanted<'_>, context: &Context<'_>) -> Resul
     let (one, other) = (find(left.0, context)?, find(right.0, context)?);
     let blobs = |found: &Found, digest: &phial_layers::Digest| match found {
         Found::Image(base) => base.blob(context, digest),
-        Found::Layer(..) => Err(io::ErrorKind::NotFound.into()),
+        Found::Layer(..) => Ok(None),
     };
     let (blobs_of_one, blobs_of_other) = (|digest: &_| blobs(&one, digest), |digest: &_| blobs(&other, digest));
     let start = context.began("compare");
@@ -81,7 +81,8 @@ fn side<'a>(found: &'a Found, blobs: crate::image::Blobs<'a>, layer: Option<&str
         (Found::Image(base), None) => Ok(Side::image(&base.image, blobs)),
         (Found::Image(base), Some(wanted)) => Ok(Side::image(&base.image, blobs).only(wanted)?),
         (Found::Layer(path, compression), _) => Ok(Side::layer(&shown(path), *compression, move || {
-            File::open(path).map(|file| Box::new(BufReader::new(file)) as Box<dyn Read + Send>)
+            let file = File::open(path).map_err(IoError::at("open", Path::new(path)))?;
+            Ok(Box::new(BufReader::new(file)) as BlobReader)
         })),
     }
 }

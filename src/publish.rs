@@ -1,13 +1,12 @@
 //! Writes an image to its targets: layouts, archives, registries.
 
-use std::io::{self, Read};
 use std::path::Path;
 
 use phial_layers::Digest;
 
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
-use crate::image::{Blobs, Descriptor, Image, RegistryRef, Target};
+use crate::image::{BlobReader, Blobs, Descriptor, Image, RegistryRef, Target};
 use crate::layout;
 use crate::registry::{Outcome, Push, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
@@ -44,25 +43,21 @@ pub(crate) fn publish(
         Origin::Layout(_) => None,
     };
     write(context, image, targets, from, &|digest| match stored_blob(context, image, digest)? {
-        Some(blob) => Ok(blob),
+        Some(blob) => Ok(Some(blob)),
         None => base.blob(context, digest),
     })
 }
 
 /// Writes an image whose every layer is in the store to its targets.
 pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Target]) -> Result<(), Error> {
-    write(context, image, targets, None, &|digest| {
-        stored_blob(context, image, digest)?.ok_or_else(|| io::ErrorKind::NotFound.into())
-    })
+    write(context, image, targets, None, &|digest| stored_blob(context, image, digest))
 }
 
-type Blob = Box<dyn Read + Send>;
-
 /// A layer of an image as a stream, if the store has it.
-pub(crate) fn stored_blob(context: &Context<'_>, image: &Image, digest: &Digest) -> io::Result<Option<Blob>> {
+pub(crate) fn stored_blob(context: &Context<'_>, image: &Image, digest: &Digest) -> Result<Option<BlobReader>, Error> {
     let size = image.manifest.layers.iter().find(|layer| layer.digest == *digest).map_or(0, |layer| layer.size);
-    let kept = context.store.blob(digest, size).map_err(io::Error::other)?;
-    Ok(kept.map(|blob| Box::new(blob) as Blob))
+    let kept = context.store.blob(digest, size)?;
+    Ok(kept.map(|blob| Box::new(blob) as BlobReader))
 }
 
 fn write(

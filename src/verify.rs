@@ -9,7 +9,7 @@ use crate::build::{BuildRequest, Order, ReproducibilityError, build_unpublished,
 use crate::config::{self, Flags, Network};
 use crate::context::Context;
 use crate::error::Error;
-use crate::image::{Provenance, Recorded};
+use crate::image::{BlobSourceError, Provenance, Recorded};
 use crate::recipe::FORMAT;
 use crate::registry::NetworkOptions;
 use crate::remote_cache::RemoteCacheMode;
@@ -88,8 +88,10 @@ fn request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest, Erro
 /// Reads every layer that lies over the base's, where the image is: equal manifests prove nothing of damaged blobs.
 fn whole(given: &ResolvedImage, base_layers: usize, context: &Context<'_>) -> Result<(), Error> {
     for layer in given.image.manifest.layers.iter().skip(base_layers) {
-        let read = given.blob_there(context, &layer.digest).and_then(|mut blob| io::copy(&mut blob, &mut io::sink()));
-        read.map_err(|source| ReproducibilityError::Damaged { digest: layer.digest.clone(), source })?;
+        let damaged = |source| ReproducibilityError::Damaged { digest: layer.digest.clone(), source };
+        let opened = given.blob_there(context, &layer.digest).map_err(|error| damaged(error.into()))?;
+        let mut blob = opened.ok_or_else(|| damaged(BlobSourceError::Missing))?;
+        io::copy(&mut blob, &mut io::sink()).map_err(|error| damaged(error.into()))?;
     }
     Ok(())
 }

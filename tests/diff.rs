@@ -5,13 +5,12 @@ mod errors;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use insta::assert_snapshot;
 use phial::compare::{Side, compare};
-use phial::image::{Image, ImageOptions, Platform};
+use phial::image::{BlobReader, Image, ImageOptions, Platform};
 use phial::layout::Layout;
 use phial_layers::{Compression, Digest};
 use serde_json::Value;
@@ -383,7 +382,7 @@ fn first(env: &TestEnv, one: &str, other: &str) -> String {
     let (left, right) = (open(one), open(other));
     let blobs = |(image, layout): &(Image, Layout), digest: &Digest| {
         let layer = image.manifest.layers.iter().find(|layer| layer.digest == *digest).expect("a layer");
-        Ok(Box::new(layout.blob(layer).expect("a blob")) as Box<dyn Read + Send>)
+        Ok(Some(Box::new(layout.blob(layer).expect("a blob")) as BlobReader))
     };
     let (of_left, of_right) = (|digest: &_| blobs(&left, digest), |digest: &_| blobs(&right, digest));
     let found = compare(&Side::image(&left.0, &of_left), &Side::image(&right.0, &of_right)).expect("a comparison");

@@ -1,14 +1,15 @@
 //! Where an image is, and what stands beside it there: one way to ask a registry, a layout and an archive.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use phial_layers::Digest;
 
 use super::error::AttestError;
+use crate::error::Error;
 use crate::event::Watch;
-use crate::image::{Artifact, Blobs, Descriptor, Reference, RegistryRef};
+use crate::image::{Artifact, BlobReader, Blobs, Descriptor, Reference, RegistryRef};
 use crate::layout::{self, Layout, LayoutError, Names, Put};
 use crate::registry::Client;
 
@@ -108,7 +109,7 @@ impl ImageLocation {
     }
 
     /// A blob of any size as a stream that errs unless it is the descriptor's.
-    pub fn blob(&self, client: &Client, of: &Descriptor) -> Result<Box<dyn Read + Send>, AttestError> {
+    pub fn blob(&self, client: &Client, of: &Descriptor) -> Result<BlobReader, AttestError> {
         Ok(match self.open()? {
             Open::Registry(repository) => Box::new(client.blob(repository, of)?),
             Open::Layout(layout) => Box::new(layout.blob(of)?),
@@ -136,12 +137,10 @@ fn damage(error: AttestError) -> Result<AttestError, AttestError> {
 }
 
 /// A source of blobs that has one document and no other.
-pub fn only(document: &[u8]) -> impl Fn(&Digest) -> io::Result<Box<dyn Read + Send>> + Sync {
+pub fn only(document: &[u8]) -> impl Fn(&Digest) -> Result<Option<BlobReader>, Error> + Sync {
     let document = document.to_vec();
     move |digest| {
-        if *digest == Digest::of(&document) {
-            return Ok(Box::new(io::Cursor::new(document.clone())));
-        }
-        Err(io::ErrorKind::NotFound.into())
+        let is_it = *digest == Digest::of(&document);
+        Ok(is_it.then(|| Box::new(io::Cursor::new(document.clone())) as BlobReader))
     }
 }

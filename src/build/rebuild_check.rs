@@ -21,7 +21,7 @@ use super::reproducibility::{Order, ReproducibilityError, difference};
 use super::{BuildRequest, UnpublishedImage};
 use crate::context::Context;
 use crate::error::{Error, IoError};
-use crate::image::Platform;
+use crate::image::{BlobReader, Platform};
 use crate::layout::Layout;
 use crate::runtime::IsolationChoice;
 use crate::sandbox::OURSELVES;
@@ -48,9 +48,8 @@ pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, contex
     let layout = Layout::open_dir(&to)?;
     let second = layout.resolve(None, Some(&digest), &Platform::host())?;
     let blobs = |digest: &Digest| {
-        let found = second.manifest.layers.iter().find(|layer| layer.digest == *digest);
-        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Box::new(layout.blob(of).map_err(io::Error::other)?) as Box<dyn io::Read + Send>)
+        let layer = second.manifest.layers.iter().find(|layer| layer.digest == *digest);
+        Ok(layer.map(|layer| layout.blob(layer)).transpose()?.map(|blob| Box::new(blob) as BlobReader))
     };
     Err(difference(first, (&second, &blobs), Order::BuiltFirst, context)?.into())
 }

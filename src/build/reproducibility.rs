@@ -7,7 +7,7 @@ use crate::compare::{Comparison, Culprit, Section, Side, compare};
 use crate::config::Plan;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
-use crate::image::{Blobs, Image, Provenance};
+use crate::image::{BlobSourceError, Blobs, Image, Provenance};
 use crate::publish::stored_blob;
 use crate::recipe::FORMAT;
 
@@ -65,7 +65,7 @@ pub enum ReproducibilityError {
         digest: Digest,
         /// What is wrong.
         #[source]
-        source: std::io::Error,
+        source: BlobSourceError,
     },
     /// The second build failed where the first one did not.
     #[error("the second build failed; its last lines:\n{}", .0.join("\n"))]
@@ -148,7 +148,7 @@ pub(crate) fn difference(
     context: &Context<'_>,
 ) -> Result<ReproducibilityError, Error> {
     let own = |digest: &Digest| match stored_blob(context, &built.image, digest)? {
-        Some(blob) => Ok(blob),
+        Some(blob) => Ok(Some(blob)),
         None => built.base.blob(context, digest),
     };
     let (left, right) = (Side::image(&built.image, &own), Side::image(image, blobs));

@@ -6,7 +6,7 @@ use phial_layers::{DiffId, UnpackError};
 
 use super::LayerId;
 use crate::error::{ExitKind, UserError, unpack_exit_kind};
-use crate::image::ImageError;
+use crate::image::{BlobSourceError, ImageError, read_exit_kind};
 
 /// Why two things could not be compared. `layer` is the layer's name and digest.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum CompareError {
         layer: String,
         /// Why not.
         #[source]
-        source: io::Error,
+        source: BlobSourceError,
     },
     /// The bytes of a layer do not come, or are not those of its digest.
     #[error("cannot read the layer {layer}")]
@@ -85,10 +85,12 @@ impl CompareError {
 impl UserError for CompareError {
     fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Open { source, .. } | Self::Read { source, .. } => match source.kind() {
-                io::ErrorKind::InvalidData | io::ErrorKind::NotFound => ExitKind::Refused,
-                _ if matches!(self, Self::Open { .. }) => ExitKind::Machine,
-                _ => ExitKind::Unavailable,
+            Self::Open { source: BlobSourceError::Missing, .. } => ExitKind::Refused,
+            Self::Open { source, .. } => source.exit_kind(),
+            Self::Read { source, .. } => match read_exit_kind(source) {
+                Some(kind) => kind,
+                None if source.kind() == io::ErrorKind::NotFound => ExitKind::Refused,
+                None => ExitKind::Unavailable,
             },
             Self::Layer { source, .. } => unpack_exit_kind(source),
             Self::DiffId { .. } => ExitKind::Refused,
@@ -107,7 +109,8 @@ impl UserError for CompareError {
             Self::Image(source) => source.hint(),
             Self::Unlike { .. } => Some("name a layer of the image with `--layer`".into()),
             Self::NoLayer { .. } => Some("`--layer` takes a name, a number from below, or a digest".into()),
-            Self::Open { .. } | Self::Read { .. } => None,
+            Self::Open { source, .. } => source.hint(),
+            Self::Read { .. } => None,
         }
     }
 }

@@ -18,8 +18,6 @@ mod lock;
 mod pairs;
 mod render;
 
-use std::io::{self, Read};
-
 use phial_layers::{Compression, DiffId, Digest};
 use serde::Serialize;
 
@@ -31,10 +29,11 @@ pub use render::{Culprit, Section};
 
 use self::files::Listing;
 use self::pairs::Pair;
-use crate::image::{Blobs, Image};
+use crate::error::Error;
+use crate::image::{BlobReader, BlobSourceError, Blobs, Image};
 
-/// Opens a layer's blob from its beginning.
-type Open<'a> = Box<dyn Fn(&LayerId) -> io::Result<Box<dyn Read + Send>> + Sync + 'a>;
+/// Opens a layer's blob; `None` if it is not there.
+type Open<'a> = Box<dyn Fn(&LayerId) -> Result<Option<BlobReader>, Error> + Sync + 'a>;
 
 /// One side of a comparison: an image, one layer of it, or a layer by itself.
 pub struct Side<'a> {
@@ -138,7 +137,7 @@ impl<'a> Side<'a> {
     pub fn image(image: &'a Image, blobs: Blobs<'a>) -> Self {
         let open = move |layer: &LayerId| match &layer.digest {
             Some(digest) => blobs(digest),
-            None => Err(io::ErrorKind::NotFound.into()),
+            None => Ok(None),
         };
         Self { image: Some(image), layers: pairs::layers(image), open: Box::new(open) }
     }
@@ -147,11 +146,11 @@ impl<'a> Side<'a> {
     pub fn layer(
         name: &str,
         compression: Compression,
-        open: impl Fn() -> io::Result<Box<dyn Read + Send>> + Sync + 'a,
+        open: impl Fn() -> Result<BlobReader, Error> + Sync + 'a,
     ) -> Self {
         let (digest, diff_id, size, created_by) = (None, None, None, None);
         let layer = LayerId { name: name.into(), place: 1, digest, diff_id, size, created_by, compression };
-        Self { image: None, layers: vec![layer], open: Box::new(move |_| open()) }
+        Self { image: None, layers: vec![layer], open: Box::new(move |_| open().map(Some)) }
     }
 
     /// One layer alone: by its number from below, its name, or the digest of its blob or tar.
@@ -174,7 +173,9 @@ impl<'a> Side<'a> {
 
     /// What the layer holds. Its tar must be the one that the config names.
     fn list(&self, layer: &LayerId) -> Result<Listing, CompareError> {
-        let blob = (self.open)(layer).map_err(|source| CompareError::Open { layer: layer.to_string(), source })?;
+        let opened = (self.open)(layer).map_err(BlobSourceError::from);
+        let blob = opened.and_then(|blob| blob.ok_or(BlobSourceError::Missing));
+        let blob = blob.map_err(|source| CompareError::Open { layer: layer.to_string(), source })?;
         let listing = files::list(blob, layer.compression).map_err(|source| CompareError::layer(layer, source))?;
         match &layer.diff_id {
             Some(expected) if listing.diff_id != *expected => {

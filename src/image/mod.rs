@@ -5,6 +5,7 @@
 
 mod artifact;
 mod assemble;
+mod blobs;
 mod config;
 mod error;
 mod json;
@@ -19,6 +20,7 @@ mod verified;
 
 pub use artifact::{Artifact, EMPTY_BYTES, fallback_tag};
 pub use assemble::{ImageOptions, NewLayer, assemble};
+pub use blobs::{BlobReader, BlobSourceError, Blobs, read_exit_kind, stream_error};
 pub use config::{Config, Execution, History, Rootfs};
 pub use error::{ImageError, shown};
 pub use json::{canonical_json, read_json};
@@ -36,11 +38,6 @@ pub use provenance::{LABEL, Provenance, Recorded};
 pub use reference::{Reference, RegistryRef, Target};
 pub use time::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use verified::{BlobError, Verified};
-
-/// Where a writer gets the blobs it lacks: the stored bytes of a digest, from their beginning. It may be called from many
-/// threads. `NotFound` means that the blob is not at hand, which only a registry target can live with. What it gives is
-/// checked again.
-pub type Blobs<'a> = &'a (dyn Fn(&phial_layers::Digest) -> std::io::Result<Box<dyn std::io::Read + Send>> + Sync);
 
 #[cfg(test)]
 mod tests;

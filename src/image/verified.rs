@@ -1,5 +1,6 @@
 //! A stream that is what its descriptor says, or an error: no reader gets the end of a blob that was not checked.
 
+use std::cmp::Ordering;
 use std::io::{self, Read};
 
 use phial_layers::Digest;
@@ -71,7 +72,17 @@ impl Hasher {
 }
 
 impl BlobError {
-    /// Checks bytes that are at hand against the digest they were asked for by.
+    /// Checks the bytes of a whole blob against its descriptor. More than `size + 1` bytes need not be there.
+    pub fn check_blob(descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Self> {
+        let (digest, expected, actual) = (&descriptor.digest, descriptor.size, bytes.len() as u64);
+        match actual.cmp(&expected) {
+            Ordering::Less => Err(Self::Short { digest: digest.clone(), expected, actual }),
+            Ordering::Greater => Err(Self::Long { digest: digest.clone(), expected }),
+            Ordering::Equal => Self::check(digest, bytes),
+        }
+    }
+
+    /// Checks bytes against the digest they were asked for by.
     pub fn check(expected: &Digest, bytes: &[u8]) -> Result<(), Self> {
         let mut hash = Hasher::new(expected);
         hash.update(bytes);

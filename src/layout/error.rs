@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use phial_layers::Digest;
 
 use crate::error::{ExitKind, IoError, UserError};
-use crate::image::{BlobError, ImageError};
+use crate::image::{BlobError, BlobSourceError, ImageError};
 
 /// Why a layout or archive was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +103,16 @@ pub enum LayoutError {
         digest: Digest,
         /// Why.
         #[source]
-        source: io::Error,
+        source: BlobSourceError,
     },
 }
 
 impl LayoutError {
+    /// The error of a blob that could not be had to be written to `path`.
+    pub(super) fn source(path: &Path, digest: &Digest, source: impl Into<BlobSourceError>) -> Self {
+        Self::Source { path: path.to_owned(), digest: digest.clone(), source: source.into() }
+    }
+
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io(IoError { action, path, source })
@@ -132,13 +137,7 @@ impl UserError for LayoutError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Io(_) => ExitKind::Machine,
-            Self::Source { source, .. } => {
-                if source.kind() == io::ErrorKind::InvalidData {
-                    ExitKind::Refused
-                } else {
-                    ExitKind::Machine
-                }
-            }
+            Self::Source { source, .. } => source.exit_kind(),
             Self::Image { source, .. } => source.exit_kind(),
             _ => ExitKind::Refused,
         }
@@ -149,6 +148,7 @@ impl UserError for LayoutError {
             Self::Absent { .. } => Some("correct the path, or make an image there with `phial base`".into()),
             Self::NotALayout { remedy, .. } => remedy.clone(),
             Self::Image { source, .. } => source.hint(),
+            Self::Source { source, .. } => source.hint(),
             Self::Ambiguous { path, .. } => Some(format!("name one: `{}:TAG` or `{0}@sha256:...`", path.display())),
             Self::MissingBlob { .. } | Self::Blob { .. } | Self::NotRegular { .. } => {
                 Some("copy or build the image again".into())

@@ -15,9 +15,9 @@ use serde::Deserialize;
 
 use super::REF_NAME;
 use super::error::LayoutError;
-use crate::error::IoError;
 use crate::image::{
-    Descriptor, Image, Index, MAX_MANIFEST_PULL, ManifestOrIndex, Platform, Verified, read_json, read_manifest, shown,
+    BlobError, Descriptor, Image, Index, MAX_MANIFEST_PULL, ManifestOrIndex, Platform, Verified, read_json,
+    read_manifest, shown,
 };
 
 /// How deep an index may hold an index.
@@ -240,9 +240,17 @@ impl Layout {
                 crate::image::ImageError::TooLarge { what: "a manifest or config", size, limit: MAX_MANIFEST_PULL };
             return Err(LayoutError::Image { path: self.path.clone(), source });
         }
+        let digest = &descriptor.digest;
+        let span = self.span(&blob_name(digest))?;
+        let span = span.ok_or_else(|| LayoutError::MissingBlob { path: self.path.clone(), digest: digest.clone() })?;
         let mut bytes = Vec::new();
-        let result = self.blob(descriptor)?.read_to_end(&mut bytes);
-        result.map(|_| bytes).map_err(|error| blob_error(&self.path, error))
+        // One byte more shows that the blob is longer than it should be.
+        span.take(descriptor.size + 1)
+            .read_to_end(&mut bytes)
+            .map_err(LayoutError::io("read a blob in", &self.path))?;
+        let checked = BlobError::check_blob(descriptor, &bytes);
+        checked.map_err(|source| LayoutError::Blob { path: self.path.clone(), source })?;
+        Ok(bytes)
     }
 
     /// A small file at the top, or `None` if it is not there.
@@ -328,14 +336,6 @@ fn is_blob_name(name: &str) -> bool {
 /// `blobs/sha256/<hex>`.
 pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
-}
-
-/// The error of a checked stream, with the mismatch taken out of its wrapping.
-pub(super) fn blob_error(path: &Path, error: io::Error) -> LayoutError {
-    match error.downcast() {
-        Ok(source) => LayoutError::Blob { path: path.to_owned(), source },
-        Err(source) => IoError { action: "read a blob in", path: path.to_owned(), source }.into(),
-    }
 }
 
 fn offered(index: &Index) -> String {

@@ -14,7 +14,10 @@ use super::error::LayoutError;
 use super::read::{Layout, blob_name, open_regular};
 use super::{OCI_LAYOUT, REF_NAME};
 use crate::event::{Event, Watch};
-use crate::image::{Artifact, Blobs, Descriptor, EMPTY_BYTES, Image, OCI_INDEX, Verified, canonical_json, read_json};
+use crate::image::{
+    Artifact, BlobReader, BlobSourceError, Blobs, Descriptor, EMPTY_BYTES, Image, OCI_INDEX, Verified, canonical_json,
+    read_json,
+};
 
 /// Temporary files carry this prefix; those of a writer that was killed are removed by the next.
 const TEMPORARY: &str = ".phial-";
@@ -148,7 +151,7 @@ fn write_blob(
     lock: &File,
     dir: &Path,
     descriptor: &Descriptor,
-    open: &dyn Fn() -> Result<Box<dyn Read + Send>, LayoutError>,
+    open: &dyn Fn() -> Result<BlobReader, LayoutError>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
     if is_there(lock, dir, &blob_name(&descriptor.digest), descriptor)? {
@@ -165,14 +168,18 @@ fn write_document(lock: &File, dir: &Path, of: &Descriptor, bytes: &[u8]) -> Res
 }
 
 /// A blob of a referrer, checked; the empty config is known without asking.
-fn document(dir: &Path, of: &Descriptor, from: Option<Blobs<'_>>) -> Result<Box<dyn Read + Send>, LayoutError> {
-    let digest = of.digest.clone();
-    let inner = if digest == Digest::of(EMPTY_BYTES) {
-        Ok(Box::new(EMPTY_BYTES) as Box<dyn Read + Send>)
-    } else {
-        from.map_or_else(|| Err(io::ErrorKind::NotFound.into()), |from| from(&digest))
-    };
-    let inner = inner.map_err(|source| LayoutError::Source { path: dir.to_owned(), digest, source })?;
+fn document(dir: &Path, of: &Descriptor, from: Option<Blobs<'_>>) -> Result<BlobReader, LayoutError> {
+    match from {
+        _ if of.digest == Digest::of(EMPTY_BYTES) => Ok(Box::new(EMPTY_BYTES)),
+        None => Err(LayoutError::source(dir, &of.digest, BlobSourceError::Missing)),
+        Some(from) => from_source(dir, of, from),
+    }
+}
+
+/// A blob of a source, checked.
+fn from_source(path: &Path, of: &Descriptor, from: Blobs<'_>) -> Result<BlobReader, LayoutError> {
+    let opened = from(&of.digest).map_err(|error| LayoutError::source(path, &of.digest, error))?;
+    let inner = opened.ok_or_else(|| LayoutError::source(path, &of.digest, BlobSourceError::Missing))?;
     Ok(Box::new(Verified::new(inner, of)))
 }
 
@@ -188,14 +195,11 @@ pub(super) fn open(
     image: &Image,
     descriptor: &Descriptor,
     blobs: Blobs<'_>,
-) -> Result<Box<dyn Read + Send>, LayoutError> {
-    let inner: Box<dyn Read + Send> = if descriptor.digest == image.manifest.config.digest {
-        Box::new(io::Cursor::new(image.config_bytes.clone()))
-    } else {
-        let digest = descriptor.digest.clone();
-        blobs(&digest).map_err(|source| LayoutError::Source { path: path.to_owned(), digest, source })?
-    };
-    Ok(Box::new(Verified::new(inner, descriptor)))
+) -> Result<BlobReader, LayoutError> {
+    if descriptor.digest == image.manifest.config.digest {
+        return Ok(Box::new(Verified::new(io::Cursor::new(image.config_bytes.clone()), descriptor)));
+    }
+    from_source(path, descriptor, blobs)
 }
 
 /// Copies a checked blob and says how far it is.
@@ -214,7 +218,7 @@ pub(super) fn copy(
             Ok(0) => break,
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(LayoutError::Source { path: path.to_owned(), digest, source }),
+            Err(error) => return Err(LayoutError::source(path, &digest, error)),
         };
         to.write_all(&buffer[..n]).map_err(LayoutError::io("write to", path))?;
         let before = done;

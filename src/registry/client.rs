@@ -1,7 +1,6 @@
 //! Asking a registry: manifests and blobs, every byte checked.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -12,16 +11,15 @@ use reqwest::{Method, StatusCode, Url};
 use super::auth::{Access, Auth};
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::http::{Call, Response, Transport, bounded, broken, is_passing, place, refusal, request};
+use super::http::{Call, Response, Transport, bounded, is_passing, place, refusal, request};
 use super::mirrors::Reads;
 use super::network::{Network, NetworkOptions};
-use super::pull::Pull;
 use super::retry::{RetryPolicy, retry_once_if_corrupt};
 use super::upload_journal::Journal;
 use crate::host::Host;
 use crate::image::{
     BlobError, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Image, MAX_MANIFEST_PULL, ManifestOrIndex, OCI_INDEX,
-    OCI_MANIFEST, Platform, RegistryRef, Verified, read_manifest, shown,
+    OCI_MANIFEST, Platform, RegistryRef, read_manifest, shown,
 };
 
 /// How deep an index may hold an index.
@@ -156,7 +154,7 @@ impl Client {
                     if let Err(error) = manifest.check_image() {
                         return Err(refused(error));
                     }
-                    let config = self.small_blob(&reference, &manifest.config)?;
+                    let config = retry_once_if_corrupt(|| self.whole_blob(&reference, &manifest.config))?;
                     let image = Image::read(found.bytes, Some(&found.media_type), config);
                     let checked = image.and_then(|image| {
                         if chosen {
@@ -204,15 +202,6 @@ impl Client {
         }
     }
 
-    /// A blob of `repository`, as a stream that is gone on with when it breaks off, and that errs before its last bytes unless digest and size are the descriptor's.
-    pub fn blob(
-        &self,
-        repository: &RegistryRef,
-        descriptor: &Descriptor,
-    ) -> Result<Verified<Box<dyn Read + Send>>, RegistryError> {
-        Ok(Verified::new(Box::new(Pull::begin(self, repository, descriptor)?), descriptor))
-    }
-
     /// Whether the repository has the blob, as far as the registry says.
     pub fn has_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<bool, RegistryError> {
         self.has(&self.site(repository)?.access(false), descriptor)
@@ -224,20 +213,6 @@ impl Client {
         let response = self.send(access, &call)?;
         let size = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
         Ok(response.status() == StatusCode::OK && size.is_none_or(|size| size == descriptor.size))
-    }
-
-    /// A blob that may be held in memory.
-    fn small_blob(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
-        let reference = format!("{}@{}", repository.name(), descriptor.digest);
-        retry_once_if_corrupt(|| {
-            let mut bytes = Vec::new();
-            let read = self.blob(repository, descriptor)?.read_to_end(&mut bytes);
-            let failed = |error: io::Error| match error.downcast::<BlobError>() {
-                Ok(source) => RegistryError::Blob { reference: reference.clone(), source },
-                Err(error) => broken(&format!("GET {reference}"), error),
-            };
-            read.map(|_| bytes).map_err(failed)
-        })
     }
 
     /// Sends a request with the credentials that its access needs, retry. Answers that may pass are errors; all others

@@ -8,9 +8,8 @@ use std::time::Duration;
 use phial_layers::Digest;
 
 use super::credentials::ecr_region;
-use super::http_runtime::Broken;
 use crate::error::{ExitKind, UserError};
-use crate::image::{BlobError, ImageError};
+use crate::image::{BlobError, BlobSourceError, ImageError};
 
 /// Why a registry did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +38,9 @@ pub enum RegistryError {
     BrokeOff {
         /// Method and place.
         request: String,
-        /// How.
+        /// How, if that is known.
         #[source]
-        source: io::Error,
+        source: Option<reqwest::Error>,
     },
     /// This machine gives no thread for the connections.
     #[error("cannot start the thread that speaks to registries")]
@@ -144,7 +143,7 @@ pub enum RegistryError {
         digest: Digest,
         /// Why.
         #[source]
-        source: io::Error,
+        source: BlobSourceError,
     },
     /// A name that `registries.conf` lets nobody use.
     #[error("`{name}` is blocked by `{}`", file.display())]
@@ -259,7 +258,7 @@ impl UserError for RegistryError {
             | Self::NotFound { .. }
             | Self::Immutable { .. }
             | Self::Status { status: 404, .. } => ExitKind::Refused,
-            Self::Source { source, .. } => source_code(source),
+            Self::Source { source, .. } => source.exit_kind(),
             Self::Setting { .. } | Self::Blocked { .. } => ExitKind::Usage,
             Self::Tls { .. } | Self::Thread { .. } => ExitKind::Machine,
             Self::Denied { .. }
@@ -326,24 +325,13 @@ impl UserError for RegistryError {
                 Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
             }
             Self::Image { source, .. } => source.hint(),
+            Self::Source { source, .. } => source.hint(),
             Self::Immutable { reference, .. } if reference.contains(":sha256-") => {
                 Some("what refers to an image is listed there: exclude `sha256-*` from the immutable tags".into())
             }
             Self::Immutable { .. } => Some("choose another tag".into()),
             _ => None,
         }
-    }
-}
-
-/// A blob may come from the disk, or from another registry.
-fn source_code(source: &io::Error) -> ExitKind {
-    match source.get_ref() {
-        Some(inner) if inner.is::<Broken>() => ExitKind::Unavailable,
-        Some(inner) if inner.is::<RegistryError>() => {
-            inner.downcast_ref().map_or(ExitKind::Unavailable, RegistryError::exit_kind)
-        }
-        _ if source.kind() == io::ErrorKind::InvalidData => ExitKind::Refused,
-        _ => ExitKind::Machine,
     }
 }
 

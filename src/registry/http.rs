@@ -1,7 +1,6 @@
 //! One request and its answer: which scheme, which redirects, how much of a body.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +14,12 @@ use super::body_stream::{Pipe, Progress};
 use super::client_pool::Clients;
 use super::error::RegistryError;
 pub(super) use super::http_runtime::Response;
-use super::http_runtime::{Broken, Load, Wire};
+use super::http_runtime::{Load, TransferError, Wire};
 use super::network::{Network, authority};
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 use super::warnings::Warnings;
-use crate::image::{from_rfc3339, shown};
+use crate::image::{BlobReader, from_rfc3339, shown};
 
 /// Redirects that are followed in a row.
 const MAX_REDIRECTS: usize = 5;
@@ -50,7 +49,7 @@ pub(super) enum Body<'a> {
     /// Bytes that are held anyway.
     Stream {
         size: u64,
-        open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, RegistryError>,
+        open: &'a dyn Fn() -> Result<BlobReader, RegistryError>,
     },
 }
 
@@ -183,7 +182,7 @@ impl Transport {
         let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
         let sent = self.wire.send(&client, built, load, self.patience);
         let proxy = || self.network().proxy_for(url).map(|(at, name)| format!("the proxy `{at}` of `{name}`"));
-        let response = sent.map_err(|error| error.during(request(call), proxy()))?;
+        let response = sent.map_err(|error| error.during_request(request(call), proxy()))?;
         self.teller.warnings(&authority(url), response.headers());
         Ok(response)
     }
@@ -278,37 +277,34 @@ pub(super) fn upload_location(response: &Response, method: &Method) -> Result<Ur
 }
 
 /// The whole body, if it is not longer than `limit`.
-pub(super) fn bounded(response: Response, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+pub(super) fn bounded(mut response: Response, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
     let too_large = || RegistryError::TooLarge { request: what.to_owned(), limit };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    match response.take(limit + 1).read_to_end(&mut bytes) {
-        Ok(n) if n as u64 > limit => Err(too_large()),
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(broken(what, error)),
+    match response.read_up_to(limit + 1) {
+        (_, Some(error)) => Err(error.during_body(what)),
+        (bytes, None) if bytes.len() as u64 > limit => Err(too_large()),
+        (bytes, None) => Ok(bytes),
     }
 }
 
-/// An error while a body was read.
-pub(super) fn broken(what: &str, error: io::Error) -> RegistryError {
-    let error = match error.downcast::<Broken>() {
-        Ok(Broken::Http(error)) => io::Error::other(error),
-        Ok(stalled) => return stalled.during(what.to_owned(), None),
-        Err(error) => error,
-    };
-    match error.downcast::<RegistryError>() {
-        Ok(error) => error,
-        Err(source) => RegistryError::BrokeOff { request: what.to_owned(), source },
-    }
-}
-
-impl Broken {
-    fn during(self, request: String, proxy: Option<String>) -> RegistryError {
+impl TransferError {
+    /// The error of a request that got no answer.
+    fn during_request(self, request: String, proxy: Option<String>) -> RegistryError {
         match self {
             Self::Http(source) => RegistryError::Reach { request, proxy, source },
+            other => other.during_body(&request),
+        }
+    }
+
+    /// The error of an answer that broke off while its body was read.
+    pub(super) fn during_body(self, request: &str) -> RegistryError {
+        let request = request.to_owned();
+        match self {
+            Self::Http(source) => RegistryError::BrokeOff { request, source: Some(source) },
             Self::Stalled(after) => RegistryError::Stalled { request, after },
+            Self::Ended => RegistryError::BrokeOff { request, source: None },
         }
     }
 }
@@ -321,9 +317,8 @@ pub(super) fn refusal(call: &Call<'_>, response: Response) -> RegistryError {
     RegistryError::Status { request: request(call), status: status.as_u16(), text, retry_after }
 }
 
-pub(super) fn error_text(response: Response) -> String {
-    let mut bytes = Vec::new();
-    let _ = response.take(MAX_ERROR_BODY).read_to_end(&mut bytes); // half a reason is better than none
+pub(super) fn error_text(mut response: Response) -> String {
+    let (bytes, _) = response.read_up_to(MAX_ERROR_BODY); // half a reason is better than none
     let said: Option<Value> = serde_json::from_slice(&bytes).ok();
     let errors = said.as_ref().and_then(|said| said["errors"].as_array());
     let Some(errors) = errors else {

@@ -2,7 +2,7 @@
 //!
 //! Silence and slowness end a request, its length does not: a layer of a gigabyte may take its time over a thin line.
 
-use std::io::{self, Read};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,15 +24,15 @@ const AHEAD: usize = 8;
 /// How fast a registry stores at least what it has got, in bytes a second: so long it may keep silent afterwards.
 const STORING: u64 = 8 << 20;
 
-/// Why there is no answer, or no more of it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
-    /// The network's word.
-    #[error(transparent)]
+/// Why there is no answer to a request, or no more of it.
+#[derive(Debug)]
+pub(super) enum TransferError {
+    /// The HTTP client failed. Its error has no URL.
     Http(reqwest::Error),
-    /// Less than a trickle for so long.
-    #[error("nothing moved for {} seconds", .0.as_secs_f32())]
+    /// Less than [`RetryPolicy::slowest`] bytes a second came or went for so long.
     Stalled(Duration),
+    /// The body ended early, and nothing is known of why.
+    Ended,
 }
 
 /// The thread that drives all connections of a client; it ends with the client and its last answer.
@@ -55,7 +55,7 @@ pub(super) struct Response {
     url: Url,
     length: Option<u64>,
     /// An empty piece is the end; none at all is not.
-    pieces: mpsc::Receiver<Result<Bytes, Broken>>,
+    pieces: mpsc::Receiver<Result<Bytes, TransferError>>,
     piece: Bytes,
     is_over: bool,
     _stop: Arc<oneshot::Sender<()>>,
@@ -79,13 +79,13 @@ impl Wire {
         request: reqwest::Request,
         load: Option<Load>,
         patience: RetryPolicy,
-    ) -> Result<Response, Broken> {
+    ) -> Result<Response, TransferError> {
         let (to, head) = oneshot::channel();
         let (client, stop) = (client.clone(), Arc::clone(&self.stop));
         self.handle.spawn(async move {
             let answer = match watched(client.execute(request), load.as_ref(), patience).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => return drop(to.send(Err(Broken::Http(error.without_url())))),
+                Ok(Err(error)) => return drop(to.send(Err(TransferError::Http(error.without_url())))),
                 Err(stalled) => return drop(to.send(Err(stalled))),
             };
             let (pieces, body) = mpsc::channel(AHEAD);
@@ -104,12 +104,12 @@ impl Wire {
             }
         });
         // The thread lives as long as `self`, so that there is always an answer.
-        head.blocking_recv().unwrap_or(Err(Broken::Stalled(Duration::ZERO)))
+        head.blocking_recv().unwrap_or(Err(TransferError::Ended))
     }
 }
 
 /// Waits for `work` as long as its load moves, and after that as long as the registry may need to store it.
-async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy) -> Result<F::Output, Broken> {
+async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy) -> Result<F::Output, TransferError> {
     let mut work = pin!(work);
     let mut since = Instant::now();
     let mut before = 0;
@@ -134,7 +134,7 @@ async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy)
         }
         if since.elapsed() >= limit {
             if patience.is_too_slow(moved, limit) {
-                return Err(Broken::Stalled(limit));
+                return Err(TransferError::Stalled(limit));
             }
             (since, before) = (Instant::now(), before + moved);
         }
@@ -142,7 +142,7 @@ async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy)
 }
 
 /// Hands an answer's body over. Time that the reader takes does not count against the network.
-async fn pump(mut answer: reqwest::Response, to: &mpsc::Sender<Result<Bytes, Broken>>, patience: RetryPolicy) {
+async fn pump(mut answer: reqwest::Response, to: &mpsc::Sender<Result<Bytes, TransferError>>, patience: RetryPolicy) {
     let (mut waited, mut moved) = (Duration::ZERO, 0);
     loop {
         let start = Instant::now();
@@ -151,14 +151,14 @@ async fn pump(mut answer: reqwest::Response, to: &mpsc::Sender<Result<Bytes, Bro
         let mut piece = match chunk {
             Ok(Ok(Some(piece))) if piece.is_empty() => continue,
             Ok(Ok(piece)) => Ok(piece.unwrap_or_default()),
-            Ok(Err(error)) => Err(Broken::Http(error.without_url())),
-            Err(_) => Err(Broken::Stalled(patience.silence)),
+            Ok(Err(error)) => Err(TransferError::Http(error.without_url())),
+            Err(_) => Err(TransferError::Stalled(patience.silence)),
         };
         moved += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         let is_last = piece.as_ref().map_or(true, Bytes::is_empty);
         if waited >= patience.silence && !is_last {
             if patience.is_too_slow(moved, waited) {
-                piece = Err(Broken::Stalled(waited));
+                piece = Err(TransferError::Stalled(waited));
             }
             (waited, moved) = (Duration::ZERO, 0);
         }
@@ -187,20 +187,29 @@ impl Response {
     pub(super) fn content_length(&self) -> Option<u64> {
         self.length
     }
-}
 
-impl Read for Response {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads some bytes of the body; 0 at its end. As `Read::read`, but with the error that it is.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransferError> {
         if self.piece.is_empty() && !self.is_over && !buffer.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => self.piece = piece,
-                Some(Err(error)) => return Err(io::Error::other(error)),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
+            self.piece = self.pieces.blocking_recv().unwrap_or(Err(TransferError::Ended))?;
             self.is_over = self.piece.is_empty();
         }
         let n = self.piece.len().min(buffer.len());
         self.piece.copy_to_slice(&mut buffer[..n]);
         Ok(n)
+    }
+
+    /// The body as far as `limit` bytes, and the error if it broke off before.
+    pub(super) fn read_up_to(&mut self, limit: u64) -> (Vec<u8>, Option<TransferError>) {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            let left = usize::try_from(limit - bytes.len() as u64).map_or(buffer.len(), |left| left.min(buffer.len()));
+            match self.read(&mut buffer[..left]) {
+                Ok(0) => return (bytes, None),
+                Ok(n) => bytes.extend_from_slice(&buffer[..n]),
+                Err(error) => return (bytes, Some(error)),
+            }
+        }
     }
 }

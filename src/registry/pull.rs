@@ -9,8 +9,9 @@ use reqwest::{Method, StatusCode};
 
 use super::client::{Client, header};
 use super::error::RegistryError;
-use super::http::{Call, Response, broken, place, refusal};
-use crate::image::{Descriptor, RegistryRef};
+use super::http::{Call, Response, place, refusal};
+use super::http_runtime::TransferError;
+use crate::image::{BlobError, BlobReader, Descriptor, RegistryRef, Verified, stream_error};
 
 /// Bytes that make up for a try.
 const PROGRESS: u64 = 1 << 20;
@@ -126,11 +127,17 @@ impl Pull {
 
     /// The whole came: what is known of it already is read away.
     fn skipped(&self, mut response: Response) -> Result<Response, RegistryError> {
-        let skipped = io::copy(&mut (&mut response).take(self.offset), &mut io::sink());
-        match skipped {
-            Ok(_) => Ok(response),
-            Err(error) => Err(broken(&self.request(), error)),
+        let mut left = self.offset;
+        let mut buffer = vec![0; 64 << 10];
+        while left > 0 {
+            let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            match response.read(&mut buffer[..length]) {
+                Ok(0) => break,
+                Ok(n) => left -= n as u64,
+                Err(error) => return Err(error.during_body(&self.request())),
+            }
         }
+        Ok(response)
     }
 
     fn request(&self) -> String {
@@ -161,32 +168,74 @@ impl Pull {
             }
         }
     }
-}
 
-impl Read for Pull {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads some bytes; 0 at the end of the blob, or where every answer ends.
+    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
         loop {
             let Some(answer) = self.answer.as_mut() else { return Ok(0) };
-            let left = self.offset < self.descriptor.size;
+            let is_complete = self.offset >= self.descriptor.size;
             let error = match answer.read(buffer) {
-                Ok(0) if left && !buffer.is_empty() => io::ErrorKind::UnexpectedEof.into(),
+                Ok(0) if !is_complete && !buffer.is_empty() => TransferError::Ended,
                 Ok(n) => {
                     self.offset += n as u64;
                     return Ok(n);
                 }
-                Err(_) if !left => return Ok(0), // all came; what its end was like is no matter
+                Err(_) if is_complete => return Ok(0), // every byte is here: how the connection ended does not matter
                 Err(error) => error,
             };
-            let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+            let is_end = matches!(error, TransferError::Ended);
             self.answer = None;
-            if let Err(error) = self.go_on(broken(&self.request(), error)) {
-                // An end that comes again and again is the end: who checks the bytes says how many are missing.
-                return if is_end && matches!(error, RegistryError::BrokeOff { .. }) {
-                    Ok(0)
-                } else {
-                    Err(io::Error::other(error))
-                };
+            match self.go_on(error.during_body(&self.request())) {
+                Ok(()) => {}
+                // Every answer ends here: the check of the bytes reports how many are missing.
+                Err(RegistryError::BrokeOff { .. }) if is_end => return Ok(0),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// All bytes of the blob, and one more if it is longer than its descriptor states.
+    fn read_whole(&mut self) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        while bytes.len() as u64 <= self.descriptor.size {
+            let left = self.descriptor.size + 1 - bytes.len() as u64;
+            let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            match self.read_some(&mut buffer[..length])? {
+                0 => break,
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Read for Pull {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_some(buffer).map_err(stream_error)
+    }
+}
+
+impl Client {
+    /// A blob as a stream that is resumed when it breaks off. It fails before its last bytes unless they have the digest
+    /// and size of `descriptor`.
+    pub fn blob(
+        &self,
+        repository: &RegistryRef,
+        descriptor: &Descriptor,
+    ) -> Result<Verified<BlobReader>, RegistryError> {
+        Ok(Verified::new(Box::new(Pull::begin(self, repository, descriptor)?), descriptor))
+    }
+
+    /// The checked bytes of a blob that is small enough for memory.
+    pub(super) fn whole_blob(
+        &self,
+        repository: &RegistryRef,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let bytes = Pull::begin(self, repository, descriptor)?.read_whole()?;
+        let reference = format!("{}@{}", repository.name(), descriptor.digest);
+        BlobError::check_blob(descriptor, &bytes).map_err(RegistryError::blob(&reference))?;
+        Ok(bytes)
     }
 }

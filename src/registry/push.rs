@@ -1,7 +1,7 @@
 //! A whole image into a registry: blobs, then the manifest by its digest, then a look, then the tags.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,7 +13,7 @@ use super::client::Client;
 use super::error::RegistryError;
 use super::upload::{BlobUpload, Pushed};
 use crate::event::{Event, Watch};
-use crate::image::{Blobs, Descriptor, Image, RegistryRef};
+use crate::image::{BlobReader, BlobSourceError, Blobs, Descriptor, Image, RegistryRef};
 
 /// Transfers at once: what go-containerregistry does, and no registry minds.
 const TRANSFERS: usize = 4;
@@ -99,7 +99,10 @@ impl Client {
         blobs: Blobs<'_>,
         mount: &[&str],
     ) -> Result<Pushed, RegistryError> {
-        let open = || blobs(&descriptor.digest).map_err(|source| lost(descriptor, source));
+        let open = || match blobs(&descriptor.digest) {
+            Ok(blob) => blob.ok_or_else(|| lost(descriptor, BlobSourceError::Missing)),
+            Err(error) => Err(lost(descriptor, error)),
+        };
         self.upload(to, &BlobUpload { descriptor, look: true, mount, open: &open, sent: &Arc::default() })
     }
 
@@ -155,24 +158,23 @@ impl Client {
         let base = push.base.map(|(base, _)| base).filter(|_| transfer.in_base);
         let mount: Vec<&str> =
             base.filter(|base| base.host == to.host).map(|base| base.repository.as_str()).into_iter().collect();
-        let open = || -> Result<Box<dyn Read + Send>, RegistryError> {
+        let open = || -> Result<BlobReader, RegistryError> {
             if descriptor.digest == push.image.manifest.config.digest {
                 return Ok(Box::new(io::Cursor::new(push.image.config_bytes.clone())));
             }
             match ((push.blobs)(&descriptor.digest), base) {
-                (Ok(blob), _) => Ok(blob),
-                (Err(error), Some(base)) if error.kind() == io::ErrorKind::NotFound => {
-                    Ok(Box::new(self.blob(base, descriptor)?))
-                }
-                (Err(source), _) => Err(lost(descriptor, source)),
+                (Ok(Some(blob)), _) => Ok(blob),
+                (Ok(None), Some(base)) => Ok(Box::new(self.blob(base, descriptor)?)),
+                (Ok(None), None) => Err(lost(descriptor, BlobSourceError::Missing)),
+                (Err(error), _) => Err(lost(descriptor, error)),
             }
         };
         self.upload(to, &BlobUpload { descriptor, look, mount: &mount, open: &open, sent: &transfer.sent })
     }
 }
 
-fn lost(descriptor: &Descriptor, source: io::Error) -> RegistryError {
-    RegistryError::Source { digest: descriptor.digest.clone(), source }
+fn lost(descriptor: &Descriptor, source: impl Into<BlobSourceError>) -> RegistryError {
+    RegistryError::Source { digest: descriptor.digest.clone(), source: source.into() }
 }
 
 /// Each blob once, the large ones first, so that no large one is left for the end.

@@ -6,7 +6,6 @@
 //! `sha256-<hex>` to the manifest `sha256:<hex>` itself, so there the list lives under a tag of another form.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Resolved, Site, header};
 use super::error::RegistryError;
-use super::http::{Call, bounded, broken, place, refusal, request};
+use super::http::{Call, bounded, place, refusal, request};
+use crate::error::Error;
 use crate::image::{
-    Artifact, BlobError, Blobs, Descriptor, EMPTY_BYTES, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex,
+    Artifact, BlobReader, Blobs, Descriptor, EMPTY_BYTES, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex,
     OCI_INDEX, RegistryRef, canonical_json, fallback_tag, read_json, read_manifest,
 };
 
@@ -84,12 +84,7 @@ impl Client {
         if of.size > MAX_MANIFEST_PULL {
             return Err(RegistryError::TooLarge { request: format!("GET {reference}"), limit: MAX_MANIFEST_PULL });
         }
-        let mut bytes = Vec::new();
-        let read = self.blob(repository, of)?.read_to_end(&mut bytes);
-        read.map(|_| bytes).map_err(|error| match error.downcast::<BlobError>() {
-            Ok(source) => RegistryError::Blob { reference, source },
-            Err(error) => broken(&format!("GET {reference}"), error),
-        })
+        self.whole_blob(repository, of)
     }
 
     /// Puts `artifact` into the repository, so that whoever lists what refers to its subject finds it. `blobs` gives its
@@ -106,8 +101,8 @@ impl Client {
             let source = ImageError::Ambiguous { why: "it has no `subject` to refer to" };
             return Err(RegistryError::Image { reference: artifact.digest.to_string(), source });
         };
-        let open = |digest: &Digest| -> io::Result<Box<dyn Read + Send>> {
-            if *digest == Digest::of(EMPTY_BYTES) { Ok(Box::new(EMPTY_BYTES)) } else { blobs(digest) }
+        let open = |digest: &Digest| -> Result<Option<BlobReader>, Error> {
+            if *digest == Digest::of(EMPTY_BYTES) { Ok(Some(Box::new(EMPTY_BYTES))) } else { blobs(digest) }
         };
         self.put_artifact(&to, artifact, &open, mount)?;
         let site = self.site(&to)?;

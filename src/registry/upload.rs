@@ -225,7 +225,7 @@ fn trouble(error: &RegistryError, is_fresh: bool) -> UploadError {
             let codes = ["DIGEST_INVALID", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN"];
             if codes.iter().any(|code| text.contains(code)) { UploadError::Dead } else { UploadError::Final }
         }
-        RegistryError::Source { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => UploadError::Lie,
+        RegistryError::Source { source, .. } if source.is_mismatch() => UploadError::Lie,
         error if error.is_transient() => UploadError::Passing,
         _ => UploadError::Final,
     }

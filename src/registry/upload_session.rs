@@ -216,14 +216,14 @@ fn refine<T>(
     result: Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
     match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(source) => Err(RegistryError::Source { digest: parcel.descriptor.digest.clone(), source }),
+        Some(error) => Err(RegistryError::Source { digest: parcel.descriptor.digest.clone(), source: error.into() }),
         None => result,
     }
 }
 
 fn lost(parcel: &BlobUpload<'_>, failed: &Mutex<Option<io::Error>>, error: io::Error) -> RegistryError {
     let first = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-    RegistryError::Source { digest: parcel.descriptor.digest.clone(), source: first.unwrap_or(error) }
+    RegistryError::Source { digest: parcel.descriptor.digest.clone(), source: first.unwrap_or(error).into() }
 }
 
 /// Adds `digest` to the location's query and leaves the rest of it as it is, order and escapes included.

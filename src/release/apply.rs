@@ -7,11 +7,11 @@ use phial_layers::Digest;
 use super::error::ReleaseError;
 use super::inspect::Found;
 use super::plan::{Name, Override, Plan};
-use crate::attest::{AttestError, ImageLocation, Untested, only};
+use crate::attest::{ImageLocation, Untested, only};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
-use crate::image::{Artifact, Blobs, Descriptor, RegistryRef, fallback_tag};
+use crate::image::{Artifact, BlobReader, Blobs, RegistryRef, fallback_tag};
 use crate::layout::{self, Names, Put};
 use crate::registry::{Push, RegistryError};
 
@@ -20,8 +20,6 @@ const MAX_DEPTH: usize = 3;
 
 /// How the tags end that cosign 2 writes (sigstore/cosign, `specs/SIGNATURE_SPEC.md`).
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
-
-type Blob = Box<dyn io::Read + Send>;
 
 /// Everything that stands beside the image, and where its blobs come from.
 struct Referrers {
@@ -201,12 +199,12 @@ fn into_layout(
     let blobs = |of: &Digest| layer(found, context, of);
     let mut artifacts = beside.artifacts.clone();
     artifacts.extend(beside.excuse.iter().map(|(artifact, _)| artifact.clone()));
-    let documents = |of: &Digest| -> io::Result<Blob> {
+    let documents = |of: &Digest| -> Result<Option<BlobReader>, Error> {
         if let Some((_, own)) = beside.excuse.as_ref().filter(|(_, own)| Digest::of(own) == *of) {
-            return Ok(Box::new(io::Cursor::new(own.clone())));
+            return Ok(Some(Box::new(io::Cursor::new(own.clone()))));
         }
         let holder = artifacts.iter().find(|artifact| artifact.blobs().iter().any(|blob| blob.digest == *of));
-        holder.map_or_else(|| Err(io::ErrorKind::NotFound.into()), |artifact| document(found, artifact, context, of))
+        holder.map_or(Ok(None), |artifact| document(found, artifact, context, of))
     };
     let check = |tag: &str, now: Option<&Digest>| now == Some(digest) || now == was(tag).as_ref();
     let put = Put {
@@ -219,23 +217,20 @@ fn into_layout(
 }
 
 /// A layer of the image: the kept one, or from where the image is.
-fn layer(found: &Found, context: &Context<'_>, digest: &Digest) -> io::Result<Blob> {
-    let of = found.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
-    let of = of.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    if let Some(kept) = context.store.blob(digest, of.size).map_err(io::Error::other)? {
-        return Ok(Box::new(kept));
+fn layer(found: &Found, context: &Context<'_>, digest: &Digest) -> Result<Option<BlobReader>, Error> {
+    let Some(layer) = found.image.manifest.layers.iter().find(|layer| layer.digest == *digest) else { return Ok(None) };
+    match context.store.blob(digest, layer.size)? {
+        Some(kept) => Ok(Some(Box::new(kept))),
+        None => Ok(Some(found.place.blob(context.client, layer)?)),
     }
-    open(found, context, of)
 }
 
-fn document(found: &Found, artifact: &Artifact, context: &Context<'_>, digest: &Digest) -> io::Result<Blob> {
-    let of = artifact.blobs().into_iter().find(|blob| blob.digest == *digest);
-    open(found, context, of.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?)
-}
-
-fn open(found: &Found, context: &Context<'_>, of: &Descriptor) -> io::Result<Blob> {
-    found.place.blob(context.client, of).map_err(|error| match error {
-        AttestError::Registry(error) => io::Error::other(error), // so that its exit code is found
-        other => io::Error::other(other),
-    })
+fn document(
+    found: &Found,
+    artifact: &Artifact,
+    context: &Context<'_>,
+    digest: &Digest,
+) -> Result<Option<BlobReader>, Error> {
+    let blob = artifact.blobs().into_iter().find(|blob| blob.digest == *digest);
+    Ok(blob.map(|blob| found.place.blob(context.client, blob)).transpose()?)
 }

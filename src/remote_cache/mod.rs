@@ -10,7 +10,7 @@ mod entry;
 mod fallback;
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub use self::admin::{Entry, entries, prune_entries};
 pub(crate) use self::entry::entry_digest;
 use crate::context::Context;
 use crate::error::{Error, IoError, chain};
-use crate::image::{Image, PackedLayer, Platform, RegistryRef, Target};
+use crate::image::{BlobReader, Image, PackedLayer, Platform, RegistryRef, Target};
 use crate::registry::{Push, RegistryError};
 use crate::store::{Key, StoreError};
 
@@ -106,16 +106,17 @@ impl<'a> RemoteCache<'a> {
         self.repository().is_some() && self.known().contains(&layer.digest)
     }
 
-    /// The layer's blob as a stream, checked against its digest.
-    fn open(&self, layer: &PackedLayer) -> io::Result<Box<dyn Read + Send>> {
-        let repository = self.repository().filter(|_| self.has(layer)).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(self.context.client.blob(repository, &layer.descriptor()).map_err(io::Error::other)?))
+    /// The layer's blob as a stream, checked against its digest; `None` if the repository does not have it.
+    fn open(&self, layer: &PackedLayer) -> Result<Option<BlobReader>, Error> {
+        let Some(repository) = self.repository().filter(|_| self.has(layer)) else { return Ok(None) };
+        Ok(Some(Box::new(self.context.client.blob(repository, &layer.descriptor())?)))
     }
 
     /// Copies the layer's blob into the store. False if that fails: then the user is told, and from now on the cache is off.
     pub(crate) fn fetch(&self, layer: &PackedLayer) -> bool {
         let copied = self.context.store.blob_writer().map_err(Error::from).and_then(|mut blob| {
-            let mut from = self.open(layer).map_err(IoError::at("read the blob", Path::new(layer.digest.as_str())))?;
+            let lost = || StoreError::LayerLost(layer.digest.clone());
+            let mut from = self.open(layer)?.ok_or_else(lost)?;
             io::copy(&mut from, &mut blob).map_err(IoError::at("copy the blob", Path::new(layer.digest.as_str())))?;
             Ok(blob.keep(Some(&layer.digest)).map(drop)?)
         });
@@ -168,11 +169,9 @@ impl<'a> RemoteCache<'a> {
         if self.context.client.head_manifest(&named)?.is_some() {
             return Ok(());
         }
-        let blobs = |digest: &Digest| -> io::Result<Box<dyn Read + Send>> {
-            match self.context.store.blob(digest, layer.size).map_err(io::Error::other)? {
-                Some(blob) => Ok(Box::new(blob)),
-                None => Err(io::ErrorKind::NotFound.into()),
-            }
+        let blobs = |digest: &Digest| {
+            let stored = self.context.store.blob(digest, layer.size)?;
+            Ok(stored.map(|blob| Box::new(blob) as BlobReader))
         };
         let notes = entry::Notes { made: self.context.host.clock(), untouched: self.untouched(key, layer) };
         let image = entry::entry(key, layer, notes);

@@ -13,7 +13,7 @@ use phial_layers::{Digest, Limits, UnpackError, unpack};
 use super::RuntimeError;
 use crate::context::Context;
 use crate::error::{Error, IoError};
-use crate::image::{Descriptor, Image, Layer, Platform, Reference, RegistryRef};
+use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef};
 use crate::layout::Layout;
 use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup, remove_tree};
 
@@ -156,7 +156,7 @@ impl ResolvedImage {
     }
 
     /// `again` is not answered by a mirror.
-    fn open(&self, context: &Context<'_>, of: &Descriptor, again: bool) -> Result<Box<dyn Read + Send>, Error> {
+    fn open(&self, context: &Context<'_>, of: &Descriptor, again: bool) -> Result<BlobReader, Error> {
         Ok(match &self.origin {
             Origin::Layout(layout) => Box::new(layout.blob(of)?),
             Origin::Registry(named) if again => Box::new(context.client.pulling(named).past_mirrors().blob(named, of)?),
@@ -164,21 +164,22 @@ impl ResolvedImage {
         })
     }
 
-    /// A blob of this image as a stream: the kept one, or from where it comes.
-    pub(crate) fn blob(&self, context: &Context<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
-        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        match kept(context, of).map_err(io::Error::other)? {
-            Some(kept) => Ok(Box::new(kept)),
-            None => self.open(context, of, false).map_err(io::Error::other),
+    /// The blob of a layer from the store, or else from where the image is; `None` if the image has no such layer.
+    pub(crate) fn blob(&self, context: &Context<'_>, digest: &Digest) -> Result<Option<BlobReader>, Error> {
+        let Some(layer) = self.layer(digest) else { return Ok(None) };
+        match kept(context, layer)? {
+            Some(kept) => Ok(Some(Box::new(kept))),
+            None => self.open(context, layer, false).map(Some),
         }
     }
 
-    /// A blob of this image as a stream, from where the image is, whatever is kept.
-    pub(crate) fn blob_there(&self, context: &Context<'_>, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        let found = self.image.manifest.layers.iter().find(|layer| layer.digest == *digest);
-        let of = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        self.open(context, of, false).map_err(io::Error::other)
+    /// The blob of a layer from where the image is, whatever the store has; `None` if the image has no such layer.
+    pub(crate) fn blob_there(&self, context: &Context<'_>, digest: &Digest) -> Result<Option<BlobReader>, Error> {
+        self.layer(digest).map(|layer| self.open(context, layer, false)).transpose()
+    }
+
+    fn layer(&self, digest: &Digest) -> Option<&Descriptor> {
+        self.image.manifest.layers.iter().find(|layer| layer.digest == *digest)
     }
 
     /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named

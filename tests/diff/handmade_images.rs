@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::num::NonZeroUsize;
 
 use phial::event::nobody;
-use phial::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, assemble};
+use phial::image::{BlobReader, Image, ImageOptions, NewLayer, PackedLayer, Platform, assemble};
 use phial::layout::write_layout;
 use phial_layers::{Compression, DiffId, Digest, compress};
 
@@ -145,7 +145,7 @@ pub(super) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOp
     let image = assemble(&Image::scratch(&Platform::host()), &new, terms);
     let blobs = |digest: &Digest| {
         let found = layers.iter().find(|layer| layer.digest == *digest).expect("a layer of the image");
-        Ok(Box::new(Cursor::new(found.blob.clone())) as Box<dyn std::io::Read + Send>)
+        Ok(Some(Box::new(Cursor::new(found.blob.clone())) as BlobReader))
     };
     write_layout(&env.dir().join(name), &image, None, &blobs, &nobody).expect("made");
     format!("oci:{}", env.path(name))

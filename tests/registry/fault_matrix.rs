@@ -114,7 +114,7 @@ fn there_and_back(registry: &Registry, goods: &Goods) -> Result<(), RegistryErro
         let mut bytes = Vec::new();
         client.blob(&to, layer)?.read_to_end(&mut bytes).map_err(|source| {
             let digest = layer.digest.clone();
-            RegistryError::Source { digest, source }
+            RegistryError::Source { digest, source: source.into() }
         })?;
         assert_eq!(Digest::of(&bytes), layer.digest);
     }

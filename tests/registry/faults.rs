@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use phial::error::UserError as _;
 use phial::event::{Event, nobody};
-use phial::image::{BlobError, Descriptor, Image, OCI_LAYER, OCI_MANIFEST};
+use phial::image::{BlobError, BlobReader, Descriptor, Image, OCI_LAYER, OCI_MANIFEST};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
@@ -190,7 +190,7 @@ fn taker(location: &'static str) -> Server {
 }
 
 fn push_hello(server: &Server) -> Result<Pushed, RegistryError> {
-    let open = |_: &Digest| -> std::io::Result<Box<dyn Read + Send>> { Ok(Box::new(&b"hello"[..])) };
+    let open = |_: &Digest| Ok(Some(Box::new(&b"hello"[..]) as BlobReader));
     client().push_blob(&server.reference("team/app"), &layer(b"hello"), &open, &[])
 }
 
@@ -248,7 +248,7 @@ fn the_blob_arrives_whatever_the_answer_to_a_mount() {
             "PUT" => respond(201),
             _ => respond(404), // so a 201 for the mount is a lie
         });
-        let open = |_: &Digest| -> std::io::Result<Box<dyn Read + Send>> { Ok(Box::new(&b"hello"[..])) };
+        let open = |_: &Digest| Ok(Some(Box::new(&b"hello"[..]) as BlobReader));
         let pushed = client().push_blob(&server.reference("app"), &layer(b"hello"), &open, &["base"]);
         assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{status}");
         let begun = if status == 202 { 1 } else { 2 };

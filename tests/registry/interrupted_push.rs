@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phial::event::nobody;
 use phial::host::Host;
-use phial::image::{Image, Platform, assemble};
+use phial::image::{BlobReader, Image, Platform, assemble};
 use phial_layers::Digest;
 
 use super::sample_images::{BlobMap, noise, terms};
@@ -27,9 +27,7 @@ pub(super) fn base(dir: &std::path::Path, bytes: usize) -> String {
     let layers: Vec<_> = (0..6).map(|nth| blob_map.layer(&format!("noise{nth}"), &noise(nth, bytes / 6))).collect();
     let image: Image = assemble(&image, &layers, &terms("sh"));
     let open = |digest: &Digest| match image.manifest.layers.iter().find(|layer| layer.digest == *digest) {
-        Some(layer) if !blob_map.0.contains_key(digest) => {
-            Ok(Box::new(small.blob(layer).map_err(std::io::Error::other)?) as Box<dyn std::io::Read + Send>)
-        }
+        Some(layer) if !blob_map.0.contains_key(digest) => Ok(Some(Box::new(small.blob(layer)?) as BlobReader)),
         _ => blob_map.open(digest),
     };
     phial::layout::write_layout(dir, &image, Some("1"), &open, &nobody).unwrap();

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use phial::error::Error;
 use phial::event::nobody;
 use phial::host::Host;
-use phial::image::{NewLayer, PackedLayer, Platform, assemble};
+use phial::image::{BlobReader, NewLayer, PackedLayer, Platform, assemble};
 use phial_layers::{Compression, DiffId, Digest, Sha256Writer};
 
 use super::sample_images::terms;
@@ -44,11 +45,11 @@ fn base(dir: &Path) -> String {
     let layer = PackedLayer { diff_id, digest: digest.clone(), size, tar_size: size, entries: 1, compression };
     let layer = NewLayer { layer, created_by: "large".into() };
     let image = assemble(&below, &[layer], &terms("sh"));
-    let open = |wanted: &Digest| -> io::Result<Box<dyn io::Read + Send>> {
-        match below.manifest.layers.iter().find(|layer| layer.digest == *wanted) {
-            Some(layer) => Ok(Box::new(small.blob(layer).map_err(io::Error::other)?)),
-            None => Ok(Box::new(File::open(&tar)?)),
-        }
+    let open = |wanted: &Digest| -> Result<Option<BlobReader>, Error> {
+        Ok(Some(match below.manifest.layers.iter().find(|layer| layer.digest == *wanted) {
+            Some(layer) => Box::new(small.blob(layer)?),
+            None => Box::new(File::open(&tar).expect("the layer")),
+        }))
     };
     phial::layout::write_layout(dir, &image, Some("1"), &open, &nobody).unwrap();
     fs::remove_file(tar).unwrap();

@@ -62,7 +62,7 @@ impl User {
         let image = client.image(name, &Platform::host())?;
         for layer in &image.manifest.layers {
             let read = client.blob(name, layer)?.read_to_end(&mut Vec::new());
-            read.map_err(|source| RegistryError::Source { digest: layer.digest.clone(), source })?;
+            read.map_err(|source| RegistryError::Source { digest: layer.digest.clone(), source: source.into() })?;
         }
         Ok(image)
     }

@@ -1,9 +1,8 @@
 //! Going on after something broke off, was refused for its size, or went missing meanwhile.
 
-use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use phial::image::{Descriptor, Image};
+use phial::image::{BlobReader, Descriptor, Image};
 use phial::registry::Pushed;
 use phial_layers::Digest;
 
@@ -96,8 +95,9 @@ fn the_minimum_chunk_size_of_a_registry_is_obeyed_and_nonsense_is_not() {
             _ => respond(404),
         });
         let blob = layer(&bytes);
-        let open = move |_: &Digest| -> std::io::Result<Box<dyn Read + Send>> {
-            Ok(Box::new(std::io::Cursor::new(super::sample_images::noise(3, 1_000_000))))
+        let open = move |_: &Digest| {
+            let noise = super::sample_images::noise(3, 1_000_000);
+            Ok(Some(Box::new(std::io::Cursor::new(noise)) as BlobReader))
         };
         let pushed = client().push_blob(&server.reference("app"), &blob, &open, &[]);
         assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{odd_length}");

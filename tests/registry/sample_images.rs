@@ -1,11 +1,12 @@
 //! Small images made by hand, and other people's tools.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::Command;
 
+use phial::error::Error;
 use phial::event::nobody;
-use phial::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, RegistryRef, assemble};
+use phial::image::{BlobReader, Image, ImageOptions, NewLayer, PackedLayer, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Push, RegistryError};
 use phial_layers::{Compression, DiffId, Digest};
 
@@ -15,11 +16,8 @@ pub(crate) struct BlobMap(pub(crate) BTreeMap<Digest, Vec<u8>>);
 
 impl BlobMap {
     /// Opens a blob for a writer.
-    pub(crate) fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match self.0.get(digest) {
-            Some(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+    pub(crate) fn open(&self, digest: &Digest) -> Result<Option<BlobReader>, Error> {
+        Ok(self.0.get(digest).map(|bytes| Box::new(io::Cursor::new(bytes.clone())) as BlobReader))
     }
 
     /// Adds a layer with one file, compressed by gzip.
