@@ -45,7 +45,7 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let (env, ids) = (env(request, &base.image, user.home, context), user.ids);
     let on = |isolation: Isolation| -> Result<Exit, Error> {
         let spec = Spec {
-            root: rootfs::stand(isolation, &trees, &scratch.dir(&isolation.to_string())?)?.root,
+            root: rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?.root,
             argv: argv.clone(),
             env: env.clone(),
             cwd: request.workdir.clone().unwrap_or_else(|| image.directory()),

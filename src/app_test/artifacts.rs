@@ -14,7 +14,7 @@ use super::junit::{counted, suites};
 use crate::attest::{Command, Counts};
 use crate::error::{Error, IoError};
 use crate::recipe::APP;
-use crate::rootfs::New;
+use crate::rootfs::DiffSource;
 use crate::store::Tree;
 
 /// Reports together are not larger, in bytes.
@@ -32,17 +32,17 @@ pub(super) struct Reports {
 }
 
 /// The part of the root filesystem that was written to: the upper directory, or all of it.
-pub(super) fn written(new: &New) -> PathBuf {
+pub(super) fn written(new: &DiffSource) -> PathBuf {
     match new {
-        New::Uppers(trees) => trees.first().map(|tree| tree.root.clone()).unwrap_or_default(),
-        New::Whole { dir, .. } => dir.clone(),
+        DiffSource::UpperDirs(trees) => trees.first().map(|tree| tree.root.clone()).unwrap_or_default(),
+        DiffSource::FullCopy { dir, .. } => dir.clone(),
     }
 }
 
 impl Reports {
-    pub(super) fn new(new: &New) -> Self {
+    pub(super) fn new(new: &DiffSource) -> Self {
         let app = written(new).join(APP);
-        let since = if let New::Whole { since, .. } = new { *since } else { (0, 0) };
+        let since = if let DiffSource::FullCopy { copied_at, .. } = new { *copied_at } else { (0, 0) };
         Self { app, since, seen: BTreeSet::new(), texts: vec![], room: MOST }
     }
 
@@ -205,11 +205,11 @@ mod tests {
         for (name, tests) in [("app/_build/a.xml", 2), ("app/_build/b.xml", 3), ("app/deps/x/c.xml", 9)] {
             write(&dir.path().join(name), &format!("<testsuite tests=\"{tests}\"></testsuite>")).unwrap();
         }
-        let mut reports = Reports::new(&New::Uppers(vec![Tree::bare(dir.path())]));
+        let mut reports = Reports::new(&DiffSource::UpperDirs(vec![Tree::bare(dir.path())]));
         assert_eq!(reports.look().map(|counts| counts.tests), Some(5));
         assert_eq!(reports.look(), None, "seen already");
         assert_eq!(suites(&reports.junit(&[])).len(), 2);
-        let whole = |since| New::Whole { dir: dir.path().to_owned(), since };
+        let whole = |copied_at| DiffSource::FullCopy { dir: dir.path().to_owned(), copied_at };
         assert_eq!(Reports::new(&whole((i64::MAX, 0))).look(), None, "they came with the image");
         assert_eq!(Reports::new(&whole((1, 0))).look().map(|counts| counts.tests), Some(5));
     }

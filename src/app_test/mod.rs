@@ -233,9 +233,9 @@ impl Stage<'_> {
         for (name, service) in &self.plan.services {
             prepared.push(services::prepare(name, service, &ground, context)?);
         }
-        let rootfs = rootfs::stand(self.isolation, self.lowers, &self.scratch.dir("ground")?)?;
-        let written = artifacts::written(&rootfs.new);
-        let mut reports = Reports::new(&rootfs.new);
+        let rootfs = rootfs::assemble(self.isolation, self.lowers, &self.scratch.dir("ground")?)?;
+        let written = artifacts::written(&rootfs.diff_source);
+        let mut reports = Reports::new(&rootfs.diff_source);
         let lives = Services::new(&prepared);
         let mut logs = vec![];
         let played: Result<Played, Error> = thread::scope(|scope| {

@@ -13,7 +13,7 @@ use crate::config::{Probe, Service};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
-use crate::rootfs::{Isolation, stand};
+use crate::rootfs::{Isolation, assemble};
 use crate::runtime::{ResolvedImage, RuntimeError, environment, resolv_conf, user};
 use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, Ready, Said, SandboxError, Spec, Stdio};
 use crate::store::Scratch;
@@ -53,7 +53,7 @@ pub(super) fn prepare(
     }
     let trees = base.trees(context)?;
     let account = user(&trees, service.user.as_deref().unwrap_or(&image.user))?;
-    let rootfs = stand(ground.isolation, &trees, &ground.scratch.dir(&format!("service-{name}"))?)?;
+    let rootfs = assemble(ground.isolation, &trees, &ground.scratch.dir(&format!("service-{name}"))?)?;
     context.ended(name, base.image.manifest_digest.as_str(), Some(start));
     let mut env = super::least_env(&account.home);
     env.extend(environment(&base.image));

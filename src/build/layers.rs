@@ -18,7 +18,7 @@ use crate::determinism::shims;
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
 use crate::recipe::{APP, FORMAT, Step, WORKDIR};
-use crate::rootfs::{Isolation, New};
+use crate::rootfs::{DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, Entry, Mode};
 use crate::store::{Key, Scratch, Tree};
@@ -132,7 +132,7 @@ impl LayerBuilder<'_> {
         let mut own = self.compiled(compile, &above, scratch, &env)?;
         let untouched = hex_reuse::untouched(&fetched, &own);
         own.insert(0, fetched);
-        let uppers = New::Uppers(own.into_iter().rev().map(|changes| changes.tree).collect());
+        let uppers = DiffSource::UpperDirs(own.into_iter().rev().map(|changes| changes.tree).collect());
         let sum = self.steps.diff(&uppers, &lowers, &scratch.path().join("sum"))?;
         let options = self.normalize_options(self.deps_time, began, Part::Deps);
         let sum = self.steps.normalize(sum, &options)?;
@@ -202,7 +202,7 @@ impl LayerBuilder<'_> {
             let earlier = own.iter().rev().map(|changes| changes.tree.clone());
             let below: Vec<Tree> = earlier.chain(lowers.iter().cloned()).collect();
             let dest = scratch.path().join(format!("own-{nth}"));
-            let above = self.steps.diff(&New::Uppers(vec![one.tree]), &below, &dest)?;
+            let above = self.steps.diff(&DiffSource::UpperDirs(vec![one.tree]), &below, &dest)?;
             own.push(self.steps.normalize(above, &options)?);
         }
         own.iter().map(|changes| self.steps.keep(changes, self.app_time)).collect()

@@ -72,7 +72,7 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
     };
     let kept = repository_name(&request.location, context)
         .map_err(|e| e.to_string())
-        .and_then(|name| context.store.remember(&name, &record, KEPT).map_err(|e| e.to_string()));
+        .and_then(|name| context.store.append_history(&name, &record, KEPT).map_err(|e| e.to_string()));
     if let Err(why) = kept {
         let text = format!("`phial explain` will not know of this build, since its record could not be kept: {why}");
         context.notice(text);

@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::image::PackedLayer;
 use crate::recipe::{APP, PASSED, Recipe, Step};
 use crate::remote_cache::RemoteCache;
-use crate::rootfs::{self, Isolation, New};
+use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, IsolationChoice, OutputTail, choose, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec, Stdio};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeInfo, TreeLookup};
@@ -143,9 +143,9 @@ impl StepRunner<'_> {
         let compression = self.plan.compression;
         let options = PackOptions { compression, mtime, workers: self.context.host.cores };
         let mut blob = self.context.store.blob_writer()?;
-        let packed = pack(&changes.tree.root, &changes.tree.records, &options, &mut blob)?;
+        let packed = pack(&changes.tree.root, &changes.tree.metadata, &options, &mut blob)?;
         blob.keep(Some(&packed.digest))?;
-        self.context.store.keep_tree(&changes.tree.root, &packed.diff_id, &changes.tree.records)?;
+        self.context.store.keep_tree(&changes.tree.root, &packed.diff_id, &changes.tree.metadata)?;
         Ok(Some(PackedLayer::new(packed, compression)))
     }
 
@@ -165,7 +165,7 @@ impl StepRunner<'_> {
                 Ok(vacant.keep(&unpacked.metadata, TreeInfo::default())?)
             }
             _ => {
-                self.context.store.set_aside(&layer.digest)?;
+                self.context.store.quarantine(&layer.digest)?;
                 Err(lost().into())
             }
         }
@@ -178,9 +178,9 @@ impl StepRunner<'_> {
         let isolation = self.isolation()?;
         let rootfs_dir = dir.join("rootfs");
         fs::create_dir(&rootfs_dir).map_err(IoError::at("create", &rootfs_dir))?;
-        let rootfs = rootfs::stand(isolation, lowers, &rootfs_dir)?;
+        let rootfs = rootfs::assemble(isolation, lowers, &rootfs_dir)?;
         for (path, from) in env.given {
-            rootfs::put(&rootfs, from, path)?;
+            rootfs::copy_into(&rootfs, from, path)?;
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
         self.add_shims(&mut spec, step, env, &dir.join("shims"))?;
@@ -197,22 +197,25 @@ impl StepRunner<'_> {
             let step = step.name.clone();
             return Err(BuildError::StepFailed { step, exit: ended?, output: tail.lines() }.into());
         }
-        let changes = self.diff(&rootfs.new, lowers, &dir.join("changes"));
+        let changes = self.diff(&rootfs.diff_source, lowers, &dir.join("changes"));
         userns_helper::clear(self.ids(), &rootfs_dir);
         changes
     }
 
     /// What `new` changes over `lowers`, moved to the new directory `dest`.
-    pub(super) fn diff(&self, new: &New, lowers: &[Tree], dest: &Path) -> Result<Changes, Error> {
+    pub(super) fn diff(&self, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<Changes, Error> {
         fs::create_dir(dest).map_err(IoError::at("create", dest))?;
         let diff = userns_helper::diff(self.ids(), new, lowers, dest)?;
-        for name in &diff.clashes {
+        for name in &diff.conflicts {
             self.context.notice(format!("`{name}` differs between two environments; the last one's is in the image"));
         }
-        if diff.left_out > 0 {
-            self.context.notice(format!("{} sockets or devices that a step left are not in the image", diff.left_out));
+        if diff.skipped_special_files > 0 {
+            self.context.notice(format!(
+                "{} sockets or devices that a step left are not in the image",
+                diff.skipped_special_files
+            ));
         }
-        Ok(Changes::new(dest, diff.records, diff.entries))
+        Ok(Changes::new(dest, diff.metadata, diff.entries))
     }
 
     /// Normalizes what a step changed, in place.
@@ -290,7 +293,7 @@ impl StepRunner<'_> {
 
 impl Changes {
     pub(super) fn new(root: &Path, metadata: Metadata, entries: u64) -> Self {
-        Self { tree: Tree { root: root.to_owned(), records: metadata, about: TreeInfo::default() }, entries }
+        Self { tree: Tree { root: root.to_owned(), metadata, info: TreeInfo::default() }, entries }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::image::{RegistryRef, rfc3339, shown as quoted};
 use crate::remote_cache::{self, Entry};
-use crate::store::{Item, Kind, Prune, Pruned, Store};
+use crate::store::{PruneOptions, PruneReport, Store, StoreItem, StoreItemKind};
 
 /// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
 const LIMIT: u64 = 20_000_000_000;
@@ -92,7 +92,7 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         CacheCommand::Show { name, .. } => items_shown(store, name)?,
         CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
             let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
-            let prune = Prune { unused_since, limit: *limit, damaged: false };
+            let prune = PruneOptions { unused_since, limit: *limit, damaged: false };
             ui.say(&told(remote_cache::prune_entries(place, prune, context)?));
             return Ok(ExitCode::SUCCESS);
         }
@@ -100,7 +100,7 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
             let limit = limit.map_or_else(|| own_limit(context.host), |limit| Ok(Some(limit)));
             let limit = limit.map_err(CliError::CacheLimit)?;
             let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
-            let pruned = store.prune(Prune { unused_since, limit, damaged: true })?;
+            let pruned = store.prune(PruneOptions { unused_since, limit, damaged: true })?;
             let Some(pruned) = pruned else { return Err(CliError::CacheInUse.into()) };
             ui.say(&told(pruned));
             return Ok(ExitCode::SUCCESS);
@@ -117,22 +117,23 @@ pub(super) fn tidy(context: &Context<'_>) {
         Ok(None) => return,
         Err(text) => return context.notice(text),
     };
-    match context.store.prune(Prune { limit: Some(limit), ..Prune::default() }) {
-        Ok(Some(pruned)) if pruned.items > 0 => context.notice(told(pruned)),
+    match context.store.prune(PruneOptions { limit: Some(limit), ..PruneOptions::default() }) {
+        Ok(Some(pruned)) if pruned.removed > 0 => context.notice(told(pruned)),
         Ok(_) => {} // who else is at work will tidy up
         Err(error) => context.notice(format!("the cache is not tidied up: {error}")),
     }
 }
 
-fn told(pruned: Pruned) -> String {
-    let Pruned { items, bytes, left } = pruned;
-    let things = if items == 1 { "thing" } else { "things" };
-    format!("{items} {things} of {} removed from the cache, {} left", size(bytes), size(left))
+fn told(pruned: PruneReport) -> String {
+    let PruneReport { removed, removed_bytes, remaining_bytes } = pruned;
+    let things = if removed == 1 { "thing" } else { "things" };
+    format!("{removed} {things} of {} removed from the cache, {} left", size(removed_bytes), size(remaining_bytes))
 }
 
-fn listed(items: &[Item]) -> String {
-    let line =
-        |item: &Item| format!("{:<8} {:>9}  {}  {}", item.kind.name(), size(item.size), rfc3339(item.used), item.name);
+fn listed(items: &[StoreItem]) -> String {
+    let line = |item: &StoreItem| {
+        format!("{:<8} {:>9}  {}  {}", item.kind.name(), size(item.size), rfc3339(item.last_used), item.name)
+    };
     let total = format!("{} in {} things", size(items.iter().map(|item| item.size).sum()), items.len());
     items.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
 }
@@ -153,8 +154,8 @@ fn entries_as_json(entries: &[Entry]) -> String {
     json!(entries.iter().map(entry).collect::<Vec<_>>()).to_string()
 }
 
-fn as_json(items: &[Item]) -> String {
-    let item = |item: &Item| json!({ "kind": item.kind.name(), "name": item.name, "size": item.size, "used": rfc3339(item.used) });
+fn as_json(items: &[StoreItem]) -> String {
+    let item = |item: &StoreItem| json!({ "kind": item.kind.name(), "name": item.name, "size": item.size, "used": rfc3339(item.last_used) });
     json!(items.iter().map(item).collect::<Vec<_>>()).to_string()
 }
 
@@ -182,8 +183,8 @@ fn items_shown(store: &Store, name: &str) -> Result<String, Error> {
     let mut lines = Vec::new();
     for item in meant(&items, name, |item| vec![item.name.as_str()], "`phial cache ls`")? {
         lines.push(format!("{} {}", item.kind.name(), item.name));
-        lines.push(format!("  {}, used {}", size(item.size), rfc3339(item.used)));
-        if let Some((key, result)) = store.kept_result(&item.name).filter(|_| item.kind == Kind::Result) {
+        lines.push(format!("  {}, used {}", size(item.size), rfc3339(item.last_used)));
+        if let Some((key, result)) = store.find_result(&item.name).filter(|_| item.kind == StoreItemKind::Result) {
             lines.push(format!("  step {}", quoted(&key.step)));
             lines.extend(key.inputs.iter().map(input));
             lines.push(format!("  result {result}"));

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Platform, RegistryRef};
 use crate::registry::RegistryError;
-use crate::store::{Prune, Pruned};
+use crate::store::{PruneOptions, PruneReport};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,17 +64,18 @@ pub fn entries(at: &RegistryRef, context: &Context<'_>) -> Result<Vec<Entry>, Er
 }
 
 /// Removes the entries that were made longest ago, as `prune` says: a registry does not tell when one was used.
-pub fn prune_entries(at: &RegistryRef, prune: Prune, context: &Context<'_>) -> Result<Pruned, Error> {
+pub fn prune_entries(at: &RegistryRef, prune: PruneOptions, context: &Context<'_>) -> Result<PruneReport, Error> {
     let entries = entries(at, context)?;
-    let mut pruned = Pruned { left: entries.iter().map(|entry| entry.size).sum(), ..Pruned::default() };
+    let mut pruned =
+        PruneReport { remaining_bytes: entries.iter().map(|entry| entry.size).sum(), ..PruneReport::default() };
     for entry in entries {
         let is_old = prune.unused_since.is_some_and(|since| entry.made < since);
-        let is_much = prune.limit.is_some_and(|limit| pruned.left > limit);
+        let is_much = prune.limit.is_some_and(|limit| pruned.remaining_bytes > limit);
         if is_old || is_much {
             context.client.delete(at, &entry.digest)?;
-            pruned.items += 1;
-            pruned.bytes += entry.size;
-            pruned.left -= entry.size;
+            pruned.removed += 1;
+            pruned.removed_bytes += entry.size;
+            pruned.remaining_bytes -= entry.size;
         }
     }
     Ok(pruned)

@@ -1,4 +1,4 @@
-//! The trees as one plain copy, for machines without overlayfs.
+//! Copies the view of several trees to one directory, for machines without overlayfs.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,24 +9,24 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, ut
 
 use crate::store::Tree;
 
-use super::view::{self, Node, Parts};
+use super::view::{self, MergedDir, Node};
 
-/// Copies the view of `trees` (topmost first) to the empty directory `dest`, times and modes included. Every name becomes a
-/// file of its own: a hardlink that is written through would change the others, which overlayfs does not do either.
+/// Copies the view of `trees` (topmost first) to the empty directory `dest`, with times and modes. Hard links become separate
+/// files: overlayfs, too, copies up only the name that is written to.
 pub(super) fn copy(trees: &[Tree], dest: &Path) -> io::Result<()> {
     directory(&view::root(trees), dest)
 }
 
-fn directory(parts: &Parts, dest: &Path) -> io::Result<()> {
-    for (name, node) in view::list(parts)? {
+fn directory(merged: &MergedDir, dest: &Path) -> io::Result<()> {
+    for (name, node) in view::list(merged)? {
         let to = dest.join(&name);
         match node {
-            Node::Gone => {}
-            Node::Leaf { path, .. } => leaf(&path, &to)?,
-            Node::Dir { parts, .. } => {
+            Node::Whiteout => {}
+            Node::Leaf(from) => leaf(&from.path, &to)?,
+            Node::Dir { merged, .. } => {
                 fs::create_dir(&to)?;
-                directory(&parts, &to)?;
-                let meta = fs::symlink_metadata(&parts[0].1)?;
+                directory(&merged, &to)?;
+                let meta = fs::symlink_metadata(&merged[0].path)?;
                 fs::set_permissions(&to, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
                 set_times(&to, &meta)?;
             }
@@ -54,9 +54,9 @@ fn set_times(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// A moment after which every change of a file's status is later than all that came before: the clock that stamps files has
-/// gone on (it ticks a few hundred times a second).
-pub(super) fn tick(dir: &Path) -> io::Result<(i64, i64)> {
+/// Waits until the file system's clock (a few hundred ticks per second) moves on, and returns the ctime of the tick that is
+/// over, in seconds and nanoseconds: every later change of a file has a later ctime.
+pub(super) fn wait_for_tick(dir: &Path) -> io::Result<(i64, i64)> {
     let stamp = || -> io::Result<(i64, i64)> {
         let path = dir.join(".tick");
         let meta = File::create(&path)?.metadata()?;

@@ -1,9 +1,8 @@
-//! What a step changed, as a tree of its own.
+//! What a step changed, as a tree of its own: an upper directory in overlayfs's form, with whiteouts.
 //!
-//! The change is the difference between two views, not what the file system happened to copy up: a file that was opened for
-//! writing and left as it was, a directory that was touched, a hardlink that was broken are no change, and neither is a
-//! modification time. So overlay, copy and chroot, which notice different things, give the same tree. Only the files that
-//! changed are moved; nothing is copied.
+//! The result is the difference between two views, not what the file system happened to copy up. A file that was opened for
+//! writing and not changed, a directory that was touched, a hard link that was broken and a modification time are no change.
+//! So overlay, copy and chroot, which notice different things, give the same tree. Changed files are moved, not copied.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,12 +17,12 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
 use serde::{Deserialize, Serialize};
 
 use super::RootfsError;
-use super::view::{self, Node, Parts};
+use super::view::{self, MergedDir, Node, TreePath};
 use super::xattrs;
 use crate::store::Tree;
 
-/// Never part of a layer: mount points of the sandbox, what the sandbox supplies, and the caches of tools.
-/// Each stands for itself and all below it.
+/// Paths that are never part of a layer, with all below them: the sandbox's mount points, the files that it supplies, and
+/// caches of tools.
 pub const EXCLUDED: [&str; 16] = [
     "dev",
     "proc",
@@ -43,266 +42,270 @@ pub const EXCLUDED: [&str; 16] = [
     "var/cache/ldconfig",
 ];
 
-/// The new view, to be compared with the trees below.
+/// Where a command wrote: what is compared with the trees below.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum New {
-    /// Writable layers that lay over the trees, or earlier harvests of such, topmost first.
-    Uppers(Vec<Tree>),
-    /// A whole copy of the trees in which a command ran. A file whose status changed no later than `since` (seconds and
-    /// nanoseconds) is as it was.
-    Whole {
+pub enum DiffSource {
+    /// Upper directories of overlays over those trees, or results of earlier [`diff`]s, topmost first.
+    UpperDirs(Vec<Tree>),
+    /// A copy of the trees in which a command ran.
+    FullCopy {
         /// The copy.
         dir: PathBuf,
-        /// When the copying was over.
-        since: (i64, i64),
+        /// When the copy was complete, in seconds and nanoseconds: a file whose ctime is not later has its old content.
+        copied_at: (i64, i64),
     },
 }
 
-/// What came out of it.
+/// What [`diff`] reports of the tree that it made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Harvest {
-    /// Owners, modes and extended attributes of the new tree.
-    pub records: Metadata,
-    /// How many entries the tree has, directories that only lead to others included.
+pub struct TreeDiff {
+    /// Owners, modes and extended attributes of the tree.
+    pub metadata: Metadata,
+    /// Number of entries, including directories that only lead to others.
     pub entries: u64,
-    /// Files that two writable layers hold with different bytes; the upper one was taken.
-    pub clashes: Vec<EntryPath>,
-    /// Sockets and device nodes that were left out.
-    pub left_out: u64,
+    /// Files that two upper directories hold with different content; the one of the topmost is in the tree.
+    pub conflicts: Vec<EntryPath>,
+    /// Number of sockets and device nodes that are not in the tree.
+    pub skipped_special_files: u64,
 }
-
-/// A path, with the number of its tree.
-type At = (usize, PathBuf);
 
 struct Walk<'a> {
     uppers: &'a [Tree],
     lowers: &'a [Tree],
-    since: Option<(i64, i64)>,
+    copied_at: Option<(i64, i64)>,
     dest: &'a Path,
-    me: u32,
-    out: Harvest,
-    made: Vec<bool>,
-    trail: Vec<Step>,
+    euid: u32,
+    result: TreeDiff,
+    /// The directories from the root down to the one that is walked.
+    ancestors: Vec<Ancestor>,
 }
 
-/// A directory on the way to where the walk is.
 #[derive(Clone)]
-struct Step {
+struct Ancestor {
     name: OsString,
     path: PathBuf,
-    record: EntryMetadata,
+    metadata: EntryMetadata,
+    /// Whether it exists below `dest`.
+    created: bool,
 }
 
-/// Moves what is new in `new` over `lowers` (topmost first) to the empty directory `dest` of the same file system.
-pub fn harvest(new: &New, lowers: &[Tree], dest: &Path) -> Result<Harvest, RootfsError> {
-    let (uppers, opaque, since) = match new {
-        New::Uppers(trees) => (trees.clone(), false, None),
-        New::Whole { dir, since } => (vec![Tree::bare(dir)], true, Some(*since)),
+/// Moves what `source` changes over `lowers` (topmost first) to the empty directory `dest` of the same file system.
+pub fn diff(source: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<TreeDiff, RootfsError> {
+    let (uppers, opaque, copied_at) = match source {
+        DiffSource::UpperDirs(trees) => (trees.clone(), false, None),
+        DiffSource::FullCopy { dir, copied_at } => (vec![Tree::bare(dir)], true, Some(*copied_at)),
     };
-    let me = rustix::process::geteuid().as_raw();
-    let mut walk =
-        Walk { uppers: &uppers, lowers, since, dest, me, out: Harvest::default(), made: vec![], trail: vec![] };
+    let euid = rustix::process::geteuid().as_raw();
+    let (result, ancestors) = (TreeDiff::default(), vec![]);
+    let mut walk = Walk { uppers: &uppers, lowers, copied_at, dest, euid, result, ancestors };
     walk.dir(&view::root(&uppers), opaque, &view::root(lowers))?;
-    Ok(walk.out)
+    Ok(walk.result)
 }
 
 impl Walk<'_> {
-    fn name(&self, last: &OsString) -> EntryPath {
+    /// The path of the entry `name` of the directory that is walked, from the root of the view.
+    fn entry_path(&self, name: &OsString) -> EntryPath {
         let mut path = PathBuf::new();
-        path.extend(self.trail.iter().map(|step| &step.name));
-        path.push(last);
+        path.extend(self.ancestors.iter().map(|ancestor| &ancestor.name));
+        path.push(name);
         EntryPath::new(path.as_os_str().as_bytes())
     }
 
-    fn dir(&mut self, new: &Parts, opaque: bool, old: &Parts) -> Result<(), RootfsError> {
-        let mut names = view::list(new).map_err(RootfsError::io("read", &new[0].1))?;
-        let below = if old.is_empty() { BTreeMap::new() } else { below_of(old)? };
+    fn dir(&mut self, upper: &MergedDir, opaque: bool, lower: &MergedDir) -> Result<(), RootfsError> {
+        let mut nodes = view::list(upper).map_err(RootfsError::io("read", &upper[0].path))?;
+        let lower_nodes = match lower.first() {
+            Some(first) => view::list(lower).map_err(RootfsError::io("read", &first.path))?,
+            None => BTreeMap::new(),
+        };
         if opaque {
-            for name in below.keys() {
-                names.entry(name.clone()).or_insert(Node::Gone);
+            for name in lower_nodes.keys() {
+                nodes.entry(name.clone()).or_insert(Node::Whiteout);
             }
         }
-        for (name, node) in names {
-            let full = self.name(&name);
-            if excluded(&full) {
+        for (name, node) in nodes {
+            let path = self.entry_path(&name);
+            if is_excluded(&path) {
                 continue;
             }
             if name.as_bytes().starts_with(b".wh.") {
-                return Err(RootfsError::Reserved(full));
+                return Err(RootfsError::Reserved(path));
             }
-            let old = below.get(&name).filter(|node| !matches!(node, Node::Gone));
+            let old = lower_nodes.get(&name).filter(|node| !matches!(node, Node::Whiteout));
             match node {
-                Node::Gone if old.is_some() => self.whiteout(&name)?,
-                Node::Gone => {}
-                Node::Leaf { tree, path } => {
-                    self.clash(new, &name, &path, &full);
-                    self.leaf(&name, &(tree, path), old)?;
+                Node::Whiteout if old.is_some() => self.whiteout(&name)?,
+                Node::Whiteout => {}
+                Node::Leaf(new) => {
+                    self.report_conflict(upper, &name, &new.path, &path);
+                    self.leaf(&name, &new, old)?;
                 }
-                Node::Dir { parts, opaque: own } => self.child(&name, &parts, opaque || own, old)?,
+                Node::Dir { merged, opaque: own } => self.child(&name, &merged, opaque || own, old)?,
             }
         }
         Ok(())
     }
 
-    fn child(&mut self, name: &OsString, parts: &Parts, opaque: bool, old: Option<&Node>) -> Result<(), RootfsError> {
-        let new = &parts[0];
-        let meta = status(&new.1)?;
-        let before = match old {
-            Some(Node::Dir { parts, .. }) => Some(&parts[0]),
-            _ => None,
+    fn child(
+        &mut self,
+        name: &OsString,
+        upper: &MergedDir,
+        opaque: bool,
+        old: Option<&Node>,
+    ) -> Result<(), RootfsError> {
+        let new = &upper[0];
+        let meta = stat(&new.path)?;
+        let lower = match old {
+            Some(Node::Dir { merged, .. }) => merged.clone(),
+            _ => MergedDir::new(),
         };
-        let record = self.record(name, new, &meta, before)?;
-        let same = match before {
-            Some(lower) => self.same_status(name, new, &meta, lower)?,
+        let metadata = self.metadata(name, new, &meta, lower.first())?;
+        let is_unchanged = match lower.first() {
+            Some(old) => self.same_metadata(name, new, &meta, old)?,
             None => false,
         };
-        self.trail.push(Step { name: name.clone(), path: new.1.clone(), record });
-        self.made.push(false);
-        if !same {
-            self.make_dirs()?;
+        self.ancestors.push(Ancestor { name: name.clone(), path: new.path.clone(), metadata, created: false });
+        if !is_unchanged {
+            self.create_ancestors()?;
         }
-        let empty = Parts::new();
-        let below = match old {
-            Some(Node::Dir { parts, .. }) => parts,
-            _ => &empty,
-        };
-        self.dir(parts, opaque, below)?;
-        self.trail.pop();
-        self.made.pop();
+        self.dir(upper, opaque, &lower)?;
+        self.ancestors.pop();
         Ok(())
     }
 
-    fn leaf(&mut self, name: &OsString, new: &At, old: Option<&Node>) -> Result<(), RootfsError> {
-        let path = &new.1;
-        let meta = status(path)?;
+    fn leaf(&mut self, name: &OsString, new: &TreePath, old: Option<&Node>) -> Result<(), RootfsError> {
+        let path = &new.path;
+        let meta = stat(path)?;
         let kind = meta.file_type();
         if kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
-            self.out.left_out += 1;
+            self.result.skipped_special_files += 1;
             return Ok(());
         }
-        let before = match old {
-            Some(Node::Leaf { tree, path }) => Some((*tree, path.clone())),
+        let old = match old {
+            Some(Node::Leaf(old)) => Some(old),
             _ => None,
         };
-        if let Some(lower) = &before
-            && self.same_status(name, new, &meta, lower)?
-            && self.same_content(path, &meta, &lower.1).map_err(RootfsError::io("compare", path))?
+        if let Some(old) = old
+            && self.same_metadata(name, new, &meta, old)?
+            && self.same_content(path, &meta, &old.path).map_err(RootfsError::io("compare", path))?
         {
             return Ok(());
         }
-        let record = self.record(name, new, &meta, before.as_ref())?;
-        self.make_dirs()?;
-        let to = self.target(name);
+        let metadata = self.metadata(name, new, &meta, old)?;
+        self.create_ancestors()?;
+        let to = self.dest_path(name);
         fs::rename(path, &to).map_err(RootfsError::io("move", path))?;
-        self.put(self.name(name), &to, &meta, record)
+        self.finish_entry(self.entry_path(name), &to, &meta, metadata)
     }
 
     fn whiteout(&mut self, name: &OsString) -> Result<(), RootfsError> {
-        self.make_dirs()?;
-        let to = self.target(name);
-        self.out.entries += 1;
+        self.create_ancestors()?;
+        let to = self.dest_path(name);
+        self.result.entries += 1;
         mknodat(CWD, &to, FileType::CharacterDevice, Mode::empty(), 0)
-            .map_err(|e| RootfsError::io("mark as deleted", &to)(e.into()))
+            .map_err(|e| RootfsError::io("create the whiteout", &to)(e.into()))
     }
 
-    fn target(&self, name: &OsString) -> PathBuf {
+    fn dest_path(&self, name: &OsString) -> PathBuf {
         let mut to = self.dest.to_owned();
-        to.extend(self.trail.iter().map(|step| &step.name));
+        to.extend(self.ancestors.iter().map(|ancestor| &ancestor.name));
         to.push(name);
         to
     }
 
-    /// Makes the directories that lead to the entry at hand, as far as they are not made yet.
-    fn make_dirs(&mut self) -> Result<(), RootfsError> {
-        let mut to = self.dest.to_owned();
-        let trail = self.trail.clone();
-        for (depth, step) in trail.iter().enumerate() {
-            to.push(&step.name);
-            if self.made[depth] {
+    /// Creates the directories above the entry that is written next, as far as they do not exist yet.
+    fn create_ancestors(&mut self) -> Result<(), RootfsError> {
+        let (mut to, mut relative) = (self.dest.to_owned(), PathBuf::new());
+        for depth in 0..self.ancestors.len() {
+            let Ancestor { name, path, metadata, created } = self.ancestors[depth].clone();
+            to.push(&name);
+            relative.push(&name);
+            if created {
                 continue;
             }
-            self.made[depth] = true;
+            self.ancestors[depth].created = true;
             fs::create_dir(&to).map_err(RootfsError::io("create", &to))?;
-            let meta = status(&step.path)?;
-            let mut relative = PathBuf::new();
-            relative.extend(trail[..depth].iter().map(|step| &step.name));
-            let name = EntryPath::new(relative.join(&step.name).as_os_str().as_bytes());
-            self.put(name, &to, &meta, step.record.clone())?;
+            let meta = stat(&path)?;
+            self.finish_entry(EntryPath::new(relative.as_os_str().as_bytes()), &to, &meta, metadata)?;
         }
         Ok(())
     }
 
-    /// Gives an entry of the new tree the owner and mode that its caller can work with, and keeps the true ones.
-    fn put(
+    /// Gives a new entry the owner and mode that let its user read and remove it, and records its true ones.
+    fn finish_entry(
         &mut self,
-        name: EntryPath,
+        path: EntryPath,
         to: &Path,
         meta: &fs::Metadata,
-        record: EntryMetadata,
+        metadata: EntryMetadata,
     ) -> Result<(), RootfsError> {
-        self.out.entries += 1;
-        if meta.uid() != self.me && !meta.is_dir() {
-            let ids = (Some(Uid::from_raw(self.me)), Some(Gid::from_raw(rustix::process::getegid().as_raw())));
-            chownat(CWD, to, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| RootfsError::io("own", to)(e.into()))?;
+        self.result.entries += 1;
+        if meta.uid() != self.euid && !meta.is_dir() {
+            let (uid, gid) = (Uid::from_raw(self.euid), Gid::from_raw(rustix::process::getegid().as_raw()));
+            chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| RootfsError::io("change the owner of", to)(e.into()))?;
         }
         if !meta.file_type().is_symlink() {
-            let disk = disk_mode(record.mode.unwrap_or(meta.mode()), meta.is_dir());
+            let disk = disk_mode(metadata.mode.unwrap_or(meta.mode()), meta.is_dir());
             fs::set_permissions(to, fs::Permissions::from_mode(disk))
                 .map_err(RootfsError::io("set the mode of", to))?;
         }
-        if record != EntryMetadata::default() {
-            self.out.records.0.insert(name, record);
+        if metadata != EntryMetadata::default() {
+            self.result.metadata.0.insert(path, metadata);
         }
         Ok(())
     }
 
-    /// Owner, mode and extended attributes as the image shall have them: what is recorded of the entry, else what the disk
-    /// says, else what was true of the one below.
-    fn record(
+    /// Owner, mode and extended attributes of an entry in the image: those recorded for it, else those on disk, else those
+    /// of the entry below.
+    fn metadata(
         &self,
         name: &OsString,
-        new: &At,
+        new: &TreePath,
         meta: &fs::Metadata,
-        old: Option<&At>,
+        old: Option<&TreePath>,
     ) -> Result<EntryMetadata, RootfsError> {
-        let full = self.name(name);
-        let mut record = old.map(|old| self.lowers[old.0].records.of(&full)).unwrap_or_default();
-        let own = self.uppers[new.0].records.0.get(&full);
-        if let Some(own) = own {
-            (record.uid, record.gid) = (own.uid, own.gid);
-        } else if meta.uid() != self.me {
-            (record.uid, record.gid) = (meta.uid(), meta.gid());
+        let path = self.entry_path(name);
+        let mut metadata = old.map(|old| self.lowers[old.tree].metadata.of(&path)).unwrap_or_default();
+        let recorded = self.uppers[new.tree].metadata.0.get(&path);
+        if let Some(recorded) = recorded {
+            (metadata.uid, metadata.gid) = (recorded.uid, recorded.gid);
+        } else if meta.uid() != self.euid {
+            (metadata.uid, metadata.gid) = (meta.uid(), meta.gid());
         }
-        let mode = own.and_then(|own| own.mode).unwrap_or(meta.mode() & 0o7777);
-        let kept = match old {
-            Some(old) => status(&old.1)?.mode() & 0o7777 == mode,
+        let mode = recorded.and_then(|recorded| recorded.mode).unwrap_or(meta.mode() & 0o7777);
+        let has_old_mode = match old {
+            Some(old) => stat(&old.path)?.mode() & 0o7777 == mode,
             None => false,
         };
-        if !kept {
+        if !has_old_mode {
             let disk = disk_mode(mode, meta.is_dir());
-            record.mode = (disk != mode && !meta.file_type().is_symlink()).then_some(mode);
+            metadata.mode = (disk != mode && !meta.file_type().is_symlink()).then_some(mode);
         }
-        record.xattrs.extend(self.xattrs(&full, new)?);
-        Ok(record)
+        metadata.xattrs.extend(self.xattrs(&path, new)?);
+        Ok(metadata)
     }
 
-    fn xattrs(&self, full: &EntryPath, new: &At) -> Result<BTreeMap<String, Vec<u8>>, RootfsError> {
-        let mut found = xattrs::read(&new.1).map_err(RootfsError::io("read the attributes of", &new.1))?;
-        found.extend(self.uppers[new.0].records.of(full).xattrs);
-        Ok(found)
+    fn xattrs(&self, path: &EntryPath, new: &TreePath) -> Result<BTreeMap<String, Vec<u8>>, RootfsError> {
+        let mut xattrs =
+            xattrs::read(&new.path).map_err(RootfsError::io("read the extended attributes of", &new.path))?;
+        xattrs.extend(self.uppers[new.tree].metadata.of(path).xattrs);
+        Ok(xattrs)
     }
 
-    /// Whether kind, mode, owner and attributes are as they were below.
-    fn same_status(&self, name: &OsString, new: &At, meta: &fs::Metadata, old: &At) -> Result<bool, RootfsError> {
-        let full = self.name(name);
-        let (before, recorded) = (status(&old.1)?, self.lowers[old.0].records.of(&full));
-        let now = self.record(name, new, meta, Some(old))?;
-        let true_mode = |record: &EntryMetadata, meta: &fs::Metadata| record.mode.unwrap_or(meta.mode() & 0o7777);
-        let link = meta.file_type().is_symlink();
+    /// Whether file type, mode, owner and extended attributes are those of the entry below.
+    fn same_metadata(
+        &self,
+        name: &OsString,
+        new: &TreePath,
+        meta: &fs::Metadata,
+        old: &TreePath,
+    ) -> Result<bool, RootfsError> {
+        let path = self.entry_path(name);
+        let (before, recorded) = (stat(&old.path)?, self.lowers[old.tree].metadata.of(&path));
+        let now = self.metadata(name, new, meta, Some(old))?;
+        let mode = |metadata: &EntryMetadata, meta: &fs::Metadata| metadata.mode.unwrap_or(meta.mode() & 0o7777);
         Ok(meta.file_type() == before.file_type()
             && (now.uid, now.gid, &now.xattrs) == (recorded.uid, recorded.gid, &recorded.xattrs)
-            && (link || true_mode(&now, meta) == true_mode(&recorded, &before)))
+            && (meta.file_type().is_symlink() || mode(&now, meta) == mode(&recorded, &before)))
     }
 
     fn same_content(&self, path: &Path, meta: &fs::Metadata, lower: &Path) -> io::Result<bool> {
@@ -315,39 +318,34 @@ impl Walk<'_> {
         if meta.len() != fs::symlink_metadata(lower)?.len() {
             return Ok(false);
         }
-        if self.since.is_some_and(|since| (meta.ctime(), meta.ctime_nsec()) <= since) {
+        if self.copied_at.is_some_and(|copied_at| (meta.ctime(), meta.ctime_nsec()) <= copied_at) {
             return Ok(true);
         }
         same_bytes(path, lower)
     }
 
-    fn clash(&mut self, parts: &Parts, name: &OsString, top: &Path, full: &EntryPath) {
-        let others = parts.iter().map(|(_, dir)| dir.join(name)).filter(|path| path != top);
-        for other in others {
+    fn report_conflict(&mut self, upper: &MergedDir, name: &OsString, top: &Path, path: &EntryPath) {
+        for other in upper.iter().map(|dir| dir.path.join(name)).filter(|other| other != top) {
             let Ok(meta) = fs::symlink_metadata(&other) else { continue };
             if meta.is_file() && !same_bytes(top, &other).unwrap_or(false) {
-                self.out.clashes.push(full.clone());
+                self.result.conflicts.push(path.clone());
                 return;
             }
         }
     }
 }
 
-fn below_of(old: &Parts) -> Result<BTreeMap<OsString, Node>, RootfsError> {
-    view::list(old).map_err(RootfsError::io("read", &old[0].1))
+fn stat(path: &Path) -> Result<fs::Metadata, RootfsError> {
+    fs::symlink_metadata(path).map_err(RootfsError::io("read the metadata of", path))
 }
 
-fn status(path: &Path) -> Result<fs::Metadata, RootfsError> {
-    fs::symlink_metadata(path).map_err(RootfsError::io("look at", path))
+/// The mode of an entry in the store: without setuid and setgid bits, and open to its owner.
+fn disk_mode(mode: u32, is_dir: bool) -> u32 {
+    (mode & 0o1777) | if is_dir { 0o700 } else { 0o600 }
 }
 
-/// The caller must be able to read and enter what it keeps, and keeps no setuid file.
-fn disk_mode(mode: u32, dir: bool) -> u32 {
-    (mode & 0o1777) | if dir { 0o700 } else { 0o600 }
-}
-
-fn excluded(name: &EntryPath) -> bool {
-    let bytes = name.as_bytes();
+fn is_excluded(path: &EntryPath) -> bool {
+    let bytes = path.as_bytes();
     EXCLUDED.iter().any(|prefix| {
         bytes.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     })

@@ -1,6 +1,7 @@
-//! An image as a directory that a command can run in, built from trees, and afterwards what the command changed.
+//! The root filesystem of a command: assembles it from unpacked layers, and finds what the command changed.
 //!
-//! Three rungs: an overlay of the trees; a copy of them, in namespaces; a copy, by chroot. What comes out is the same tree.
+//! Three kinds of isolation: an overlay over the trees, a copy of them in namespaces, a copy in a chroot. The changes of a
+//! command come out as the same tree with each.
 
 mod copy;
 mod diff;
@@ -16,20 +17,20 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::EntryPath;
 
-pub use diff::{EXCLUDED, Harvest, New, harvest};
+pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
 
 use crate::error::{ExitKind, IoError, UserError};
 use crate::sandbox::Root;
 use crate::store::Tree;
 
-/// How a root filesystem is made. The digest of what a step makes in it is the same on every rung.
+/// How a root filesystem is made. The digest of a step's layer is the same with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// User namespace, overlay over the trees.
+    /// In namespaces, an overlay over the trees.
     Overlay,
-    /// User namespace, a copy of the trees.
+    /// In namespaces, a copy of the trees.
     Copy,
-    /// No namespace at all: a copy, and chroot. For root in a plain container.
+    /// A copy of the trees in a plain chroot, without namespaces: for root in a container that forbids them.
     Chroot,
 }
 
@@ -43,20 +44,20 @@ impl std::fmt::Display for Isolation {
     }
 }
 
-/// What can go wrong between trees and a root filesystem.
+/// A root filesystem cannot be assembled, or its changes cannot be collected.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// The operating system refused an action on a path.
     #[error(transparent)]
     Io(#[from] IoError),
     /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
-    #[error("the step left a file named `{0:?}`, and names that begin with `.wh.` cannot stand in a layer")]
+    #[error("the step left a file named `{0:?}`: names that begin with `.wh.` are reserved for whiteouts in layers")]
     Reserved(EntryPath),
 }
 
 impl RootfsError {
     fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io(IoError { action, path: path.to_owned(), source })
+        move |source| IoError::at(action, path)(source).into()
     }
 }
 
@@ -70,11 +71,8 @@ impl UserError for RootfsError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Io(IoError { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into())
-            }
             Self::Io(_) => None,
-            Self::Reserved(_) => Some("let the script remove it".into()),
+            Self::Reserved(_) => Some("remove the file at the end of the script".into()),
         }
     }
 }
@@ -82,15 +80,15 @@ impl UserError for RootfsError {
 /// A root filesystem, ready for a command.
 #[derive(Clone, Debug)]
 pub struct Rootfs {
-    /// For the sandbox.
+    /// Where the sandbox finds it.
     pub root: Root,
-    /// For [`harvest`], when the command is done.
-    pub new: New,
+    /// The input of [`diff`] once the command has ended.
+    pub diff_source: DiffSource,
 }
 
-/// Puts a copy of the directory `from` into a root filesystem as `path`, relative to its root, as if the command to come had made it.
-/// No link may stand on the way there.
-pub fn put(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError> {
+/// Copies the directory `from` into a root filesystem as `path`, relative to its root, so that it counts as a change of the
+/// command. No component of `path` may be a symbolic link.
+pub fn copy_into(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError> {
     let root = match &rootfs.root {
         Root::Overlay { upper, .. } => upper,
         Root::Plain { dir } | Root::Chroot { dir } => dir,
@@ -101,22 +99,22 @@ pub fn put(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError>
 }
 
 /// Makes a root filesystem of `trees` (topmost first) in the empty directory `scratch`.
-pub fn stand(rung: Isolation, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
+pub fn assemble(isolation: Isolation, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
     let dir = |name: &str| -> Result<PathBuf, RootfsError> {
         let path = scratch.join(name);
         fs::create_dir(&path).map_err(RootfsError::io("create", &path))?;
         Ok(path)
     };
-    if rung == Isolation::Overlay {
+    if isolation == Isolation::Overlay {
         let lowers: Vec<PathBuf> = trees.iter().map(|tree| tree.root.clone()).collect();
         let (upper, work) = (dir("upper")?, dir("work")?);
-        let new = New::Uppers(vec![Tree::bare(&upper)]);
-        return Ok(Rootfs { root: Root::Overlay { lowers, upper, work }, new });
+        let diff_source = DiffSource::UpperDirs(vec![Tree::bare(&upper)]);
+        return Ok(Rootfs { root: Root::Overlay { lowers, upper, work }, diff_source });
     }
     let copy = dir("root")?;
     copy::copy(trees, &copy).map_err(RootfsError::io("copy the base to", &copy))?;
-    let since = copy::tick(scratch).map_err(RootfsError::io("write in", scratch))?;
-    let root =
-        if rung == Isolation::Copy { Root::Plain { dir: copy.clone() } } else { Root::Chroot { dir: copy.clone() } };
-    Ok(Rootfs { root, new: New::Whole { dir: copy, since } })
+    let copied_at = copy::wait_for_tick(scratch).map_err(RootfsError::io("write in", scratch))?;
+    let dir = copy.clone();
+    let root = if isolation == Isolation::Copy { Root::Plain { dir } } else { Root::Chroot { dir } };
+    Ok(Rootfs { root, diff_source: DiffSource::FullCopy { dir: copy, copied_at } })
 }

@@ -1,4 +1,4 @@
-//! What a step changed is the same tree whether an overlay or a copy saw it.
+//! Overlay and copy give the same tree for the same changes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -11,7 +11,7 @@ use crate::store::TreeInfo;
 /// A tree with these files; `path -> "text"`, `path/` a directory, `path -> "!"` a whiteout.
 fn tree(dir: &Path, files: &[(&str, &str)]) -> Tree {
     write(dir, files);
-    Tree { root: dir.to_owned(), records: Metadata::default(), about: TreeInfo::default() }
+    Tree { root: dir.to_owned(), metadata: Metadata::default(), info: TreeInfo::default() }
 }
 
 fn write(dir: &Path, files: &[(&str, &str)]) {
@@ -34,7 +34,7 @@ fn opaque(dir: &Path) {
     rustix::fs::lsetxattr(dir, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
 }
 
-/// What stands in a tree: names with text, `!` for a whiteout, `/` for a directory, `@` for a link.
+/// The entries of a tree: path to text, `!` for a whiteout, `/` for a directory, `@TARGET` for a symbolic link.
 fn shown(dir: &Path) -> BTreeMap<String, String> {
     walkdir::WalkDir::new(dir)
         .min_depth(1)
@@ -72,23 +72,23 @@ impl Bench {
         Self { dir, lowers }
     }
 
-    fn overlay(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, Harvest) {
+    fn overlay(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
         let (upper, dest) = (self.dir.path().join("upper"), self.dir.path().join("dest"));
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&dest).unwrap();
         act(&upper);
-        let out = harvest(&New::Uppers(vec![Tree::bare(&upper)]), &self.lowers, &dest).unwrap();
+        let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &self.lowers, &dest).unwrap();
         (shown(&dest), out)
     }
 
-    fn copy(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, Harvest) {
+    fn copy(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
         let (scratch, dest) = (self.dir.path().join("scratch"), self.dir.path().join("dest2"));
         fs::create_dir(&scratch).unwrap();
         fs::create_dir(&dest).unwrap();
-        let rootfs = stand(Isolation::Copy, &self.lowers, &scratch).unwrap();
-        let New::Whole { dir, .. } = &rootfs.new else { panic!("a copy is whole") };
+        let rootfs = assemble(Isolation::Copy, &self.lowers, &scratch).unwrap();
+        let DiffSource::FullCopy { dir, .. } = &rootfs.diff_source else { panic!("not a copy") };
         act(dir);
-        let out = harvest(&rootfs.new, &self.lowers, &dest).unwrap();
+        let out = diff(&rootfs.diff_source, &self.lowers, &dest).unwrap();
         (shown(&dest), out)
     }
 }
@@ -171,26 +171,27 @@ fn a_change_of_kind_or_mode_is_a_change_and_a_touch_is_none() {
 }
 
 #[test]
-fn a_changed_file_keeps_the_owner_that_the_base_recorded() {
+fn a_changed_file_keeps_the_owner_recorded_for_the_base() {
     let mut bench = Bench::new(&[("etc/shadow", "secret")], &[]);
     let record = phial_layers::EntryMetadata { gid: 42, mode: Some(0o640), ..Default::default() };
-    bench.lowers[1].records.0.insert(EntryPath::new(b"etc/shadow"), record.clone());
+    bench.lowers[1].metadata.0.insert(EntryPath::new(b"etc/shadow"), record.clone());
     let (_, out) = bench.overlay(|upper| write(upper, &[("etc/shadow", "other!")]));
-    assert_eq!(out.records.of(&EntryPath::new(b"etc/shadow")), record);
+    assert_eq!(out.metadata.of(&EntryPath::new(b"etc/shadow")), record);
 }
 
 #[test]
-fn two_uppers_add_up_and_what_they_disagree_on_is_named() {
+fn two_upper_directories_are_merged_and_conflicts_are_reported() {
     let bench = Bench::new(&[("base", "b")], &[]);
     let (first, second, dest) =
         (bench.dir.path().join("u1"), bench.dir.path().join("u2"), bench.dir.path().join("dest3"));
     write(&first, &[("app/same", "s"), ("app/differs", "1"), ("app/only1", "1")]);
     write(&second, &[("app/same", "s"), ("app/differs", "2"), ("app/only2", "2"), ("app/only1", "!")]);
     fs::create_dir(&dest).unwrap();
-    let out = harvest(&New::Uppers(vec![Tree::bare(&second), Tree::bare(&first)]), &bench.lowers, &dest).unwrap();
+    let out =
+        diff(&DiffSource::UpperDirs(vec![Tree::bare(&second), Tree::bare(&first)]), &bench.lowers, &dest).unwrap();
     let expected = [("app", "/"), ("app/differs", "2"), ("app/only2", "2"), ("app/same", "s")];
     assert_eq!(shown(&dest), expect(&expected));
-    assert_eq!(out.clashes, [EntryPath::new(b"app/differs")]);
+    assert_eq!(out.conflicts, [EntryPath::new(b"app/differs")]);
 }
 
 #[test]
@@ -198,29 +199,29 @@ fn a_name_that_means_deleted_is_refused() {
     let bench = Bench::new(&[], &[]);
     let upper = bench.dir.path().join("u");
     write(&upper, &[("app/.wh.x", "")]);
-    let out = harvest(&New::Uppers(vec![Tree::bare(&upper)]), &bench.lowers, bench.dir.path());
+    let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &bench.lowers, bench.dir.path());
     assert!(matches!(out, Err(RootfsError::Reserved(_))));
 }
 
 #[test]
-fn a_directory_that_nobody_may_read_is_harvested_with_its_mode() {
+fn a_directory_that_nobody_may_read_keeps_its_mode() {
     let bench = Bench::new(&[], &[]);
     let (tree, out) = bench.overlay(|upper| {
         write(upper, &[("closed/f", "f")]);
         fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0o050)).unwrap();
     });
     assert_eq!(tree, expect(&[("closed", "/"), ("closed/f", "f")]));
-    assert_eq!(out.records.of(&EntryPath::new(b"closed")).mode, Some(0o050));
+    assert_eq!(out.metadata.of(&EntryPath::new(b"closed")).mode, Some(0o050));
 }
 
 #[test]
-fn a_harvest_of_harvests_keeps_their_records() {
+fn a_diff_of_diffs_keeps_their_metadata() {
     let bench = Bench::new(&[("base", "b")], &[]);
     let (draft, dest) = (bench.dir.path().join("draft"), bench.dir.path().join("dest4"));
     let mut first = tree(&draft, &[("bin/su", "x")]);
     let record = phial_layers::EntryMetadata { uid: 7, mode: Some(0o4755), ..Default::default() };
-    first.records.0.insert(EntryPath::new(b"bin/su"), record.clone());
+    first.metadata.0.insert(EntryPath::new(b"bin/su"), record.clone());
     fs::create_dir(&dest).unwrap();
-    let out = harvest(&New::Uppers(vec![first]), &bench.lowers, &dest).unwrap();
-    assert_eq!(out.records.of(&EntryPath::new(b"bin/su")), record);
+    let out = diff(&DiffSource::UpperDirs(vec![first]), &bench.lowers, &dest).unwrap();
+    assert_eq!(out.metadata.of(&EntryPath::new(b"bin/su")), record);
 }

@@ -1,5 +1,5 @@
-//! Several trees seen as one, the way overlayfs shows them: a directory is the sum of its parts, anything else belongs to
-//! the topmost tree that has it.
+//! Several trees merged into one view, as overlayfs shows them: directories of the same name are merged, anything else
+//! comes from the topmost tree that has it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,74 +12,83 @@ use rustix::fs::lgetxattr;
 
 use crate::store::Tree;
 
-/// One directory of a view: the directories that add up to it, topmost first, each with the number of its tree.
-pub(super) type Parts = Vec<(usize, PathBuf)>;
-
-/// What stands under a name.
+/// A path on the host inside one of the trees of a view.
 #[derive(Clone, Debug)]
-pub(super) enum Node {
-    /// A directory; `opaque` if what lies below these trees does not shine through.
-    Dir { parts: Parts, opaque: bool },
-    /// Anything else, in the tree of that number.
-    Leaf { tree: usize, path: PathBuf },
-    /// A name that these trees take away from what lies below them.
-    Gone,
+pub(super) struct TreePath {
+    /// Index of the tree, 0 for the topmost.
+    pub(super) tree: usize,
+    pub(super) path: PathBuf,
 }
 
-/// Whether an entry is overlayfs's mark for a deleted name: a character device 0:0.
+/// The directories that overlayfs merges into one, topmost first.
+pub(super) type MergedDir = Vec<TreePath>;
+
+/// What a name in a view stands for.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    /// A directory; if `opaque`, it hides a directory of the same name in the trees below this view.
+    Dir { merged: MergedDir, opaque: bool },
+    /// Any other file.
+    Leaf(TreePath),
+    /// A whiteout: the name is deleted from the trees below this view.
+    Whiteout,
+}
+
+/// Whether an entry is a whiteout of overlayfs: a character device 0:0.
 pub(super) fn is_whiteout(meta: &fs::Metadata) -> bool {
     meta.file_type().is_char_device() && meta.rdev() == 0
 }
 
-/// Whether a directory hides what lies below it.
+/// Whether a directory is opaque (`user.overlay.opaque` is `y`): it hides the directories below it.
 fn is_opaque(dir: &Path) -> bool {
     let mut value = [0_u8; 8];
     lgetxattr(dir, "user.overlay.opaque", &mut value).is_ok_and(|n| &value[..n] == b"y")
 }
 
-/// The view's root directory.
-pub(super) fn root(trees: &[Tree]) -> Parts {
-    trees.iter().map(|tree| tree.root.clone()).enumerate().collect()
+/// The root directory of the view of `trees`, topmost first.
+pub(super) fn root(trees: &[Tree]) -> MergedDir {
+    trees.iter().enumerate().map(|(tree, Tree { root, .. })| TreePath { tree, path: root.clone() }).collect()
 }
 
-/// Every name of a directory of the view, with what it is.
-pub(super) fn list(parts: &Parts) -> io::Result<BTreeMap<OsString, Node>> {
-    let mut found: BTreeMap<OsString, Node> = BTreeMap::new();
-    let mut open: BTreeMap<OsString, Parts> = BTreeMap::new();
-    for (tree, dir) in parts {
-        readable(dir)?;
+/// Every name in a merged directory.
+pub(super) fn list(merged: &MergedDir) -> io::Result<BTreeMap<OsString, Node>> {
+    let mut nodes: BTreeMap<OsString, Node> = BTreeMap::new();
+    // Directories that trees further down may still add to.
+    let mut open: BTreeMap<OsString, MergedDir> = BTreeMap::new();
+    for TreePath { tree, path: dir } in merged {
+        make_readable(dir)?;
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name();
-            if found.contains_key(&name) {
+            if nodes.contains_key(&name) {
                 continue;
             }
-            let path = entry.path();
-            let meta = fs::symlink_metadata(&path)?;
+            let at = TreePath { tree: *tree, path: entry.path() };
+            let meta = fs::symlink_metadata(&at.path)?;
             if meta.is_dir() {
-                let opaque = is_opaque(&path);
-                let mut sum = open.remove(&name).unwrap_or_default();
-                sum.push((*tree, path));
+                let opaque = is_opaque(&at.path);
+                let mut merged = open.remove(&name).unwrap_or_default();
+                merged.push(at);
                 if opaque {
-                    found.insert(name, Node::Dir { parts: sum, opaque });
+                    nodes.insert(name, Node::Dir { merged, opaque });
                 } else {
-                    open.insert(name, sum);
+                    open.insert(name, merged);
                 }
-            } else if let Some(sum) = open.remove(&name) {
-                found.insert(name, Node::Dir { parts: sum, opaque: true });
+            } else if let Some(merged) = open.remove(&name) {
+                nodes.insert(name, Node::Dir { merged, opaque: true });
             } else if is_whiteout(&meta) {
-                found.insert(name, Node::Gone);
+                nodes.insert(name, Node::Whiteout);
             } else {
-                found.insert(name, Node::Leaf { tree: *tree, path });
+                nodes.insert(name, Node::Leaf(at));
             }
         }
     }
-    found.extend(open.into_iter().map(|(name, parts)| (name, Node::Dir { parts, opaque: false })));
-    Ok(found)
+    nodes.extend(open.into_iter().map(|(name, merged)| (name, Node::Dir { merged, opaque: false })));
+    Ok(nodes)
 }
 
-/// A script may leave a directory that not even its owner can read; the owner may change that.
-fn readable(dir: &Path) -> io::Result<()> {
+/// Gives the owner back access to a directory that a script closed even to its owner.
+fn make_readable(dir: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(dir)?;
     if meta.mode() & 0o700 != 0o700 && meta.uid() == rustix::process::geteuid().as_raw() {
         fs::set_permissions(dir, fs::Permissions::from_mode((meta.mode() & 0o7777) | 0o700))?;

@@ -1,4 +1,4 @@
-//! Extended attributes that a step set, as far as they belong in a layer.
+//! Extended attributes of a file, as far as they belong in a layer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{lgetxattr, llistxattr};
 
-/// The attributes of `path` that are the image's: none of overlayfs's own, none of the host's security modules. A file
-/// capability that the kernel bound to a user namespace (revision 3) is given back its plain form (revision 2).
+/// The extended attributes `user.*` (without overlayfs's own `user.overlay.*`) and `security.capability` of `path`. A file
+/// capability that the kernel bound to a user namespace (revision 3) is converted to revision 2.
 pub(super) fn read(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut names = [0_u8; 4096];
     let n = match llistxattr(path, &mut names) {
@@ -15,7 +15,7 @@ pub(super) fn read(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => 0,
         Err(e) => return Err(e.into()),
     };
-    let mut found = BTreeMap::new();
+    let mut xattrs = BTreeMap::new();
     for name in names[..n].split(|b| *b == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
         if !(name.starts_with("user.") || name == "security.capability") || name.starts_with("user.overlay.") {
             continue;
@@ -23,12 +23,12 @@ pub(super) fn read(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
         let mut value = vec![0; 1 << 16];
         let n = lgetxattr(path, name, &mut value)?;
         value.truncate(n);
-        found.insert(name.to_owned(), if name == "security.capability" { plain_capability(value) } else { value });
+        xattrs.insert(name.to_owned(), if name == "security.capability" { plain_capability(value) } else { value });
     }
-    Ok(found)
+    Ok(xattrs)
 }
 
-/// `struct vfs_ns_cap_data` without its root id (linux/capability.h).
+/// `struct vfs_ns_cap_data` as `struct vfs_cap_data`, without the root id (linux/capability.h).
 fn plain_capability(mut value: Vec<u8>) -> Vec<u8> {
     if value.len() == 24 && value[3] == 3 {
         value.truncate(20);

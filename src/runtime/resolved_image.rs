@@ -97,7 +97,7 @@ impl ResolvedImage {
         let unpacked = match kept.map(|kept| unpack(kept, layer.compression, &vacant.root, &Limits::GENEROUS)) {
             // The kept blob is damaged, whatever the first thing to go wrong was: it is set aside and fetched again.
             Some(Err(error)) if is_about_bytes(&error) => {
-                context.store.set_aside(digest)?;
+                context.store.quarantine(digest)?;
                 empty(&vacant.root).map_err(IoError::at("empty", &vacant.root))?;
                 self.fetch_and_unpack(context, layer, &vacant.root)?
             }
@@ -115,8 +115,8 @@ impl ResolvedImage {
             );
             context.notice(text);
         }
-        let about = TreeInfo { skipped_devices: unpacked.skipped_devices };
-        let tree = vacant.keep(&unpacked.metadata, about)?;
+        let info = TreeInfo { skipped_devices: unpacked.skipped_devices };
+        let tree = vacant.keep(&unpacked.metadata, info)?;
         context.ended(&name, &format!("{} files", unpacked.entries), Some(start));
         Ok(tree)
     }
@@ -201,7 +201,7 @@ impl ResolvedImage {
     }
 }
 
-fn kept(context: &Context<'_>, of: &Descriptor) -> Result<Option<crate::store::Verified>, Error> {
+fn kept(context: &Context<'_>, of: &Descriptor) -> Result<Option<crate::store::VerifiedBlob>, Error> {
     Ok(context.store.blob(&of.digest, of.size)?)
 }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoError};
-use crate::rootfs::{self, Harvest, New};
+use crate::rootfs::{self, DiffSource, TreeDiff};
 use crate::sandbox::{self, Ids, OURSELVES};
 use crate::store::{Tree, remove_tree};
 
@@ -19,18 +19,18 @@ pub const NAME: &str = "__inside";
 
 #[derive(Serialize, Deserialize)]
 enum Task {
-    Harvest { new: New, lowers: Vec<Tree>, dest: PathBuf },
+    Diff { new: DiffSource, lowers: Vec<Tree>, dest: PathBuf },
     Clear(PathBuf),
 }
 
-/// [`rootfs::harvest`], done by whoever may.
-pub(crate) fn diff(ids: Ids, new: &New, lowers: &[Tree], dest: &Path) -> Result<Harvest, Error> {
+/// [`rootfs::diff`], done by whoever may.
+pub(crate) fn diff(ids: Ids, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<TreeDiff, Error> {
     if ids == Ids::Single {
-        return Ok(rootfs::harvest(new, lowers, dest)?);
+        return Ok(rootfs::diff(new, lowers, dest)?);
     }
-    let task = Task::Harvest { new: new.clone(), lowers: lowers.to_vec(), dest: dest.to_owned() };
+    let task = Task::Diff { new: new.clone(), lowers: lowers.to_vec(), dest: dest.to_owned() };
     let answer = ask(ids, &task, dest)?;
-    let answer: Result<Harvest, String> = serde_json::from_slice(&answer).map_err(|e| broken(dest, e.into()))?;
+    let answer: Result<TreeDiff, String> = serde_json::from_slice(&answer).map_err(|e| broken(dest, e.into()))?;
     answer.map_err(|text| broken(dest, io::Error::other(text)))
 }
 
@@ -62,12 +62,12 @@ pub fn entry() -> ExitCode {
     let mut input = vec![];
     let task = io::stdin().lock().read_to_end(&mut input).ok().and_then(|_| serde_json::from_slice(&input).ok());
     let answer = match task {
-        Some(Task::Harvest { new, lowers, dest }) => {
-            let harvest = rootfs::harvest(&new, &lowers, &dest).map_err(|e| match std::error::Error::source(&e) {
+        Some(Task::Diff { new, lowers, dest }) => {
+            let diff = rootfs::diff(&new, &lowers, &dest).map_err(|e| match std::error::Error::source(&e) {
                 Some(cause) => format!("{e}: {cause}"),
                 None => e.to_string(),
             });
-            serde_json::to_vec(&harvest)
+            serde_json::to_vec(&diff)
         }
         Some(Task::Clear(dir)) => serde_json::to_vec(&remove_tree(&dir).is_ok()),
         None => return ExitCode::from(70),

@@ -1,4 +1,4 @@
-//! Blobs by digest, as in an OCI layout's `blobs` folder.
+//! Blobs by digest, in directories as in an OCI layout (`blobs/ALGORITHM/HEX`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -13,19 +13,19 @@ use super::evict::touch;
 use super::scratch::locked;
 use super::{Store, StoreError, at, sync_dir};
 
-/// A blob on its way in; without [`BlobWriter::keep`] nothing of it stays.
+/// Writes a new blob to a temporary file, which is removed unless [`BlobWriter::keep`] is called.
 pub struct BlobWriter {
     out: Sha256Writer<BufWriter<NamedTempFile>>,
     store: Store,
 }
 
 impl Store {
-    /// Where a blob would be.
+    /// The path of the blob of a digest, whether it exists or not.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
-    /// Whether a blob of that digest and size is there, without reading it. Who asks uses it, so it will stay for longer.
+    /// Whether there is a blob of that digest and size; its content is not read. Counts as a use of the blob.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
         let path = self.blob_path(digest);
         let is_there = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
@@ -35,16 +35,16 @@ impl Store {
         is_there
     }
 
-    /// The blob, to be read to its end: the last read fails if the bytes do not have the digest, and the blob is set aside.
-    /// `None` if it is not there or has another size.
-    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<Verified>, StoreError> {
+    /// Opens a blob, to be read to its end: the last read fails if the content does not have the digest, and moves the blob to
+    /// `bad/`. `None` if there is no blob of that digest and size.
+    pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<VerifiedBlob>, StoreError> {
         if !self.has_blob(digest, size) {
             return Ok(None);
         }
         let path = self.blob_path(digest);
         let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(at("open", &path))?;
-        Ok(Some(Verified { file, hash: Sha256::new(), digest: digest.clone(), store: self.clone() }))
+        Ok(Some(VerifiedBlob { file, hash: Sha256::new(), digest: digest.clone(), store: self.clone() }))
     }
 
     /// Starts a new blob.
@@ -54,11 +54,11 @@ impl Store {
         Ok(BlobWriter { out: Sha256Writer::new(BufWriter::with_capacity(1 << 18, file)), store: self.clone() })
     }
 
-    /// Puts a bad blob where nobody finds it, for whoever wants to know why.
-    pub fn set_aside(&self, digest: &Digest) -> Result<(), StoreError> {
+    /// Moves a damaged blob to `bad/`, where it is no longer found and can be inspected.
+    pub fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
         match fs::rename(&path, self.root().join("bad").join(digest.hex())) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at("set aside", &path)(e)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at("move", &path)(e)),
             _ => Ok(()),
         }
     }
@@ -75,7 +75,7 @@ impl Write for BlobWriter {
 }
 
 impl BlobWriter {
-    /// Keeps what was written under its digest, if it is the `expected` one.
+    /// Adds the blob to the store, if its digest is the `expected` one, and returns its digest.
     pub fn keep(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         let (buffered, found, _) = self.out.finish();
         if let Some(expected) = expected.filter(|digest| **digest != found) {
@@ -90,23 +90,22 @@ impl BlobWriter {
     }
 }
 
-/// A blob that hashes itself while it is read.
-pub struct Verified {
+/// Reads a blob and checks its digest at the end.
+pub struct VerifiedBlob {
     file: File,
     hash: Sha256,
     digest: Digest,
     store: Store,
 }
 
-impl Read for Verified {
+impl Read for VerifiedBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(buffer)?;
         self.hash.update(&buffer[..n]);
         if n == 0 && !buffer.is_empty() && self.digest.algorithm() == "sha256" {
-            let found = Digest::from_hash(&self.hash.clone().finalize().into());
-            if found != self.digest {
-                let _ = self.store.set_aside(&self.digest);
-                let text = format!("the kept blob `{}` is damaged", self.digest);
+            if Digest::from_hash(&self.hash.clone().finalize().into()) != self.digest {
+                let _ = self.store.quarantine(&self.digest);
+                let text = format!("the cached blob `{}` is damaged", self.digest);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
         }

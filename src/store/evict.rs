@@ -1,7 +1,7 @@
-//! What is in the store, how large it is, and how it is kept below a limit: what was not used for longest goes first.
+//! Lists what is in the store, and removes the least recently used items until the store is below a limit.
 //!
-//! Every process that has the store open holds a shared lock on it; who removes anything needs it alone. So nothing is taken
-//! from under a build.
+//! Every process that has the store open holds a shared lock on it, and pruning needs the exclusive lock: nothing is removed
+//! while another process uses the store.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,168 +10,176 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
+use super::trees::METADATA_FILE;
 use super::{Store, StoreError, at, remove_tree};
 
-/// What kind of thing is kept.
+/// The kinds of items in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum StoreItemKind {
     /// A blob, by its digest.
     Blob,
-    /// An unpacked layer, by its diff id.
+    /// An unpacked layer, by its diff ID.
     Tree,
     /// The result of a step, by its key.
     Result,
     /// A mirror of a git repository.
     Mirror,
-    /// A blob that turned out damaged.
-    Bad,
+    /// A blob that did not have its digest.
+    DamagedBlob,
 }
 
-/// One thing that is kept.
+/// One item of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// What it is.
-    pub kind: Kind,
+pub struct StoreItem {
+    /// Blob, tree, result, mirror or damaged blob.
+    pub kind: StoreItemKind,
     /// Digest, key, or name of the mirror.
     pub name: String,
     /// Bytes on disk.
     pub size: u64,
-    /// When it was used last, in seconds since 1970.
-    pub used: i64,
+    /// Last use, in seconds since 1970.
+    pub last_used: i64,
     path: PathBuf,
 }
 
-/// What to remove.
+/// Which items to remove.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Prune {
-    /// Things not used since then, in seconds since 1970.
+pub struct PruneOptions {
+    /// Items last used before this time, in seconds since 1970.
     pub unused_since: Option<i64>,
-    /// The least recently used, until so many bytes are left.
+    /// The least recently used items, until at most this many bytes remain.
     pub limit: Option<u64>,
-    /// All damaged blobs: they stay for whoever wants to know why, until somebody cleans up.
+    /// All damaged blobs, which are otherwise kept for inspection.
     pub damaged: bool,
 }
 
-/// What was removed.
+/// What pruning removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// How many things.
-    pub items: u64,
-    /// Bytes they took.
-    pub bytes: u64,
-    /// Bytes that are left.
-    pub left: u64,
+pub struct PruneReport {
+    /// Number of items removed.
+    pub removed: u64,
+    /// Their size in bytes.
+    pub removed_bytes: u64,
+    /// Size of the items that remain, in bytes.
+    pub remaining_bytes: u64,
 }
 
-impl Kind {
-    /// As users read it.
+impl StoreItemKind {
+    /// The name in the output of `phial cache ls`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blob => "blob",
             Self::Tree => "tree",
             Self::Result => "result",
             Self::Mirror => "mirror",
-            Self::Bad => "bad blob",
+            Self::DamagedBlob => "bad blob",
         }
     }
 }
 
-/// Says that something was used now.
+/// Sets the time of last use of an item to now. A store on a read-only disk is still usable, so failures are ignored.
 pub(super) fn touch(path: &Path) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    // A store that cannot be written is still one that can be read.
     let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 impl Store {
-    /// All that is kept, the least recently used first.
-    pub fn items(&self) -> Result<Vec<Item>, StoreError> {
+    /// All items, the least recently used first.
+    pub fn items(&self) -> Result<Vec<StoreItem>, StoreError> {
         let mut items = Vec::new();
         let digest = |algorithm: &'static str| move |name: String| format!("{algorithm}:{name}");
-        self.list(&mut items, "blobs/sha256", Kind::Blob, digest("sha256"))?;
-        self.list(&mut items, "blobs/sha512", Kind::Blob, digest("sha512"))?;
-        self.list(&mut items, "trees", Kind::Tree, digest("sha256"))?;
-        self.list(&mut items, "recall", Kind::Result, |name| name)?;
-        self.list(&mut items, "git", Kind::Mirror, |name| name)?;
-        self.list(&mut items, "bad", Kind::Bad, digest("sha256"))?;
-        items.sort_by(|a, b| (a.used, a.kind, &a.name).cmp(&(b.used, b.kind, &b.name)));
+        self.list(&mut items, "blobs/sha256", StoreItemKind::Blob, digest("sha256"))?;
+        self.list(&mut items, "blobs/sha512", StoreItemKind::Blob, digest("sha512"))?;
+        self.list(&mut items, "trees", StoreItemKind::Tree, digest("sha256"))?;
+        self.list(&mut items, "recall", StoreItemKind::Result, |name| name)?;
+        self.list(&mut items, "git", StoreItemKind::Mirror, |name| name)?;
+        self.list(&mut items, "bad", StoreItemKind::DamagedBlob, digest("sha256"))?;
+        items.sort_by(|a, b| (a.last_used, a.kind, &a.name).cmp(&(b.last_used, b.kind, &b.name)));
         Ok(items)
     }
 
     fn list(
         &self,
-        items: &mut Vec<Item>,
+        items: &mut Vec<StoreItem>,
         folder: &str,
-        kind: Kind,
+        kind: StoreItemKind,
         name: impl Fn(String) -> String,
     ) -> Result<(), StoreError> {
         let folder = self.root().join(folder);
         for entry in fs::read_dir(&folder).map_err(at("read", &folder))? {
             let entry = entry.map_err(at("read", &folder))?;
             let path = entry.path();
-            // What is gone meanwhile was removed by somebody else.
+            // Another process may have removed it meanwhile.
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let (size, used) = match kind {
-                Kind::Tree => {
-                    (tree_size(&path), fs::symlink_metadata(path.join("records.json")).map_or(0, |m| m.mtime()))
+            let (size, last_used) = match kind {
+                StoreItemKind::Tree => {
+                    (tree_size(&path), fs::symlink_metadata(path.join(METADATA_FILE)).map_or(0, |m| m.mtime()))
                 }
                 _ if meta.is_dir() => (size_below(&path), meta.mtime()),
                 _ => (on_disk(&meta), meta.mtime()),
             };
-            items.push(Item { kind, name: name(entry.file_name().to_string_lossy().into_owned()), size, used, path });
+            items.push(StoreItem {
+                kind,
+                name: name(entry.file_name().to_string_lossy().into_owned()),
+                size,
+                last_used,
+                path,
+            });
         }
         Ok(())
     }
 
-    /// Removes what `prune` says. `None` if another process has the store open.
-    pub fn prune(&self, prune: Prune) -> Result<Option<Pruned>, StoreError> {
+    /// Removes the items that `options` select. `None` if another process has the store open.
+    pub fn prune(&self, options: PruneOptions) -> Result<Option<PruneReport>, StoreError> {
         if self.in_use.unlock().is_err() || self.in_use.try_lock().is_err() {
-            self.share()?;
+            self.lock_shared()?;
             return Ok(None);
         }
-        let pruned = self.prune_alone(prune);
-        self.share()?;
-        pruned.map(Some)
+        let report = self.prune_locked(options);
+        self.lock_shared()?;
+        report.map(Some)
     }
 
-    fn share(&self) -> Result<(), StoreError> {
+    fn lock_shared(&self) -> Result<(), StoreError> {
         self.in_use.lock_shared().map_err(at("lock", self.root()))
     }
 
-    fn prune_alone(&self, prune: Prune) -> Result<Pruned, StoreError> {
+    fn prune_locked(&self, options: PruneOptions) -> Result<PruneReport, StoreError> {
         let items = self.items()?;
-        let mut pruned = Pruned { left: items.iter().map(|item| item.size).sum(), ..Pruned::default() };
+        let mut report =
+            PruneReport { remaining_bytes: items.iter().map(|item| item.size).sum(), ..PruneReport::default() };
         for item in items {
-            let is_old = prune.unused_since.is_some_and(|since| item.used < since);
-            let is_much = prune.limit.is_some_and(|limit| pruned.left > limit);
-            if prune.damaged && item.kind == Kind::Bad || is_old || is_much {
+            let is_old = options.unused_since.is_some_and(|since| item.last_used < since);
+            let is_over_limit = options.limit.is_some_and(|limit| report.remaining_bytes > limit);
+            let is_damaged = item.kind == StoreItemKind::DamagedBlob;
+            if options.damaged && is_damaged || is_old || is_over_limit {
                 remove(&item.path).map_err(at("remove", &item.path))?;
-                pruned.items += 1;
-                pruned.bytes += item.size;
-                pruned.left -= item.size;
+                report.removed += 1;
+                report.removed_bytes += item.size;
+                report.remaining_bytes -= item.size;
             }
         }
-        Ok(pruned)
+        Ok(report)
     }
 }
 
-/// Half a tree is none: it loses its name first.
+/// Removes an item. A tree loses its metadata first, so that a tree removed in part is not used.
 fn remove(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.is_dir() {
         return fs::remove_file(path);
     }
-    let _ = fs::remove_file(path.join("records.json"));
+    let _ = fs::remove_file(path.join(METADATA_FILE));
     remove_tree(path)
 }
 
-/// The size of a tree, worked out once and written beside it: a walk over a toolchain takes its time.
+/// The size of a tree in bytes, computed once and stored in its file `size`: walking a large tree is slow.
 fn tree_size(tree: &Path) -> u64 {
-    let note = tree.join("size");
-    if let Some(size) = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok()) {
+    let file = tree.join("size");
+    if let Some(size) = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()) {
         return size;
     }
     let size = size_below(tree);
-    let _ = fs::write(&note, format!("{size}\n")); // it is worked out again then
+    let _ = fs::write(&file, format!("{size}\n")); // only a cache
     size
 }
 
@@ -205,33 +213,33 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first_and_no_more_than_must() {
+    fn the_least_recently_used_is_removed_first_and_no_more_than_needed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         let (old, middle, new) =
             (blob(&store, &[1; 8192], 100), blob(&store, &[2; 8192], 200), blob(&store, &[3; 8192], 300));
-        assert!(store.has_blob(&old, 8192), "and is used by that");
-        let pruned = store.prune(Prune { limit: Some(2 * 8192), ..Prune::default() }).unwrap().unwrap();
-        assert_eq!((pruned.items, pruned.left), (1, 2 * 8192));
+        assert!(store.has_blob(&old, 8192), "which counts as a use");
+        let pruned = store.prune(PruneOptions { limit: Some(2 * 8192), ..PruneOptions::default() }).unwrap().unwrap();
+        assert_eq!((pruned.removed, pruned.remaining_bytes), (1, 2 * 8192));
         assert_eq!(names(&store), [new.to_string(), old.to_string()]);
         assert!(!store.has_blob(&middle, 8192));
-        let since = Prune { unused_since: Some(301), ..Prune::default() };
-        assert_eq!(store.prune(since).unwrap().unwrap().items, 1);
+        let since = PruneOptions { unused_since: Some(301), ..PruneOptions::default() };
+        assert_eq!(store.prune(since).unwrap().unwrap().removed, 1);
         assert_eq!(names(&store), [old.to_string()]);
     }
 
     #[test]
-    fn nothing_is_taken_from_under_another_process() {
+    fn nothing_is_removed_while_another_process_has_the_store_open() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("cache");
         let store = Store::open(&root).unwrap();
         blob(&store, b"one", 100);
         let other = Store::open(&root).unwrap();
-        let all = Prune { limit: Some(0), ..Prune::default() };
+        let all = PruneOptions { limit: Some(0), ..PruneOptions::default() };
         assert_eq!(store.prune(all).unwrap(), None);
         assert_eq!(names(&store).len(), 1);
         drop(other);
-        assert_eq!(store.prune(all).unwrap().unwrap().items, 1);
+        assert_eq!(store.prune(all).unwrap().unwrap().removed, 1);
         let Lookup::Miss(_) = store.result::<u32>(&Key::new("x")).unwrap() else { panic!("it is empty") };
     }
 }

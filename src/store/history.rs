@@ -1,7 +1,7 @@
-//! What was done before: short lists of records by name, the last few of each.
+//! Histories: lists of the last few records under a name, such as the builds of a repository.
 //!
-//! A history is a note for people, nothing is made from it: one that cannot be read counts as empty, a record that cannot be
-//! read as not there. So nothing waits for the disk either: a machine that dies may lose the last ones.
+//! They inform users and no build depends on them: a history that cannot be read counts as empty, and a record that cannot be
+//! read is skipped. Writes are not synced; after a crash of the machine the last records may be missing.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,15 +19,15 @@ use super::{Store, StoreError, at};
 #[derive(Default, Serialize, Deserialize)]
 struct History {
     name: String,
-    /// Oldest first. Each is read by itself, so that one of another version of Phial spoils no other.
+    /// Oldest first. Each is parsed on its own: one written by another version of Phial does not hide the others.
     records: Vec<Value>,
 }
 
 impl Store {
-    /// Puts `record` at the end of the history called `name`, of which the last `keep` stay.
-    pub fn remember<T: Serialize>(&self, name: &str, record: &T, keep: usize) -> Result<(), StoreError> {
+    /// Appends `record` to the history `name` and drops all but its last `keep` records.
+    pub fn append_history<T: Serialize>(&self, name: &str, record: &T, keep: usize) -> Result<(), StoreError> {
         let path = self.history_path(name);
-        let _alone = self.lock(&format!("history-{}", Digest::of(name.as_bytes()).hex()))?;
+        let _lock = self.lock(&format!("history-{}", Digest::of(name.as_bytes()).hex()))?;
         let failed = |error: serde_json::Error| at("write", &path)(error.into());
         let mut history = read(&path).filter(|history| history.name == name).unwrap_or_default();
         history.name = name.into();
@@ -41,7 +41,7 @@ impl Store {
         Ok(())
     }
 
-    /// The records under `name`, oldest first.
+    /// The records of the history `name`, oldest first.
     pub fn history<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
         let history = read(&self.history_path(name)).filter(|history| history.name == name);
         history.map(records).unwrap_or_default()
@@ -76,20 +76,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_records_stay_and_damage_is_no_obstacle() {
+    fn the_last_records_are_kept_and_a_damaged_file_counts_as_empty() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         assert!(store.history::<u32>("a").is_empty());
         for n in 0..5_u32 {
-            store.remember("a", &n, 3).unwrap();
+            store.append_history("a", &n, 3).unwrap();
         }
-        store.remember("b", &"text", 3).unwrap();
+        store.append_history("b", &"text", 3).unwrap();
         assert_eq!(store.history::<u32>("a"), [2, 3, 4]);
         assert!(store.history::<u32>("b").is_empty());
         assert_eq!(store.histories::<u32>().unwrap().concat(), [2, 3, 4]);
         fs::write(store.history_path("a"), b"{").unwrap();
         assert!(store.history::<u32>("a").is_empty());
-        store.remember("a", &9_u32, 3).unwrap();
+        store.append_history("a", &9_u32, 3).unwrap();
         assert_eq!(store.history::<u32>("a"), [9]);
     }
 }

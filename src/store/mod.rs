@@ -1,9 +1,8 @@
-//! What is kept on disk between runs: blobs by digest, unpacked trees by diff id, results by key, records of what was done,
-//! and scratch that may vanish.
+//! The cache directory: blobs by digest, unpacked layers (trees) by diff ID, results by cache key, histories, mirrors of git
+//! repositories, and scratch directories.
 //!
-//! Nothing on disk is believed: a blob enters by write, fsync, rename, fsync of the directory and is hashed again whenever
-//! it is read; a tree enters by `syncfs` and rename. What turns out bad is set aside and made again. Everything is private
-//! to the user (mode 0700).
+//! A blob is written, synced and renamed into place, and its digest is checked whenever it is read; a tree is synced
+//! (`syncfs`) and renamed. A damaged blob is moved to `bad/` and made again. Everything is private to the user (mode 0700).
 
 mod blobs;
 mod evict;
@@ -23,42 +22,42 @@ use tempfile::NamedTempFile;
 
 use crate::error::{ExitKind, IoError, UserError};
 
-pub use blobs::{BlobWriter, Verified};
-pub use evict::{Item, Kind, Prune, Pruned};
+pub use blobs::{BlobWriter, VerifiedBlob};
+pub use evict::{PruneOptions, PruneReport, StoreItem, StoreItemKind};
 pub use results::{Key, Lookup, Vacant};
 pub use scratch::{Scratch, remove_tree};
 pub use trees::{Tree, TreeInfo, TreeLookup, VacantTree};
 
-/// The layout of the store; another number on disk means another program's store.
+/// The format of the store, in its file `version`. A store of another format is refused.
 const VERSION: &str = "1\n";
 
-/// What can go wrong in the store.
+/// The store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused an action on a path.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The folder is not one that secrets-free bytes may be trusted to.
-    #[error("the cache folder `{}` {reason}", path.display())]
+    /// The cache directory cannot be trusted or has another format.
+    #[error("the cache directory `{}` {reason}", path.display())]
     Folder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it: a predicate, such as `belongs to another user`.
         reason: String,
     },
-    /// A layer in the store vanished while it was used, or was damaged and is set aside now.
+    /// A layer disappeared from the store while it was in use, or was found damaged.
     #[error("the cached layer `{0}` is gone or damaged")]
     LayerLost(Digest),
-    /// What was written is not what was promised.
-    #[error("`{expected}` was expected, but its bytes have the digest `{found}`")]
+    /// The content written does not have the expected digest.
+    #[error("the blob has the digest `{found}`, not `{expected}`")]
     Mismatch {
-        /// The digest promised.
+        /// The digest that was asked for.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the content.
         found: Digest,
     },
-    /// A digest in a kept file is none.
-    #[error("a record in the cache is damaged")]
+    /// A file in the store holds an invalid digest.
+    #[error("a file in the cache holds an invalid digest")]
     Damaged(#[from] DigestError),
 }
 
@@ -79,40 +78,41 @@ impl UserError for StoreError {
                 StorageFull => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
                 QuotaExceeded => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
                 PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
-                    Some("set `PHIAL_CACHE_DIR` to a folder that can be written".into())
+                    Some("set `PHIAL_CACHE_DIR` to a writable directory".into())
                 }
                 _ => None,
             },
-            Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a folder of your own".into()),
+            Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a directory of your own".into()),
             Self::LayerLost(_) => Some("run the command again to rebuild it".into()),
             Self::Mismatch { .. } | Self::Damaged(_) => None,
         }
     }
 }
 
-/// Puts the path and the action to an `io::Error`.
+/// For `map_err`: the error of `action` on `path`.
 fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| IoError { action, path: path.to_owned(), source }.into()
+    move |source| IoError::at(action, path)(source).into()
 }
 
-/// A store in a folder of the user's.
+/// An open store. Clones share its lock.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-    /// Locked, and shared with all who have it open.
+    /// Holds a shared lock while the store is open; pruning takes the exclusive lock.
     in_use: Arc<File>,
 }
 
-/// A lock that other processes of this store respect; held until dropped.
+/// A lock between processes that use the same store; held until dropped.
 #[derive(Debug)]
 pub struct Guard(#[expect(dead_code, reason = "holds the lock")] File);
 
 impl Store {
-    /// Opens the store in `root`, makes it if it is not there, and removes the scratch of processes that are gone.
+    /// Opens the store in the directory `root`, creates it if it does not exist, and removes scratch directories of processes
+    /// that are gone.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let refused = |reason: &str| StoreError::Folder { path: root.to_owned(), reason: reason.into() };
         if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
-            return Err(refused("is not a folder"));
+            return Err(refused("is not a directory"));
         }
         private_dir(root)?;
         check_folder(root)?;
@@ -123,11 +123,15 @@ impl Store {
         match fs::read_to_string(&version) {
             Ok(text) if text == VERSION => {}
             Ok(text) => {
-                let reason = format!("has the format `{}`, this Phial knows `{}`", text.trim(), VERSION.trim());
+                let reason = format!(
+                    "has format `{}`, and this version of Phial reads format `{}`",
+                    text.trim(),
+                    VERSION.trim()
+                );
                 return Err(StoreError::Folder { path: root.to_owned(), reason });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // Whole or not at all: others may open the same new store.
+                // Written and renamed: another process may open the same new store.
                 let whole = NamedTempFile::new_in(root).and_then(|mut file| {
                     file.write_all(VERSION.as_bytes())?;
                     file.persist(&version).map_err(|e| e.error)
@@ -143,22 +147,22 @@ impl Store {
         Ok(Self { root: root.to_owned(), in_use: Arc::new(in_use) })
     }
 
-    /// The folder itself.
+    /// The cache directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where the bare mirrors of git repositories live.
+    /// The directory of the mirrors of git repositories.
     pub fn git_dir(&self) -> PathBuf {
         self.root.join("git")
     }
 
-    /// Where notes about unfinished uploads live.
+    /// The directory of the records of unfinished uploads.
     pub fn uploads_dir(&self) -> PathBuf {
         self.root.join("uploads")
     }
 
-    /// Waits for the lock `name` (letters, digits and dashes) and holds it.
+    /// Waits for and takes the lock `name` (letters, digits and dashes).
     pub fn lock(&self, name: &str) -> Result<Guard, StoreError> {
         let path = self.root.join("locks").join(name);
         let file = File::create(&path).map_err(at("create", &path))?;
@@ -166,14 +170,14 @@ impl Store {
         Ok(Guard(file))
     }
 
-    /// A fresh private folder that is removed when dropped, or by the next run if this one is killed.
+    /// A new private directory, removed when dropped, or by the next run if this one is killed.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         Scratch::new(&self.root.join("scratch"))
     }
 }
 
 fn check_folder(root: &Path) -> Result<(), StoreError> {
-    let meta = fs::metadata(root).map_err(at("look at", root))?;
+    let meta = fs::metadata(root).map_err(at("read the metadata of", root))?;
     let reason = if meta.uid() != rustix::process::geteuid().as_raw() {
         "belongs to another user"
     } else if meta.mode() & 0o022 != 0 {
@@ -188,7 +192,7 @@ fn private_dir(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create", path))
 }
 
-/// Makes a rename durable.
+/// Syncs a directory, which makes renames in it durable.
 fn sync_dir(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(at("sync", path))
 }
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_store_is_opened_by_many_at_once_and_none_sweeps_what_another_begins() {
+    fn many_can_open_a_new_store_at_once_and_none_removes_the_scratch_of_another() {
         for _ in 0..50 {
             let dir = tempfile::tempdir().unwrap();
             let root = dir.path().join("cache");
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_with_other_bytes_than_promised_is_not_kept() {
+    fn a_blob_with_another_digest_than_expected_is_not_kept() {
         let (_dir, store) = store();
         let promised = Digest::of(b"good");
         let mut writer = store.blob_writer().unwrap();
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_blob_that_rots_is_found_out_when_read_and_set_aside() {
+    fn a_damaged_blob_is_detected_when_read_and_moved_away() {
         let (_dir, store) = store();
         let mut writer = store.blob_writer().unwrap();
         writer.write_all(b"good").unwrap();
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_recalled_by_the_same_inputs_only() {
+    fn a_result_is_found_by_the_same_inputs_only() {
         let (_dir, store) = store();
         let key = |lock: &str| Key::new("deps").with("mix.lock", lock);
         let Lookup::Miss(vacant) = store.result::<u32>(&key("a")).unwrap() else { panic!("empty store") };
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scratch_of_a_process_that_is_gone_is_swept() {
+    fn the_scratch_of_a_process_that_is_gone_is_removed() {
         let (_dir, store) = store();
         let left = store.root().join("scratch/abc");
         fs::create_dir_all(left.join("work/work")).unwrap();
@@ -279,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_write_is_refused() {
+    fn a_directory_that_others_may_write_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_dir, store) = store();
         fs::set_permissions(store.root(), fs::Permissions::from_mode(0o777)).unwrap();

@@ -1,4 +1,5 @@
-//! Folders that may vanish: what a step writes before anybody knows that it is good.
+//! Scratch directories: what a step writes before its result is known to be good. The next run removes those of processes
+//! that were killed.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -9,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::{StoreError, at};
 
-/// A private folder, removed when dropped. Its lock file tells other processes that it is in use.
+/// A private directory, removed when dropped. Its lock file tells other processes that it is in use.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -19,7 +20,7 @@ pub struct Scratch {
 
 impl Scratch {
     pub(super) fn new(parent: &Path) -> Result<Self, StoreError> {
-        // The lock first: a folder never stands without one.
+        // The lock file first: a directory without one would be taken for abandoned.
         let lock = locked(tempfile::Builder::new().prefix("").rand_bytes(12).suffix(".lock"), parent);
         let (held, lock) =
             lock.and_then(|file| file.keep().map_err(|e| e.error)).map_err(at("create a file in", parent))?;
@@ -28,12 +29,12 @@ impl Scratch {
         Ok(Self { path, lock, _held: held })
     }
 
-    /// The folder.
+    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A new folder in it, private to the user.
+    /// Creates a directory in it, private to the user.
     pub fn dir(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.path.join(name);
         super::private_dir(&path)?;
@@ -43,38 +44,39 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is swept by a later run.
+        // A later run removes what cannot be removed now.
         let _ = remove_tree(&self.path);
         let _ = fs::remove_file(&self.lock);
     }
 }
 
-/// Removes a tree whatever the modes of its folders, as far as they belong to the caller; never follows a symlink.
+/// Removes a directory tree whatever the modes of its directories, if they belong to the caller. Does not follow symbolic
+/// links. It is no error if there is nothing at `path`.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => return other,
     }
-    open_up(path)?;
+    make_accessible(path)?;
     fs::remove_dir_all(path)
 }
 
-fn open_up(dir: &Path) -> io::Result<()> {
+fn make_accessible(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+            make_accessible(&entry.path())?;
         }
     }
     Ok(())
 }
 
-/// A new file in the scratch folder, locked. A sweep between making and locking takes it for one that nobody holds.
-pub(super) fn locked(named: &tempfile::Builder<'_, '_>, parent: &Path) -> io::Result<NamedTempFile> {
+/// Creates and locks a file in the scratch directory. Tries again if [`sweep`] removed the file before it was locked.
+pub(super) fn locked(builder: &tempfile::Builder<'_, '_>, parent: &Path) -> io::Result<NamedTempFile> {
     loop {
-        let file = named.tempfile_in(parent)?;
+        let file = builder.tempfile_in(parent)?;
         file.as_file().lock()?;
         if file.path().exists() {
             return Ok(file);
@@ -82,7 +84,7 @@ pub(super) fn locked(named: &tempfile::Builder<'_, '_>, parent: &Path) -> io::Re
     }
 }
 
-/// Removes the folders and half-written blobs that no living process holds.
+/// Removes the directories and incomplete blobs of processes that are gone: their lock is free.
 pub(super) fn sweep(parent: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(parent).map_err(at("read", parent))? {
         let path = entry.map_err(at("read", parent))?.path();
@@ -90,8 +92,8 @@ pub(super) fn sweep(parent: &Path) -> Result<(), StoreError> {
         if !file.0 || file.1.try_lock().is_err() {
             continue;
         }
-        let of_folder = path.extension().is_some_and(|extension| extension == "lock");
-        if !of_folder || remove_tree(&path.with_extension("")).is_ok() {
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+        if !is_lock || remove_tree(&path.with_extension("")).is_ok() {
             let _ = fs::remove_file(&path);
         }
     }

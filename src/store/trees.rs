@@ -1,4 +1,4 @@
-//! Unpacked, normalized trees by diff id: the lower directories of every root filesystem.
+//! Unpacked layers by diff ID: the lower directories of every root filesystem.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,43 +8,47 @@ use serde::{Deserialize, Serialize};
 
 use super::{Guard, Scratch, Store, StoreError, at, sync_dir};
 
-/// One layer as a directory, in overlayfs's own form (whiteouts are character devices 0:0, opaque directories carry
-/// `user.overlay.opaque`), with the records of what the disk cannot say.
+/// In the directory of each tree; its modification time is when the tree was last used.
+pub(super) const METADATA_FILE: &str = "records.json";
+
+/// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the extended
+/// attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tree {
     /// The directory that is the layer's root.
     pub root: PathBuf,
     /// Owners, full modes, extended attributes.
-    pub records: Metadata,
-    /// Facts that were worked out when the tree was made.
-    pub about: TreeInfo,
+    pub metadata: Metadata,
+    /// Facts known since the layer was unpacked.
+    pub info: TreeInfo,
 }
 
-/// Facts about a tree, kept beside it.
+/// Facts about an unpacked layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeInfo {
-    /// Device nodes of the layer that an ordinary user cannot make; the blob still has them.
+    /// Number of device nodes that only the layer's blob has: an ordinary user cannot create them.
     pub skipped_devices: u64,
 }
 
 impl Tree {
-    /// A directory of which nothing is recorded.
+    /// A directory whose entries have the metadata that the disk shows.
     pub fn bare(root: &Path) -> Self {
-        Self { root: root.to_owned(), records: Metadata::default(), about: TreeInfo::default() }
+        Self { root: root.to_owned(), metadata: Metadata::default(), info: TreeInfo::default() }
     }
 }
 
-/// A tree was found, or is to be made.
+/// The result of [`Store::tree`].
 pub enum TreeLookup {
-    /// It is there.
+    /// The tree is in the store.
     Hit(Tree),
-    /// It is not; other processes wait until this vacant is kept or dropped.
+    /// It is not. Other processes that look it up wait until this value is kept or dropped.
     Miss(VacantTree),
 }
 
-/// The right to make one tree: an empty folder, and a lock that keeps others from doing the same work.
+/// The right to add one tree to the store: an empty directory, and a lock that keeps other processes from unpacking the same
+/// layer.
 pub struct VacantTree {
-    /// Where to put the root: an empty directory.
+    /// An empty directory to unpack the layer into.
     pub root: PathBuf,
     diff_id: DiffId,
     scratch: Scratch,
@@ -52,10 +56,13 @@ pub struct VacantTree {
     _lock: Guard,
 }
 
+/// `records.json` beside the directory of a tree.
 #[derive(Serialize, Deserialize)]
-struct TreeFile {
-    records: Metadata,
-    about: TreeInfo,
+struct MetadataFile {
+    #[serde(rename = "records")]
+    metadata: Metadata,
+    #[serde(rename = "about")]
+    info: TreeInfo,
 }
 
 impl Store {
@@ -63,17 +70,17 @@ impl Store {
         self.root().join("trees").join(diff_id.0.hex())
     }
 
-    /// The tree of that diff id, if it is kept. One whose records cannot be read counts as not there.
+    /// The tree of that diff ID; `None` if it is not in the store or its metadata cannot be read.
     pub fn find_tree(&self, diff_id: &DiffId) -> Option<Tree> {
         let path = self.tree_path(diff_id);
-        let records = path.join("records.json");
-        let beside: TreeFile = serde_json::from_slice(&fs::read(&records).ok()?).ok()?;
-        super::evict::touch(&records);
+        let file = path.join(METADATA_FILE);
+        let MetadataFile { metadata, info } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        super::evict::touch(&file);
         let root = path.join("root");
-        root.is_dir().then_some(Tree { root, records: beside.records, about: beside.about })
+        root.is_dir().then_some(Tree { root, metadata, info })
     }
 
-    /// The tree, or the vacant to make it in.
+    /// Looks a tree up; waits while another process unpacks the same layer.
     pub fn tree(&self, diff_id: &DiffId) -> Result<TreeLookup, StoreError> {
         if let Some(tree) = self.find_tree(diff_id) {
             return Ok(TreeLookup::Hit(tree));
@@ -87,36 +94,36 @@ impl Store {
         Ok(TreeLookup::Miss(VacantTree { root, diff_id: diff_id.clone(), scratch, store: self.clone(), _lock: lock }))
     }
 
-    /// Keeps a tree that was made in a scratch folder of this store. `root` is moved.
-    pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, records: &Metadata) -> Result<Tree, StoreError> {
+    /// Moves the directory `root`, in a scratch directory of this store, into the store as the tree of `diff_id`.
+    pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, metadata: &Metadata) -> Result<Tree, StoreError> {
         match self.tree(diff_id)? {
             TreeLookup::Hit(tree) => Ok(tree),
             TreeLookup::Miss(vacant) => {
                 fs::remove_dir(&vacant.root).map_err(at("remove", &vacant.root))?;
                 fs::rename(root, &vacant.root).map_err(at("move", root))?;
-                vacant.keep(records, TreeInfo::default())
+                vacant.keep(metadata, TreeInfo::default())
             }
         }
     }
 }
 
 impl VacantTree {
-    /// Keeps what is in `root` now.
-    pub fn keep(self, records: &Metadata, about: TreeInfo) -> Result<Tree, StoreError> {
-        let made = self.scratch.path().join("tree");
-        let beside = TreeFile { records: records.clone(), about };
-        let json = serde_json::to_vec(&beside).map_err(|e| at("write", &made)(e.into()))?;
-        let path = made.join("records.json");
+    /// Adds the directory `root` to the store.
+    pub fn keep(self, metadata: &Metadata, info: TreeInfo) -> Result<Tree, StoreError> {
+        let new = self.scratch.path().join("tree");
+        let path = new.join(METADATA_FILE);
+        let file = MetadataFile { metadata: metadata.clone(), info };
+        let json = serde_json::to_vec(&file).map_err(|e| at("write", &path)(e.into()))?;
         fs::write(&path, json).map_err(at("write", &path))?;
-        let folder = File::open(&made).map_err(at("open", &made))?;
-        rustix::fs::syncfs(&folder).map_err(|e| at("sync", &made)(e.into()))?;
+        let dir = File::open(&new).map_err(at("open", &new))?;
+        rustix::fs::syncfs(&dir).map_err(|e| at("sync", &new)(e.into()))?;
         let kept = self.store.tree_path(&self.diff_id);
         if kept.exists() {
-            // It was there and could not be used.
+            // Its metadata could not be read.
             super::remove_tree(&kept).map_err(at("remove", &kept))?;
         }
-        fs::rename(&made, &kept).map_err(at("keep", &kept))?;
+        fs::rename(&new, &kept).map_err(at("keep", &kept))?;
         sync_dir(&self.store.root().join("trees"))?;
-        Ok(Tree { root: kept.join("root"), records: beside.records, about: beside.about })
+        Ok(Tree { root: kept.join("root"), metadata: file.metadata, info: file.info })
     }
 }

@@ -26,16 +26,16 @@ fn a_folder_that_cannot_hold_a_cache_is_refused_with_a_remedy() {
     let scene = Scene::new();
     fs::write(scene.env.path("file"), "in the way").unwrap();
     assert_snapshot!(error_with(&scene, &scene.env.path("file")), @r"
-    error: the cache folder `[DIR]/file` is not a folder
-    hint: set `PHIAL_CACHE_DIR` to a folder of your own
+    error: the cache directory `[DIR]/file` is not a directory
+    hint: set `PHIAL_CACHE_DIR` to a directory of your own
     ");
     assert_snapshot!(error_with(&scene, &scene.env.path("file/cache")), @r"
     error: cannot create `[DIR]/file/cache`: Not a directory (os error 20)
-    hint: set `PHIAL_CACHE_DIR` to a folder that can be written
+    hint: set `PHIAL_CACHE_DIR` to a writable directory
     ");
     assert_snapshot!(error_with(&scene, "/proc/phial"), @r"
     error: cannot create `/proc/phial`: No such file or directory (os error 2)
-    hint: set `PHIAL_CACHE_DIR` to a folder that can be written
+    hint: set `PHIAL_CACHE_DIR` to a writable directory
     ");
 }
 
@@ -46,8 +46,8 @@ fn a_cache_that_others_may_write_or_own_is_refused_and_nothing_is_put_into_it() 
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
     assert_snapshot!(error_with(&scene, &scene.env.path("open")), @r"
-    error: the cache folder `[DIR]/open` can be written by other users
-    hint: set `PHIAL_CACHE_DIR` to a folder of your own
+    error: the cache directory `[DIR]/open` can be written by other users
+    hint: set `PHIAL_CACHE_DIR` to a directory of your own
     ");
     assert!(listing(&open).is_empty(), "{:?}", listing(&open));
 

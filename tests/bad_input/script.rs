@@ -89,8 +89,8 @@ fn a_script_must_be_in_the_commit_and_executable() {
 fn a_whiteout_name_cannot_be_written_or_committed() {
     let scene = Scene::with_script("#!/bin/sh\nmkdir -p lib; touch lib/.wh.a\n");
     assert_snapshot!(scene.refused(1, scene.build([])), @r"
-    error: the step left a file named `app/lib/.wh.a`, and names that begin with `.wh.` cannot stand in a layer
-    hint: let the script remove it
+    error: the step left a file named `app/lib/.wh.a`: names that begin with `.wh.` are reserved for whiteouts in layers
+    hint: remove the file at the end of the script
     ");
     for isolation in ["copy", "overlay"] {
         let output = scene.refused(1, scene.build(["--isolation", isolation]));
