@@ -102,12 +102,14 @@ impl Read for VerifiedBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(buffer)?;
         self.hash.update(&buffer[..n]);
-        if n == 0 && !buffer.is_empty() && self.digest.algorithm() == "sha256" {
-            if Digest::from_hash(&self.hash.clone().finalize().into()) != self.digest {
-                let _ = self.store.quarantine(&self.digest);
-                let text = format!("the cached blob `{}` is damaged", self.digest);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
+        if n == 0
+            && !buffer.is_empty()
+            && self.digest.algorithm() == "sha256"
+            && Digest::from_hash(&self.hash.clone().finalize().into()) != self.digest
+        {
+            let _ = self.store.quarantine(&self.digest);
+            let text = format!("the cached blob `{}` is damaged", self.digest);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(n)
     }
