@@ -144,14 +144,92 @@ impl<W: Write> Write for Sha256Writer<W> {
 mod tests {
     use super::*;
 
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
     #[test]
-    fn a_digest_of_another_algorithm_case_or_length_is_refused() {
-        let good = Digest::of(b"");
-        assert_eq!(good.as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        for bad in
-            ["", "sha256:", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../..", &good.as_str().to_uppercase()]
-        {
-            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+    fn a_digest_is_printed_as_it_was_parsed() {
+        let sha512 = format!("sha512:{}", "0123456789abcdef".repeat(8));
+        for (text, algorithm) in [(EMPTY, "sha256"), (sha512.as_str(), "sha512")] {
+            let digest: Digest = text.parse().unwrap();
+            assert_eq!((digest.as_str(), digest.algorithm(), digest.hex()), (text, algorithm, &text[7..]));
+            assert_eq!((digest.to_string(), format!("{digest:?}")), (text.to_owned(), text.to_owned()));
+            assert_eq!(DiffId(digest.clone()).to_string(), text);
+            assert_eq!(serde_json::to_value(&digest).unwrap(), text);
+            assert_eq!(serde_json::from_value::<Digest>(text.into()).unwrap(), digest);
+            assert_eq!(serde_json::from_value::<DiffId>(text.into()).unwrap(), DiffId(digest));
         }
+    }
+
+    #[test]
+    fn another_algorithm_case_or_length_is_refused() {
+        let hex = &EMPTY[7..];
+        for bad in [
+            String::new(),
+            hex.to_owned(),
+            "sha256:".to_owned(),
+            "md5:d41d8cd98f00b204e9800998ecf8427e".to_owned(),
+            "sha256:../../..".to_owned(),
+            EMPTY.to_uppercase(),
+            format!("sha256:{}", hex.to_uppercase()),
+            format!("sha384:{hex}"),
+            format!("sha512:{hex}"),
+            format!("sha256:{hex}{hex}"),
+            format!("{EMPTY}0"),
+            EMPTY[..70].to_owned(),
+            format!("{} ", &EMPTY[..70]),
+            format!("{}/", &EMPTY[..70]),
+            format!("{}:", &EMPTY[..70]),
+            format!("{}`", &EMPTY[..70]),
+            format!("{}g", &EMPTY[..70]),
+            format!("{}\u{e9}", &EMPTY[..69]),
+        ] {
+            let error = bad.parse::<Digest>().unwrap_err();
+            let expected = format!("`{bad}` is not a digest: `sha256:` and 64 lower-case hex digits are expected");
+            assert_eq!(error.to_string(), expected);
+            assert!(serde_json::from_value::<Digest>(bad.into()).is_err());
+        }
+        let error = "x".repeat(10_000).parse::<Digest>().unwrap_err();
+        assert!(error.to_string().len() < 250, "a long text is cut");
+    }
+
+    #[test]
+    fn bytes_are_hashed_as_sha256_prints_them() {
+        assert_eq!(Digest::of(b"").as_str(), EMPTY);
+        let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::of(b"abc").as_str(), abc);
+        let hash = std::array::from_fn(|i| u8::try_from(i * 8).unwrap());
+        let hex = "0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8";
+        assert_eq!(Digest::from_hash(&hash).hex(), hex);
+    }
+
+    /// Takes two bytes at a time, and counts the calls of `flush`.
+    #[derive(Default)]
+    struct Narrow {
+        bytes: Vec<u8>,
+        flushed: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(2);
+            self.bytes.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.flushed += 1;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_writer_hashes_what_the_inner_one_took() {
+        let mut writer = Sha256Writer::new(Narrow::default());
+        assert_eq!(writer.write(b"abc").unwrap(), 2);
+        writer.write_all(b"c").unwrap();
+        writer.flush().unwrap();
+        let (inner, digest, size) = writer.finish();
+        assert_eq!((inner.bytes.as_slice(), inner.flushed), (&b"abc"[..], 1));
+        assert_eq!((digest, size), (Digest::of(b"abc"), 3));
     }
 }

@@ -35,6 +35,9 @@ mod tests {
     fn control_bytes_are_escaped_and_long_names_are_cut() {
         assert_eq!(escaped("lib/é`\u{1b}[31m\n".as_bytes()), "lib/é\\u{60}\\u{1b}[31m\\n");
         assert_eq!(escaped(b"a\xffb"), "a\\xffb");
+        assert_eq!(escaped(b"'\"\\"), "'\"\\\\");
+        assert_eq!(escaped(&[b'a'; 201]), "a".repeat(201));
+        assert_eq!(escaped(&[b'a'; 202]), format!("{}...", "a".repeat(201)));
         assert!(escaped(&[b'a'; 10_000]).len() < 220);
     }
 }

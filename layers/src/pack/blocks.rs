@@ -183,3 +183,58 @@ fn write_in_order(
     let (_, digest, size) = blob.finish();
     Ok((digest, size))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn the_number_of_threads_is_limited_by_the_size_of_the_blocks() {
+        for (compression, max) in [(Compression::None, 1), (Compression::Gzip, 24), (Compression::Zstd, 6)] {
+            for (workers, expected) in [(1, 1), (3, max.min(3)), (1000, max)] {
+                let options = PackOptions { compression, mtime: 0, workers: NonZeroUsize::new(workers).unwrap() };
+                assert_eq!(worker_count(&options), expected, "{compression}, {workers}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_cut_into_blocks_and_none_is_empty() {
+        let options = PackOptions { compression: Compression::Gzip, mtime: 0, workers: NonZeroUsize::MIN };
+        for (size, members) in [(0, 0), (1, 1), (1 << 20, 1), ((1 << 20) + 1, 2), (3 << 20, 3)] {
+            let mut blob = Vec::new();
+            let fill = |blocks: &mut BlockWriter| {
+                blocks.write(&vec![7; size / 2])?;
+                Ok(blocks.zeros((size - size / 2) as u64)?)
+            };
+            let ((), compressed) = compress_blocks(&options, &mut blob, fill).unwrap();
+            let tar = [vec![7; size / 2], vec![0; size - size / 2]].concat();
+            assert_eq!((compressed.diff_id.0, compressed.tar_size), (Digest::of(&tar), size as u64));
+            assert_eq!((compressed.digest, compressed.size), (Digest::of(&blob), blob.len() as u64));
+            let magic = Compression::GZIP_MAGIC;
+            assert_eq!(blob.windows(10).filter(|w| w.starts_with(&magic) && w.ends_with(&[0xff])).count(), members);
+        }
+    }
+
+    #[test]
+    fn the_error_of_the_producer_comes_before_that_of_the_writer() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        let options = PackOptions { compression: Compression::None, mtime: 0, workers: NonZeroUsize::MIN };
+        let fail = |blocks: &mut BlockWriter| -> Result<(), FillError> {
+            blocks.write(b"x")?;
+            Err(PackError::Changed { entry: "f".into() }.into())
+        };
+        assert_eq!(compress_blocks(&options, &mut Full, fail).unwrap_err().code(), "layer.changed");
+        assert_eq!(compress_blocks(&options, &mut Full, |_| Ok(())).unwrap_err().code(), "layer.write", "at the flush");
+    }
+}

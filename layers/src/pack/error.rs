@@ -100,3 +100,36 @@ impl PackError {
         Self::Read { entry: escaped(path), source: source.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_a_code_an_exit_code_and_perhaps_a_hint() {
+        let (entry, name) = (|| "f".to_owned(), "n".to_owned());
+        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        for (error, code, exit_code, hint) in [
+            (PackError::Special { entry: entry(), kind: "socket" }, "layer.special-file", 3, Some("remove it")),
+            (
+                PackError::ReservedName { entry: entry() },
+                "layer.reserved-name",
+                3,
+                Some("names that begin with `.wh.`"),
+            ),
+            (PackError::NameTooLong { entry: entry() }, "layer.name-too-long", 3, None),
+            (PackError::Changed { entry: entry() }, "layer.changed", 3, Some("a process of the script still runs")),
+            (PackError::XattrName { entry: entry(), name }, "layer.xattr-name", 70, None),
+            (PackError::read(b"f", Errno::ACCESS), "layer.read", 6, None),
+            (PackError::Write(io()), "layer.write", 6, Some("check the free space")),
+            (PackError::Thread(io()), "layer.thread", 6, None),
+        ] {
+            assert_eq!((error.code(), error.exit_code()), (code, exit_code));
+            let begins = error.hint().zip(hint).map(|(text, start)| text.starts_with(start));
+            assert_eq!((error.hint().is_some(), begins.unwrap_or(true)), (hint.is_some(), true), "{code}");
+        }
+        assert_eq!(PackError::read(b"a\n", Errno::ACCESS).to_string(), "cannot read `a\\n`");
+    }
+
+    use rustix::io::Errno;
+}

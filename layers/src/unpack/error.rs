@@ -245,3 +245,51 @@ impl UnpackError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_a_code_an_exit_code_and_perhaps_a_hint() {
+        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        let header = UnpackError::stream(Violation::Pax).after(b"f");
+        for (error, code, exit_code, hint) in [
+            (UnpackError::entry(Violation::EntryPath, b"f"), "layer.entry-path", 3, Some("no image builder")),
+            (UnpackError::entry(Violation::TooLarge, b"f"), "layer.too-large", 3, Some("raise the limit")),
+            (header, "layer.pax", 3, Some("no image builder")),
+            (UnpackError::stream(Violation::TooManyEntries), "layer.too-many-entries", 3, Some("raise the limit")),
+            (UnpackError::stream(Violation::Corrupt), "layer.corrupt", 3, Some("fetch the layer again")),
+            (UnpackError::declared(Compression::Zstd), "layer.compression", 3, Some("the media type")),
+            (UnpackError::Read(io()), "layer.read", 4, None),
+            (UnpackError::write(b"f", io()), "layer.write", 6, Some("check the free space")),
+            (UnpackError::Root(io()), "layer.root", 6, None),
+            (UnpackError::Thread(io()), "layer.thread", 6, None),
+            (UnpackError::RootNotEmpty, "layer.root-not-empty", 70, None),
+        ] {
+            assert_eq!((error.code(), error.exit_code()), (code, exit_code));
+            let begins = error.hint().zip(hint).map(|(text, start)| text.starts_with(start));
+            assert_eq!((error.hint().is_some(), begins.unwrap_or(true)), (hint.is_some(), true), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_errors_in_a_header_get_the_name_of_the_previous_entry() {
+        for violation in [Violation::TarHeader, Violation::Pax, Violation::Sparse, Violation::XattrSize] {
+            let text = UnpackError::stream(violation).after(b"f`").to_string();
+            assert_eq!(text, format!("the layer's entry after `f\\u{{60}}` is refused: {violation}"));
+        }
+        let text = UnpackError::stream(Violation::Truncated).after(b"f").to_string();
+        assert_eq!(text, "the layer is refused: the layer ends in the middle");
+    }
+
+    #[test]
+    fn the_declared_compression_is_named() {
+        for (compression, name) in
+            [(Compression::None, "a plain tar"), (Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")]
+        {
+            let text = UnpackError::declared(compression).to_string();
+            assert_eq!(text, format!("the layer is declared as {name}, but its bytes are not"));
+        }
+    }
+}

@@ -140,3 +140,61 @@ pub(super) fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+
+    use super::*;
+
+    fn job(path: &Path, data: &[u8]) -> FileJob {
+        let file = File::create(path).unwrap();
+        FileJob { file, data: data.to_vec(), mode: 0o640, mtime: (5, 6), entry: b"f".to_vec() }
+    }
+
+    fn with_writers<T>(act: impl FnOnce(&FileWriters<'_>) -> T) -> (T, Result<(), UnpackError>) {
+        let (jobs, queue) = queue();
+        thread::scope(|scope| {
+            let writers = FileWriters::start(scope, jobs, &queue).unwrap();
+            let value = act(&writers);
+            (value, writers.finish())
+        })
+    }
+
+    #[test]
+    fn a_file_is_complete_after_a_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: usize| dir.path().join(n.to_string());
+        let ((), finished) = with_writers(|writers| {
+            for n in 0..100 {
+                writers.submit(job(&path(n), n.to_string().as_bytes())).unwrap();
+            }
+            writers.wait().unwrap();
+            for n in 0..100 {
+                let stat = std::fs::metadata(path(n)).unwrap();
+                assert_eq!((stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o640, 5, 6));
+                assert_eq!((stat.atime(), stat.atime_nsec()), (5, 6));
+                assert_eq!(std::fs::read_to_string(path(n)).unwrap(), n.to_string());
+            }
+        });
+        finished.unwrap();
+    }
+
+    #[test]
+    fn the_error_of_a_file_is_reported_once_and_nothing_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let unwritable = || {
+            let file = File::open(&path).unwrap();
+            FileJob { file, ..job(&path, b"x") }
+        };
+        std::fs::write(&path, "").unwrap();
+        let (waited, finished) = with_writers(|writers| writers.submit(unwritable()).and_then(|()| writers.wait()));
+        assert_eq!(waited.unwrap_err().to_string(), "cannot write `f`");
+        finished.unwrap();
+        let (failures, finished) =
+            with_writers(|writers| (0..200).filter(|_| writers.submit(unwritable()).is_err()).count());
+        assert_eq!(failures + usize::from(finished.is_err()), 1);
+    }
+}

@@ -230,23 +230,4 @@ fn malformed() -> UnpackError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_read_as_other_tars_read_them() {
-        for (field, value) in [
-            (&b"0000644\0"[..], 0o644),
-            (b"   644 \0", 0o644),
-            (b"\0\0\0\0", 0),
-            (b"00000000001\0", 1),
-            (&[0x80, 0, 0, 1, 0], 256),
-            (&[0xff, 0xff, 0xff], -1),
-        ] {
-            assert_eq!(parse_numeric(field).unwrap(), value, "{field:?}");
-        }
-        for bad in [&b"0008\0"[..], b"-1\0", b"6 4\0", &[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert!(parse_numeric(bad).is_err(), "{bad:?}");
-        }
-    }
-}
+mod tests;

@@ -170,16 +170,148 @@ mod tests {
         assert_eq!(time(b"-1.5").unwrap(), (-2, 500_000_000));
         assert_eq!(time(b"12.000000001999").unwrap(), (12, 1));
         assert_eq!(time(b"-3").unwrap(), (-3, 0));
-        for bad in ["", "1.x", "1e9", "-100000000000000000000", "+1", "--1"] {
+        assert_eq!(time(b"1.5").unwrap(), (1, 500_000_000));
+        assert_eq!(time(b"0.123456789").unwrap(), (0, 123_456_789));
+        assert_eq!(time(b"7.").unwrap(), (7, 0));
+        assert_eq!(time(b"-0.25").unwrap(), (-1, 750_000_000));
+        assert_eq!(time(b"9223372036854775807").unwrap(), (i64::MAX, 0));
+        for bad in ["", "-", ".5", "1.x", "1.5x", "1.1.1", "1e9", "-100000000000000000000", "+1", "--1"] {
             assert_eq!(time(bad.as_bytes()).unwrap_err().code(), "layer.pax", "{bad}");
         }
     }
 
+    fn parse(body: &[u8]) -> Result<Pax, &'static str> {
+        Pax::parse(body).map_err(|error| error.code())
+    }
+
+    fn record(key: &str, value: &[u8]) -> Vec<u8> {
+        let rest = key.len() + value.len() + 3;
+        let length = (rest..).find(|length| *length == rest + length.to_string().len()).unwrap();
+        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    }
+
     #[test]
     fn malformed_records_are_refused_not_skipped() {
-        for bad in ["6 a=b", "5 a=b\n", "7 a=b\n", "6 =bb\n", "6 abc\n", "x a=b\n", "06a=b\n", "-6 a=b\n"] {
-            assert!(Pax::parse(bad.as_bytes()).is_err(), "{bad}");
+        for bad in [
+            "6 a=b",
+            "5 a=b\n",
+            "7 a=b\n",
+            "6 =bb\n",
+            "6 abc\n",
+            "x a=b\n",
+            "-6 a=b\n",
+            " a=b\n",
+            "3 a\n",
+            "4 a=\n",
+            "6 a\0b=\n",
+            "7 a\0=b\n",
+            "0000000000006 a=b\n",
+            "99999999999999999999 a=b\n",
+            "6 a=b\n\n",
+            "6 a=b\n6",
+            "0 a=b\n",
+        ] {
+            assert_eq!(parse(bad.as_bytes()).err(), Some("layer.pax"), "{bad:?}");
         }
-        assert_eq!(Pax::parse(b"9 path=b\n").map(|p| p.path).ok().flatten().as_deref(), Some(&b"b"[..]));
+        for good in ["6 a=b\n", "5 a=\n", "07 a=b\n7 a=\n\n\n", "000000006 path=b\n", ""] {
+            let expected = (good == "000000006 path=b\n").then_some("layer.pax");
+            assert_eq!(parse(good.as_bytes()).err(), expected, "{good:?}");
+        }
+        assert_eq!(parse(b"9 path=b\n").unwrap().path.as_deref(), Some(&b"b"[..]));
+        assert_eq!(parse(b"11 path==\n\n").unwrap().path.as_deref(), Some(&b"=\n"[..]));
+    }
+
+    #[test]
+    fn each_keyword_has_its_field() {
+        let max = i64::MAX.to_string();
+        let body = [
+            record("path", b"p"),
+            record("linkpath", b"l"),
+            record("size", max.as_bytes()),
+            record("uid", b"4294967295"),
+            record("gid", b"7"),
+            record("mtime", b"9.25"),
+            record("comment", b""),
+            record("SCHILY.xattr.user.empty", b""),
+            record("SCHILY.xattr.user.nul", b"\0"),
+            record("GNU.sparse.name", b"s"),
+            record("GNU.sparse.major", b"1"),
+            record("GNU.sparse.offset", b"1"),
+            record("GNU.sparse.numbytes", b"2"),
+            record("GNU.sparse.offset", b"3"),
+        ];
+        let pax = parse(&body.concat()).unwrap();
+        assert_eq!((pax.path.as_deref(), pax.linkpath.as_deref()), (Some(&b"p"[..]), Some(&b"l"[..])));
+        assert_eq!((pax.size, pax.uid, pax.gid), (Some(i64::MAX.cast_unsigned()), Some(u32::MAX), Some(7)));
+        assert_eq!((pax.mtime, pax.sparse_name.as_deref()), (Some((9, 250_000_000)), Some(&b"s"[..])));
+        assert_eq!(pax.sparse, BTreeMap::from([("major".into(), "1".into())]));
+        assert_eq!(pax.sparse_pairs, [1, 2, 3]);
+        assert_eq!(pax.xattrs, BTreeMap::from([("user.empty".into(), vec![]), ("user.nul".into(), vec![0])]));
+    }
+
+    #[test]
+    fn values_that_readers_disagree_on_are_refused() {
+        for (key, value) in [
+            ("path", ""),
+            ("linkpath", ""),
+            ("size", ""),
+            ("uid", ""),
+            ("gid", ""),
+            ("mtime", ""),
+            ("path", "a\0"),
+            ("comment", "\0"),
+            ("size", "-1"),
+            ("size", "+1"),
+            ("size", "1 "),
+            ("size", "9223372036854775808"),
+            ("uid", "4294967296"),
+            ("gid", "4294967296"),
+            ("gid", "x"),
+            ("mtime", "x"),
+            ("GNU.sparse.numbytes", "1"),
+            ("GNU.sparse.offset", "x"),
+        ] {
+            assert_eq!(parse(&record(key, value.as_bytes())).err(), Some("layer.pax"), "{key}={value}");
+        }
+        let twice = [record("GNU.sparse.offset", b"1"), record("GNU.sparse.offset", b"2")].concat();
+        assert_eq!(parse(&twice).err(), Some("layer.pax"));
+        assert_eq!(parse(&record("GNU.sparse.map", b"\xff")).err(), Some("layer.pax"));
+        assert_eq!(parse(b"21 SCHILY.xattr.\xff=v\n").err(), Some("layer.pax"));
+    }
+
+    #[test]
+    fn attributes_are_limited_one_by_one_and_together() {
+        let xattr = |name: &str, size: usize| record(&format!("SCHILY.xattr.{name}"), &vec![b'v'; size]);
+        assert_eq!(parse(&xattr("user.a", 65_536)).unwrap().xattrs["user.a"].len(), 65_536);
+        assert_eq!(parse(&xattr("user.a", 65_537)).err(), Some("layer.xattr-size"));
+        // 16 attributes with names of 6 bytes.
+        let many = |last: usize| {
+            let all: Vec<_> =
+                (0..16).map(|n| xattr(&format!("user.{n:x}"), if n == 15 { last } else { 65_536 })).collect();
+            parse(&all.concat()).map(|pax| pax.xattrs.len())
+        };
+        assert_eq!(many(65_536 - 16 * 6), Ok(16));
+        assert_eq!(many(65_536 - 16 * 6 + 1), Err("layer.xattr-size"));
+    }
+
+    #[test]
+    fn attributes_of_this_machine_and_of_overlayfs_are_dropped() {
+        for name in ["security.selinux", "security.ima", "security.evm", "trusted.overlay.opaque", "user.overlay.x"] {
+            assert!(parse(&record(&format!("SCHILY.xattr.{name}"), b"v")).unwrap().xattrs.is_empty(), "{name}");
+        }
+        for name in ["security.capability", "security.selinux2", "user.overlay", "trusted.overlayx.a", "user.x"] {
+            assert_eq!(parse(&record(&format!("SCHILY.xattr.{name}"), b"v")).unwrap().xattrs.len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_global_header_describes_no_entry() {
+        for key in ["path", "linkpath", "size", "uid", "gid", "mtime", "hdrcharset", "SCHILY.x", "GNU.sparse.x"] {
+            assert_eq!(check_global(&record(key, b"1")).unwrap_err().code(), "layer.pax", "{key}");
+        }
+        for key in ["comment", "pathx", "SCHILY", "atime", "uname"] {
+            assert!(check_global(&record(key, b"1")).is_ok(), "{key}");
+        }
+        assert!(check_global(b"x").is_err());
     }
 }

@@ -151,3 +151,140 @@ fn checked(map: SparseMap, stored: u64) -> Result<SparseMap, UnpackError> {
 fn malformed() -> UnpackError {
     UnpackError::stream(Violation::Sparse)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::tests::stream;
+    use super::*;
+
+    fn segments(pairs: &[(u64, u64)]) -> Vec<Segment> {
+        pairs.iter().map(|(offset, length)| Segment { offset: *offset, length: *length }).collect()
+    }
+
+    /// The map and the bytes it took of a body that begins with `body` and has `stored` bytes.
+    fn read(
+        records: &[(&str, &str)],
+        pairs: &[u64],
+        body: &[u8],
+        stored: u64,
+    ) -> Result<(Vec<Segment>, u64, u64), &'static str> {
+        let mut pax = Pax { sparse_pairs: pairs.to_vec(), ..Pax::default() };
+        pax.sparse = records.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let sparse = from_pax(&mut stream(&[body], 1 << 20), &pax, stored).map_err(|error| error.code())?;
+        Ok(sparse.map(|sparse| (sparse.map.segments, sparse.map.size, sparse.used)).unwrap())
+    }
+
+    fn block(text: &str) -> Vec<u8> {
+        let mut block = text.as_bytes().to_vec();
+        block.resize(block.len().next_multiple_of(512), 0);
+        block
+    }
+
+    #[test]
+    fn format_0_0_has_its_map_in_pairs_of_records() {
+        let read = |records: &[(&str, &str)], pairs: &[u64]| read(records, pairs, b"", 3);
+        let expected = Ok((segments(&[(1, 2), (5, 1)]), 9, 0));
+        assert_eq!(read(&[("size", "9")], &[1, 2, 5, 1]), expected);
+        assert_eq!(read(&[("size", "9"), ("numblocks", "2")], &[1, 2, 5, 1]), expected);
+        assert_eq!(read(&[("size", "9"), ("major", "0"), ("minor", "0")], &[1, 2, 5, 1]), expected);
+        assert_eq!(read(&[("size", "9"), ("numblocks", "4")], &[1, 2, 5, 1]), Err("layer.sparse"));
+        assert_eq!(read(&[("size", "9"), ("minor", "1")], &[1, 2, 5, 1]), Err("layer.sparse"), "0.1 has a map");
+        assert_eq!(read(&[("size", "9")], &[1, 3, 5]), Err("layer.sparse"));
+        assert_eq!(read(&[], &[1, 3]), Err("layer.sparse"), "no size");
+        assert_eq!(read(&[("size", "x")], &[1, 3]), Err("layer.pax"));
+    }
+
+    #[test]
+    fn format_0_1_has_its_map_in_one_record() {
+        let read = |records: &[(&str, &str)], pairs: &[u64]| read(records, pairs, b"", 3);
+        let expected = Ok((segments(&[(1, 2), (5, 1)]), 9, 0));
+        assert_eq!(read(&[("size", "9"), ("map", "1,2,5,1")], &[]), expected);
+        assert_eq!(read(&[("size", "9"), ("map", "1,2,5,1"), ("minor", "1"), ("numblocks", "2")], &[]), expected);
+        assert_eq!(read(&[("size", "1"), ("realsize", "9"), ("map", "1,2,5,1")], &[]), expected, "realsize first");
+        assert_eq!(read(&[("size", "9"), ("map", "1,2,5,1")], &[1, 2]), Err("layer.sparse"), "two maps");
+        assert_eq!(read(&[("size", "9"), ("map", "1,2,5")], &[]), Err("layer.sparse"));
+        assert_eq!(read(&[("size", "9"), ("map", "1,x")], &[]), Err("layer.pax"));
+        assert_eq!(read(&[("size", "9"), ("map", "1,3"), ("major", "1"), ("minor", "1")], &[]), Err("layer.sparse"));
+        assert_eq!(read(&[("size", "9"), ("map", "1,3"), ("minor", "2")], &[]), Err("layer.sparse"));
+    }
+
+    #[test]
+    fn format_1_0_has_its_map_before_the_data() {
+        let records = [("major", "1"), ("minor", "0"), ("realsize", "99")];
+        let read = |body: &[u8], stored| read(&records, &[], body, stored);
+        assert_eq!(read(&block("2\n1\n2\n5\n1\n"), 515), Ok((segments(&[(1, 2), (5, 1)]), 99, 512)));
+        assert_eq!(read(&block("0\n"), 512), Ok((vec![], 99, 512)));
+        assert_eq!(read(&block("1\n0\n0\n\n junk"), 512), Ok((segments(&[(0, 0)]), 99, 512)), "padding is not read");
+        let long = format!("256\n{}", "7\n0\n".repeat(256));
+        assert_eq!(read(&block(&long), 1536).map(|(map, _, used)| (map.len(), used)), Ok((256, 1536)));
+        assert_eq!(read(&block(&long), 1535), Err("layer.sparse"), "the map is longer than the body");
+        assert_eq!(read(&block("2\n1\n2\n"), 514), Err("layer.sparse"));
+        assert_eq!(read(&block("1\n1\n2\n"), 513), Err("layer.sparse"), "other lengths than the data");
+        for bad in ["\n1\n", "1\n\n1\n2\n", "x\n", "1\n1\n-1\n", "1048577\n", "00000000000000000001\n", "1 \n"] {
+            assert_eq!(read(&block(bad), 5120), Err("layer.sparse"), "{bad:?}");
+        }
+        assert_eq!(read(&block("0000000000000000001\n0\n0\n"), 512), Ok((segments(&[(0, 0)]), 99, 512)), "19 digits");
+        assert_eq!(
+            read(format!("1048576\n{}", "1\n".repeat(252)).as_bytes(), 1 << 40),
+            Err("layer.truncated"),
+            "the longest map"
+        );
+    }
+
+    #[test]
+    fn segments_are_in_order_within_the_file_and_as_long_as_the_data() {
+        let check = |pairs: &[(u64, u64)], size, stored| {
+            checked(SparseMap { segments: segments(pairs), size }, stored).map(|map| map.size).map_err(|e| e.code())
+        };
+        assert_eq!(check(&[(0, 2), (2, 3), (9, 1)], 10, 6), Ok(10));
+        assert_eq!(check(&[], 10, 0), Ok(10));
+        assert_eq!(check(&[(0, 2), (1, 1)], 10, 3), Err("layer.sparse"), "overlap");
+        assert_eq!(check(&[(5, 1), (0, 2)], 10, 3), Err("layer.sparse"), "order");
+        assert_eq!(check(&[(9, 2)], 10, 2), Err("layer.sparse"), "past the end");
+        assert_eq!(check(&[(u64::MAX, 2)], 10, 2), Err("layer.sparse"), "overflow");
+        assert_eq!(check(&[(0, 2)], 10, 3), Err("layer.sparse"));
+        assert_eq!(check(&[(0, 2)], 10, 1), Err("layer.sparse"));
+    }
+
+    #[test]
+    fn a_name_without_a_map_is_refused_and_no_record_is_no_map() {
+        let pax = Pax { sparse_name: Some(b"s".to_vec()), ..Pax::default() };
+        assert_eq!(from_pax(&mut stream(&[], 0), &pax, 0).err().map(|e| e.code()), Some("layer.sparse"));
+        assert!(from_pax(&mut stream(&[], 0), &Pax::default(), 0).unwrap().is_none());
+    }
+
+    fn old_header(pairs: &[(u64, u64)], extended: bool) -> [u8; BLOCK] {
+        let mut header = Header::new_gnu();
+        let gnu = header.as_gnu_mut().unwrap();
+        octal(&mut gnu.realsize, 99);
+        for (field, (offset, length)) in gnu.sparse.iter_mut().zip(pairs) {
+            octal(&mut field.offset, *offset);
+            octal(&mut field.numbytes, *length);
+        }
+        gnu.isextended[0] = u8::from(extended);
+        *header.as_bytes()
+    }
+
+    fn octal(field: &mut [u8; 12], value: u64) {
+        field.copy_from_slice(format!("{value:011o}\0").as_bytes());
+    }
+
+    #[test]
+    fn the_old_format_continues_in_extension_blocks() {
+        let mut extension = GnuExtSparseHeader::new();
+        octal(&mut extension.sparse[0].offset, 50);
+        octal(&mut extension.sparse[0].numbytes, 5);
+        extension.isextended[0] = 1;
+        let mut last = GnuExtSparseHeader::new();
+        octal(&mut last.sparse[0].offset, 60);
+        octal(&mut last.sparse[0].numbytes, 6);
+        let blocks = [*extension.as_bytes(), *last.as_bytes()].concat();
+        let first = [(0, 1), (10, 2), (20, 3), (30, 4)];
+        let map = old_gnu(&mut stream(&[&blocks], 1 << 20), &old_header(&first, true), 21).unwrap();
+        assert_eq!((map.segments, map.size), (segments(&[&first[..], &[(50, 5), (60, 6)]].concat()), 99));
+        let cut = old_gnu(&mut stream(&[&blocks[..512]], 1 << 20), &old_header(&first, true), 21);
+        assert_eq!(cut.unwrap_err().code(), "layer.truncated");
+        let map = old_gnu(&mut stream(&[&blocks], 1 << 20), &old_header(&first[..2], false), 3).unwrap();
+        assert_eq!(map.segments, segments(&first[..2]));
+    }
+}

@@ -106,3 +106,51 @@ impl TarStream {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A stream of `chunks`.
+    pub(in crate::unpack) fn stream(chunks: &[&[u8]], max_bytes: u64) -> TarStream {
+        let (sender, receiver) = mpsc::channel();
+        for chunk in chunks {
+            sender.send(chunk.to_vec()).unwrap();
+        }
+        TarStream::new(receiver, mpsc::channel().0, max_bytes)
+    }
+
+    #[test]
+    fn bytes_come_in_order_across_chunks() {
+        let mut block = [3; BLOCK];
+        block[0] = 2;
+        let chunks = [&b"0123"[..], b"45", &[9, 9, 2], &[3; 510], &[3], b"end"];
+        let mut stream = stream(&chunks, 1000);
+        assert_eq!(stream.read(5).unwrap(), b"01234");
+        stream.skip(3).unwrap();
+        assert_eq!(stream.block().unwrap(), Some(block));
+        assert_eq!(stream.read(2).unwrap(), b"en");
+        assert_eq!(stream.finish().unwrap(), Digest::of(&chunks.concat()), "of all bytes, the last included");
+    }
+
+    #[test]
+    fn an_end_between_blocks_is_the_end_and_one_inside_is_an_error() {
+        let mut whole = stream(&[&[1; BLOCK]], 1000);
+        assert!(whole.block().unwrap().is_some());
+        assert!(whole.block().unwrap().is_none());
+        assert_eq!(whole.skip(1).unwrap_err().code(), "layer.truncated");
+        assert_eq!(stream(&[&[1; BLOCK - 1]], 1000).block().unwrap_err().code(), "layer.truncated");
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        assert!(stream(&[b"12", b"34"], 4).skip(4).is_ok());
+        assert_eq!(stream(&[b"12", b"34"], 3).skip(4).unwrap_err().code(), "layer.too-large");
+        let mut stream = stream(&[b"12"], 5);
+        stream.charge(3).unwrap();
+        assert!(stream.skip(2).is_ok());
+        assert!(stream.charge(1).is_err());
+    }
+}
