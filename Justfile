@@ -46,3 +46,18 @@ bench:
     cargo build --release --locked
     testdata/bench
     testdata/bench-registry
+
+# Mutants that the unit tests of their module do not catch (cargo-mutants): of `layers`, or of modules of `src/` (`just mutants image recipe`)
+mutants *modules:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [ -z "{{modules}}" ]; then
+        # The skipped tests repeat what others test, many times or at full size.
+        exec cargo mutants --package phial-layers --jobs 2 --output target/mutants -- --lib --test layers -- \
+            --skip however_many_workers --skip whatever_the_bytes --skip more_links_than
+    fi
+    for module in {{modules}}; do
+        path="${module//:://}"
+        cargo mutants --package phial --file "src/$path.rs" --file "src/$path/**" --jobs 2 \
+            --output "target/mutants/$module" -- --lib "$module::"
+    done
