@@ -20,6 +20,47 @@ use super::{call, mirrors};
 /// otherwise. It must be later than the year 2000 (Mix takes older times for "missing") and must not lie in the future.
 pub const EPOCH: i64 = 1_754_697_600;
 
+/// What compiles and runs an Elixir app: Elixir, Hex and rebar3, what releases and tests commonly use of OTP, and the tools
+/// that dependencies with C or C++ code need.
+pub const ELIXIR_PACKAGES: [&str; 16] = [
+    "ca-certificates",
+    "elixir",
+    "erlang-hex",
+    "erlang-mnesia",
+    "erlang-os-mon",
+    "erlang-runtime-tools",
+    "erlang-snmp",
+    "erlang-ssh",
+    "g++",
+    "gcc",
+    "git",
+    "libc6-dev",
+    "make",
+    "openssl",
+    "procps",
+    "rebar3",
+];
+
+/// What a Debian base image is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Compiling and running Elixir apps: [`ELIXIR_PACKAGES`].
+    Elixir,
+    /// Anything else: only the packages that are named.
+    Minimal,
+}
+
+impl Purpose {
+    /// Its packages, and `more` after them. The order does not reach the bytes.
+    pub fn packages(self, more: &[String]) -> Vec<String> {
+        let own: &[&str] = match self {
+            Self::Elixir => &ELIXIR_PACKAGES,
+            Self::Minimal => &[],
+        };
+        own.iter().map(ToString::to_string).chain(more.iter().filter(|name| !name.is_empty()).cloned()).collect()
+    }
+}
+
 /// What a Debian root filesystem is made of. All of it reaches the bytes but `mirrors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debian {

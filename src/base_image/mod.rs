@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use phial_layers::{Compression, PackOptions, compress, decompressed};
 
-pub use self::debian::{BaseError, Debian, EPOCH};
+pub use self::debian::{BaseError, Debian, EPOCH, Purpose};
 use self::import::tar_compression;
 use crate::config;
 use crate::context::Context;

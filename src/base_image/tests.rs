@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::{BaseError, Debian, EPOCH, call, has_range, login, tail};
+use super::{BaseError, Debian, ELIXIR_PACKAGES, EPOCH, Purpose, call, has_range, login, tail};
 use crate::error::UserError as _;
 
 fn order(packages: &[&str]) -> Debian {
@@ -27,6 +27,17 @@ fn include(packages: &[&str]) -> String {
 fn packages_are_asked_for_sorted_and_once() {
     assert_eq!(include(&["make", "git", "make"]), "git,make");
     assert_eq!(arguments(&["git", "make"]), arguments(&["make", "git"]));
+}
+
+#[test]
+fn a_base_for_elixir_has_what_a_builder_needs_and_what_is_named_besides() {
+    let more = ["nodejs".to_owned(), String::new(), "git".to_owned()];
+    let packages = Purpose::Elixir.packages(&more);
+    let named: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let by_hand = [&["nodejs"], &ELIXIR_PACKAGES[..]].concat();
+    assert_eq!(arguments(&named), arguments(&by_hand));
+    assert_eq!(Purpose::Minimal.packages(&more), ["nodejs", "git"]);
+    assert_eq!(Purpose::Minimal.packages(&[]), Vec::<String>::new());
 }
 
 #[test]

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::ui::{Ui, size};
 use super::{Common, Outcome};
-use crate::base_image::{self, BaseSource};
-use crate::base_image::{Debian, EPOCH};
+use crate::base_image::{self, BaseSource, Debian, EPOCH, Purpose};
 use crate::context::Context;
 
-/// Make a base image
+/// Make a base image from Debian packages or a tar
 #[derive(Args)]
 pub(super) struct BaseArgs {
     #[command(subcommand)]
@@ -20,30 +19,41 @@ pub(super) struct BaseArgs {
 
 #[derive(Subcommand)]
 enum Of {
-    /// Of Debian packages, through mmdebstrap
+    /// From Debian packages, with `mmdebstrap`
     Debian(DebianArgs),
-    /// Of any root filesystem tar, plain or compressed by gzip or zstd
+    /// From the tar of a root filesystem, plain or compressed with gzip or zstd
     Import(ImportArgs),
 }
 
 #[derive(Args)]
 struct DebianArgs {
-    /// The release
+    /// Debian release
     #[arg(long, default_value = "trixie")]
     suite: String,
-    /// Packages beside the essential ones, with commas between them
+    /// What the image is for: the packages to start from
+    #[arg(long = "for", value_enum, value_name = "PURPOSE", default_value_t = PurposeArg::Elixir)]
+    purpose: PurposeArg,
+    /// Packages to add, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     packages: Vec<String>,
-    /// A line of a sources.list in place of this machine's own mirrors; may be repeated
+    /// A line of `sources.list`, instead of the mirrors of this machine; may be repeated
     #[arg(long, value_name = "LINE")]
     mirror: Vec<String>,
     #[command(flatten)]
     to: To,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum PurposeArg {
+    /// Elixir, Erlang, Hex, rebar3, a C and C++ compiler, make, git, openssl, procps, certificates
+    Elixir,
+    /// Debian's essential packages only
+    Minimal,
+}
+
 #[derive(Args)]
 struct ImportArgs {
-    /// The tar
+    /// Tar of the root filesystem
     rootfs: PathBuf,
     #[command(flatten)]
     to: To,
@@ -70,7 +80,11 @@ impl BaseArgs {
 pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let (of, to) = match &args.of {
         Of::Debian(args) => {
-            let packages = args.packages.iter().filter(|name| !name.is_empty()).cloned().collect();
+            let purpose = match args.purpose {
+                PurposeArg::Elixir => Purpose::Elixir,
+                PurposeArg::Minimal => Purpose::Minimal,
+            };
+            let packages = purpose.packages(&args.packages);
             let order = Debian { suite: args.suite.clone(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
             (BaseSource::Debian(order), &args.to.to)
         }
