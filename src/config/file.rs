@@ -6,6 +6,7 @@ use std::path::Path;
 use phial_layers::Compression;
 use serde::Deserialize;
 
+use super::keys::{Lookup, lookup, nearest};
 use super::{Clock, ConfigError, Network, Test};
 
 /// The file's tables.
@@ -78,36 +79,6 @@ pub struct Release {
     pub requires: Option<Vec<String>>,
 }
 
-/// Every key there is. A table whose keys are the user's own ends in `.*`.
-const KEYS: [&str; 26] = [
-    "image.name",
-    "image.base",
-    "image.envs",
-    "image.source",
-    "image.entrypoint",
-    "image.cmd",
-    "image.user",
-    "image.env.*",
-    "image.labels.*",
-    "image.compression",
-    "prepare.script",
-    "prepare.inputs",
-    "prepare.network",
-    "prepare.clock",
-    "prepare.env.*",
-    "prepare.pass",
-    "prepare.ranges",
-    "prepare.strict",
-    "release.requires",
-    "test.command",
-    "test.commands",
-    "test.entrypoint",
-    "test.timeout",
-    "test.env.*",
-    "test.artifacts",
-    "test.services.*",
-];
-
 /// Reads a settings file that the user names.
 pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
@@ -118,36 +89,18 @@ pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
 pub fn parse(file: &str, text: &str) -> Result<FileConfig, ConfigError> {
     let broken = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
     let table: toml::Table = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)?;
-    check_keys(file, "", &table)?;
+    check_keys(file, &[], &table)?;
     toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)
 }
 
-fn check_keys(file: &str, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+fn check_keys(file: &str, above: &[&str], table: &toml::Table) -> Result<(), ConfigError> {
     for (name, value) in table {
-        let key = format!("{prefix}{name}");
-        let free = KEYS.iter().any(|known| known.strip_suffix(".*") == Some(key.as_str()));
-        let inner = format!("{key}.");
-        if KEYS.contains(&key.as_str()) || free {
-            continue;
-        }
-        match value {
-            toml::Value::Table(table) if KEYS.iter().any(|known| known.starts_with(&inner)) => {
-                check_keys(file, &inner, table)?;
-            }
-            _ => return Err(ConfigError::Unknown { file: file.into(), nearest: nearest(&key), key }),
+        let path = [above, &[name]].concat();
+        match (lookup(&path), value) {
+            (Lookup::Key, _) => {}
+            (Lookup::Table, toml::Value::Table(table)) => check_keys(file, &path, table)?,
+            _ => return Err(ConfigError::Unknown { file: file.into(), nearest: nearest(&path), key: path.join(".") }),
         }
     }
     Ok(())
-}
-
-/// The key, or the table, that was meant: spelled otherwise, or in another table.
-fn nearest(key: &str) -> Option<String> {
-    let last = |name: &str| name.rsplit_once('.').map_or(name.len(), |(_, last)| last.len());
-    let keys = KEYS.iter().map(|known| known.trim_end_matches(".*"));
-    let elsewhere =
-        keys.clone().find(|known| known.contains('.') && known.rsplit('.').next() == key.rsplit('.').next());
-    let tables = keys.clone().filter_map(|known| Some(known.split_once('.')?.0));
-    let scored = keys.chain(tables).map(|name| (strsim::damerau_levenshtein(name, key), name));
-    let near = scored.min().filter(|(distance, _)| *distance <= 2.max(last(key) / 2)).map(|(_, name)| name);
-    near.or(elsewhere).map(str::to_owned)
 }

@@ -1,6 +1,7 @@
-//! NetworkOptions and the plan: `phial.toml` and flags may leave everything out; a [`Plan`] leaves out nothing.
+//! Settings: `phial.toml` and flags may leave everything out; in a [`Plan`] nothing is missing.
 
 mod file;
+mod keys;
 mod lock;
 mod test;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use phial_layers::Compression;
 
 pub use file::{FileConfig, Image, Prepare, Release, parse, read};
+pub use keys::{KEYS, Key, Kind, NAME};
 pub use lock::{Base as LockedBase, Lock};
 pub use test::{Probe, Service, ServiceConfig, Test, TestFlags, TestPlan, What};
 

@@ -379,7 +379,7 @@ mod tests {
             ("[test]\nenv = { 'A B' = '' }", "`test.env` is `A B`"),
             ("[test.services.db]\nport = 1", "`test.services.db.image` is not set"),
             ("[test.services.db]\nimage = 'Up/Case'", "`test.services.db.image`"),
-            ("[test.services.db]\nimage = 'oci:x'\nimag = 1", "unknown field `imag`"),
+            ("[test.services.db]\nimage = 'oci:x'\nimag = 1", "unknown key `test.services.db.imag`"),
             ("[test.services.db]\nimage = 'oci:x'\ntmpfs = ['data']", "`test.services.db.tmpfs` is `data`"),
             ("[test.services.Db_1]\nimage = 'oci:x'", "`test.services` is `Db_1`"),
         ] {

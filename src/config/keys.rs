@@ -1,0 +1,247 @@
+//! Every key of `phial.toml`, in one table.
+//!
+//! The check for unknown keys, `docs/phial.schema.json` and the tables in `docs/configuration.md` follow from it; `tests/docs`
+//! holds that they agree.
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The tables above it and its name, with dots between. The part [`NAME`] is a name that the user chooses.
+    pub path: &'static str,
+    /// Which values it takes.
+    pub kind: Kind,
+    /// What holds without it, as Markdown; `None` if it must be there.
+    pub default: Option<&'static str>,
+    /// What it sets, as Markdown.
+    pub doc: &'static str,
+}
+
+/// The values of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A TCP port.
+    Port,
+    /// A list of texts.
+    List,
+    /// A table of texts by any names.
+    Table,
+    /// A table of texts by names of environment variables.
+    Variables,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// A command: a text for `/bin/sh -c`, or a list of words.
+    Command,
+    /// A list of commands: texts, or tables with `name` and `command`.
+    Commands,
+    /// Seconds as a number, or a text such as `90s`, `10m`, `1h`.
+    Time,
+}
+
+/// Stands in a path for a name that the user chooses.
+pub const NAME: &str = "NAME";
+
+/// All keys, in the order of the documentation.
+pub const KEYS: [Key; 33] = [
+    key(
+        "image.name",
+        Kind::Text,
+        "`oci:./APP.oci`",
+        "Where the image goes: a [target](registries.md#names-of-images).",
+    ),
+    key(
+        "image.base",
+        Kind::Text,
+        "`--base` is required",
+        "The image to build on: a [reference](registries.md#names-of-images).",
+    ),
+    key(
+        "image.envs",
+        Kind::List,
+        "`[\"staging\", \"prod\"]`",
+        "The environments (`MIX_ENV`) to compile for, in the order of their layers.",
+    ),
+    key("image.entrypoint", Kind::List, "the base's", "The `Entrypoint` of the image."),
+    key(
+        "image.cmd",
+        Kind::List,
+        "the base's; `[\"mix\", \"run\", \"--no-halt\"]` for a Mix project without `image.entrypoint`",
+        "The `Cmd` of the image.",
+    ),
+    key("image.user", Kind::Text, "`65532:65532`, which is not root", "The user that the image's command runs as."),
+    key(
+        "image.env",
+        Kind::Table,
+        "`MIX_ENV`, `MIX_HOME` and `LANG` for a Mix project",
+        "Environment variables of the image, in addition to the base's.",
+    ),
+    key("image.labels", Kind::Table, "none", "Labels of the image."),
+    key(
+        "image.source",
+        Kind::Text,
+        "the clone's origin as `https://host/path`; none for a repository of this machine",
+        "The URL of the repository, for the annotation `org.opencontainers.image.source`.",
+    ),
+    key("image.compression", Kind::OneOf(&["none", "gzip", "zstd"]), "`\"gzip\"`", "How layers are compressed."),
+    key(
+        "prepare.script",
+        Kind::Text,
+        "the built-in script for Mix",
+        "An executable of the repository that replaces the [build script](#your-own-build-script).",
+    ),
+    key(
+        "prepare.inputs",
+        Kind::List,
+        "none",
+        "More files or directories that the deps step may see. They become part of its [cache key](cache.md#cache-keys).",
+    ),
+    key(
+        "prepare.network",
+        Kind::OneOf(&["host", "none"]),
+        "`\"host\"`",
+        "The network of the steps: the machine's, or loopback only.",
+    ),
+    key("prepare.env", Kind::Variables, "none", "Environment variables of the steps. They are recorded in the image."),
+    key(
+        "prepare.pass",
+        Kind::List,
+        "none",
+        "Names of the caller's environment variables that the steps may see. Their values are not recorded.",
+    ),
+    key(
+        "prepare.clock",
+        Kind::OneOf(&["fixed", "real"]),
+        "`\"fixed\"`",
+        "The clock while the app is compiled: `\"fixed\"` stands one hour after the time of the sources; `\"real\"` is the \
+         machine's, for a step that checks certificates.",
+    ),
+    key(
+        "prepare.strict",
+        Kind::Flag,
+        "`false`",
+        "Compile everything twice, for code that [makes up atoms while it compiles](reproducibility.md#limits).",
+    ),
+    key(
+        "prepare.ranges",
+        Kind::Flag,
+        "`false`: one user id",
+        "Map a range of [user ids](isolation.md#user-ids) where the machine allows it.",
+    ),
+    key(
+        "test.command",
+        Kind::Command,
+        "`script/docker/ci.sh` if the image has it, else `mix test`",
+        "The test command. Its name in records is `test`.",
+    ),
+    key(
+        "test.commands",
+        Kind::Commands,
+        "`test.command`",
+        "Several test commands, run in this order. A text is its own name.",
+    ),
+    key(
+        "test.entrypoint",
+        Kind::Flag,
+        "`false`",
+        "Call the image's entrypoint with the argument `test` instead of a command.",
+    ),
+    key("test.timeout", Kind::Time, "`\"1h\"`", "The time limit of each command."),
+    key("test.env", Kind::Variables, "none", "Environment variables of the commands. Their names are recorded."),
+    key(
+        "test.artifacts",
+        Kind::List,
+        "none",
+        "Files and directories of `/app` that `--artifacts DIR` copies, in addition to the logs.",
+    ),
+    Key {
+        path: "test.services.NAME.image",
+        kind: Kind::Text,
+        default: None,
+        doc: "The service's image: a [reference](registries.md#names-of-images).",
+    },
+    key("test.services.NAME.command", Kind::Command, "the image's", "What the service starts."),
+    key("test.services.NAME.env", Kind::Variables, "none", "Environment variables, in addition to the image's."),
+    key("test.services.NAME.user", Kind::Text, "the image's", "The user that it runs as."),
+    key(
+        "test.services.NAME.ready",
+        Kind::Command,
+        "ready at once",
+        "The service is ready when this command, run in its sandbox, exits with 0.",
+    ),
+    key(
+        "test.services.NAME.port",
+        Kind::Port,
+        "ready at once",
+        "The service is ready when this TCP port accepts a connection.",
+    ),
+    key("test.services.NAME.timeout", Kind::Time, "`\"60s\"`", "How long it may take until it is ready."),
+    key("test.services.NAME.tmpfs", Kind::List, "none", "Directories to hold in memory (absolute paths)."),
+    key(
+        "release.requires",
+        Kind::List,
+        "the names of `test.commands`, or `test`",
+        "Names of the test commands that must have passed before a [release](records.md#release-an-image).",
+    ),
+];
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default: Some(default), doc }
+}
+
+impl Key {
+    /// The names of its path.
+    pub fn parts(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('.')
+    }
+
+    /// Whether `path` names this key or, if it is shorter, a table above it.
+    fn begins_with(&self, path: &[&str]) -> bool {
+        let mut parts = self.parts();
+        path.iter().all(|name| parts.next().is_some_and(|part| part == NAME || part == *name))
+    }
+}
+
+/// What a path of names in the file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// A key.
+    Key,
+    /// A table that has keys.
+    Table,
+    /// Nothing.
+    Unknown,
+}
+
+/// Looks a path up in the table of keys.
+pub(super) fn lookup(path: &[&str]) -> Lookup {
+    let mut found = KEYS.iter().filter(|key| key.begins_with(path));
+    match found.next() {
+        Some(key) if key.parts().count() == path.len() => Lookup::Key,
+        Some(_) => Lookup::Table,
+        None => Lookup::Unknown,
+    }
+}
+
+/// The key or the table that was probably meant: spelled otherwise, or in another table.
+pub(super) fn nearest(path: &[&str]) -> Option<String> {
+    let given = path.join(".");
+    let last = path.last().copied().unwrap_or_default();
+    let keys = KEYS.iter().map(|key| named(key, path));
+    let tables = KEYS.iter().filter_map(|key| Some(key.path.split_once('.')?.0.to_owned()));
+    let scored = keys.clone().chain(tables).map(|name| (strsim::damerau_levenshtein(&name, &given), name));
+    let close = scored.min().filter(|(distance, _)| *distance <= 2.max(last.len() / 2));
+    let elsewhere = || KEYS.iter().find(|key| key.parts().last() == Some(last)).map(|key| named(key, path));
+    close.map(|(_, name)| name).or_else(elsewhere)
+}
+
+/// The key's path with the user's own names in place of [`NAME`].
+fn named(key: &Key, path: &[&str]) -> String {
+    let name = |(nth, part): (usize, &'static str)| {
+        let own = path.get(nth).copied();
+        if part == NAME { own.unwrap_or(part).to_owned() } else { part.to_owned() }
+    };
+    key.parts().enumerate().map(name).collect::<Vec<_>>().join(".")
+}
