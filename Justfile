@@ -40,6 +40,11 @@ kills times="50":
 golden:
     PHIAL_GOLDEN=write cargo test --locked --test phial -- golden::
 
+# What is generated in the documents: the keys of phial.toml, their JSON schema, the terminal session of the README
+docs:
+    testdata/setup test
+    PHIAL_DOCS=write cargo test --locked --test phial -- docs::
+
 # Packing, unpacking, starting, rebuilding, pushing and pulling, beside other tools on the same trees
 bench:
     testdata/setup test

@@ -15,6 +15,7 @@ mod cache;
 mod cargo_deny;
 mod deps_reuse;
 mod diff;
+mod docs;
 mod explain;
 mod fixtures;
 mod golden;
