@@ -30,7 +30,7 @@ fn once(app: &Path) -> Duration {
     let copied = Command::new("cp").arg("-a").arg(app).arg(root.path().join(APP)).status().unwrap();
     assert!(copied.success());
     let lock = fs::read_to_string(app.join("mix.lock")).unwrap_or_default();
-    let windows = [(0, Host::read().now), (EPOCH, EPOCH)];
+    let windows = [(0, Host::read().unix_time()), (EPOCH, EPOCH)];
     let terms = NormalizeOptions { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
     let start = Instant::now();
     for _ in 0..2 {

@@ -24,15 +24,15 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// Reports that a step of the work begins, and when that is.
-    pub(crate) fn began(&self, step: &str) -> Instant {
-        (self.watch)(Event::Began { step: step.into() });
+    pub(crate) fn step_started(&self, step: &str) -> Instant {
+        (self.watch)(Event::StepStarted { step: step.into() });
         Instant::now()
     }
 
     /// Reports that a step is over. Without `start` no time is shown.
-    pub(crate) fn ended(&self, step: &str, note: &str, start: Option<Instant>) {
+    pub(crate) fn step_finished(&self, step: &str, note: &str, start: Option<Instant>) {
         let millis = start.map_or(0, |start| u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
-        (self.watch)(Event::Ended { step: step.into(), note: note.into(), millis });
+        (self.watch)(Event::StepFinished { step: step.into(), note: note.into(), millis });
     }
 
     /// Reports something that a user should know and that is not an error: one sentence without a period.

@@ -51,10 +51,10 @@ pub fn diff(left: Wanted<'_>, right: Wanted<'_>, context: &Context<'_>) -> Resul
         Found::Layer(..) => Ok(None),
     };
     let (blobs_of_one, blobs_of_other) = (|digest: &_| blobs(&one, digest), |digest: &_| blobs(&other, digest));
-    let start = context.began("compare");
+    let start = context.step_started("compare");
     let found = compare(&side(&one, &blobs_of_one, left.1)?, &side(&other, &blobs_of_other, right.1)?)?;
     let read = found.layers.iter().filter(|layer| !layer.files.is_empty()).count();
-    context.ended("compare", &format!("{read} of {} layers differ in files", found.layers.len()), Some(start));
+    context.step_finished("compare", &format!("{read} of {} layers differ in files", found.layers.len()), Some(start));
     Ok(found)
 }
 

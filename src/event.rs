@@ -1,47 +1,47 @@
-//! What happened, for whoever watches. Rooms emit these and say nothing else aloud; only `cli` prints.
+//! Events: what the modules report while a command works. Only `cli` prints them.
 //!
-//! No event holds a secret: a URL is shown without its user information, an environment by its names.
+//! No event holds a secret: URLs come without user information, environments as names only.
 
 use phial_layers::Digest;
 
-/// One thing that happened. Sizes are bytes.
+/// Something that happened. Sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A step of the work began, named as a user would (`deps`, `build prod`, `push`).
-    Began {
-        /// The step.
+    /// A step of the command starts.
+    StepStarted {
+        /// Its name for users, such as `deps`, `build prod`, `push`.
         step: String,
     },
-    /// That step is over.
-    Ended {
-        /// The step.
+    /// A step is finished.
+    StepFinished {
+        /// Its name for users.
         step: String,
-        /// How it came by its result, such as `recalled`, `3 layers`, `pushed`.
+        /// Its result in a few words, such as `cached`, `3 layers`, `pushed`.
         note: String,
-        /// Wall clock, in milliseconds.
+        /// How long it took, in milliseconds; 0 if that is not shown.
         millis: u64,
     },
-    /// A piece of output of a command in the sandbox, raw bytes as they came.
+    /// Output of a command that a step runs in the sandbox: raw bytes, in pieces that may end within a line.
     StepOutput {
         /// The step that runs the command.
         step: String,
-        /// What it wrote; ends anywhere, not only at lines.
+        /// A piece of stdout and stderr.
         bytes: Vec<u8>,
     },
-    /// As [`Event::StepOutput`], of a command whose output is what the user wants to see.
+    /// As [`Event::StepOutput`], of a command whose output is what the user asked for, such as a test.
     CommandOutput {
-        /// Who wrote it.
-        by: String,
-        /// What it wrote; ends anywhere.
+        /// The name of the command.
+        command: String,
+        /// A piece of stdout and stderr.
         bytes: Vec<u8>,
     },
-    /// Bytes moved to or from a registry, an archive or the disk.
-    Moved {
-        /// What is moved: a blob's digest.
+    /// A blob is being sent to or received from a registry, an archive or the disk.
+    BytesTransferred {
+        /// The digest of the blob.
         digest: Digest,
-        /// So many bytes of it so far.
+        /// Bytes transferred so far.
         done: u64,
-        /// Out of so many.
+        /// The size of the blob.
         total: u64,
     },
     /// Something a user should know that is not an error.
@@ -51,8 +51,8 @@ pub enum Event {
     },
 }
 
-/// Where events go. Rooms get it as the last argument.
+/// A callback that receives events, from any thread.
 pub type Watch<'a> = &'a (dyn Fn(Event) + Sync);
 
-/// Hears nothing: for tests and for callers who do not care.
-pub fn nobody(_: Event) {}
+/// A [`Watch`] that ignores all events.
+pub fn discard(_: Event) {}

@@ -1,6 +1,6 @@
-//! The process's facts, read once: environment, home, cwd, clock, ids, cores.
+//! Facts about the process, read once: environment, home, working directory, clock, ids, cores.
 //!
-//! `main` reads them; every other room gets what it needs as an argument.
+//! Only `main` reads them; every other module gets what it needs as an argument.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,42 +8,57 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The facts of this process. Its `Debug` shows the names of the environment alone: values may be secrets.
+/// Facts about this process. `Debug` shows only the names of environment variables: values may be secrets.
 #[derive(Clone)]
 pub struct Host {
-    /// The environment, as far as it is UTF-8.
+    /// The environment variables that are valid UTF-8.
     pub env: BTreeMap<String, String>,
-    /// The working directory; empty if it is gone.
+    /// The working directory; empty if it was removed.
     pub cwd: PathBuf,
-    /// `HOME` if it is absolute, else the user's folder by the password database, else `/`.
+    /// `HOME` if it is absolute, else the home directory in the password database, else `/`.
     pub home: PathBuf,
-    /// Seconds since 1970 when the process began; [`Host::clock`] goes on.
-    pub now: i64,
-    /// How many milliseconds of the next second had passed.
-    pub millis: u16,
-    /// The same moment on a clock that nobody sets.
-    pub began: Instant,
+    /// The system clock.
+    pub clock: Clock,
     /// Effective user id.
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
-    /// How many threads may run at once.
+    /// Number of threads that can run in parallel.
     pub cores: NonZeroUsize,
+}
+
+/// The system clock, read once; later times are counted from there by a monotonic clock, so that they never go back.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Milliseconds since 1970 when the clock was read.
+    read_at: i64,
+    /// The same moment.
+    since: Instant,
+}
+
+impl Clock {
+    /// Reads the system clock.
+    #[expect(clippy::disallowed_methods, reason = "this module reads the clock for all others")]
+    pub fn read() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { read_at: i64::try_from(since_1970.as_millis()).unwrap_or(0), since: Instant::now() }
+    }
+
+    fn unix_time_millis(&self) -> i64 {
+        self.read_at.saturating_add(i64::try_from(self.since.elapsed().as_millis()).unwrap_or(0))
+    }
 }
 
 impl Host {
     /// Reads the facts. The only place that does.
-    #[expect(clippy::disallowed_methods, reason = "this is the room where facts enter")]
+    #[expect(clippy::disallowed_methods, reason = "this module reads the environment for all others")]
     pub fn read() -> Self {
         let env: BTreeMap<String, String> =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             cwd: std::env::current_dir().unwrap_or_default(),
             home: home(&env),
-            now: i64::try_from(since.as_secs()).unwrap_or(0),
-            millis: u16::try_from(since.subsec_millis()).unwrap_or(0),
-            began: Instant::now(),
+            clock: Clock::read(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -51,18 +66,17 @@ impl Host {
         }
     }
 
-    /// Seconds since 1970 at this moment.
-    pub fn clock(&self) -> i64 {
-        self.clock_millis() / 1000
+    /// The current time in seconds since 1970.
+    pub fn unix_time(&self) -> i64 {
+        self.unix_time_millis() / 1000
     }
 
-    /// Milliseconds since 1970 at this moment.
-    pub fn clock_millis(&self) -> i64 {
-        let began = self.now.saturating_mul(1000).saturating_add(i64::from(self.millis));
-        began.saturating_add(i64::try_from(self.began.elapsed().as_millis()).unwrap_or(0))
+    /// The current time in milliseconds since 1970.
+    pub fn unix_time_millis(&self) -> i64 {
+        self.clock.unix_time_millis()
     }
 
-    /// Where this run can be looked at, as the CI engine says: Buildkite, GitHub Actions, GitLab, Jenkins.
+    /// The web page of this CI run, from the variables of Buildkite, GitHub Actions, GitLab or Jenkins.
     pub fn run_url(&self) -> Option<String> {
         let buildkite = || match (self.var("BUILDKITE_BUILD_URL")?, self.var("BUILDKITE_JOB_ID")) {
             (build, Some(job)) => Some(format!("{build}#{job}")),
@@ -78,8 +92,8 @@ impl Host {
         (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
     }
 
-    /// The branch that is built, as the CI engine says: Buildkite, GitHub Actions, GitLab, `CircleCI`, Semaphore, Jenkins. Of a pull
-    /// request it is the one that would be merged.
+    /// The branch of this CI run, from the variables of Buildkite, GitHub Actions, GitLab, `CircleCI`, Semaphore or Jenkins. For a
+    /// pull request, its source branch.
     pub fn branch(&self) -> Option<&str> {
         const NAMES: [&str; 8] = [
             "BUILDKITE_BRANCH",
@@ -94,7 +108,7 @@ impl Host {
         NAMES.iter().find_map(|name| self.var(name))
     }
 
-    /// An environment variable that is set and not empty.
+    /// The value of an environment variable; `None` if it is not set or empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -102,12 +116,12 @@ impl Host {
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { env, cwd, home, now, millis, began, uid, gid, cores } = self;
+        let Self { env, cwd, home, clock, uid, gid, cores } = self;
         f.debug_struct("Host")
             .field("env", &env.keys().collect::<Vec<_>>())
             .field("cwd", cwd)
             .field("home", home)
-            .field("now", &(now, millis, began))
+            .field("clock", clock)
             .field("ids", &(uid, gid))
             .field("cores", cores)
             .finish()
@@ -125,13 +139,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clocks_of_processes_that_follow_each_other_do_too() {
+    fn time_does_not_go_back_from_one_process_to_the_next() {
         for _ in 0..20 {
-            let ended = Host::read().clock_millis();
-            assert!(Host::read().clock_millis() >= ended);
+            let earlier = Host::read().unix_time_millis();
+            assert!(Host::read().unix_time_millis() >= earlier);
             let one = Host::read();
             std::thread::sleep(std::time::Duration::from_millis(7));
-            assert!(Host::read().clock_millis() >= one.clock_millis());
+            assert!(Host::read().unix_time_millis() >= one.unix_time_millis());
         }
     }
 

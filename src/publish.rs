@@ -88,7 +88,7 @@ fn write_each(
 ) -> Result<(), Error> {
     for target in targets {
         let name = format!("to {}", target.place());
-        let start = context.began(&name);
+        let start = context.step_started(&name);
         match target {
             Target::Layout { dir, tag, .. } => layout::write_layout(dir, image, tag.as_deref(), blobs, context.watch)?,
             Target::OciArchive { file, tag, .. } => {
@@ -101,11 +101,11 @@ fn write_each(
             Target::Registry(to) => {
                 let tags: Vec<String> = to.tag.iter().cloned().collect();
                 let pushed = context.client.push(to, &Push { image, blobs, base, tags: &tags }, context.watch)?;
-                context.ended(&name, &summary(&pushed), Some(start));
+                context.step_finished(&name, &summary(&pushed), Some(start));
                 continue;
             }
         }
-        context.ended(&name, image.manifest_digest.as_str(), Some(start));
+        context.step_finished(&name, image.manifest_digest.as_str(), Some(start));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use phial::base_image::debian::{Debian, EPOCH, debian};
-use phial::event::nobody;
+use phial::event::discard;
 use phial::host::Host;
 
 /// The names of this machine's own package lists.
@@ -30,8 +30,8 @@ fn the_same_packages_make_the_same_bytes_and_name_nothing_of_the_machine() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let host = Host::read();
     let before = lists();
-    let first = debian(&order, &host, one.path(), &nobody).expect("a base");
-    let second = debian(&order, &host, two.path(), &nobody).expect("a base again");
+    let first = debian(&order, &host, one.path(), &discard).expect("a base");
+    let second = debian(&order, &host, two.path(), &discard).expect("a base again");
     assert!(fs::read(&first.tar).unwrap() == fs::read(&second.tar).unwrap(), "two runs, two tars");
     assert_eq!(lists(), before, "this machine's own lists are not ours to change");
 

@@ -36,7 +36,7 @@ pub(super) fn run(
     (lives, mut log): (&Services, Log),
     context: &Context<'_>,
 ) -> Result<Done, Error> {
-    let start = context.began(name);
+    let start = context.step_started(name);
     let mut closing = Closing::default();
     let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let (exit, why) = thread::scope(|scope| {
@@ -44,7 +44,7 @@ pub(super) fn run(
         let exit = sandbox::run(OURSELVES.as_ref(), order, &stop, &mut |bytes: &[u8]| {
             closing.push(bytes);
             log.push(bytes);
-            (context.watch)(Event::CommandOutput { by: name.to_owned(), bytes: bytes.to_vec() });
+            (context.watch)(Event::CommandOutput { command: name.to_owned(), bytes: bytes.to_vec() });
         });
         over.store(true, Ordering::SeqCst);
         (exit, watch.join().ok().flatten())

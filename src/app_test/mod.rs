@@ -74,11 +74,11 @@ pub struct Tested {
 
 /// Runs the tests of an image. An error says that nothing was found out about it.
 pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<Tested, Error> {
-    let started = context.host.clock_millis();
+    let started = context.host.unix_time_millis();
     let image = config::reference("image", &request.image)?;
-    let start = context.began("image");
+    let start = context.step_started("image");
     let base = ResolvedImage::resolve(context, &image, None)?;
-    context.ended("image", base.image.manifest_digest.as_str(), Some(start));
+    context.step_finished("image", base.image.manifest_digest.as_str(), Some(start));
     let wish = settings(request, &base, context)?;
     let plan = TestPlan::new(&wish.test, &request.flags)?;
     let trees = base.trees(context)?;
@@ -109,7 +109,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<Tested, Erro
         partition,
         version: env!("CARGO_PKG_VERSION").into(),
         started,
-        finished: context.host.clock_millis(),
+        finished: context.host.unix_time_millis(),
         url: context.host.run_url(),
     };
     Ok(Tested { image, subject: base.image.descriptor(), run, trouble })
@@ -318,7 +318,7 @@ fn tell(command: &Command, context: &Context<'_>) {
     });
     let verdict = if command.passed { "passed" } else { "failed" };
     let note = format!("{verdict} ({}{counts})", command.ended);
-    (context.watch)(Event::Ended { step: command.name.clone(), note, millis: command.millis.max(1) });
+    (context.watch)(Event::StepFinished { step: command.name.clone(), note, millis: command.millis.max(1) });
 }
 
 /// Attaches the record of a test run to the image; its digest. `None` for an archive, which cannot have one.
@@ -332,6 +332,6 @@ pub fn attach_record(tested: &Tested, context: &Context<'_>) -> Result<Option<Di
     let (artifact, document) = tested.run.record(tested.subject.clone());
     let documents = attest::only(&document);
     place.attach(context.client, (&artifact, &documents), &[], context.watch).map_err(TestError::Record)?;
-    context.ended("record", artifact.digest.as_str(), None);
+    context.step_finished("record", artifact.digest.as_str(), None);
     Ok(Some(artifact.digest))
 }

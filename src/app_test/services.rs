@@ -44,7 +44,7 @@ pub(super) fn prepare(
     ground: &Ground<'_>,
     context: &Context<'_>,
 ) -> Result<Prepared, Error> {
-    let start = context.began(name);
+    let start = context.step_started(name);
     let base = ResolvedImage::resolve(context, &service.image, None)?;
     let image = &base.image.config.config;
     let argv = service.command.clone().unwrap_or_else(|| [image.entrypoint.clone(), image.cmd.clone()].concat());
@@ -54,7 +54,7 @@ pub(super) fn prepare(
     let trees = base.trees(context)?;
     let account = user(&trees, service.user.as_deref().unwrap_or(&image.user))?;
     let rootfs = assemble(ground.isolation, &trees, &ground.scratch.dir(&format!("service-{name}"))?)?;
-    context.ended(name, base.image.manifest_digest.as_str(), Some(start));
+    context.step_finished(name, base.image.manifest_digest.as_str(), Some(start));
     let mut env = super::least_env(&account.home);
     env.extend(environment(&base.image));
     env.extend(service.env.clone());
@@ -142,7 +142,7 @@ impl Services {
             waiting.retain(|life| {
                 let ready = matches!(*life.state(), State::Ready);
                 if ready {
-                    context.ended(&life.name, "ready", Some(start));
+                    context.step_finished(&life.name, "ready", Some(start));
                 }
                 !ready
             });
@@ -187,7 +187,7 @@ impl Services {
             let State::Ended { tail, .. } = &*life.state() else { continue };
             for line in tail {
                 (context.watch)(Event::CommandOutput {
-                    by: life.name.clone(),
+                    command: life.name.clone(),
                     bytes: format!("{line}\n").into_bytes(),
                 });
             }

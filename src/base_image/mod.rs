@@ -35,7 +35,7 @@ pub enum BaseSource {
 pub fn create(of: &BaseSource, to: &[String], context: &Context<'_>) -> Result<(Image, Vec<Target>), Error> {
     let targets = config::targets(to)?;
     let scratch = context.store.scratch()?;
-    let start = context.began("base");
+    let start = context.step_started("base");
     let (tar, env, created) = match of {
         BaseSource::Debian(order) => {
             let rootfs = debian::debian(order, context.host, scratch.path(), context.watch)?;
@@ -50,7 +50,7 @@ pub fn create(of: &BaseSource, to: &[String], context: &Context<'_>) -> Result<(
     let mut blob = context.store.blob_writer()?;
     let packed = compress(unpacked, &options, &mut blob)?;
     blob.keep(Some(&packed.digest))?;
-    context.ended("base", &format!("{} bytes of files", packed.tar_size), Some(start));
+    context.step_finished("base", &format!("{} bytes of files", packed.tar_size), Some(start));
     let layer = PackedLayer::from_tar(packed, Compression::Gzip);
     let layer = NewLayer { layer, created_by: "phial base".into() };
     let options = ImageOptions {

@@ -115,7 +115,7 @@ impl LayerBuilder<'_> {
     }
 
     fn make_deps(&self, scratch: &Scratch, inputs: Tree, key: &Key) -> Result<Option<PackedLayer>, Error> {
-        let began = self.steps.context.host.clock();
+        let began = self.steps.context.host.unix_time();
         let mut lowers = vec![inputs];
         lowers.extend(self.base.trees(self.steps.context)?);
         let calls = self.steps.recipe.deps_steps();
@@ -193,7 +193,7 @@ impl LayerBuilder<'_> {
         lowers: &[Tree],
         env: &StepEnv<'_>,
     ) -> Result<Vec<Option<PackedLayer>>, Error> {
-        let began = self.steps.context.host.clock();
+        let began = self.steps.context.host.unix_time();
         let raw = self.compiled(calls, lowers, scratch, env)?;
         let options = self.normalize_options(self.app_time, began, Part::Build);
         let mut own: Vec<Changes> = vec![];
@@ -254,7 +254,7 @@ impl LayerBuilder<'_> {
     fn normalize_options(&self, mtime: i64, began: i64, part: Part) -> NormalizeOptions<'_> {
         NormalizeOptions {
             mtime,
-            windows: [(began - 1, self.steps.context.host.clock() + 1), (mtime, mtime + 2 * shims::AHEAD)],
+            windows: [(began - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)],
             part,
             lock: self.commit.mix_lock(),
         }

@@ -193,7 +193,7 @@ pub(crate) fn build_unpublished<'a>(
 }
 
 fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error> {
-    let start = context.began("source");
+    let start = context.step_started("source");
     let access = Access::of(context.host);
     let fetched = source::fetch(&request.location, &request.rev, &context.store.git_dir(), &access, context.watch);
     let fetched = match (fetched, &request.rebuild_of) {
@@ -204,13 +204,13 @@ fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error
         }
         (fetched, _) => fetched?,
     };
-    context.ended("source", &fetched.commit.sha, Some(start));
+    context.step_finished("source", &fetched.commit.sha, Some(start));
     Ok(fetched)
 }
 
 /// The base image, by the digest of `phial.lock` if that has one.
 fn resolve_base(request: &BuildRequest, plan: &Plan, context: &Context<'_>) -> Result<ResolvedImage, Error> {
-    let start = context.began("base");
+    let start = context.step_started("base");
     let resolved = ResolvedImage::resolve(context, &plan.base, plan.pinned.as_ref());
     let resolved = resolved.map_err(|source| match (&request.rebuild_of, &plan.pinned) {
         (Some(_), _) => {
@@ -222,7 +222,7 @@ fn resolve_base(request: &BuildRequest, plan: &Plan, context: &Context<'_>) -> R
         }
         _ => source,
     })?;
-    context.ended("base", resolved.image.manifest_digest.as_str(), Some(start));
+    context.step_finished("base", resolved.image.manifest_digest.as_str(), Some(start));
     Ok(resolved)
 }
 

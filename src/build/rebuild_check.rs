@@ -39,9 +39,9 @@ const OTHER_ID: u32 = 4321;
 pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<(), Error> {
     let scratch = context.store.scratch()?;
     let to = scratch.path().join("second");
-    let start = context.began("second build");
+    let start = context.step_started("second build");
     let digest = again(request, first, &to, context)?;
-    context.ended("second build", digest.as_str(), Some(start));
+    context.step_finished("second build", digest.as_str(), Some(start));
     if digest == first.image.manifest_digest {
         return Ok(());
     }

@@ -66,7 +66,7 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
         targets: built.targets.iter().map(Target::place).collect(),
         source: absolute(&request.location, context),
         commit: built.commit.clone(),
-        time: context.host.clock(),
+        time: context.host.unix_time(),
         no_cache: request.no_cache,
         layers: layers.collect(),
     };

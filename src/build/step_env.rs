@@ -41,7 +41,7 @@ impl StepRunner<'_> {
         let scratch = self.context.store.scratch()?;
         let argv = ["/bin/sh", "-c", shims::TOOLCHAIN, "toolchain", shims::COUNTER, &format!("/{OUT}")];
         let step = Step { name: "toolchain".into(), argv: argv.map(String::from).to_vec(), env: None };
-        let start = self.context.began("toolchain");
+        let start = self.context.step_started("toolchain");
         let changes = self.run(
             &step,
             trees,
@@ -56,7 +56,7 @@ impl StepRunner<'_> {
                 "the base's Elixir keeps its own counter of macros' variables: its compiler has no debug information",
             );
         }
-        self.context.ended("toolchain", &format!("{} atoms", toolchain.atoms.len()), Some(start));
+        self.context.step_finished("toolchain", &format!("{} atoms", toolchain.atoms.len()), Some(start));
         Ok(toolchain)
     }
 
@@ -82,7 +82,7 @@ impl StepRunner<'_> {
         let mut shims = Shims::new();
         // What is fetched is fetched in real time: certificates are checked against it.
         if step.env.is_some() && self.plan.clock == Clock::Fixed {
-            let standing = FixedClock { then: env.mtime, began: self.context.host.clock() };
+            let standing = FixedClock { then: env.mtime, began: self.context.host.unix_time() };
             shims = shims.with_clock(standing, dir)?;
         }
         if let Some((toolchain, atoms)) = env.seed {

@@ -92,7 +92,7 @@ impl StepRunner<'_> {
         if self.no_cache || !layers.iter().flatten().all(|layer| self.is_here(layer)) {
             return Ok(None);
         }
-        self.context.ended(name, "cached", None);
+        self.context.step_finished(name, "cached", None);
         Ok(Some(StepOutcome { layers, cached: true, millis: millis_since(start) }))
     }
 
@@ -112,13 +112,13 @@ impl StepRunner<'_> {
         let vacant = self.context.store.vacant(key);
         let remote = if self.no_cache { None } else { self.remote_cache.find(key) };
         let (layers, cached) = if let Some((layer, from)) = remote {
-            self.context.ended(name, &format!("cached in {from}"), None);
+            self.context.step_finished(name, &format!("cached in {from}"), None);
             (vec![Some(layer)], true)
         } else {
-            let start = self.context.began(name);
+            let start = self.context.step_started(name);
             let layers = make(&self.context.store.scratch()?)?;
             let files: u64 = layers.iter().flatten().map(|layer| layer.entries).sum();
-            self.context.ended(name, &format!("{files} files"), Some(start));
+            self.context.step_finished(name, &format!("{files} files"), Some(start));
             (layers, false)
         };
         vacant.keep(&layers)?;

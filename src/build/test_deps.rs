@@ -105,12 +105,12 @@ fn make(
     mtime: i64,
     scratch: &Scratch,
 ) -> Result<Option<PackedLayer>, Error> {
-    let began = steps.context.host.clock();
+    let began = steps.context.host.unix_time();
     let env = StepEnv { cwd: WORKDIR, mtime, seed: None, given: &[] };
     let changes = steps.run(step, lowers, &scratch.path().join("call"), &env)?;
     let lock = lowers[0].root.join(APP).join("mix.lock");
     let lock = fs::read_to_string(lock).unwrap_or_default();
-    let windows = [(began - 1, steps.context.host.clock() + 1), (mtime, mtime + 2 * shims::AHEAD)];
+    let windows = [(began - 1, steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)];
     let options = NormalizeOptions { mtime, windows, part: Part::Deps, lock: &lock };
     let changes = steps.normalize(changes, &options)?;
     steps.keep(&changes, mtime)

@@ -91,7 +91,7 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         }
         CacheCommand::Show { name, .. } => items_shown(store, name)?,
         CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
-            let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
+            let unused_since = unused_for.map(|seconds| context.host.unix_time() - seconds);
             let prune = PruneOptions { unused_since, limit: *limit, damaged: false };
             ui.say(&told(remote_cache::prune_entries(place, prune, context)?));
             return Ok(ExitCode::SUCCESS);
@@ -99,7 +99,7 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         CacheCommand::Prune { limit, unused_for, .. } => {
             let limit = limit.map_or_else(|| own_limit(context.host), |limit| Ok(Some(limit)));
             let limit = limit.map_err(CliError::CacheLimit)?;
-            let unused_since = unused_for.map(|seconds| context.host.clock() - seconds);
+            let unused_since = unused_for.map(|seconds| context.host.unix_time() - seconds);
             let pruned = store.prune(PruneOptions { unused_since, limit, damaged: true })?;
             let Some(pruned) = pruned else { return Err(CliError::CacheInUse.into()) };
             ui.say(&told(pruned));

@@ -60,15 +60,15 @@ impl Ui {
             return;
         }
         match event {
-            Event::Began { step } => self.change(&format!("{step} ...")),
-            Event::Ended { step, note, millis } => {
+            Event::StepStarted { step } => self.change(&format!("{step} ...")),
+            Event::StepFinished { step, note, millis } => {
                 self.flush(&step);
                 let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
                 self.line(&format!("{step:<18} {note}{time}"));
             }
             Event::StepOutput { step, bytes } => self.output(&step, &bytes, self.style == Progress::Tty),
-            Event::CommandOutput { by, bytes } => self.output(&by, &bytes, false),
-            Event::Moved { digest, done, total } => {
+            Event::CommandOutput { command, bytes } => self.output(&command, &bytes, false),
+            Event::BytesTransferred { digest, done, total } => {
                 let percent = (done * 100).checked_div(total).unwrap_or(100);
                 self.change(&format!("{} {percent} % of {}", &digest.hex()[..12], size(total)));
             }

@@ -224,7 +224,7 @@ pub(super) fn copy(
         let before = done;
         done += n as u64;
         if before >> 22 != done >> 22 || done == total {
-            watch(Event::Moved { digest: digest.clone(), done, total });
+            watch(Event::BytesTransferred { digest: digest.clone(), done, total });
         }
     }
     Ok(())

@@ -204,7 +204,11 @@ fn tick(transfers: &[Transfer<'_>], done: &AtomicBool, watch: Watch<'_>) {
             if sent != *said {
                 *said = sent;
                 let descriptor = transfer.descriptor;
-                watch(Event::Moved { digest: descriptor.digest.clone(), done: sent, total: descriptor.size });
+                watch(Event::BytesTransferred {
+                    digest: descriptor.digest.clone(),
+                    done: sent,
+                    total: descriptor.size,
+                });
             }
         }
         if is_over {

@@ -96,7 +96,7 @@ fn recorded(excuse: &Override, plan: &Plan, found: &Found, context: &Context<'_>
         doubts: excuse.doubts.clone(),
         names: plan.names.iter().map(Name::text).collect(),
         version: env!("CARGO_PKG_VERSION").into(),
-        time: context.host.clock_millis(),
+        time: context.host.unix_time_millis(),
         url: context.host.run_url(),
     };
     record.record(found.image.descriptor())
@@ -111,7 +111,7 @@ fn into_registry(
 ) -> Result<(), Error> {
     if is_copy {
         let step = format!("copy to {}", to.name());
-        let start = context.began(&step);
+        let start = context.step_started(&step);
         let blobs = |digest: &Digest| layer(found, context, digest);
         let base = match &found.place {
             ImageLocation::Registry(name) => Some((name, found.image.manifest.layers.len())),
@@ -129,7 +129,7 @@ fn into_registry(
         let tagged = tagged(to, &mount, found, context)?;
         let count = beside.artifacts.len() + tagged;
         let note = format!("{} and {count} that refer to it", found.image.manifest_digest);
-        context.ended(&step, &note, Some(start));
+        context.step_finished(&step, &note, Some(start));
     }
     if let Some((artifact, document)) = &beside.excuse {
         context.client.refer(to, artifact, &only(document), &[])?;

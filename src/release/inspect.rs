@@ -67,13 +67,13 @@ pub(super) fn facts(ask: &ReleaseRequest, found: &Found, context: &Context<'_>) 
     let digest = found.image.manifest_digest.clone();
     let places = places(ask, found, context)?;
     let requires = requires(ask, found, context)?;
-    let start = context.began("records");
+    let start = context.step_started("records");
     let listed = records(&found.place, context.client, &digest)?;
     let count = listed.len();
     let verdict = judge(listed, &requires);
     let proven: Vec<&str> = verdict.proven.keys().map(String::as_str).collect();
     let note = if proven.is_empty() { "nothing proven".into() } else { format!("proven: {}", proven.join(", ")) };
-    context.ended("records", &format!("{count}; {}", shown(&note)), Some(start));
+    context.step_finished("records", &format!("{count}; {}", shown(&note)), Some(start));
     Ok(Facts { source: found.place.clone(), digest, verdict, places })
 }
 

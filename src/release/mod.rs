@@ -54,9 +54,9 @@ pub fn release(ask: &ReleaseRequest, context: &Context<'_>) -> Result<Released, 
     if ask.leave.untested.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
         return Err(ReleaseError::NoReason.into());
     }
-    let start = context.began("image");
+    let start = context.step_started("image");
     let image = inspect::find(ask, context)?;
-    context.ended("image", &format!("{}@{}", image.place, image.image.manifest_digest), Some(start));
+    context.step_finished("image", &format!("{}@{}", image.place, image.image.manifest_digest), Some(start));
     let facts = inspect::facts(ask, &image, context)?;
     for text in &facts.verdict.notes {
         (context.watch)(Event::Notice { text: text.clone() });

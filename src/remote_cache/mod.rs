@@ -173,7 +173,7 @@ impl<'a> RemoteCache<'a> {
             let stored = self.context.store.blob(digest, layer.size)?;
             Ok(stored.map(|blob| Box::new(blob) as BlobReader))
         };
-        let notes = entry::Notes { made: self.context.host.clock(), untouched: self.untouched(key, layer) };
+        let notes = entry::Notes { made: self.context.host.unix_time(), untouched: self.untouched(key, layer) };
         let image = entry::entry(key, layer, notes);
         let tags: Vec<String> = named.tag.into_iter().collect();
         let push = Push { image: &image, blobs: &blobs, base: None, tags: &tags };

@@ -92,7 +92,7 @@ impl ResolvedImage {
         };
         let digest = &layer.descriptor.digest;
         let name = format!("unpack {}", &digest.hex()[..12]);
-        let start = context.began(&name);
+        let start = context.step_started(&name);
         let kept = kept(context, layer.descriptor)?;
         let unpacked = match kept.map(|kept| unpack(kept, layer.compression, &vacant.root, &Limits::GENEROUS)) {
             // The kept blob is damaged, whatever the first thing to go wrong was: it is set aside and fetched again.
@@ -117,7 +117,7 @@ impl ResolvedImage {
         }
         let info = TreeInfo { skipped_devices: unpacked.skipped_devices };
         let tree = vacant.keep(&unpacked.metadata, info)?;
-        context.ended(&name, &format!("{} files", unpacked.entries), Some(start));
+        context.step_finished(&name, &format!("{} files", unpacked.entries), Some(start));
         Ok(tree)
     }
 

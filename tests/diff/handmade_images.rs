@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::num::NonZeroUsize;
 
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{BlobReader, Image, ImageOptions, NewLayer, PackedLayer, Platform, assemble};
 use phial::layout::write_layout;
 use phial_layers::{Compression, DiffId, Digest, compress};
@@ -147,6 +147,6 @@ pub(super) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOp
         let found = layers.iter().find(|layer| layer.digest == *digest).expect("a layer of the image");
         Ok(Some(Box::new(Cursor::new(found.blob.clone())) as BlobReader))
     };
-    write_layout(&env.dir().join(name), &image, None, &blobs, &nobody).expect("made");
+    write_layout(&env.dir().join(name), &image, None, &blobs, &discard).expect("made");
     format!("oci:{}", env.path(name))
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{Image, OCI_INDEX, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Credentials, Push, RegistryError};
 use phial_layers::Digest;
@@ -89,7 +89,7 @@ fn registry(kind: Kind, goods: &Goods) -> Registry {
     let to = registry.reference("base");
     let push = Push { image: &goods.base, blobs: &open, base: None, tags: &[] };
     let client = client(&registry);
-    client.push(&to, &push, &nobody).unwrap();
+    client.push(&to, &push, &discard).unwrap();
     client.tag(&to, "1", &goods.index, OCI_INDEX).unwrap();
     match kind {
         Kind::Status => registry.fail(Kind::PutBlob, When::Nth(1), Fault::ResetMid),
@@ -107,7 +107,7 @@ fn there_and_back(registry: &Registry, goods: &Goods) -> Result<(), RegistryErro
     let open = |digest: &Digest| goods.own.open(digest);
     let (from, to, tags) = (registry.reference("base"), registry.reference("app"), ["v1".to_owned()]);
     let push = Push { image: &goods.image, blobs: &open, base: Some((&from, 1)), tags: &tags };
-    client.push(&to, &push, &nobody)?;
+    client.push(&to, &push, &discard)?;
     let image = client.image(&RegistryRef { tag: Some("v1".into()), ..to.clone() }, &Platform::host())?;
     assert_eq!(image, goods.image);
     for layer in &image.manifest.layers {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use phial::error::UserError as _;
-use phial::event::{Event, nobody};
+use phial::event::{Event, discard};
 use phial::image::{BlobError, BlobReader, Descriptor, Image, OCI_LAYER, OCI_MANIFEST};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
@@ -144,7 +144,7 @@ fn a_stalled_connection_is_closed_and_retried() {
     for kind in [Kind::HeadTag, Kind::PutBlob, Kind::PutTag, Kind::GetTag] {
         registry.fail(kind, When::Nth(1), Fault::Stall);
     }
-    client.push(&registry.reference("app"), &push, &nobody).unwrap();
+    client.push(&registry.reference("app"), &push, &discard).unwrap();
     assert_eq!(client.resolve(&registry.reference("app:v1")).unwrap().digest, image.manifest_digest);
     registry.fail(Kind::GetTag, When::Always, Fault::Stall);
     let error = client.resolve(&registry.reference("app:v1")).unwrap_err();
@@ -260,7 +260,7 @@ fn the_blob_arrives_whatever_the_answer_to_a_mount() {
 pub(super) fn push(server: &Server, image: &Image, blob_map: &BlobMap) -> Result<(), RegistryError> {
     let open = |d: &Digest| blob_map.open(d);
     let tags = ["v1".to_owned()];
-    client().push(&server.reference("app"), &Push { image, blobs: &open, base: None, tags: &tags }, &nobody).map(drop)
+    client().push(&server.reference("app"), &Push { image, blobs: &open, base: None, tags: &tags }, &discard).map(drop)
 }
 
 /// Has all blobs and the manifest, and reports `reported` for the tag.

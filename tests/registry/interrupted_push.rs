@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use phial::event::nobody;
+use phial::event::discard;
 use phial::host::Host;
 use phial::image::{BlobReader, Image, Platform, assemble};
 use phial_layers::Digest;
@@ -30,7 +30,7 @@ pub(super) fn base(dir: &std::path::Path, bytes: usize) -> String {
         Some(layer) if !blob_map.0.contains_key(digest) => Ok(Some(Box::new(small.blob(layer)?) as BlobReader)),
         _ => blob_map.open(digest),
     };
-    phial::layout::write_layout(dir, &image, Some("1"), &open, &nobody).unwrap();
+    phial::layout::write_layout(dir, &image, Some("1"), &open, &discard).unwrap();
     format!("oci:{}:1", dir.display())
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use phial::error::Error;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::host::Host;
 use phial::image::{BlobReader, NewLayer, PackedLayer, Platform, assemble};
 use phial_layers::{Compression, DiffId, Digest, Sha256Writer};
@@ -51,7 +51,7 @@ fn base(dir: &Path) -> String {
             None => Box::new(File::open(&tar).expect("the layer")),
         }))
     };
-    phial::layout::write_layout(dir, &image, Some("1"), &open, &nobody).unwrap();
+    phial::layout::write_layout(dir, &image, Some("1"), &open, &discard).unwrap();
     fs::remove_file(tar).unwrap();
     format!("oci:{}:1", dir.display())
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{Image, OCI_CONFIG, Platform, canonical_json};
 use phial::layout::{Layout, LayoutError, write_docker_archive, write_layout, write_oci_archive};
 use phial_layers::Digest;
@@ -33,7 +33,7 @@ fn a_layout_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let layout = dir.path().join("out.oci");
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    write_layout(&layout, &image, Some("v1"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(&layout, &image, Some("v1"), &|d| blob_map.open(d), &discard).unwrap();
     let reference = format!("{}:v1", layout.display());
     assert_eq!(digest_by_skopeo(&format!("oci:{reference}")), image.manifest_digest.as_str());
     let bundle = dir.path().join("bundle");
@@ -56,7 +56,7 @@ fn a_tag_moves_and_the_other_tags_stay() {
     let mut blob_map = BlobMap::default();
     let (one, two) = (two_layers(&mut blob_map, b"one"), two_layers(&mut blob_map, b"two"));
     for (image, tag) in [(&one, "a"), (&one, "b"), (&two, "a"), (&two, "a")] {
-        write_layout(dir.path(), image, Some(tag), &|d| blob_map.open(d), &nobody).unwrap();
+        write_layout(dir.path(), image, Some(tag), &|d| blob_map.open(d), &discard).unwrap();
     }
     let layout = Layout::open_dir(dir.path()).unwrap();
     let digest = |tag| layout.resolve(Some(tag), None, &Platform::host()).map(|image| image.manifest_digest);
@@ -73,7 +73,7 @@ fn writing_again_changes_nothing_and_repairs_a_bad_blob() {
     let dir = tempfile::tempdir().unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    let write = || write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &nobody);
+    let write = || write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &discard);
     write().unwrap();
     let (before, index) = (files(dir.path()), fs::read(dir.path().join("index.json")).unwrap());
     let blob = dir.path().join("blobs/sha256").join(image.manifest.layers[0].digest.hex());
@@ -90,13 +90,13 @@ fn what_other_tools_wrote_into_the_index_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    write_layout(dir.path(), &image, Some("a"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(dir.path(), &image, Some("a"), &|d| blob_map.open(d), &discard).unwrap();
     let path = dir.path().join("index.json");
     let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     index["manifests"][0]["x-note"] = json!("theirs");
     index["annotations"] = json!({"who": "them"});
     fs::write(&path, index.to_string()).unwrap();
-    write_layout(dir.path(), &image, Some("b"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(dir.path(), &image, Some("b"), &|d| blob_map.open(d), &discard).unwrap();
     let after: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!((&after["manifests"][0]["x-note"], &after["annotations"]["who"]), (&json!("theirs"), &json!("them")));
     assert_eq!(after["manifests"].as_array().unwrap().len(), 2);
@@ -111,7 +111,7 @@ fn writers_at_the_same_time_lose_no_tag() {
         for (n, image) in images.iter().enumerate() {
             let (blob_map, dir) = (&blob_map, dir.path());
             scope.spawn(move || {
-                write_layout(dir, image, Some(&format!("t{n}")), &|d| blob_map.open(d), &nobody).unwrap();
+                write_layout(dir, image, Some(&format!("t{n}")), &|d| blob_map.open(d), &discard).unwrap();
             });
         }
     });
@@ -128,11 +128,11 @@ fn a_blob_with_the_wrong_bytes_leaves_no_image_behind() {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
     blob_map.0.insert(image.manifest.layers[1].digest.clone(), b"another".to_vec());
-    let error = write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &nobody).unwrap_err();
+    let error = write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3, "{}", chain(&error));
     assert!(!files(dir.path()).iter().any(|name| name.contains(".phial-") || name == "index.json"));
     let archive = dir.path().join("out.tar");
-    assert!(write_oci_archive(&archive, &image, None, &|d| blob_map.open(d), &nobody).is_err());
+    assert!(write_oci_archive(&archive, &image, None, &|d| blob_map.open(d), &discard).is_err());
     assert!(!archive.exists());
 }
 
@@ -142,7 +142,7 @@ fn a_directory_with_other_things_in_it_is_not_taken_over() {
     fs::write(dir.path().join("thesis.txt"), b"").unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    let error = write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &nobody).unwrap_err();
+    let error = write_layout(dir.path(), &image, None, &|d| blob_map.open(d), &discard).unwrap_err();
     assert!(error.to_string().contains("but `thesis.txt`"), "{error}");
     assert_eq!(files(dir.path()), ["", "thesis.txt"]);
 }
@@ -154,8 +154,8 @@ fn archives_are_the_same_bytes_each_time_and_read_by_others() {
     let image = two_layers(&mut blob_map, b"one");
     let path = |name: &str| dir.path().join(name);
     for name in ["a.tar", "b.tar"] {
-        write_oci_archive(&path(name), &image, Some("v1"), &|d| blob_map.open(d), &nobody).unwrap();
-        write_docker_archive(&path(&format!("d{name}")), &image, Some("app:v1"), &|d| blob_map.open(d), &nobody)
+        write_oci_archive(&path(name), &image, Some("v1"), &|d| blob_map.open(d), &discard).unwrap();
+        write_docker_archive(&path(&format!("d{name}")), &image, Some("app:v1"), &|d| blob_map.open(d), &discard)
             .unwrap();
     }
     assert_eq!(fs::read(path("a.tar")).unwrap(), fs::read(path("b.tar")).unwrap());
@@ -177,7 +177,7 @@ fn a_layout_written_by_skopeo_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    write_layout(&dir.path().join("a"), &image, Some("v1"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(&dir.path().join("a"), &image, Some("v1"), &|d| blob_map.open(d), &discard).unwrap();
     let from = format!("oci:{}:v1", dir.path().join("a").display());
     run("skopeo", &["copy", &from, &format!("oci-archive:{}:v2", dir.path().join("b.tar").display())]);
     let read = Layout::open_archive(&dir.path().join("b.tar")).unwrap();
@@ -192,7 +192,7 @@ fn refused(expected: &str, spoil: impl FnOnce(&Path, &Image)) {
     let dir = tempfile::tempdir().unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    write_layout(dir.path(), &image, Some("v1"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(dir.path(), &image, Some("v1"), &|d| blob_map.open(d), &discard).unwrap();
     spoil(dir.path(), &image);
     let read = || -> Result<(), String> {
         let layout = Layout::open_dir(dir.path()).map_err(|e| chain(&e))?;
@@ -283,7 +283,7 @@ fn a_config_for_another_machine_than_the_index_says_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    write_layout(dir.path(), &image, Some("v1"), &|d| blob_map.open(d), &nobody).unwrap();
+    write_layout(dir.path(), &image, Some("v1"), &|d| blob_map.open(d), &discard).unwrap();
     edit_index(dir.path(), |i| i["manifests"][0]["platform"] = json!(other));
     let layout = Layout::open_dir(dir.path()).unwrap();
     let error = layout.resolve(Some("v1"), None, &other).unwrap_err();
@@ -296,7 +296,7 @@ fn an_archive_with_hostile_names_is_harmless_and_others_are_named() {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
     let good = dir.path().join("good.tar");
-    write_oci_archive(&good, &image, None, &|d| blob_map.open(d), &nobody).unwrap();
+    write_oci_archive(&good, &image, None, &|d| blob_map.open(d), &discard).unwrap();
     let hostile = |name: &str, times: usize, kind: tar::EntryType| {
         let mut header = tar::Header::new_gnu();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -316,6 +316,6 @@ fn an_archive_with_hostile_names_is_harmless_and_others_are_named() {
     assert!(chain(&Layout::open_archive(&path).unwrap_err()).contains("`index.json` is there twice"));
     fs::write(&path, [0x1f, 0x8b, 8, 0]).unwrap();
     assert!(Layout::open_archive(&path).unwrap_err().to_string().contains("it is compressed"));
-    write_docker_archive(&path, &image, None, &|d| blob_map.open(d), &nobody).unwrap();
+    write_docker_archive(&path, &image, None, &|d| blob_map.open(d), &discard).unwrap();
     assert!(Layout::open_archive(&path).unwrap_err().hint().unwrap().contains("docker save"));
 }

@@ -164,7 +164,7 @@ fn token(dir: &Path, request: &Request) -> Response {
     let pem = fs::read_to_string(dir.join("tokens.pem")).unwrap();
     let der: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
     let head = json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
-    let now = phial::host::Host::read().now;
+    let now = phial::host::Host::read().unix_time();
     let body = json!({"iss": "phial", "sub": "user", "aud": "reg", "jti": "1", "iat": now, "nbf": now - 5, "exp": now + 60, "access": access});
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_string()), URL_SAFE_NO_PAD.encode(body.to_string()));
     let (text, key, out) =

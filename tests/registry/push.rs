@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use phial::error::UserError as _;
-use phial::event::{Event, nobody};
+use phial::event::{Event, discard};
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
@@ -41,7 +41,7 @@ fn a_pushed_image_is_read_by_skopeo_and_umoci_and_by_ourselves() {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
     let open = |d: &Digest| blob_map.open(d);
-    let outcome = client().push(&to, &push_of(&image, &open, &tags(&["v1", "latest"])), &nobody).unwrap();
+    let outcome = client().push(&to, &push_of(&image, &open, &tags(&["v1", "latest"])), &discard).unwrap();
     assert_eq!(outcome.blobs.iter().filter(|(_, how)| *how == Pushed::Uploaded).count(), 3);
     let v1 = registry.reference("team/app:v1");
     assert_eq!(by_skopeo(&v1, &[]), image.manifest_digest.as_str());
@@ -72,13 +72,13 @@ fn a_second_push_costs_a_request_for_its_tag_and_a_new_source_one_layer() {
     let (one, two) = (two_layers(&mut blob_map, b"one"), two_layers(&mut blob_map, b"two"));
     let open = |d: &Digest| blob_map.open(d);
     let tags = tags(&["v1"]);
-    client().push(&to, &push_of(&one, &open, &tags), &nobody).unwrap();
+    client().push(&to, &push_of(&one, &open, &tags), &discard).unwrap();
     let mark = registry.requests(0).len();
-    let again = client().push(&to, &push_of(&one, &open, &tags), &nobody).unwrap();
+    let again = client().push(&to, &push_of(&one, &open, &tags), &discard).unwrap();
     assert!(again.was_there);
     let requests = registry.requests(mark);
     assert_eq!(requests, ["HEAD /v2/app/manifests/v1"]);
-    client().push(&to, &push_of(&two, &open, &tags), &nobody).unwrap();
+    client().push(&to, &push_of(&two, &open, &tags), &discard).unwrap();
     let puts: Vec<String> = registry.requests(mark + 1).into_iter().filter(|r| r.starts_with("PUT ")).collect();
     let uploads = puts.iter().filter(|r| r.contains("/uploads/")).count();
     assert_eq!(uploads, 2, "the changed layer and the config: {puts:?}");
@@ -95,14 +95,14 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
     let base =
         assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", &vec![7; 2_000_000])], &terms("sh"));
     let open = |d: &Digest| blob_map.open(d);
-    client().push(&from, &push_of(&base, &open, &tags(&["1"])), &nobody).unwrap();
+    client().push(&from, &push_of(&base, &open, &tags(&["1"])), &discard).unwrap();
     let mut own = BlobMap::default();
     let image = assemble(&base, &[own.layer("app/file", b"one")], &terms("run"));
     let open = |d: &Digest| own.open(d);
     let tags = tags(&["v1"]);
     let push = Push { base: Some((&from, 1)), ..push_of(&image, &open, &tags) };
     for (to, expected) in [(registry.reference("app"), Pushed::Mounted), (other.reference("app"), Pushed::Uploaded)] {
-        let outcome = client().push(&to, &push, &nobody).unwrap();
+        let outcome = client().push(&to, &push, &discard).unwrap();
         let how: BTreeMap<Digest, Pushed> = outcome.blobs.into_iter().collect();
         assert_eq!(how[&base.manifest.layers[0].digest], expected);
         assert_eq!(
@@ -114,7 +114,7 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
         assert_eq!(bytes, blob_map.0[&image.manifest.layers[0].digest]);
     }
     let nowhere = Push { base: None, ..push };
-    let error = client().push(&registry.reference("lost"), &nowhere, &nobody).unwrap_err();
+    let error = client().push(&registry.reference("lost"), &nowhere, &discard).unwrap_err();
     assert!(matches!(error, RegistryError::Source { .. }), "{}", chain(&error));
     assert_eq!(client().head_manifest(&registry.reference("lost:v1")).unwrap(), None);
 }
@@ -128,7 +128,7 @@ fn a_layer_with_the_wrong_bytes_moves_no_tag() {
     lie[20] ^= 1;
     let open = |d: &Digest| blob_map.open(d);
     let error =
-        client().push(&registry.reference("app"), &push_of(&image, &open, &tags(&["v1"])), &nobody).unwrap_err();
+        client().push(&registry.reference("app"), &push_of(&image, &open, &tags(&["v1"])), &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3, "{}", chain(&error));
     assert!(chain(&error).contains("the bytes are `sha256:"), "{}", chain(&error));
     assert_eq!(client().head_manifest(&registry.reference("app:v1")).unwrap(), None);
@@ -146,7 +146,7 @@ fn many_layers_are_sent_at_once_and_each_is_reported_as_complete() {
     let open = |d: &Digest| blob_map.open(d);
     let heard = Mutex::new(BTreeMap::new());
     let watch = |event| {
-        if let Event::Moved { digest, done, total } = event {
+        if let Event::BytesTransferred { digest, done, total } = event {
             heard.lock().unwrap().insert(digest, (done, total));
         }
     };
@@ -163,9 +163,7 @@ fn host(home: &Path) -> Host {
         env,
         cwd: home.into(),
         home: home.into(),
-        now: 0,
-        millis: 0,
-        began: std::time::Instant::now(),
+        clock: phial::host::Clock::read(),
         uid: 4242,
         gid: 4242,
         cores: NonZeroUsize::MIN,
@@ -181,7 +179,7 @@ fn a_private_registry_wants_the_right_password() {
     let open = |d: &Digest| blob_map.open(d);
     let tags = tags(&["v1"]);
     let push = push_of(&image, &open, &tags);
-    let error = client().push(&to, &push, &nobody).unwrap_err();
+    let error = client().push(&to, &push, &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 5, "{}", chain(&error));
     assert!(error.hint().unwrap().contains("docker login"), "{error:?}");
     let home = tempfile::tempdir().unwrap();
@@ -191,16 +189,16 @@ fn a_private_registry_wants_the_right_password() {
         std::fs::write(home.path().join(".docker/config.json"), auths.to_string()).unwrap();
         Client::new(Credentials::from_host(&host(home.path()))).unwrap()
     };
-    let error = with("hunter2").push(&to, &push, &nobody).unwrap_err();
+    let error = with("hunter2").push(&to, &push, &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 5, "{}", chain(&error));
     assert!(error.hint().unwrap().contains("may be wrong"));
     assert!(!format!("{error:?} {}", chain(&error)).contains("hunter2"));
-    with("password").push(&to, &push, &nobody).unwrap();
+    with("password").push(&to, &push, &discard).unwrap();
     let v1 = registry.reference("team/app:v1");
     assert_eq!(by_skopeo(&v1, &["--creds", "user:password"]), image.manifest_digest.as_str());
     assert_eq!(with("password").image(&v1, &Platform::host()).unwrap(), image);
     let mark = registry.requests(0).len();
-    assert!(with("password").push(&to, &push, &nobody).unwrap().was_there);
+    assert!(with("password").push(&to, &push, &discard).unwrap().was_there);
     assert_eq!(registry.requests(mark).len(), 2, "one to be asked for the password");
 }
 
@@ -211,7 +209,7 @@ fn a_manifest_gets_another_name_with_the_same_bytes() {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
     let open = |d: &Digest| blob_map.open(d);
-    client().push(&to, &push_of(&image, &open, &[]), &nobody).unwrap();
+    client().push(&to, &push_of(&image, &open, &[]), &discard).unwrap();
     let by_digest = RegistryRef { digest: Some(image.manifest_digest.clone()), ..to.clone() };
     let found = client().resolve(&by_digest).unwrap();
     client().tag(&to, "released", &found.bytes, &found.media_type).unwrap();
@@ -225,7 +223,7 @@ fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
     let open = |d: &Digest| blob_map.open(d);
-    client().push(&registry.reference("oci"), &push_of(&image, &open, &tags(&["v1"])), &nobody).unwrap();
+    client().push(&registry.reference("oci"), &push_of(&image, &open, &tags(&["v1"])), &discard).unwrap();
     let (from, to) = (registry.reference("oci:v1"), registry.reference("docker:v1"));
     let (from, docker) = (format!("docker://{from}"), format!("docker://{to}"));
     let plain = ["--src-tls-verify=false", "--dest-tls-verify=false"];
@@ -236,6 +234,6 @@ fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     let open = |d: &Digest| blob_map.open(d);
     let push_tags = tags(&["v2"]);
     let push = Push { base: Some((&to, 2)), ..push_of(&upon, &open, &push_tags) };
-    client().push(&registry.reference("docker"), &push, &nobody).unwrap();
+    client().push(&registry.reference("docker"), &push, &discard).unwrap();
     assert_eq!(by_skopeo(&registry.reference("docker:v2"), &[]), upon.manifest_digest.as_str());
 }

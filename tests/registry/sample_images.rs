@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::Command;
 
 use phial::error::Error;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{BlobReader, Image, ImageOptions, NewLayer, PackedLayer, Platform, RegistryRef, assemble};
 use phial::registry::{Client, Push, RegistryError};
 use phial_layers::{Compression, DiffId, Digest};
@@ -67,7 +67,7 @@ pub(crate) fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Resul
     let image = two_layers(&mut blob_map, content);
     let blobs = |digest: &_| blob_map.open(digest);
     let tags: Vec<String> = to.tag.iter().cloned().collect();
-    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &nobody)?;
+    client.push(to, &Push { image: &image, blobs: &blobs, base: None, tags: &tags }, &discard)?;
     Ok(image)
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{Platform, RegistryRef};
 use phial::registry::{Client, Credentials, Push};
 use phial_layers::Digest;
@@ -22,7 +22,7 @@ fn laid(dir: &std::path::Path) -> (String, Digest) {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, &(0..=255).collect::<Vec<u8>>().repeat(5000));
     let open = |d: &Digest| blob_map.open(d);
-    phial::layout::write_layout(dir, &image, Some("v1"), &open, &nobody).unwrap();
+    phial::layout::write_layout(dir, &image, Some("v1"), &open, &discard).unwrap();
     (format!("oci:{}:v1", dir.display()), image.manifest_digest)
 }
 
@@ -98,7 +98,7 @@ fn it_injects_faults_and_keeps_a_journal() {
     let to = registry.reference("app");
     registry.fail(Kind::PutTag, When::Nth(1), Fault::Status(503));
     let push = Push { image: &image, blobs: &open, base: None, tags: &tags };
-    client(&registry).push(&to, &push, &nobody).unwrap();
+    client(&registry).push(&to, &push, &discard).unwrap();
     let statuses: Vec<u16> =
         registry.journal().iter().filter(|entry| entry.kind == Kind::PutTag).map(|entry| entry.status).collect();
     assert_eq!(statuses, [503, 201]);

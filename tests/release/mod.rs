@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 
 use phial::attest::{self, Counts, ImageLocation, Run};
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{Descriptor, Image, RegistryRef};
 use phial::layout;
 use phial::registry::{Client, Credentials};
@@ -38,7 +38,7 @@ fn pushed(client: &Client, to: &RegistryRef, content: &[u8]) -> Image {
 fn written(dir: &Path, tag: Option<&str>, content: &[u8]) -> Image {
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, content);
-    layout::write_layout(dir, &image, tag, &|digest| blob_map.open(digest), &nobody).unwrap();
+    layout::write_layout(dir, &image, tag, &|digest| blob_map.open(digest), &discard).unwrap();
     image
 }
 
@@ -69,7 +69,7 @@ fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> Run {
 /// Puts the record of a run beside its image; the record's digest.
 fn record(client: &Client, at: &ImageLocation, image: &Image, run: &Run) -> String {
     let (artifact, document) = run.record(image.descriptor());
-    at.attach(client, (&artifact, &attest::only(&document)), &[], &nobody).unwrap();
+    at.attach(client, (&artifact, &attest::only(&document)), &[], &discard).unwrap();
     artifact.digest.to_string()
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use phial::attest::{ImageLocation, Listed, records};
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{EMPTY, Image, OCI_INDEX, OCI_MANIFEST, Platform, fallback_tag};
 use phial::layout::{self, Layout};
 use phial::registry::{Keeping, RegistryError};
@@ -356,11 +356,11 @@ fn a_record_that_cannot_be_finished_leaves_the_layout_as_it_was() {
     let dir = env.dir().join("layout");
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, b"one");
-    layout::write_layout(&dir, &image, Some("v1"), &|digest| blob_map.open(digest), &nobody).unwrap();
+    layout::write_layout(&dir, &image, Some("v1"), &|digest| blob_map.open(digest), &discard).unwrap();
     let before = files_of(&dir);
     let (artifact, _) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     let nothing = |_: &_| Ok(None);
-    ImageLocation::Layout(dir.clone()).attach(&client(), (&artifact, &nothing), &[], &nobody).unwrap_err();
+    ImageLocation::Layout(dir.clone()).attach(&client(), (&artifact, &nothing), &[], &discard).unwrap_err();
     assert_eq!(files_of(&dir), before);
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use phial::attest::{ImageLocation, Partition, Run, only};
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef};
 use phial_layers::Digest;
 use serde_json::Value;
@@ -138,7 +138,7 @@ fn a_record_that_somebody_edited_and_pushed_again() {
     let edited = String::from_utf8(document).unwrap().replace("FAILED", "PASSED").into_bytes();
     let layer = Descriptor::of(IN_TOTO, &edited);
     let artifact = Artifact::about(case.image.descriptor(), IN_TOTO, layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), (&artifact, &only(&edited)), &[], &nobody).unwrap();
+    place(&case.name).attach(&client(), (&artifact, &only(&edited)), &[], &discard).unwrap();
     case.refused(7, &[], "it contradicts itself");
 }
 
@@ -192,7 +192,7 @@ fn a_failure_in_a_record_of_another_tool() {
     let layer = Descriptor::of(IN_TOTO, &statement);
     let artifact =
         Artifact::about(case.image.descriptor(), "application/x-other", layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), (&artifact, &only(&statement)), &[], &nobody).unwrap();
+    place(&case.name).attach(&client(), (&artifact, &only(&statement)), &[], &discard).unwrap();
     case.refused(7, &[], "its tests failed");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use phial::attest::ImageLocation;
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::image::fallback_tag;
 use phial::layout::{self, Names, Put};
 use phial::release::ReleaseError;
@@ -256,7 +256,7 @@ fn a_tag_of_a_layout_that_was_moved_meanwhile_is_not_overwritten() {
     };
     let nothing = |_: &_| Ok(None);
     let put = Put { image: Some((&new, &nothing)), names: Names::Tags(&tags), referrers: None, check: &check };
-    let error = ReleaseError::from(layout::put_into(&dir, &put, &nobody).unwrap_err());
+    let error = ReleaseError::from(layout::put_into(&dir, &put, &discard).unwrap_err());
     assert_eq!(error.exit_kind().code(), 7);
     assert!(error.to_string().contains("was moved by somebody else meanwhile"), "{error}");
     assert_eq!(fs::read(dir.join("index.json")).unwrap(), before);

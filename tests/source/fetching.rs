@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::source::{Location, SourceError, checkout, fetch, read_file};
 
 use super::{SourceTest, T, access, commit, full_message, git, notices_of, write};
@@ -202,7 +202,7 @@ fn a_broken_mirror_is_moved_away_and_fetched_again() {
     bytes[end] ^= 0x55;
     fs::write(&pack, bytes).unwrap();
     let fetched = test.fetch(&url, &sha).unwrap();
-    let error = checkout(&fetched, &test.path("flip"), T, &nobody).unwrap_err();
+    let error = checkout(&fetched, &test.path("flip"), T, &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 4, "{}", full_message(&error));
     drop(fetched); // libgit2 shares packs by their path as long as one is open
     assert_eq!(test.tree(&test.fetch(&url, &sha).unwrap(), "after"), good);
@@ -232,7 +232,7 @@ fn a_silent_server_times_out() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
     let access = access(&[]).with_patience(Duration::from_secs(1));
-    let error = fetch(&place, "main", &test.path("mirrors"), &access, &nobody).unwrap_err();
+    let error = fetch(&place, "main", &test.path("mirrors"), &access, &discard).unwrap_err();
     assert!(
         matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_kind().code() == 4,
         "{}",

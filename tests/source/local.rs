@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use phial::error::UserError as _;
-use phial::event::nobody;
+use phial::event::discard;
 use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
 
 use crate::harness::skip::skip;
@@ -32,7 +32,7 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
     ];
     for (path, sha, name, top) in cases {
         let place: Location = test.path(path).to_str().unwrap().parse().unwrap();
-        let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &nobody).unwrap();
+        let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
         let top = top.map(|top| fs::canonicalize(test.path(top)).unwrap());
         assert_eq!(working_tree_root(&place).unwrap(), top, "{path}");
@@ -106,7 +106,7 @@ fn a_partial_clone_is_read_as_far_as_its_objects_go() {
     let tree = test.tree(&test.fetch(&partial, "HEAD").unwrap(), "tree");
     assert_eq!(tree["lib/a.ex"], format!("644 {T} 2\\n"));
     let old = test.fetch(&partial, "v1").unwrap();
-    let error = checkout(&old, &test.path("old"), T, &nobody).unwrap_err();
+    let error = checkout(&old, &test.path("old"), T, &discard).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
     assert!(error.hint().unwrap().contains("partial clone"), "{}", full_message(&error));
 }

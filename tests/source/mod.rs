@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use phial::error::UserError as _;
-use phial::event::{Event, nobody};
+use phial::event::{Event, discard};
 use phial::host::Host;
 use phial::source::{Access, Fetched, SourceError, checkout, fetch};
 
@@ -52,12 +52,12 @@ impl SourceTest {
     }
 
     fn fetch_as(&self, place: &str, rev: &str, env: &[(&str, &str)]) -> Result<Fetched, SourceError> {
-        fetch(&place.parse()?, rev, &self.path("mirrors"), &access(env), &nobody)
+        fetch(&place.parse()?, rev, &self.path("mirrors"), &access(env), &discard)
     }
 
     fn tree(&self, fetched: &Fetched, name: &str) -> BTreeMap<String, String> {
         let dest = self.path(name);
-        checkout(fetched, &dest, T, &nobody).expect("checked out");
+        checkout(fetched, &dest, T, &discard).expect("checked out");
         seen(&dest)
     }
 
