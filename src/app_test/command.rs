@@ -1,97 +1,100 @@
-//! One command of a test, watched: it ends by itself, when its time is up, or with the services that it needs.
+//! Runs one command of a test in a sandbox until it exits, its time is up, a service ends, or the user interrupts.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::junit::Closing;
+use super::exunit::SummaryLines;
 use super::log::Log;
-use super::services::{Services, TICK};
-use crate::attest::Command;
+use super::services::{POLL_INTERVAL, Services, outcome};
+use crate::attest::CommandResult;
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
 use crate::sandbox::{self, Exit, OURSELVES, SandboxError, Spec};
 
-/// What ends a command from outside.
-enum Stop {
-    TimeIsUp,
-    Service(Error),
+/// A command that is to run.
+pub(super) struct TestCommand<'a> {
+    /// What the settings call it.
+    pub(super) name: &'a str,
+    /// Its sandbox.
+    pub(super) spec: Spec,
+    /// How long it may take.
+    pub(super) timeout: Duration,
+    /// The services that must be running as long as it runs.
+    pub(super) services: &'a Services,
 }
 
-/// How a command ended, and what is left of it.
-pub(super) struct Done {
-    pub(super) command: Command,
-    /// The service that ended, if one did.
-    pub(super) trouble: Option<Error>,
+/// A command that has ended.
+pub(super) struct Finished {
+    pub(super) result: CommandResult,
+    /// The error of the service that ended first, if one did.
+    pub(super) service_error: Option<Error>,
+    /// Its output.
     pub(super) log: PathBuf,
 }
 
-/// Runs a command to its end. Its output is told as it comes.
-pub(super) fn run(
-    name: &str,
-    order: &Spec,
-    limit: Duration,
-    (lives, mut log): (&Services, Log),
-    context: &Context<'_>,
-) -> Result<Done, Error> {
-    let start = context.step_started(name);
-    let mut closing = Closing::default();
-    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (exit, why) = thread::scope(|scope| {
-        let watch = scope.spawn(|| watch(limit, lives, (&stop, &over), context));
-        let exit = sandbox::run(OURSELVES.as_ref(), order, &stop, &mut |bytes: &[u8]| {
-            closing.push(bytes);
+/// Why a command was stopped.
+enum Stop {
+    Timeout,
+    Service(Error),
+}
+
+/// Runs a command to its end. Its output is reported as it comes, and goes to `log`.
+pub(super) fn run(command: &TestCommand<'_>, mut log: Log, context: &Context<'_>) -> Result<Finished, Error> {
+    let start = context.step_started(command.name);
+    let mut summary = SummaryLines::default();
+    let watcher = Watcher { stop: AtomicBool::new(false), has_exited: AtomicBool::new(false) };
+    let (exit, stop) = thread::scope(|scope| {
+        let watching = scope.spawn(|| watcher.watch(command, context));
+        let exit = sandbox::run(OURSELVES.as_ref(), &command.spec, &watcher.stop, &mut |bytes: &[u8]| {
+            summary.push(bytes);
             log.push(bytes);
-            (context.watch)(Event::CommandOutput { command: name.to_owned(), bytes: bytes.to_vec() });
+            (context.watch)(Event::CommandOutput { command: command.name.to_owned(), bytes: bytes.to_vec() });
         });
-        over.store(true, Ordering::SeqCst);
-        (exit, watch.join().ok().flatten())
+        watcher.has_exited.store(true, Ordering::SeqCst);
+        (exit, watching.join().ok().flatten())
     });
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (ended, passed, trouble) = match (exit, why) {
-        (Ok(exit), _) => (ended(exit), exit == Exit::Code(0), None),
-        (Err(SandboxError::Interrupted), Some(Stop::TimeIsUp)) => {
-            (format!("no end within {} s", limit.as_secs()), false, None)
+    let (outcome, passed, service_error) = match (exit, stop) {
+        (Ok(exit), _) => (outcome(exit), exit == Exit::Code(0), None),
+        (Err(SandboxError::Interrupted), Some(Stop::Timeout)) => {
+            (format!("timed out after {} s", command.timeout.as_secs()), false, None)
         }
-        (Err(SandboxError::Interrupted), Some(Stop::Service(trouble))) => (trouble.to_string(), false, Some(trouble)),
+        (Err(SandboxError::Interrupted), Some(Stop::Service(error))) => (error.to_string(), false, Some(error)),
         (Err(error), _) => return Err(error.into()),
     };
-    let (log, _) = log.end();
-    let (name, argv, counts) = (name.to_owned(), order.argv.clone(), closing.counts());
-    Ok(Done { command: Command { name, argv, passed, ended, counts, millis }, trouble, log })
+    let (name, argv, counts) = (command.name.to_owned(), command.spec.argv.clone(), summary.counts());
+    let result = CommandResult { name, argv, passed, outcome, counts, millis };
+    Ok(Finished { result, service_error, log: log.close().0 })
 }
 
-/// Sets `stop` when the command has to end, and says why; nothing if the user wants it, or if it is over.
-fn watch(
-    limit: Duration,
-    lives: &Services,
-    (stop, over): (&AtomicBool, &AtomicBool),
-    context: &Context<'_>,
-) -> Option<Stop> {
-    let start = Instant::now();
-    while !over.load(Ordering::SeqCst) {
-        let why = if context.cancel.load(Ordering::SeqCst) {
-            None
-        } else if start.elapsed() > limit {
-            Some(Stop::TimeIsUp)
-        } else if let Err(trouble) = lives.check() {
-            Some(Stop::Service(trouble))
-        } else {
-            thread::sleep(TICK);
-            continue;
-        };
-        stop.store(true, Ordering::SeqCst);
-        return why;
-    }
-    None
+/// Two flags between the thread that runs a command and the one that watches over it.
+struct Watcher {
+    /// Makes the sandbox kill the command.
+    stop: AtomicBool,
+    has_exited: AtomicBool,
 }
 
-/// How a command ended, for records and errors.
-pub(super) fn ended(exit: Exit) -> String {
-    match exit {
-        Exit::Code(code) => format!("exit code {code}"),
-        Exit::Signal(signal) => format!("signal {signal}"),
+impl Watcher {
+    /// Stops the command when it has to end, and returns why; `None` if the user wants it or if it has exited.
+    fn watch(&self, command: &TestCommand<'_>, context: &Context<'_>) -> Option<Stop> {
+        let start = Instant::now();
+        while !self.has_exited.load(Ordering::SeqCst) {
+            let stop = if context.cancel.load(Ordering::SeqCst) {
+                None
+            } else if start.elapsed() > command.timeout {
+                Some(Stop::Timeout)
+            } else if let Err(error) = command.services.check() {
+                Some(Stop::Service(error))
+            } else {
+                thread::sleep(POLL_INTERVAL);
+                continue;
+            };
+            self.stop.store(true, Ordering::SeqCst);
+            return stop;
+        }
+        None
     }
 }

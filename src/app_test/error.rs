@@ -1,56 +1,70 @@
-//! Why a test could not be run, or was not run to its end.
+//! Why tests could not be run, or not to their end.
+
+use quick_junit::SerializeError;
 
 use crate::attest::AttestError;
 use crate::error::{Error, ExitKind, UserError};
 
-/// A test that said nothing of the image. What a failing test says is in its [`Run`](crate::attest::Run).
+/// Tests that could not be run. The result of tests that ran is a [`TestRun`](crate::attest::TestRun), a failure included.
 #[derive(Debug, thiserror::Error)]
 pub enum TestError {
-    /// The image of a service.
-    #[error("cannot use the service `{name}`")]
+    /// The sandbox of a service failed.
+    #[error("cannot run the service `{name}`")]
     Service {
-        /// Which one.
+        /// Its name in `test.services`.
         name: String,
         /// Why not.
         #[source]
         source: Error,
     },
-    /// The record was not stored.
-    #[error("the record of the test is not stored")]
+    /// The tests ran, and their record could not be stored.
+    #[error("cannot store the test record")]
     Record(#[source] AttestError),
-    /// Nothing to run.
-    #[error("nothing says how the image is tested: it has no `script/docker/ci.sh` and no `mix.exs`")]
+    /// The `JUnit` report of the commands could not be made.
+    #[error("cannot write the commands as a JUnit report")]
+    Report(#[source] SerializeError),
+    /// Neither settings nor image say what to run.
+    #[error(
+        "there is no test command: the settings have none, and the app has neither `script/docker/ci.sh` nor `mix.exs`"
+    )]
     NoTests,
-    /// `test.entrypoint` without one.
-    #[error("`test.entrypoint` is set, and the image has no entrypoint")]
+    /// `test.entrypoint = true` for an image without one.
+    #[error("`test.entrypoint` is set, but the image has no entrypoint")]
     NoEntrypoint,
-    /// A part of the tests that there is not.
-    #[error("`{from}` is `{text}`, but a part is `NTH/OF`, counted from 1")]
+    /// A partition that is not within its bounds.
+    #[error("`{from}` is `{text}`, which is not `NTH/OF` with NTH from 1 to OF")]
     Partition {
-        /// The flag or the variables.
+        /// The flag or the variable.
         from: &'static str,
-        /// What it says.
+        /// Its value.
         text: String,
     },
-    /// Services on the lowest rung.
-    #[error("services of tests need namespaces, and this isolation has none")]
+    /// Services together with the isolation `chroot`.
+    #[error("services need namespaces, which the isolation `chroot` does without")]
     NoNamespaces,
     /// A service did not get ready.
     #[error("the service `{name}` was not ready within {seconds} s")]
     NotReady {
-        /// Which one.
+        /// Its name in `test.services`.
         name: String,
-        /// How long was waited.
+        /// Its timeout.
         seconds: u64,
     },
-    /// A service ended while it was needed.
-    #[error("the service `{name}` ended ({how})")]
-    Ended {
-        /// Which one.
+    /// A service ended before the tests did.
+    #[error("the service `{name}` ended ({outcome})")]
+    ServiceEnded {
+        /// Its name in `test.services`.
         name: String,
-        /// How.
-        how: String,
+        /// Such as `exit code 1`.
+        outcome: String,
     },
+}
+
+impl TestError {
+    /// Whether a service is at fault, and not Phial or the machine: then the tests have failed.
+    pub(super) fn is_service_failure(&self) -> bool {
+        matches!(self, Self::NotReady { .. } | Self::ServiceEnded { .. })
+    }
 }
 
 impl UserError for TestError {
@@ -58,7 +72,8 @@ impl UserError for TestError {
         match self {
             Self::Service { source: error, .. } => error.exit_kind(),
             Self::Record(error) => error.exit_kind(),
-            Self::NotReady { .. } | Self::Ended { .. } => ExitKind::Failed,
+            Self::Report(_) => ExitKind::Internal,
+            Self::NotReady { .. } | Self::ServiceEnded { .. } => ExitKind::Failed,
             Self::NoTests | Self::NoEntrypoint | Self::Partition { .. } => ExitKind::Usage,
             Self::NoNamespaces => ExitKind::Machine,
         }
@@ -68,14 +83,15 @@ impl UserError for TestError {
         Some(match self {
             Self::Service { source: error, .. } => return error.hint(),
             Self::Record(error) => return error.hint(),
+            Self::Report(_) => return None,
             Self::NoTests => "set `test.command` in `phial.toml`, or give a command after `--`".into(),
             Self::NoEntrypoint => "set `image.entrypoint`, or `test.command` in place of `test.entrypoint`".into(),
+            Self::Partition { .. } => "write `1/4` for the first of four parts".into(),
             Self::NoNamespaces => "use `--isolation auto` on a machine with user namespaces".into(),
             Self::NotReady { name, .. } => {
                 format!("its last lines are above; `test.services.{name}.timeout` gives it more time")
             }
-            Self::Ended { .. } => "its last lines are above".into(),
-            Self::Partition { .. } => return None,
+            Self::ServiceEnded { .. } => "its last lines are above".into(),
         })
     }
 }

@@ -1,210 +1,162 @@
-//! How many tests there were: from the closing lines of `ExUnit`, or from reports in the form of `JUnit`.
+//! Reads and writes test reports in the form of `JUnit`.
+//!
+//! A report that tests wrote is hostile input: it is read as a stream, without recursion; a document type, which could
+//! declare entities, ends the reading.
 
-use crate::attest::Counts;
+use std::time::Duration;
 
-/// Adds up closing lines of `ExUnit`, one for each app of an umbrella, however the output arrives.
-#[derive(Debug, Default)]
-pub(super) struct Closing {
-    line: Vec<u8>,
-    sum: Option<Counts>,
+use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::exunit::sum;
+use crate::attest::{CommandResult, TestCounts};
+
+/// Suites that are read of one report.
+const MAX_SUITES: usize = 100_000;
+
+/// The outermost `testsuite` elements of a report.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Suites {
+    /// Each element as it stands in the report.
+    pub(super) elements: Vec<String>,
+    /// The sum of the attributes `tests`, `failures` + `errors` and `skipped`; `None` if no suite has `tests`.
+    pub(super) counts: Option<TestCounts>,
+    /// Whether the report was read to its end. If not, the suites before the fault are here.
+    pub(super) is_complete: bool,
 }
 
-/// No closing line is longer; of a longer line only so much is kept.
-const WIDTH: usize = 400;
-
-impl Closing {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let room = WIDTH.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
-            if piece.ends_with(b"\n") {
-                self.close();
+/// The suites of a report; none if it is not one.
+pub(super) fn read(report: &str) -> Suites {
+    let mut suites = Suites::default();
+    let mut reader = Reader::from_str(report);
+    let mut open_lists: usize = 0;
+    while suites.elements.len() < MAX_SUITES {
+        let start = position(&reader);
+        let (tag, has_content) = match reader.read_event() {
+            Ok(Event::Start(tag)) => (tag, true),
+            Ok(Event::Empty(tag)) => (tag, false),
+            Ok(Event::End(_)) => {
+                open_lists = open_lists.saturating_sub(1);
+                continue;
             }
-        }
-    }
-
-    /// The sum, if there was any closing line.
-    pub(super) fn counts(mut self) -> Option<Counts> {
-        self.close();
-        self.sum
-    }
-
-    fn close(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        if let Some(counts) = closing_line(&without_colour(&String::from_utf8_lossy(&line))) {
-            self.sum = Some(add(self.sum.unwrap_or_default(), counts));
-        }
-    }
-}
-
-fn add(one: Counts, two: Counts) -> Counts {
-    Counts {
-        tests: one.tests.saturating_add(two.tests),
-        failures: one.failures.saturating_add(two.failures),
-        skipped: one.skipped.saturating_add(two.skipped),
-    }
-}
-
-/// `3 doctests, 1 property, 12 tests, 1 failure, 2 excluded, 1 skipped`, and since Elixir 1.19
-/// `12 tests, 1 failure, 1 skipped (2 excluded)` (`ExUnit.CLIFormatter`).
-fn closing_line(line: &str) -> Option<Counts> {
-    if let Some(result) = line.trim().strip_prefix("Result: ") {
-        return result_line(result);
-    }
-    let excluded = line.trim().strip_suffix(" excluded)").and_then(|rest| rest.rsplit_once(" ("));
-    let (line, excluded) = excluded.unwrap_or((line.trim(), "0"));
-    let mut counts = Counts { skipped: excluded.parse().ok()?, ..Counts::default() };
-    let (mut tests, mut failures) = (false, false);
-    for part in line.split(", ") {
-        let (number, word) = part.split_once(' ')?;
-        let number: u64 = number.parse().ok()?;
-        match word {
-            "failure" | "failures" => (counts.failures, failures) = (counts.failures.saturating_add(number), true),
-            "invalid" => counts.failures = counts.failures.saturating_add(number),
-            "excluded" | "skipped" => counts.skipped = counts.skipped.saturating_add(number),
-            _ if failures || !word.chars().all(|c| c.is_ascii_lowercase() || c == '_') => return None,
-            // Tests of every kind stand before the failures: tests, doctests, properties, features.
-            _ => {
-                tests = true;
-                counts.tests = counts.tests.saturating_add(number);
+            Ok(Event::Eof) => {
+                suites.is_complete = open_lists == 0;
+                break;
             }
-        }
-    }
-    (tests && failures).then_some(counts)
-}
-
-/// As Elixir 1.20 writes it: `34 passed`, `8/9 passed (2/2 doctests, 6/7 tests), 1 skipped, 2 excluded`,
-/// `0 tests, 1 invalid`.
-fn result_line(line: &str) -> Option<Counts> {
-    let kinds = line.split_once(" (").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)));
-    let (line, rest) = kinds.unwrap_or((line, ""));
-    let mut counts = Counts::default();
-    for (nth, part) in line.split(", ").chain(rest.split(", ").filter(|part| !part.is_empty())).enumerate() {
-        let (number, word) = part.split_once(' ')?;
-        match (nth, word) {
-            (0, "passed") => {
-                let (passed, all) = number.split_once('/').unwrap_or((number, number));
-                counts.tests = all.parse().ok()?;
-                counts.failures = counts.tests.checked_sub(passed.parse().ok()?)?;
-            }
-            (0, "tests") if number == "0" => {}
-            (1.., "skipped" | "excluded") => {
-                counts = add(counts, Counts { skipped: number.parse().ok()?, ..Counts::default() });
-            }
-            (1.., "invalid") => {
-                let invalid = number.parse().ok()?;
-                counts = add(counts, Counts { tests: invalid, failures: invalid, skipped: 0 });
-            }
-            _ => return None,
-        }
-    }
-    Some(counts)
-}
-
-/// Without the sequences that set colours (ECMA-48, SGR).
-fn without_colour(line: &str) -> String {
-    let mut pieces = line.split("\u{1b}[");
-    let mut clean = pieces.next().unwrap_or("").to_owned();
-    for piece in pieces {
-        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
-        clean.push_str(rest.strip_prefix('m').unwrap_or(piece));
-    }
-    clean
-}
-
-/// The `<testsuite>` elements of a report, each whole and as it stands; none if it is no report.
-pub(super) fn suites(report: &str) -> Vec<&str> {
-    let mut suites = Vec::new();
-    let mut rest = report;
-    while let Some(start) = rest.find("<testsuite").filter(|_| suites.len() < 100_000) {
-        let from = &rest[start..];
-        if let Some(inner) = from.strip_prefix("<testsuites") {
-            rest = inner;
+            Ok(Event::DocType(_)) | Err(_) => break,
+            Ok(_) => continue,
+        };
+        if tag.local_name().as_ref() == b"testsuites" {
+            open_lists += usize::from(has_content);
             continue;
         }
-        let Some(tag) = from.find('>') else { break };
-        let end = if from[..tag].ends_with('/') {
-            tag + 1
-        } else {
-            let Some(end) = from.find("</testsuite>") else { break };
-            end + "</testsuite>".len()
-        };
-        suites.push(&from[..end]);
-        rest = &from[end..];
+        if has_content && reader.read_to_end(tag.name()).is_err() {
+            break;
+        }
+        if tag.local_name().as_ref() == b"testsuite" {
+            suites.elements.extend(report.get(start..position(&reader)).map(str::to_owned));
+            suites.counts = suites.counts.into_iter().chain(counts(&tag)).reduce(sum);
+        }
     }
     suites
 }
 
-/// The sum of what suites say in their first tags.
-pub(super) fn counted(suites: &[&str]) -> Option<Counts> {
-    suites.iter().fold(None, |sum: Option<Counts>, suite| {
-        let tag = &suite[..suite.find('>').unwrap_or(0)];
-        let number = |name: &str| -> Option<u64> {
-            let value = tag.split_once(&format!(" {name}=\""))?.1;
-            value.split('"').next()?.parse().ok()
+/// Bytes that have been read.
+fn position(reader: &Reader<&[u8]>) -> usize {
+    usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
+}
+
+/// What a suite says of itself.
+fn counts(suite: &BytesStart<'_>) -> Option<TestCounts> {
+    let (mut tests, mut failures, mut skipped) = (None, 0_u64, 0);
+    // The check for duplicates takes quadratic time.
+    for attribute in suite.attributes().with_checks(false).flatten() {
+        let Some(number) = std::str::from_utf8(&attribute.value).ok().and_then(|value| value.parse().ok()) else {
+            continue;
         };
-        let Some(tests) = number("tests") else { return sum };
-        let failures = number("failures").unwrap_or(0).saturating_add(number("errors").unwrap_or(0));
-        let skipped = number("skipped").unwrap_or(0);
-        Some(add(sum.unwrap_or_default(), Counts { tests, failures, skipped }))
-    })
+        match attribute.key.as_ref() {
+            b"tests" => tests = Some(number),
+            b"failures" | b"errors" => failures = failures.saturating_add(number),
+            b"skipped" => skipped = number,
+            _ => {}
+        }
+    }
+    tests.map(|tests| TestCounts { tests, failures, skipped })
+}
+
+/// One report of the suites of several.
+pub(super) fn merge<'a>(reports: impl Iterator<Item = &'a Suites>) -> String {
+    let elements: Vec<&str> = reports.flat_map(|suites| &suites.elements).map(String::as_str).collect();
+    format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n{}\n</testsuites>\n", elements.join("\n"))
+}
+
+/// A report with a test case for each command, for tests that write none.
+pub(super) fn of_commands(commands: &[CommandResult]) -> Result<String, SerializeError> {
+    let mut suite = TestSuite::new("phial test");
+    for command in commands {
+        let status = if command.passed {
+            TestCaseStatus::success()
+        } else {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(command.outcome.as_str()).set_description(command.outcome.as_str());
+            status
+        };
+        let mut case = TestCase::new(command.name.as_str(), status);
+        case.set_classname("phial").set_time(Duration::from_millis(command.millis));
+        suite.add_test_case(case);
+    }
+    let mut report = Report::unnamed();
+    report.add_test_suite(suite);
+    report.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn counts(text: &str) -> Option<(u64, u64, u64)> {
-        let mut closing = Closing::default();
-        text.as_bytes().chunks(7).for_each(|chunk| closing.push(chunk));
-        closing.counts().map(|counts| (counts.tests, counts.failures, counts.skipped))
+    fn command(name: &str, passed: bool) -> CommandResult {
+        let outcome = format!("exit code {}", i32::from(!passed));
+        CommandResult { name: name.into(), argv: vec![], passed, outcome, counts: None, millis: 1234 }
     }
 
     #[test]
-    fn closing_lines_of_exunit_add_up() {
-        for (text, expected) in [
-            ("....\n\nFinished in 0.1 seconds\n5 tests, 0 failures\n", Some((5, 0, 0))),
-            ("1 test, 1 failure", Some((1, 1, 0))),
-            (
-                "\u{1b}[32m3 doctests, 1 property, 12 tests, 1 failure, 2 excluded, 1 skipped\u{1b}[0m\n",
-                Some((16, 1, 3)),
-            ),
-            ("2 tests, 0 failures, 1 invalid\n", Some((2, 1, 0))),
-            ("12 tests, 1 failure, 1 skipped (2 excluded)\r\n", Some((12, 1, 3))),
-            ("5 tests, 0 failures (x excluded)\n", None),
-            ("==> a\n2 tests, 0 failures\n==> b\n3 tests, 1 failure\n", Some((5, 1, 0))),
-            ("\u{1b}[32mResult: 34 passed\u{1b}[0m\n", Some((34, 0, 0))),
-            ("Result: 237 passed (1 property, 236 tests)\n", Some((237, 0, 0))),
-            ("Result: 8/9 passed (2/2 doctests, 6/7 tests), 1 skipped, 2 excluded\nFailed: 1 test\n", Some((9, 1, 3))),
-            ("Result: 0 tests, 1 invalid, 1 excluded\n", Some((1, 1, 1))),
-            ("Result: 9/8 passed\n", None),
-            ("1 test, 18446744073709551615 failures, 9 invalid\n", Some((1, u64::MAX, 0))),
-            ("Result: all passed\nResult: 3 gates passed\n", None),
-            ("0 failures\n", None),
-            ("I ran 5 tests, 0 failures\n", None),
-            ("All tests have been excluded.\n", None),
-            ("", None),
-        ] {
-            assert_eq!(counts(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn an_endless_line_takes_no_endless_room() {
-        let mut closing = Closing::default();
-        (0..1000).for_each(|_| closing.push(&[b'x'; 1000]));
-        assert_eq!(closing.line.len(), WIDTH);
+    fn without_a_report_each_command_is_a_test_case() {
+        let text = of_commands(&[command("test", true), command("a<b>\u{1}", false)]).unwrap();
+        assert!(text.contains("name=\"a&lt;b&gt;\" classname=\"phial\" time=\"1.234\">"), "{text}");
+        assert!(text.contains("<failure message=\"exit code 1\">"), "{text}");
+        assert_eq!(read(&text).counts, Some(TestCounts { tests: 2, failures: 1, skipped: 0 }));
     }
 
     #[test]
     fn suites_of_a_report_are_found_and_counted() {
-        let report = r#"<?xml version="1.0"?><testsuites><testsuite name="a" tests="3" failures="1" errors="1" skipped="1">
-            <testcase name="x"/></testsuite><testsuite tests="2" name="b"/></testsuites>"#;
-        let found = suites(report);
-        assert_eq!(found.len(), 2);
-        assert!(found[0].ends_with("</testsuite>") && found[1].ends_with("/>"));
-        assert_eq!(counted(&found), Some(Counts { tests: 5, failures: 2, skipped: 1 }));
-        assert_eq!(counted(&suites("<project/>")), None);
-        assert!(suites("<testsuite name=\"cut").is_empty());
+        let report = r#"<?xml version="1.0"?><testsuites><testsuite name="a>" tests="3" failures="1" errors="1" skipped="1">
+            <!-- </testsuite> --><testsuite tests="1"/><testcase name="x"/></testsuite><testsuite tests="2" name="b"/></testsuites>"#;
+        let suites = read(report);
+        assert_eq!(suites.elements.len(), 2);
+        assert!(suites.elements[0].starts_with("<testsuite name") && suites.elements[0].ends_with("</testsuite>"));
+        assert_eq!(suites.elements[1], "<testsuite tests=\"2\" name=\"b\"/>");
+        assert_eq!(suites.counts, Some(TestCounts { tests: 5, failures: 2, skipped: 1 }));
+        assert!(suites.is_complete);
+        assert_eq!(read("<project><testsuite tests=\"1\"/></project>").elements.len(), 0);
+        assert_eq!(read(&merge([suites, read("<testsuite tests='4'/>")].iter())).counts.map(|sum| sum.tests), Some(9));
+    }
+
+    #[test]
+    fn of_a_cut_report_the_whole_suites_count() {
+        let cut = read("<testsuites><testsuite tests=\"1\"></testsuite><testsuite tests=\"2\"><testcase");
+        assert_eq!((cut.counts.map(|sum| sum.tests), cut.elements.len(), cut.is_complete), (Some(1), 1, false));
+        assert!(!read("<testsuites><testsuite tests=\"1\"/>").is_complete);
+        assert_eq!(read("<testsuite name=\"cut").elements.len(), 0);
+    }
+
+    #[test]
+    fn a_hostile_report_takes_no_time_and_declares_no_entities() {
+        let bomb = "<!DOCTYPE r [<!ENTITY a \"x\"><!ENTITY b \"&a;&a;\">]><testsuite tests=\"1\">&b;</testsuite>";
+        assert_eq!(read(bomb), Suites::default());
+        let deep = format!("<testsuite tests=\"1\">{}", "<a>".repeat(1_000_000));
+        assert_eq!(read(&deep), Suites::default());
+        let wide: String = (0..100_000).map(|n| format!(" a{n}=\"\"")).collect();
+        assert_eq!(read(&format!("<testsuite{wide} tests=\"1\"/>")).counts.map(|sum| sum.tests), Some(1));
     }
 }

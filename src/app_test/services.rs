@@ -1,4 +1,4 @@
-//! What runs beside the tests: each service in its own sandbox, from its own image, on the loopback of the tests.
+//! The services of a test: each in its own sandbox, from its own image, on the loopback interface of the tests.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,65 +6,56 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use super::TestError;
-use super::command::ended;
+use super::error::TestError;
 use super::log::{Log, file_name};
+use super::runner::{TestSandbox, default_env};
 use crate::config::{Probe, Service};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
-use crate::rootfs::{Isolation, assemble};
+use crate::rootfs;
 use crate::runtime::{ResolvedImage, RuntimeError, environment, resolv_conf, user};
-use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, Ready, Said, SandboxError, Spec, Stdio};
-use crate::store::Scratch;
+use crate::sandbox::{self, Exit, Ids, OURSELVES, Ready, Said, SandboxError, Spec, Stdio};
 
-/// How often is looked.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+/// How often the state of services and commands is looked at.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A service as it will be started.
-pub(super) struct Prepared {
+/// A service that can be started.
+pub(super) struct PreparedService {
     name: String,
-    order: Spec,
+    spec: Spec,
     timeout: Duration,
     log: PathBuf,
 }
 
-/// What all services have in common.
-pub(super) struct Ground<'a> {
-    pub(super) scratch: &'a Scratch,
-    pub(super) isolation: Isolation,
-    pub(super) network: Network,
-    pub(super) hosts: &'a str,
-}
-
-/// Fetches the image of a service and stands its root filesystem.
+/// Fetches the image of a service and assembles its root filesystem.
 pub(super) fn prepare(
     name: &str,
     service: &Service,
-    ground: &Ground<'_>,
+    sandbox: &TestSandbox<'_>,
     context: &Context<'_>,
-) -> Result<Prepared, Error> {
+) -> Result<PreparedService, Error> {
     let start = context.step_started(name);
-    let base = ResolvedImage::resolve(context, &service.image, None)?;
-    let image = &base.image.config.config;
-    let argv = service.command.clone().unwrap_or_else(|| [image.entrypoint.clone(), image.cmd.clone()].concat());
+    let image = ResolvedImage::resolve(context, &service.image, None)?;
+    let config = &image.image.config.config;
+    let argv = service.command.clone().unwrap_or_else(|| [config.entrypoint.clone(), config.cmd.clone()].concat());
     if argv.is_empty() {
         return Err(RuntimeError::NoCommand.into());
     }
-    let trees = base.trees(context)?;
-    let account = user(&trees, service.user.as_deref().unwrap_or(&image.user))?;
-    let rootfs = assemble(ground.isolation, &trees, &ground.scratch.dir(&format!("service-{name}"))?)?;
-    context.step_finished(name, base.image.manifest_digest.as_str(), Some(start));
-    let mut env = super::least_env(&account.home);
-    env.extend(environment(&base.image));
+    let trees = image.trees(context)?;
+    let account = user(&trees, service.user.as_deref().unwrap_or(&config.user))?;
+    let rootfs = rootfs::assemble(sandbox.isolation, &trees, &sandbox.scratch.dir(&format!("service-{name}"))?)?;
+    context.step_finished(name, image.image.manifest_digest.as_str(), Some(start));
+    let mut env = default_env(&account.home);
+    env.extend(environment(&image.image));
     env.extend(service.env.clone());
-    let order = Spec {
+    let spec = Spec {
         root: rootfs.root,
         argv,
         env,
-        cwd: image.directory(),
+        cwd: config.directory(),
         user: account.ids,
-        network: ground.network,
+        network: sandbox.network,
         ids: Ids::Single,
         binds: vec![],
         tmpfs: service.tmpfs.clone(),
@@ -72,99 +63,104 @@ pub(super) fn prepare(
             Probe::Command(argv) => Ready::Command(argv),
             Probe::Port(port) => Ready::Port(port),
         }),
-        hosts: ground.hosts.to_owned(),
-        resolv: resolv_conf(ground.network),
+        hosts: sandbox.hosts.to_owned(),
+        resolv: resolv_conf(sandbox.network),
         stdio: Stdio::Stream,
         read_only: false,
     };
-    let log = ground.scratch.path().join(file_name(&format!("service-{name}")));
-    Ok(Prepared { name: name.to_owned(), order, timeout: service.timeout, log })
+    let log = sandbox.scratch.path().join(file_name(&format!("service-{name}")));
+    Ok(PreparedService { name: name.to_owned(), spec, timeout: service.timeout, log })
 }
 
-/// The lives of all services; dropped, it asks them to end.
+/// All services of a test.
 pub(super) struct Services {
-    all: Vec<Life>,
+    all: Vec<RunningService>,
+    /// Makes the sandboxes kill the services.
     stop: AtomicBool,
 }
 
-struct Life {
+struct RunningService {
     name: String,
     timeout: Duration,
-    state: Mutex<State>,
+    status: Mutex<Status>,
 }
 
-enum State {
+enum Status {
     Starting,
     Ready,
-    Ended { how: Result<Exit, SandboxError>, log: PathBuf, tail: Vec<String> },
+    Ended { outcome: Result<Exit, SandboxError>, log: PathBuf, tail: Vec<String> },
 }
 
 impl Services {
-    pub(super) fn new(prepared: &[Prepared]) -> Self {
-        let life =
-            |of: &Prepared| Life { name: of.name.clone(), timeout: of.timeout, state: Mutex::new(State::Starting) };
-        Self { all: prepared.iter().map(life).collect(), stop: AtomicBool::new(false) }
+    /// The services, not yet started.
+    pub(super) fn new(prepared: &[PreparedService]) -> Self {
+        let service = |one: &PreparedService| RunningService {
+            name: one.name.clone(),
+            timeout: one.timeout,
+            status: Mutex::new(Status::Starting),
+        };
+        Self { all: prepared.iter().map(service).collect(), stop: AtomicBool::new(false) }
     }
 
     /// Starts them all, each in a thread of its own: a sandbox ends with its thread.
     pub(super) fn start<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
-        prepared: Vec<Prepared>,
+        prepared: Vec<PreparedService>,
     ) -> Result<(), Error> {
-        for (life, one) in self.all.iter().zip(prepared) {
-            let mut log = Log::new(&one.log)?;
+        for (service, one) in self.all.iter().zip(prepared) {
+            let mut log = Log::create(&one.log)?;
             scope.spawn(move || {
-                let how = sandbox::serve(OURSELVES.as_ref(), &one.order, &self.stop, &mut |said| match said {
+                let outcome = sandbox::serve(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
                     Said::Output(bytes) => log.push(bytes),
-                    Said::Ready => *life.state() = State::Ready,
+                    Said::Ready => *service.status() = Status::Ready,
                 });
-                let (log, tail) = log.end();
-                *life.state() = State::Ended { how, log, tail };
+                let (log, tail) = log.close();
+                *service.status() = Status::Ended { outcome, log, tail };
             });
         }
         Ok(())
     }
 
-    /// Asks all to end, at once.
+    /// Asks all services to end, and does not wait for it.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until all are ready.
-    pub(super) fn until_ready(&self, context: &Context<'_>) -> Result<(), Error> {
+    /// Waits until all services are ready.
+    pub(super) fn wait_until_ready(&self, context: &Context<'_>) -> Result<(), Error> {
         let start = Instant::now();
-        let mut waiting: Vec<&Life> = self.all.iter().collect();
+        let mut waiting: Vec<&RunningService> = self.all.iter().collect();
         while !waiting.is_empty() {
             if context.cancel.load(Ordering::SeqCst) {
                 return Err(SandboxError::Interrupted.into());
             }
-            waiting.retain(|life| {
-                let ready = matches!(*life.state(), State::Ready);
-                if ready {
-                    context.step_finished(&life.name, "ready", Some(start));
+            waiting.retain(|service| {
+                let is_ready = matches!(*service.status(), Status::Ready);
+                if is_ready {
+                    context.step_finished(&service.name, "ready", Some(start));
                 }
-                !ready
+                !is_ready
             });
             self.check()?;
-            if let Some(slow) = waiting.iter().find(|life| start.elapsed() > life.timeout) {
+            if let Some(slow) = waiting.iter().find(|service| start.elapsed() > service.timeout) {
                 return Err(TestError::NotReady { name: slow.name.clone(), seconds: slow.timeout.as_secs() }.into());
             }
-            thread::sleep(TICK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Whether all are as they should be.
+    /// An error if a service has ended.
     pub(super) fn check(&self) -> Result<(), Error> {
-        for life in &self.all {
-            let mut state = life.state();
-            let State::Ended { how, .. } = &mut *state else { continue };
-            let name = life.name.clone();
-            // An error has one reader.
-            return Err(match std::mem::replace(how, Err(SandboxError::Interrupted)) {
-                Ok(exit) => TestError::Ended { name, how: ended(exit) },
-                Err(SandboxError::Interrupted) => TestError::Ended { name, how: "it was stopped".into() },
+        for service in &self.all {
+            let mut status = service.status();
+            let Status::Ended { outcome: ended, .. } = &mut *status else { continue };
+            let name = service.name.clone();
+            // The error cannot be cloned: whoever asks first gets it.
+            return Err(match std::mem::replace(ended, Err(SandboxError::Interrupted)) {
+                Ok(exit) => TestError::ServiceEnded { name, outcome: outcome(exit) },
+                Err(SandboxError::Interrupted) => TestError::ServiceEnded { name, outcome: "it was stopped".into() },
                 Err(error) => TestError::Service { name, source: error.into() },
             }
             .into());
@@ -172,34 +168,40 @@ impl Services {
         Ok(())
     }
 
-    /// The logs, when all have ended.
+    /// The log files of the services that have ended.
     pub(super) fn logs(&self) -> Vec<PathBuf> {
-        let log = |life: &Life| match &*life.state() {
-            State::Ended { log, .. } => Some(log.clone()),
+        let log = |service: &RunningService| match &*service.status() {
+            Status::Ended { log, .. } => Some(log.clone()),
             _ => None,
         };
         self.all.iter().filter_map(log).collect()
     }
 
-    /// Shows the last lines of all, when all have ended.
-    pub(super) fn show(&self, context: &Context<'_>) {
-        for life in &self.all {
-            let State::Ended { tail, .. } = &*life.state() else { continue };
+    /// Reports the last lines of output of the services that have ended.
+    pub(super) fn report_output(&self, context: &Context<'_>) {
+        for service in &self.all {
+            let Status::Ended { tail, .. } = &*service.status() else { continue };
             for line in tail {
-                (context.watch)(Event::CommandOutput {
-                    command: life.name.clone(),
-                    bytes: format!("{line}\n").into_bytes(),
-                });
+                let bytes = format!("{line}\n").into_bytes();
+                (context.watch)(Event::CommandOutput { command: service.name.clone(), bytes });
             }
             if tail.is_empty() {
-                (context.watch)(Event::Notice { text: format!("the service `{}` wrote nothing", life.name) });
+                context.notice(format!("the service `{}` wrote nothing", service.name));
             }
         }
     }
 }
 
-impl Life {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl RunningService {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a process ended, for records and errors.
+pub(super) fn outcome(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with what stands beside an image.
+//! Why referrers of an image could not be read or written.
 
 use std::path::PathBuf;
 
@@ -6,22 +6,22 @@ use crate::error::{ExitKind, UserError};
 use crate::layout::LayoutError;
 use crate::registry::RegistryError;
 
-/// Why something was not read or written beside an image.
+/// An error about the referrers of an image.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError {
-    /// A registry.
+    /// The registry that has the image.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// A layout or archive.
+    /// The layout or archive that has the image.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// An archive is written once.
-    #[error("nothing can be put beside an image in the archive `{}`", .0.display())]
+    /// Referrers cannot be added to an archive, which is written once.
+    #[error("cannot attach a referrer to an image in the archive `{}`", .0.display())]
     Archive(PathBuf),
 }
 
 impl AttestError {
-    /// Whether what is stored there is not what it should be, whoever asks and how often.
+    /// Whether the stored bytes are wrong, so that asking again does not help.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Registry(error) => {

@@ -1,4 +1,4 @@
-//! Where an image is, and what stands beside it there: one way to ask a registry, a layout and an archive.
+//! The repository, layout or archive that holds an image, and the referrers of the image in it.
 
 use std::fmt;
 use std::io;
@@ -13,14 +13,14 @@ use crate::image::{Artifact, BlobReader, Blobs, Descriptor, Reference, RegistryR
 use crate::layout::{self, Layout, LayoutError, Names, Put};
 use crate::registry::Client;
 
-/// A repository, a layout directory, or an archive.
+/// Where an image is, without its tag and digest. As text: `registry/repo`, `oci:DIR` or `oci-archive:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageLocation {
     /// A repository of a registry.
     Registry(RegistryRef),
     /// A layout directory.
     Layout(PathBuf),
-    /// A tar of a layout, to be read only.
+    /// A tar of a layout; it is only read.
     Archive(PathBuf),
 }
 
@@ -34,11 +34,11 @@ impl fmt::Display for ImageLocation {
     }
 }
 
-/// A referrer that is listed, by its digest: what it is, or why that cannot be said.
-pub(super) type Listing = Vec<(Digest, Result<Artifact, AttestError>)>;
+/// Digests of referrers, each with its artifact or with what is wrong with that.
+pub(super) type Referrers = Vec<(Digest, Result<Artifact, AttestError>)>;
 
 impl ImageLocation {
-    /// The place of a reference, without tag and digest.
+    /// Of a reference, whose tag and digest are dropped.
     pub fn of(reference: &Reference) -> Self {
         match reference {
             Reference::Registry(name) => Self::Registry(name.repository_only()),
@@ -47,19 +47,18 @@ impl ImageLocation {
         }
     }
 
-    /// Puts `artifact` beside the image that it is about. `documents` gives the blobs that it names; `mount` names
-    /// repositories of the same registry that may have them.
+    /// Stores `artifact` as a referrer of its subject; `blobs` has the blobs that it names.
     pub fn attach(
         &self,
         client: &Client,
-        (artifact, documents): (&Artifact, Blobs<'_>),
-        mount: &[&str],
+        artifact: &Artifact,
+        blobs: Blobs<'_>,
         watch: Watch<'_>,
     ) -> Result<(), AttestError> {
         match self {
-            Self::Registry(repository) => client.refer(repository, artifact, documents, mount).map(drop)?,
+            Self::Registry(repository) => client.refer(repository, artifact, blobs, &[]).map(drop)?,
             Self::Layout(dir) => {
-                let referrers = Some((std::slice::from_ref(artifact), documents));
+                let referrers = Some((std::slice::from_ref(artifact), blobs));
                 layout::put_into(
                     dir,
                     &Put { image: None, names: Names::Tags(&[]), referrers, check: &|_, _| true },
@@ -71,48 +70,50 @@ impl ImageLocation {
         Ok(())
     }
 
-    /// What is listed as being about `subject`; a damaged one does not hide the others. Some may be about something else.
-    pub(super) fn listing(&self, client: &Client, subject: &Digest) -> Result<Listing, AttestError> {
-        let mut found = Vec::new();
+    /// The referrers that are listed for `subject`, damaged ones included. The list is not trusted: the subject in an
+    /// artifact may be another one.
+    pub(super) fn listed_referrers(&self, client: &Client, subject: &Digest) -> Result<Referrers, AttestError> {
+        let mut referrers = Vec::new();
         match self.open()? {
             Open::Registry(repository) => {
                 for entry in client.referrers(repository, subject)? {
                     match client.artifact(repository, &entry.digest) {
                         Ok(None) => {} // removed since, or an index
-                        Ok(Some(artifact)) => found.push((entry.digest, Ok(artifact))),
-                        Err(error) => found.push((entry.digest, Err(damage(error.into())?))),
+                        Ok(Some(artifact)) => referrers.push((entry.digest, Ok(artifact))),
+                        Err(error) => referrers.push((entry.digest, Err(damage(error.into())?))),
                     }
                 }
             }
             Open::Layout(layout) => {
                 for (digest, artifact) in layout.referrers(subject)? {
                     let artifact = artifact.map(Ok).or_else(|error| damage(error.into()).map(Err))?;
-                    found.push((digest, artifact));
+                    referrers.push((digest, artifact));
                 }
             }
         }
-        Ok(found)
+        Ok(referrers)
     }
 
-    /// What is about `subject`, to be copied along with it. Whatever is damaged stays behind.
+    /// The referrers of `subject`, without damaged ones.
     pub fn referrers(&self, client: &Client, subject: &Digest) -> Result<Vec<Artifact>, AttestError> {
-        let listing = self.listing(client, subject)?;
-        Ok(listing.into_iter().filter_map(|(_, it)| it.ok()).filter(|it| it.is_about(subject)).collect())
+        let listed = self.listed_referrers(client, subject)?;
+        let intact = listed.into_iter().filter_map(|(_, artifact)| artifact.ok());
+        Ok(intact.filter(|artifact| artifact.is_about(subject)).collect())
     }
 
-    /// A small blob, checked.
-    pub fn document(&self, client: &Client, of: &Descriptor) -> Result<Vec<u8>, AttestError> {
+    /// The bytes of a small blob, whose digest is verified.
+    pub fn document(&self, client: &Client, descriptor: &Descriptor) -> Result<Vec<u8>, AttestError> {
         Ok(match self.open()? {
-            Open::Registry(repository) => client.document(repository, of)?,
-            Open::Layout(layout) => layout.bytes(of)?,
+            Open::Registry(repository) => client.document(repository, descriptor)?,
+            Open::Layout(layout) => layout.bytes(descriptor)?,
         })
     }
 
-    /// A blob of any size as a stream that errs unless it is the descriptor's.
-    pub fn blob(&self, client: &Client, of: &Descriptor) -> Result<BlobReader, AttestError> {
+    /// A blob as a stream; its last read fails if size or digest is wrong.
+    pub fn blob(&self, client: &Client, descriptor: &Descriptor) -> Result<BlobReader, AttestError> {
         Ok(match self.open()? {
-            Open::Registry(repository) => Box::new(client.blob(repository, of)?),
-            Open::Layout(layout) => Box::new(layout.blob(of)?),
+            Open::Registry(repository) => Box::new(client.blob(repository, descriptor)?),
+            Open::Layout(layout) => Box::new(layout.blob(descriptor)?),
         })
     }
 
@@ -125,22 +126,22 @@ impl ImageLocation {
     }
 }
 
-/// A place that is ready to be asked.
+/// A location that can be read.
 enum Open<'a> {
     Registry(&'a RegistryRef),
     Layout(Layout),
 }
 
-/// Damage is a finding; everything else ends the search.
+/// Damage of one referrer is a result; every other error ends the listing.
 fn damage(error: AttestError) -> Result<AttestError, AttestError> {
     if error.is_damage() { Ok(error) } else { Err(error) }
 }
 
-/// A source of blobs that has one document and no other.
-pub fn only(document: &[u8]) -> impl Fn(&Digest) -> Result<Option<BlobReader>, Error> + Sync {
+/// Blobs with one blob in them.
+pub fn single_blob(document: &[u8]) -> impl Fn(&Digest) -> Result<Option<BlobReader>, Error> + Sync {
     let document = document.to_vec();
     move |digest| {
-        let is_it = *digest == Digest::of(&document);
-        Ok(is_it.then(|| Box::new(io::Cursor::new(document.clone())) as BlobReader))
+        let is_document = *digest == Digest::of(&document);
+        Ok(is_document.then(|| Box::new(io::Cursor::new(document.clone())) as BlobReader))
     }
 }

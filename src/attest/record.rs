@@ -1,4 +1,4 @@
-//! Test records as they are found: read strictly, since a failure must never look like a success.
+//! Reads the test records of an image: strictly, since a failure must never look like a success.
 
 use std::collections::BTreeMap;
 
@@ -8,86 +8,87 @@ use serde_json::Value;
 use super::error::AttestError;
 use super::image_location::ImageLocation;
 use super::run::{Partition, test_name};
-use super::statement::{Resource, STATEMENT, Statement, TEST_RESULT, TestResult};
+use super::statement::{Resource, STATEMENT_TYPE, Statement, TEST_RESULT_TYPE, TestResult};
 use crate::image::{Artifact, IN_TOTO, canonical_json, from_rfc3339, read_json, shown};
 use crate::registry::Client;
 
-/// What stands beside an image and tells how its tests ended.
+/// A test record among the referrers of an image.
 #[derive(Debug)]
-pub enum Listed {
-    /// A record that can be judged.
-    Record(Record),
-    /// One that cannot: it may be hiding a failure.
-    Flawed(Digest, Flaw),
+pub enum ListedRecord {
+    /// One that counts.
+    Valid(TestRecord),
+    /// One that cannot be read, by its digest: it may be of a failure.
+    Invalid(Digest, RecordError),
 }
 
-/// How one run of tests ended.
+/// The result of one test run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct TestRecord {
     /// The referrer that holds it.
     pub referrer: Digest,
-    /// When the run ended, in milliseconds since 1970; `None` in a record of another tool, which has no such field.
+    /// When the run ended, in milliseconds since 1970; `None` in a record of another tool, which does not say.
     pub finished: Option<i64>,
     /// Whether all of it passed.
     pub passed: bool,
     /// Whether each command passed, by name.
     pub commands: BTreeMap<String, bool>,
-    /// Which part of the tests it is about, if not all.
+    /// The part of the tests that ran; `None` for all.
     pub partition: Option<Partition>,
-    /// Where the run can be looked at.
+    /// The page of the run in its CI.
     pub url: Option<String>,
 }
 
-/// Why a record cannot be judged.
+/// Why a test record is invalid.
 #[derive(Debug, thiserror::Error)]
-pub enum Flaw {
-    /// Its bytes are not what its digest says, or no JSON.
+pub enum RecordError {
+    /// Its blob is missing, or its size or digest is wrong.
     #[error("it is damaged: {0}")]
     Damaged(AttestError),
-    /// It is not a statement, or not as Phial writes one.
+    /// It is not an in-toto statement, or not one as Phial writes it.
     #[error("{0}")]
-    Form(String),
-    /// It is about something else.
+    Malformed(String),
+    /// Its subject is something else.
     #[error("it is about `{0}`")]
-    Other(String),
+    WrongSubject(String),
 }
 
-/// The test records that stand beside `subject`.
-pub fn records(place: &ImageLocation, client: &Client, subject: &Digest) -> Result<Vec<Listed>, AttestError> {
+/// The test records among the referrers of `subject`.
+pub fn records(location: &ImageLocation, client: &Client, subject: &Digest) -> Result<Vec<ListedRecord>, AttestError> {
     let mut found = Vec::new();
-    for (digest, artifact) in place.listing(client, subject)? {
+    for (digest, artifact) in location.listed_referrers(client, subject)? {
         match artifact {
-            Ok(artifact) => found.extend(of_artifact(place, client, subject, &artifact)?),
-            Err(error) => found.push(Listed::Flawed(digest, Flaw::Damaged(error))),
+            Ok(artifact) => found.extend(records_in(location, client, subject, &artifact)?),
+            Err(error) => found.push(ListedRecord::Invalid(digest, RecordError::Damaged(error))),
         }
     }
     Ok(found)
 }
 
-fn of_artifact(
-    place: &ImageLocation,
+/// The test records among the layers of an artifact.
+fn records_in(
+    location: &ImageLocation,
     client: &Client,
     subject: &Digest,
     artifact: &Artifact,
-) -> Result<Vec<Listed>, AttestError> {
+) -> Result<Vec<ListedRecord>, AttestError> {
     let mut found = Vec::new();
-    // Whatever the artifact calls itself: lists lose or mistake the `artifactType`.
+    // Whatever type the artifact has: some registries lose the `artifactType` in lists.
     for document in artifact.manifest.layers.iter().filter(|layer| layer.media_type == IN_TOTO) {
-        let read = match place.document(client, document) {
+        let read = match location.document(client, document) {
             Ok(bytes) => read(&artifact.digest, subject, &bytes),
-            Err(error) if error.is_damage() || is_gone(&error) => Err(Flaw::Damaged(error)),
+            Err(error) if error.is_damage() || is_gone(&error) => Err(RecordError::Damaged(error)),
             Err(error) => return Err(error),
         };
         let read = match read {
             Ok(Some(_)) if !artifact.is_about(subject) => {
                 let other = artifact.manifest.subject.as_ref().map(|subject| subject.digest.to_string());
-                Err(Flaw::Other(other.unwrap_or_else(|| "nothing".into())))
+                Err(RecordError::WrongSubject(other.unwrap_or_else(|| "nothing".into())))
             }
             read => read,
         };
         match read {
-            Ok(record) => found.extend(record.map(Listed::Record)),
-            Err(flaw) => found.push(Listed::Flawed(artifact.digest.clone(), flaw)),
+            Ok(record) => found.extend(record.map(ListedRecord::Valid)),
+            Err(error) => found.push(ListedRecord::Invalid(artifact.digest.clone(), error)),
         }
     }
     Ok(found)
@@ -97,31 +98,33 @@ fn is_gone(error: &AttestError) -> bool {
     matches!(error, AttestError::Registry(crate::registry::RegistryError::NotFound { .. }))
 }
 
-/// `None` for a statement that is not about tests.
-fn read(referrer: &Digest, subject: &Digest, document: &[u8]) -> Result<Option<Record>, Flaw> {
-    let form = |why: &str| Flaw::Form(why.to_owned());
-    let value: Value = read_json("the record", document).map_err(|_| form("it is no JSON"))?;
-    let is_statement = value["_type"].as_str() == Some(STATEMENT);
+/// Reads a statement; `None` if its predicate is not a test result.
+fn read(referrer: &Digest, subject: &Digest, document: &[u8]) -> Result<Option<TestRecord>, RecordError> {
+    let malformed = |why: &str| RecordError::Malformed(why.to_owned());
+    let value: Value = read_json("the record", document).map_err(|_| malformed("it is not JSON"))?;
+    let is_statement = value["_type"].as_str() == Some(STATEMENT_TYPE);
     match value["predicateType"].as_str() {
-        Some(TEST_RESULT) if is_statement => {}
-        Some(other) if is_statement && other != TEST_RESULT => return Ok(None),
-        _ => return Err(form("it is no in-toto statement of version 1")),
+        Some(TEST_RESULT_TYPE) if is_statement => {}
+        Some(other) if is_statement && other != TEST_RESULT_TYPE => return Ok(None),
+        _ => return Err(malformed("it is not an in-toto statement v1")),
     }
     let statement: Statement = serde_json::from_value(value.clone())
-        .map_err(|error| Flaw::Form(shown(&format!("it is no test result: {error}"))))?;
-    let own = (subject.algorithm(), subject.hex());
-    let is_about = |resource: &Resource| resource.digest.get(own.0).is_some_and(|hex| hex == own.1);
+        .map_err(|error| RecordError::Malformed(shown(&format!("its predicate is not a test result: {error}"))))?;
+    let is_about =
+        |resource: &Resource| resource.digest.get(subject.algorithm()).is_some_and(|hex| hex == subject.hex());
     if !statement.subject.iter().any(is_about) {
         let first = statement.subject.first().and_then(|resource| resource.digest.iter().next());
-        return Err(Flaw::Other(first.map_or("nothing".into(), |(kind, hex)| shown(&format!("{kind}:{hex}")))));
+        return Err(RecordError::WrongSubject(
+            first.map_or("nothing".into(), |(kind, hex)| shown(&format!("{kind}:{hex}"))),
+        ));
     }
-    let result = statement.predicate.ok_or_else(|| form("it has no predicate"))?;
+    let result = statement.predicate.ok_or_else(|| malformed("it has no predicate"))?;
     let passed = match result.result.as_str() {
         "PASSED" | "WARNED" => true,
         "FAILED" => false,
-        other => return Err(Flaw::Form(shown(&format!("its result is `{other}`")))),
+        other => return Err(RecordError::Malformed(shown(&format!("its result is `{other}`")))),
     };
-    let record = Record {
+    let record = TestRecord {
         referrer: referrer.clone(),
         finished: None,
         passed,
@@ -129,51 +132,56 @@ fn read(referrer: &Digest, subject: &Digest, document: &[u8]) -> Result<Option<R
         partition: None,
         url: result.url.clone(),
     };
-    let Some(run) = result.configuration.iter().find(|resource| is_ours(resource)) else {
-        return Ok(Some(record)); // of another tool
+    let Some(run) = result.configuration.iter().find(|resource| is_phial_run(resource)) else {
+        return Ok(Some(record)); // written by another tool
     };
     if canonical_json(&value) != document {
-        return Err(form("its bytes are not as Phial writes them"));
+        return Err(malformed("its JSON is not in the form that Phial writes"));
     }
-    own_record(record, run, &result).map(Some)
+    phial_record(record, run, &result).map(Some)
 }
 
-fn is_ours(resource: &Resource) -> bool {
+/// Whether this is the entry in which Phial describes the run.
+fn is_phial_run(resource: &Resource) -> bool {
     resource.name.as_deref() == Some("run")
         && resource.uri.as_ref().is_some_and(|uri| uri.starts_with("pkg:generic/phial@"))
 }
 
-/// A record of ours says everything twice, and both must agree.
-fn own_record(record: Record, run: &Resource, result: &TestResult) -> Result<Record, Flaw> {
-    let form = |why: &str| Flaw::Form(why.to_owned());
-    let note = |name: &str| run.annotations.get(name).and_then(Value::as_str);
-    let finished = note("finished").and_then(from_rfc3339).ok_or_else(|| form("it does not say when the run ended"))?;
+/// Reads what only Phial writes. It has every result twice, for readers of `test-result` and for Phial: both must agree.
+fn phial_record(record: TestRecord, run: &Resource, result: &TestResult) -> Result<TestRecord, RecordError> {
+    let malformed = |why: &str| RecordError::Malformed(why.to_owned());
+    let annotation = |name: &str| run.annotations.get(name).and_then(Value::as_str);
+    let finished = annotation("finished")
+        .and_then(from_rfc3339)
+        .ok_or_else(|| malformed("it does not say when the run finished"))?;
     let partition = match run.annotations.get("partition") {
         None => None,
-        Some(text) => Some(text.as_str().and_then(partition).ok_or_else(|| form("its partition is none"))?),
+        Some(text) => {
+            Some(text.as_str().and_then(parse_partition).ok_or_else(|| malformed("its partition is invalid"))?)
+        }
     };
     let mut commands = BTreeMap::new();
     for resource in &result.configuration {
         let Some(name) = resource.name.as_deref().and_then(|name| name.strip_prefix("command/")) else { continue };
         let passed = resource.annotations.get("passed").and_then(Value::as_bool);
-        let passed = passed.ok_or_else(|| form("it does not say of each command whether it passed"))?;
+        let passed = passed.ok_or_else(|| malformed("it does not say for each command whether it passed"))?;
         *commands.entry(name.to_owned()).or_insert(true) &= passed;
     }
     let all = !commands.is_empty() && commands.values().all(|passed| *passed);
-    let mut named: Vec<(&str, bool)> = result.passed_tests.iter().map(|name| (name.as_str(), true)).collect();
-    named.extend(result.failed_tests.iter().map(|name| (name.as_str(), false)));
-    named.sort_unstable();
+    let mut listed: Vec<(&str, bool)> = result.passed_tests.iter().map(|name| (name.as_str(), true)).collect();
+    listed.extend(result.failed_tests.iter().map(|name| (name.as_str(), false)));
+    listed.sort_unstable();
     let expected: Vec<(String, bool)> =
         commands.iter().map(|(name, passed)| (test_name(name, partition), *passed)).collect();
     let mut expected: Vec<(&str, bool)> = expected.iter().map(|(name, passed)| (name.as_str(), *passed)).collect();
     expected.sort_unstable();
-    if all != record.passed || named != expected {
-        return Err(form("it contradicts itself: its result and its commands do not agree"));
+    if all != record.passed || listed != expected {
+        return Err(malformed("it contradicts itself: its result does not follow from its commands"));
     }
-    Ok(Record { finished: Some(finished), commands, partition, ..record })
+    Ok(TestRecord { finished: Some(finished), commands, partition, ..record })
 }
 
-fn partition(text: &str) -> Option<Partition> {
+fn parse_partition(text: &str) -> Option<Partition> {
     let (nth, of) = text.split_once('/')?;
     let (nth, of) = (nth.parse().ok()?, of.parse().ok()?);
     (1..=of).contains(&nth).then_some(Partition { nth, of })

@@ -1,4 +1,4 @@
-//! A run of tests as plain facts, and the record that they make.
+//! A test run, and the record that is made of it.
 
 use std::collections::BTreeMap;
 
@@ -7,68 +7,68 @@ use base64::engine::general_purpose::STANDARD;
 use phial_layers::Digest;
 use serde_json::{Map, json};
 
-use super::statement::{Resource, STATEMENT, Statement, TEST_RESULT, TestResult};
+use super::statement::{Resource, STATEMENT_TYPE, Statement, TEST_RESULT_TYPE, TestResult};
 use crate::image::{Artifact, Descriptor, IN_TOTO, canonical_json, rfc3339_millis};
 
-/// What was run in an image, and what came of it.
+/// The tests that ran in an image, and their results.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Digest of the manifest that was tested.
+pub struct TestRun {
+    /// Digest of the image's manifest.
     pub image: Digest,
-    /// SHA of the commit it was built from, if it says so.
+    /// SHA of the commit that the image says it was built from.
     pub commit: Option<String>,
-    /// Digest of the base it was built on, if it says so.
+    /// Digest of the base image that the image says it was built on.
     pub base: Option<Digest>,
-    /// What was run, in this order. A run that came to no command has failed.
-    pub commands: Vec<Command>,
-    /// Names of the variables the commands saw beside the image's own; no values.
+    /// The commands in the order in which they ran. A run without commands has failed.
+    pub commands: Vec<CommandResult>,
+    /// Names of the variables that the commands had beside the image's own. Values may be secret.
     pub env: Vec<String>,
-    /// Which part of the tests was run, if not all.
+    /// The part of the tests that ran; `None` for all.
     pub partition: Option<Partition>,
     /// Version of Phial.
     pub version: String,
-    /// Milliseconds since 1970.
+    /// When it started, in milliseconds since 1970.
     pub started: i64,
-    /// Milliseconds since 1970. Of two records the one with the later end counts.
+    /// When it ended, in milliseconds since 1970. The latest record of a command counts.
     pub finished: i64,
-    /// Where the run can be looked at.
+    /// The page of the run in its CI.
     pub url: Option<String>,
 }
 
-/// One command and how it ended.
+/// One command and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub struct CommandResult {
     /// What the settings call it: `test`, `credo`.
     pub name: String,
-    /// The command itself.
+    /// Program and arguments.
     pub argv: Vec<String>,
-    /// Whether it counts as a success.
+    /// Whether its exit code was 0.
     pub passed: bool,
-    /// How it ended, in words: `exit code 0`, `signal 9`, `no end within 600 s`.
-    pub ended: String,
-    /// What it said of its tests.
-    pub counts: Option<Counts>,
+    /// How it ended: `exit code 0`, `signal 9`, `timed out after 600 s`.
+    pub outcome: String,
+    /// How many tests it ran, if that could be read from its output or report.
+    pub counts: Option<TestCounts>,
     /// Wall clock, in milliseconds.
     pub millis: u64,
 }
 
-/// Tests by their outcome.
+/// Numbers of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// All that were run.
+pub struct TestCounts {
+    /// Tests that ran.
     pub tests: u64,
-    /// Those that failed.
+    /// Tests that failed.
     pub failures: u64,
-    /// Those left out.
+    /// Tests that were skipped or excluded.
     pub skipped: u64,
 }
 
-/// The `nth` of `of` parts, counted from 1.
+/// The part `nth` of `of` of the tests, counted from 1. As text `1/4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition {
-    /// Which one.
+    /// From 1 to `of`.
     pub nth: u32,
-    /// How many there are.
+    /// The number of parts.
     pub of: u32,
 }
 
@@ -78,27 +78,27 @@ impl std::fmt::Display for Partition {
     }
 }
 
-/// The name of a command in the lists of a test result: a part of the tests must not pass for all of them.
+/// The name of a command in `passedTests` and `failedTests`: with its partition, which must not pass for all tests.
 pub(super) fn test_name(command: &str, partition: Option<Partition>) -> String {
     partition.map_or_else(|| command.to_owned(), |partition| format!("{command} {partition}"))
 }
 
-impl Run {
-    /// Whether there is nothing in it that failed, and something that did not.
+impl TestRun {
+    /// Whether there are commands and all have passed.
     pub fn passed(&self) -> bool {
         !self.commands.is_empty() && self.commands.iter().all(|command| command.passed)
     }
 
-    /// The record: a referrer of `subject`, the descriptor of the tested manifest, and the document that it names.
+    /// The record: an artifact that refers to `subject`, the descriptor of the image's manifest, and the only blob of it.
     pub fn record(&self, subject: Descriptor) -> (Artifact, Vec<u8>) {
         let document = canonical_json(&self.statement());
         let layer = Descriptor {
-            annotations: BTreeMap::from([(PREDICATE_TYPE.to_owned(), TEST_RESULT.to_owned())]),
+            annotations: BTreeMap::from([(PREDICATE_TYPE.to_owned(), TEST_RESULT_TYPE.to_owned())]),
             ..Descriptor::of(IN_TOTO, &document)
         };
         let annotations = BTreeMap::from([
             ("org.opencontainers.image.created".to_owned(), rfc3339_millis(self.finished)),
-            (PREDICATE_TYPE.to_owned(), TEST_RESULT.to_owned()),
+            (PREDICATE_TYPE.to_owned(), TEST_RESULT_TYPE.to_owned()),
             ("dev.phial.result".to_owned(), self.result().to_owned()),
         ]);
         (Artifact::about(subject, IN_TOTO, layer, annotations), document)
@@ -110,8 +110,8 @@ impl Run {
 
     fn statement(&self) -> Statement {
         let names = |passed: bool| -> Vec<String> {
-            let those = self.commands.iter().filter(|command| command.passed == passed);
-            those.map(|command| test_name(&command.name, self.partition)).collect()
+            let commands = self.commands.iter().filter(|command| command.passed == passed);
+            commands.map(|command| test_name(&command.name, self.partition)).collect()
         };
         let predicate = TestResult {
             result: self.result().into(),
@@ -123,24 +123,24 @@ impl Run {
         };
         let subject = Resource { digest: digest_set(&self.image), ..Resource::default() };
         Statement {
-            kind: STATEMENT.into(),
+            kind: STATEMENT_TYPE.into(),
             subject: vec![subject],
-            predicate_type: TEST_RESULT.into(),
+            predicate_type: TEST_RESULT_TYPE.into(),
             predicate: Some(predicate),
         }
     }
 
-    /// All that the predicate has no field of its own for, as in-toto's resource descriptors allow it.
+    /// What the predicate has no field for, as annotations of resource descriptors.
     fn configuration(&self) -> Vec<Resource> {
-        let mut run = Map::new();
-        run.insert("started".into(), rfc3339_millis(self.started).into());
-        run.insert("finished".into(), rfc3339_millis(self.finished).into());
-        run.insert("env".into(), json!(self.env));
-        run.extend(self.partition.map(|partition| ("partition".to_owned(), partition.to_string().into())));
-        let phial = Resource {
+        let mut annotations = Map::new();
+        annotations.insert("started".into(), rfc3339_millis(self.started).into());
+        annotations.insert("finished".into(), rfc3339_millis(self.finished).into());
+        annotations.insert("env".into(), json!(self.env));
+        annotations.extend(self.partition.map(|partition| ("partition".to_owned(), partition.to_string().into())));
+        let run = Resource {
             name: Some("run".into()),
             uri: Some(format!("pkg:generic/phial@{}", self.version)),
-            annotations: run,
+            annotations,
             ..Resource::default()
         };
         let base = self.base.iter().map(|base| Resource {
@@ -153,28 +153,28 @@ impl Run {
             digest: BTreeMap::from([("gitCommit".to_owned(), sha.clone())]),
             ..Resource::default()
         });
-        [phial].into_iter().chain(base).chain(commit).chain(self.commands.iter().map(Command::resource)).collect()
+        [run].into_iter().chain(base).chain(commit).chain(self.commands.iter().map(CommandResult::resource)).collect()
     }
 }
 
-/// `BuildKit`'s annotation for the same thing (`docs/attestations/attestation-storage.md`).
+/// The annotation in which `BuildKit` puts the predicate type (its `docs/attestations/attestation-storage.md`).
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
-impl Command {
+impl CommandResult {
     fn resource(&self) -> Resource {
-        let mut notes = Map::new();
-        notes.insert("passed".into(), self.passed.into());
-        notes.insert("ended".into(), self.ended.clone().into());
-        notes.insert("millis".into(), self.millis.into());
+        let mut annotations = Map::new();
+        annotations.insert("passed".into(), self.passed.into());
+        annotations.insert("ended".into(), self.outcome.clone().into());
+        annotations.insert("millis".into(), self.millis.into());
         if let Some(counts) = self.counts {
-            let Counts { tests, failures, skipped } = counts;
-            notes.insert("counts".into(), json!({ "tests": tests, "failures": failures, "skipped": skipped }));
+            let TestCounts { tests, failures, skipped } = counts;
+            annotations.insert("counts".into(), json!({ "tests": tests, "failures": failures, "skipped": skipped }));
         }
         Resource {
             name: Some(format!("command/{}", self.name)),
             media_type: Some("application/json".into()),
             content: Some(STANDARD.encode(canonical_json(&self.argv))),
-            annotations: notes,
+            annotations,
             ..Resource::default()
         }
     }

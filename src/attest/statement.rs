@@ -1,15 +1,15 @@
-//! The words of in-toto: statement v1, resource descriptors, test result v0.1 (in-toto/attestation, `spec/v1` and
-//! `spec/predicates/test-result.md`). Fields that are not known are passed over, as the parsing rules ask.
+//! Documents of in-toto: statement v1, resource descriptor, test result v0.1 (in-toto/attestation, `spec/v1` and
+//! `spec/predicates/test-result.md`). Unknown fields are ignored, as the parsing rules of in-toto demand.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The type of every statement.
-pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
-/// The type of a predicate that tells how tests ended.
-pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
+/// `_type` of a statement.
+pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// `predicateType` of a test result.
+pub const TEST_RESULT_TYPE: &str = "https://in-toto.io/attestation/test-result/v0.1";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,7 +37,7 @@ pub(super) struct TestResult {
     pub(super) failed_tests: Vec<String>,
 }
 
-/// A resource descriptor (`spec/v1/resource_descriptor.md`): one of `uri`, `digest` and `content` is there.
+/// A resource descriptor (`spec/v1/resource_descriptor.md`): it has `uri`, `digest` or `content`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Resource {

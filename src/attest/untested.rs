@@ -1,4 +1,4 @@
-//! That an image was given a name without a proof, and why: so that nobody wonders later.
+//! The record of a release with `--untested`: that tests were missing, and why the image was released all the same.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,24 @@ use serde::Serialize;
 
 use crate::image::{Artifact, Descriptor, canonical_json, rfc3339_millis};
 
-/// The type of the artifact and of its document. It is of our own making, so that nothing which looks for verified
-/// properties can take it for one.
-pub const UNTESTED: &str = "application/vnd.phial.untested.v1+json";
+/// Media type of the artifact and of its document. It is our own, so that no tool takes it for proof of anything.
+pub const UNTESTED_TYPE: &str = "application/vnd.phial.untested.v1+json";
 
-/// A release without a passing test.
+/// A release of an image that is not proven by tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Untested {
-    /// As the user gave it.
+pub struct UntestedRecord {
+    /// The argument of `--untested`.
     pub reason: String,
-    /// What the records lacked.
+    /// Why the test records did not suffice.
     pub doubts: Vec<String>,
-    /// The names that were given.
+    /// The names that the image was given.
     pub names: Vec<String>,
     /// Version of Phial.
     pub version: String,
-    /// Milliseconds since 1970.
+    /// When it was released, in milliseconds since 1970.
     #[serde(serialize_with = "as_time")]
     pub time: i64,
-    /// Where the run can be looked at.
+    /// The page of the run in its CI.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
@@ -34,14 +33,14 @@ fn as_time<S: serde::Serializer>(millis: &i64, to: S) -> Result<S::Ok, S::Error>
     to.serialize_str(&rfc3339_millis(*millis))
 }
 
-impl Untested {
-    /// The referrer of `subject`, and the document that it names.
+impl UntestedRecord {
+    /// The record: an artifact that refers to `subject`, and the only blob of it.
     pub fn record(&self, subject: Descriptor) -> (Artifact, Vec<u8>) {
         let document = canonical_json(self);
         let annotations = BTreeMap::from([
             ("org.opencontainers.image.created".to_owned(), rfc3339_millis(self.time)),
             ("dev.phial.untested".to_owned(), self.reason.clone()),
         ]);
-        (Artifact::about(subject, UNTESTED, Descriptor::of(UNTESTED, &document), annotations), document)
+        (Artifact::about(subject, UNTESTED_TYPE, Descriptor::of(UNTESTED_TYPE, &document), annotations), document)
     }
 }

@@ -11,7 +11,7 @@ use super::Common;
 use super::Outcome;
 use super::ui::Ui;
 use crate::context::Context;
-use crate::release::{self, Name, Plan, ReleasePolicy, ReleaseRequest, Released};
+use crate::release::{self, ReleaseName, ReleasePlan, ReleasePolicy, ReleaseRequest, Released};
 
 /// Give a tested image its names: the same bytes under more tags, here or in other places
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub(super) struct ReleaseArgs {
     to: Vec<String>,
     /// Take tags from other images
     #[arg(long = "move")]
-    moving: bool,
+    may_move: bool,
     /// Take tags from this image and no other
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<Digest>,
@@ -54,16 +54,16 @@ fn digest(text: &str) -> Result<Digest, String> {
 }
 
 pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
-    let ask = ReleaseRequest {
+    let request = ReleaseRequest {
         image: args.image.clone(),
         tags: args.tag.clone(),
         to: args.to.clone(),
-        leave: ReleasePolicy { moving: args.moving, expect: args.expect.clone(), untested: args.untested.clone() },
+        policy: ReleasePolicy { may_move: args.may_move, expect: args.expect.clone(), untested: args.untested.clone() },
         requires: args.require.clone(),
         config: args.config.clone(),
         dry_run: args.dry_run,
     };
-    let released = release::release(&ask, context)?;
+    let released = release::release(&request, context)?;
     for line in told(&released.plan, args.dry_run) {
         ui.say(&line);
     }
@@ -72,15 +72,15 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
         data(&as_json(&released, args.dry_run))?;
     } else if !args.dry_run {
         for name in &released.plan.names {
-            data(&format!("{}@{}", name.text(), released.plan.digest))?;
+            data(&format!("{}@{}", name, released.plan.digest))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What became of a name, or would.
-fn change(name: &Name, digest: &Digest) -> &'static str {
-    match &name.was {
+fn change(name: &ReleaseName, digest: &Digest) -> &'static str {
+    match &name.previous {
         _ if name.tag.is_none() => "copied",
         None => "new",
         Some(was) if was == digest => "was there",
@@ -89,21 +89,23 @@ fn change(name: &Name, digest: &Digest) -> &'static str {
 }
 
 /// One line for each thing that is written, in order.
-fn told(plan: &Plan, dry_run: bool) -> Vec<String> {
+fn told(plan: &ReleasePlan, dry_run: bool) -> Vec<String> {
     let would = if dry_run { "would be " } else { "" };
     let mut lines = Vec::new();
     if dry_run {
         lines.extend(plan.copies.iter().map(|place| format!("  {place}  would get the image and what refers to it")));
-        lines.extend(plan.excuse.iter().map(|excuse| format!("  the reason would be recorded: {}", excuse.reason)));
+        lines.extend(
+            plan.untested.iter().map(|untested| format!("  the reason would be recorded: {}", untested.reason)),
+        );
     }
     for name in &plan.names {
-        let from = match &name.was {
+        let from = match &name.previous {
             Some(was) if *was != plan.digest => format!(" from {was}"),
             _ => String::new(),
         };
         let change = change(name, &plan.digest);
         let would = if change == "was there" { "" } else { would };
-        lines.push(format!("  {}  {would}{change}{from}", name.text()));
+        lines.push(format!("  {}  {would}{change}{from}", name));
     }
     lines
 }
@@ -113,7 +115,7 @@ fn as_json(released: &Released, dry_run: bool) -> String {
     let names: Vec<_> = plan
         .names
         .iter()
-        .map(|name| json!({ "name": name.text(), "change": change(name, &plan.digest), "was": name.was }))
+        .map(|name| json!({ "name": name.to_string(), "change": change(name, &plan.digest), "was": name.previous }))
         .collect();
     json!({
         "digest": plan.digest,
@@ -121,7 +123,7 @@ fn as_json(released: &Released, dry_run: bool) -> String {
         "names": names,
         "copies": plan.copies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "proven": released.proven,
-        "untested": plan.excuse.as_ref().map(|excuse| json!({ "reason": excuse.reason, "doubts": excuse.doubts })),
+        "untested": plan.untested.as_ref().map(|untested| json!({ "reason": untested.reason, "doubts": untested.problems })),
     })
     .to_string()
 }

@@ -9,13 +9,13 @@ use serde_json::json;
 
 use super::ui::Ui;
 use super::{Common, IsolationArg, Outcome};
-use crate::app_test::{self, TestRequest, Tested};
-use crate::attest::Command;
+use crate::app_test::{self, TestOutcome, TestRequest};
+use crate::attest::CommandResult;
 use crate::config::TestFlags;
 use crate::context::Context;
 use crate::error::ExitKind;
 
-/// Run an app's tests in its image, and leave a record beside it
+/// TestRun an app's tests in its image, and leave a record beside it
 #[derive(Args)]
 pub(super) struct TestArgs {
     /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`; a tag is resolved once
@@ -23,13 +23,13 @@ pub(super) struct TestArgs {
     /// The command; without one, what `phial.toml` in the image says
     #[arg(last = true)]
     command: Vec<String>,
-    /// Run only the command of this name; may be repeated
+    /// TestRun only the command of this name; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// A variable beside the image's: `NAME=value`, or `NAME` for the caller's value; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Run one part of the tests, counted from 1 [default: as the CI engine counts its parallel jobs]
+    /// TestRun one part of the tests, counted from 1 [default: as the CI engine counts its parallel jobs]
     #[arg(long, value_name = "NTH/OF")]
     partition: Option<String>,
     /// How long each command may take: seconds, or `90s`, `10m`, `1h` [default: 1h]
@@ -80,27 +80,27 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let place = text.trim_end_matches(&format!("@{digest}"));
     let line = if args.json { as_json(&tested, place, record.as_ref()) } else { format!("{place}@{digest}") };
     Ui::data(&line)?;
-    if let Some(trouble) = tested.trouble {
-        return Err(trouble);
+    if let Some(error) = tested.service_error {
+        return Err(error);
     }
     if tested.run.passed() {
         return Ok(ExitCode::SUCCESS);
     }
     let failed = tested.run.commands.iter().filter(|command| !command.passed);
-    let failed: Vec<String> = failed.map(|command| format!("`{}` ({})", command.name, command.ended)).collect();
+    let failed: Vec<String> = failed.map(|command| format!("`{}` ({})", command.name, command.outcome)).collect();
     ui.error_text(&format!("tests failed: {}", failed.join(", ")), None);
     Ok(ExitKind::Failed.into())
 }
 
-fn as_json(tested: &Tested, place: &str, record: Option<&Digest>) -> String {
-    let command = |command: &Command| {
+fn as_json(tested: &TestOutcome, place: &str, record: Option<&Digest>) -> String {
+    let command = |command: &CommandResult| {
         let counts = command
             .counts
             .map(|counts| json!({ "tests": counts.tests, "failures": counts.failures, "skipped": counts.skipped }));
         json!({
             "name": command.name,
             "passed": command.passed,
-            "ended": command.ended,
+            "ended": command.outcome,
             "counts": counts,
             "millis": command.millis,
         })

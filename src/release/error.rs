@@ -1,83 +1,83 @@
-//! Why a name was not given, and what to do about it.
+//! Why an image was not released.
 
 use phial_layers::Digest;
 
-use super::verdict::Doubt;
+use super::verdict::Problem;
 use crate::error::{ExitKind, UserError};
 use crate::layout::LayoutError;
 
-/// Why a release stopped. Refusals come before anything is written, but for those that name a race.
+/// Why a release stopped. All but `Raced` and `Immutable` come before anything is written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// A layout cannot be written to.
+    /// A layout could not be read or written.
     #[error(transparent)]
     Layout(LayoutError),
-    /// Its records are not enough.
-    #[error("`{image}` is not released: {}", all(doubts))]
+    /// The test records of the image do not suffice.
+    #[error("`{image}` is not released: {}", all(problems))]
     Unproven {
-        /// ImageLocation and digest.
+        /// Location and digest.
         image: String,
-        /// What is missing, one at least.
-        doubts: Vec<Doubt>,
+        /// Why not, one problem at least.
+        problems: Vec<Problem>,
     },
-    /// A name is another image's.
-    #[error("`{name}` names `{found}` already")]
+    /// A tag points to another image.
+    #[error("`{name}` already points to `{found}`")]
     Taken {
-        /// The name.
+        /// Location and tag.
         name: String,
-        /// What it names.
+        /// What the tag points to.
         found: Digest,
     },
-    /// A name is not what `--expect` says.
-    #[error("`{name}` was expected to name `{expected}`, and names {}", or_nothing(found.as_ref()))]
+    /// A tag does not point to the image that `--expect` names.
+    #[error("`{name}` points to {}, but `--expect` says `{expected}`", or_nothing(found.as_ref()))]
     Unexpected {
-        /// The name.
+        /// Location and tag.
         name: String,
-        /// What it was expected to name.
+        /// The argument of `--expect`.
         expected: Digest,
-        /// What it names.
+        /// What the tag points to.
         found: Option<Digest>,
     },
-    /// Somebody else gave the name away while this went on.
-    #[error("`{name}` was moved by somebody else meanwhile, and names {} now", or_nothing(found.as_ref()))]
+    /// Somebody else changed a tag after it was inspected.
+    #[error("`{name}` was changed by somebody else during the release, and now points to {}", or_nothing(found.as_ref()))]
     Raced {
-        /// The name.
+        /// Location and tag.
         name: String,
-        /// What it names.
+        /// What the tag points to.
         found: Option<Digest>,
     },
-    /// The registry moves no tags.
-    #[error("`{name}` is immutable in its registry and names `{found}`")]
+    /// The registry does not allow the tag to be moved.
+    #[error("`{name}` is immutable in its registry and points to `{found}`")]
     Immutable {
-        /// The name.
+        /// Location and tag.
         name: String,
-        /// What it names.
+        /// What the tag points to.
         found: Digest,
     },
-    /// TestDeps than one image at once.
-    #[error("`{0}` is an index of images, and one image is released at a time")]
+    /// The reference is of several images.
+    #[error("`{0}` is an index of images, and only a single image can be released")]
     Index(String),
-    /// Neither a tag nor a place.
+    /// The command line names nothing to write.
     #[error("there is nothing to do: neither `--tag` nor `--to` is given")]
     Nothing,
-    /// A place that cannot take names.
-    #[error("`{place}` cannot be released to: {why}")]
-    NoPlace {
-        /// As it was given.
-        place: String,
+    /// A location in which the image cannot get names.
+    #[error("cannot release to `{location}`: {why}")]
+    Location {
+        /// The argument of `--to`, or where the image is.
+        location: String,
         /// Why not.
         why: &'static str,
     },
-    /// A tag that means something else.
-    #[error("the tag `{0}` lists what refers to an image, and is no name for one")]
+    /// A tag of the form under which clients look for referrers.
+    #[error("the tag `{0}` is reserved for referrers")]
     Reserved(String),
-    /// An override that gives no reason.
+    /// The reason for `--untested` is empty.
     #[error("`--untested` has no reason")]
     NoReason,
 }
 
-fn all(doubts: &[Doubt]) -> String {
-    doubts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+fn all(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn or_nothing(found: Option<&Digest>) -> String {
@@ -105,29 +105,29 @@ impl UserError for ReleaseError {
             | Self::Raced { .. }
             | Self::Immutable { .. } => ExitKind::ReleaseRefused,
             Self::Index(_) => ExitKind::Refused,
-            Self::Nothing | Self::NoPlace { .. } | Self::Reserved(_) | Self::NoReason => ExitKind::Usage,
+            Self::Nothing | Self::Location { .. } | Self::Reserved(_) | Self::NoReason => ExitKind::Usage,
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Layout(error) => return error.hint(),
-            Self::Unproven { image, doubts } => match doubts.first() {
-                Some(Doubt::Flawed { .. }) => {
-                    "it may hide a failure: remove that referrer and test again, or say `--untested REASON`".into()
+            Self::Unproven { image, problems } => match problems.first() {
+                Some(Problem::Invalid { .. }) => {
+                    "it may hide a failure: remove that referrer and test again, or give `--untested REASON`".into()
                 }
-                _ => format!("run `phial test {image}`, or say `--untested REASON`, which is recorded"),
+                _ => format!("run `phial test {image}`, or give `--untested REASON`, which is recorded"),
             },
-            Self::Taken { .. } => "`--move` takes the name from it".into(),
-            Self::Unexpected { .. } | Self::Raced { .. } => "look at what it names now, and decide anew".into(),
+            Self::Taken { .. } => "use `--move` to move the tag to this image".into(),
+            Self::Unexpected { .. } | Self::Raced { .. } => "check what it points to now, then release again".into(),
             Self::Immutable { .. } => "choose another tag, or exclude this one from the registry's rule".into(),
             Self::Index(_) => "name the image of one platform by its digest: `REPOSITORY@sha256:...`".into(),
             Self::Nothing => "give `--tag TAG`, or `--to REPOSITORY` to copy the image and its records".into(),
-            Self::NoPlace { .. } => {
-                "name a repository, `registry/repo`, or a layout, `oci:DIR`; tags go to `--tag`".into()
+            Self::Location { .. } => {
+                "give a repository, `registry/repo`, or a layout, `oci:DIR`, and the tag as `--tag`".into()
             }
             Self::Reserved(_) => "choose another tag".into(),
-            Self::NoReason => "say in a few words why it is released without a passing test".into(),
+            Self::NoReason => "say in a few words why the image is released without passing tests".into(),
         })
     }
 }

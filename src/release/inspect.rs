@@ -1,4 +1,4 @@
-//! Looking: at the image, its settings, its records, and what the names are now. Nothing is written.
+//! Inspects the image of a release, its settings, its test records, and its destinations. Nothing is written.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use phial_layers::Digest;
 
 use super::ReleaseRequest;
 use super::error::ReleaseError;
-use super::plan::{Facts, Seen};
+use super::plan::{Destination, Inspection, TagState};
 use super::verdict::judge;
 use crate::attest::{ImageLocation, records};
 use crate::config::{self, ConfigError};
@@ -19,16 +19,16 @@ use crate::image::{
 use crate::layout::Layout;
 use crate::runtime::{ResolvedImage, settings_of};
 
-/// An image and where it is.
-pub(super) struct Found {
-    pub(super) place: ImageLocation,
+/// The image that is released, and where it is.
+pub(super) struct SourceImage {
+    pub(super) location: ImageLocation,
     pub(super) image: Image,
 }
 
-/// Resolves a tag to a digest, once.
-pub(super) fn find(ask: &ReleaseRequest, context: &Context<'_>) -> Result<Found, Error> {
-    let reference = config::reference("image", &ask.image)?;
-    let place = ImageLocation::of(&reference);
+/// Finds the image; its tag is resolved to a digest here and nowhere else.
+pub(super) fn source(request: &ReleaseRequest, context: &Context<'_>) -> Result<SourceImage, Error> {
+    let reference = config::reference("image", &request.image)?;
+    let location = ImageLocation::of(&reference);
     let image = match &reference {
         Reference::Registry(name) => {
             let found = context.client.resolve(name)?;
@@ -38,17 +38,18 @@ pub(super) fn find(ask: &ReleaseRequest, context: &Context<'_>) -> Result<Found,
             context.client.image(&RegistryRef { digest: Some(found.digest), ..name.clone() }, &Platform::host())?
         }
         Reference::Layout { dir, tag, digest } => {
-            of_layout(ask, &Layout::open_dir(dir)?, tag.as_ref(), digest.as_ref())?
+            of_layout(request, &Layout::open_dir(dir)?, tag.as_ref(), digest.as_ref())?
         }
         Reference::OciArchive { file, tag, digest } => {
-            of_layout(ask, &Layout::open_archive(file)?, tag.as_ref(), digest.as_ref())?
+            of_layout(request, &Layout::open_archive(file)?, tag.as_ref(), digest.as_ref())?
         }
     };
-    Ok(Found { place, image })
+    Ok(SourceImage { location, image })
 }
 
+/// The image of a layout; an index of several is refused.
 fn of_layout(
-    ask: &ReleaseRequest,
+    request: &ReleaseRequest,
     layout: &Layout,
     tag: Option<&String>,
     digest: Option<&Digest>,
@@ -57,32 +58,40 @@ fn of_layout(
     let mut names = layout.names()?;
     let named = digest.cloned().or_else(|| tag.and_then(|tag| names.remove(tag)));
     if named.is_some_and(|named| named != image.manifest_digest) {
-        return Err(ReleaseError::Index(shown(&ask.image)).into());
+        return Err(ReleaseError::Index(shown(&request.image)).into());
     }
     Ok(image)
 }
 
-/// Everything that a decision needs.
-pub(super) fn facts(ask: &ReleaseRequest, found: &Found, context: &Context<'_>) -> Result<Facts, Error> {
-    let digest = found.image.manifest_digest.clone();
-    let places = places(ask, found, context)?;
-    let requires = requires(ask, found, context)?;
+/// Inspects everything that the plan depends on.
+pub(super) fn inspect(
+    request: &ReleaseRequest,
+    source: &SourceImage,
+    context: &Context<'_>,
+) -> Result<Inspection, Error> {
+    let digest = source.image.manifest_digest.clone();
+    let destinations = destinations(request, source, context)?;
+    let requires = required_commands(request, source, context)?;
     let start = context.step_started("records");
-    let listed = records(&found.place, context.client, &digest)?;
+    let listed = records(&source.location, context.client, &digest)?;
     let count = listed.len();
     let verdict = judge(listed, &requires);
     let proven: Vec<&str> = verdict.proven.keys().map(String::as_str).collect();
     let note = if proven.is_empty() { "nothing proven".into() } else { format!("proven: {}", proven.join(", ")) };
     context.step_finished("records", &format!("{count}; {}", shown(&note)), Some(start));
-    Ok(Facts { source: found.place.clone(), digest, verdict, places })
+    Ok(Inspection { source: source.location.clone(), digest, verdict, destinations })
 }
 
-/// The commands that must have passed: those asked for, else what the settings require, else what they test with.
-fn requires(ask: &ReleaseRequest, found: &Found, context: &Context<'_>) -> Result<BTreeSet<String>, Error> {
-    if !ask.requires.is_empty() {
-        return Ok(ask.requires.iter().cloned().collect());
+/// The commands that must have passed: `--require`, else `release.requires`, else the commands of `test`.
+fn required_commands(
+    request: &ReleaseRequest,
+    source: &SourceImage,
+    context: &Context<'_>,
+) -> Result<BTreeSet<String>, Error> {
+    if !request.requires.is_empty() {
+        return Ok(request.requires.iter().cloned().collect());
     }
-    let (name, text) = match &ask.config {
+    let (name, text) = match &request.config {
         Some(path) => {
             let path = context.host.cwd.join(path);
             let text = fs::read_to_string(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
@@ -90,48 +99,53 @@ fn requires(ask: &ReleaseRequest, found: &Found, context: &Context<'_>) -> Resul
         }
         None => (
             "phial.toml of the image".to_owned(),
-            settings_of(context, &ResolvedImage::resolve(context, &exact(found), None)?)?,
+            settings_of(context, &ResolvedImage::resolve(context, &by_digest(source), None)?)?,
         ),
     };
-    let wish = text.map(|text| config::parse(&name, &text)).transpose()?.unwrap_or_default();
-    let named = wish.release.requires.filter(|names| !names.is_empty());
-    Ok(named.unwrap_or_else(|| wish.test.names()).into_iter().collect())
+    let settings = text.map(|text| config::parse(&name, &text)).transpose()?.unwrap_or_default();
+    let required = settings.release.requires.filter(|names| !names.is_empty());
+    Ok(required.unwrap_or_else(|| settings.test.names()).into_iter().collect())
 }
 
-/// The image by its digest.
-fn exact(found: &Found) -> Reference {
-    let digest = Some(found.image.manifest_digest.clone());
-    match &found.place {
+/// The reference of the image by its digest.
+fn by_digest(source: &SourceImage) -> Reference {
+    let digest = Some(source.image.manifest_digest.clone());
+    match &source.location {
         ImageLocation::Registry(name) => Reference::Registry(RegistryRef { digest, ..name.clone() }),
         ImageLocation::Layout(dir) => Reference::Layout { dir: dir.clone(), tag: None, digest },
         ImageLocation::Archive(file) => Reference::OciArchive { file: file.clone(), tag: None, digest },
     }
 }
 
-fn places(ask: &ReleaseRequest, found: &Found, context: &Context<'_>) -> Result<Vec<Seen>, Error> {
-    if ask.tags.is_empty() && ask.to.is_empty() {
+/// The locations of `--to`, each once; without any, where the image is.
+fn destinations(
+    request: &ReleaseRequest,
+    source: &SourceImage,
+    context: &Context<'_>,
+) -> Result<Vec<Destination>, Error> {
+    if request.tags.is_empty() && request.to.is_empty() {
         return Err(ReleaseError::Nothing.into());
     }
-    let mut places: Vec<ImageLocation> = Vec::new();
-    for text in &ask.to {
-        let place = place(text)?;
-        if !places.contains(&place) {
-            places.push(place);
+    let mut locations: Vec<ImageLocation> = Vec::new();
+    for text in &request.to {
+        let location = parse_location(text)?;
+        if !locations.contains(&location) {
+            locations.push(location);
         }
     }
-    if ask.to.is_empty() {
-        if let ImageLocation::Archive(_) = &found.place {
+    if request.to.is_empty() {
+        if let ImageLocation::Archive(_) = &source.location {
             let why = "an archive is written once";
-            return Err(ReleaseError::NoPlace { place: found.place.to_string(), why }.into());
+            return Err(ReleaseError::Location { location: source.location.to_string(), why }.into());
         }
-        places.push(found.place.clone());
+        locations.push(source.location.clone());
     }
-    places.into_iter().map(|place| seen(ask, place, found, context)).collect()
+    locations.into_iter().map(|location| destination(request, location, source, context)).collect()
 }
 
-/// What `--to` names.
-fn place(text: &str) -> Result<ImageLocation, Error> {
-    let refused = |why| ReleaseError::NoPlace { place: shown(text), why };
+/// Reads an argument of `--to`.
+fn parse_location(text: &str) -> Result<ImageLocation, Error> {
+    let refused = |why| ReleaseError::Location { location: shown(text), why };
     let parsed: Target = text.parse().map_err(|source| ConfigError::Reference { key: "to".into(), source })?;
     let has_name = match &parsed {
         Target::Registry(RegistryRef { tag, digest, .. }) | Target::Layout { tag, digest, .. } => {
@@ -149,20 +163,26 @@ fn place(text: &str) -> Result<ImageLocation, Error> {
     })
 }
 
-/// What each tag names in a place.
-fn seen(ask: &ReleaseRequest, place: ImageLocation, found: &Found, context: &Context<'_>) -> Result<Seen, Error> {
-    let mut tags: Vec<(String, Option<Digest>)> = Vec::new();
-    for tag in &ask.tags {
-        // Parsed as part of a name, so that both follow the same rules.
-        let _: Target =
-            format!("{place}:{tag}").parse().map_err(|source| ConfigError::Reference { key: "tag".into(), source })?;
-        if is_reserved(tag) || *tag == fallback_tag(&found.image.manifest_digest) {
+/// The tags that the image is to get in one location, and what each points to.
+fn destination(
+    request: &ReleaseRequest,
+    location: ImageLocation,
+    source: &SourceImage,
+    context: &Context<'_>,
+) -> Result<Destination, Error> {
+    let mut tags: Vec<TagState> = Vec::new();
+    for tag in &request.tags {
+        // Parsed as part of a reference, so that both follow the same rules.
+        let _: Target = format!("{location}:{tag}")
+            .parse()
+            .map_err(|source| ConfigError::Reference { key: "tag".into(), source })?;
+        if is_reserved(tag) || *tag == fallback_tag(&source.image.manifest_digest) {
             return Err(ReleaseError::Reserved(tag.clone()).into());
         }
-        if tags.iter().any(|(other, _)| other == tag) {
+        if tags.iter().any(|other| other.tag == *tag) {
             continue;
         }
-        let now = match &place {
+        let current = match &location {
             ImageLocation::Registry(name) => {
                 context.client.head_manifest(&RegistryRef { tag: Some(tag.clone()), ..name.clone() })?
             }
@@ -171,12 +191,12 @@ fn seen(ask: &ReleaseRequest, place: ImageLocation, found: &Found, context: &Con
             }
             ImageLocation::Layout(_) | ImageLocation::Archive(_) => None,
         };
-        tags.push((tag.clone(), now));
+        tags.push(TagState { tag: tag.clone(), current });
     }
-    Ok(Seen { place, tags })
+    Ok(Destination { location, tags })
 }
 
-/// Whether a tag has the form of one that lists referrers, or of what cosign keeps beside it.
+/// Whether a tag has the form of the referrers tag schema (distribution-spec), or of a tag of cosign.
 fn is_reserved(tag: &str) -> bool {
     let rest = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
     rest.is_some_and(|rest| rest.len() >= 64 && rest.bytes().take(64).all(|b| b.is_ascii_hexdigit()))

@@ -1,7 +1,7 @@
-//! Giving names to a digest that has proof: the same bytes under more tags, in more places.
+//! `phial release`: gives a tested image its tags, in its own repository or in others, without changing its bytes.
 //!
-//! First everything is looked at, then it is decided ([`plan`]), then it is done: whatever is refused is refused before
-//! anything is written, and a name is given last.
+//! Everything is inspected first, then planned ([`plan`]), then applied: refusals come before anything is written, and tags
+//! are written last.
 
 mod apply;
 mod error;
@@ -14,62 +14,59 @@ use std::path::PathBuf;
 use phial_layers::Digest;
 
 pub use error::ReleaseError;
-pub use plan::{Facts, Name, Override, Plan, ReleasePolicy, Seen, plan};
-pub use verdict::{Doubt, Verdict, judge};
+pub use plan::{Destination, Inspection, Override, ReleaseName, ReleasePlan, ReleasePolicy, TagState, plan};
+pub use verdict::{Problem, Verdict, judge};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::event::Event;
 
 /// One call of `phial release`.
 #[derive(Clone, Debug, Default)]
 pub struct ReleaseRequest {
-    /// The image, by digest or tag.
+    /// The image's reference, as the user wrote it.
     pub image: String,
-    /// The tags it gets.
+    /// `--tag`: the tags that it gets.
     pub tags: Vec<String>,
-    /// The places it gets them in; where it is, if there are none.
+    /// `--to`: repositories and layouts in which it gets them; where the image is, if there are none.
     pub to: Vec<String>,
-    /// What the user allows.
-    pub leave: ReleasePolicy,
-    /// The commands that must have passed, in place of those of the settings.
+    /// What the release may do.
+    pub policy: ReleasePolicy,
+    /// `--require`: commands that must have passed, in place of those of the settings.
     pub requires: Vec<String>,
     /// Settings in place of the image's own `phial.toml`.
     pub config: Option<PathBuf>,
-    /// Whether only to look and decide.
+    /// Whether nothing is written.
     pub dry_run: bool,
 }
 
-/// What came of it.
+/// A release that was done, or only planned.
 #[derive(Debug)]
 pub struct Released {
-    /// What was written, or would be.
-    pub plan: Plan,
-    /// Each command that counts, and the record that proves it.
+    /// What was written, or would be written.
+    pub plan: ReleasePlan,
+    /// Each required command, and the digest of the record that proves it.
     pub proven: std::collections::BTreeMap<String, Digest>,
 }
 
-/// Gives the names that are asked for, or none.
-pub fn release(ask: &ReleaseRequest, context: &Context<'_>) -> Result<Released, Error> {
-    if ask.leave.untested.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+/// Releases an image: it gets all names that are asked for, or none.
+pub fn release(request: &ReleaseRequest, context: &Context<'_>) -> Result<Released, Error> {
+    if request.policy.untested.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
         return Err(ReleaseError::NoReason.into());
     }
     let start = context.step_started("image");
-    let image = inspect::find(ask, context)?;
-    context.step_finished("image", &format!("{}@{}", image.place, image.image.manifest_digest), Some(start));
-    let facts = inspect::facts(ask, &image, context)?;
-    for text in &facts.verdict.notes {
-        (context.watch)(Event::Notice { text: text.clone() });
+    let source = inspect::source(request, context)?;
+    context.step_finished("image", &format!("{}@{}", source.location, source.image.manifest_digest), Some(start));
+    let inspection = inspect::inspect(request, &source, context)?;
+    for text in &inspection.verdict.notes {
+        context.notice(text.as_str());
     }
-    if facts.verdict.doubts.is_empty() && ask.leave.untested.is_some() {
-        (context.watch)(Event::Notice {
-            text: "its records are enough: `--untested` is not needed, and not recorded".into(),
-        });
+    if inspection.verdict.problems.is_empty() && request.policy.untested.is_some() {
+        context.notice("the image has passed its tests: `--untested` is not needed, and not recorded");
     }
-    let proven = facts.verdict.proven.clone();
-    let plan = plan(facts, &ask.leave)?;
-    if !ask.dry_run {
-        apply::act(&plan, &image, context)?;
+    let proven = inspection.verdict.proven.clone();
+    let plan = plan(inspection, &request.policy)?;
+    if !request.dry_run {
+        apply::apply(&plan, &source, context)?;
     }
     Ok(Released { plan, proven })
 }

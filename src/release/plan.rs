@@ -1,4 +1,6 @@
-//! What a release will write, before anything is written: a list that a test can read.
+//! Plans a release: decides what is written, as a list, before anything is written.
+
+use std::fmt;
 
 use phial_layers::Digest;
 
@@ -6,126 +8,135 @@ use super::error::ReleaseError;
 use super::verdict::Verdict;
 use crate::attest::ImageLocation;
 
-/// What was looked at.
+/// What was found out about an image and its destinations.
 #[derive(Debug)]
-pub struct Facts {
+pub struct Inspection {
     /// Where the image is.
     pub source: ImageLocation,
-    /// Its digest.
+    /// The digest of its manifest.
     pub digest: Digest,
-    /// What its records say.
+    /// What its test records prove.
     pub verdict: Verdict,
-    /// Where it gets names, in the order they were asked for.
-    pub places: Vec<Seen>,
+    /// Where it gets names, in the order of the command line.
+    pub destinations: Vec<Destination>,
 }
 
-/// A place that the image goes to.
+/// A repository or layout in which the image gets names.
 #[derive(Debug)]
-pub struct Seen {
-    /// The place.
-    pub place: ImageLocation,
-    /// The tags asked for, and what each names now.
-    pub tags: Vec<(String, Option<Digest>)>,
+pub struct Destination {
+    /// The repository or layout.
+    pub location: ImageLocation,
+    /// The tags that the image is to get.
+    pub tags: Vec<TagState>,
 }
 
-/// What the user allows.
+/// A tag before the release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagState {
+    /// The tag.
+    pub tag: String,
+    /// The manifest that it points to; `None` if there is no such tag.
+    pub current: Option<Digest>,
+}
+
+/// What the user allows a release to do.
 #[derive(Clone, Debug, Default)]
 pub struct ReleasePolicy {
-    /// `--move`: names may be taken from other images.
-    pub moving: bool,
-    /// `--expect`: from this image and no other.
+    /// `--move`: tags that point to other images may be moved.
+    pub may_move: bool,
+    /// `--expect`: tags may be moved if they point to this image, and only then.
     pub expect: Option<Digest>,
-    /// `--untested`: why records are not needed.
+    /// `--untested`: why the image is released without proof.
     pub untested: Option<String>,
 }
 
-/// What is written, in this order: whatever goes wrong when, a name is given last.
+/// What is written, in this order: tags come last, so that none points to an incomplete image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The image.
+pub struct ReleasePlan {
+    /// The manifest of the image.
     pub digest: Digest,
-    /// Places that get the image and what refers to it.
+    /// Repositories and layouts that get a copy of the image and its referrers.
     pub copies: Vec<ImageLocation>,
-    /// The reason to do without records, and why it was needed; written down in each place.
-    pub excuse: Option<Override>,
-    /// Names, each in its place.
-    pub names: Vec<Name>,
+    /// Why the image is released without proof; recorded in each destination.
+    pub untested: Option<Override>,
+    /// The names that the image gets.
+    pub names: Vec<ReleaseName>,
 }
 
-/// Why an image is released that is not proven.
+/// The reason for a release without proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    /// As the user gave it.
+    /// The argument of `--untested`.
     pub reason: String,
-    /// What the records lack.
-    pub doubts: Vec<String>,
+    /// Why the test records do not suffice.
+    pub problems: Vec<String>,
 }
 
-/// A name and what it names now.
+/// A name that the image gets. As text as a user writes it: `registry/repo:tag`, `oci:DIR:tag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// Where.
-    pub place: ImageLocation,
-    /// The tag; none where the image is only copied.
+pub struct ReleaseName {
+    /// The repository or layout.
+    pub location: ImageLocation,
+    /// The tag; `None` where the image is only copied.
     pub tag: Option<String>,
-    /// What it names before the release.
-    pub was: Option<Digest>,
+    /// The manifest that the tag pointed to before.
+    pub previous: Option<Digest>,
 }
 
-impl Name {
-    /// As a user writes it: `registry/repo:tag`, `oci:DIR:tag`.
-    pub fn text(&self) -> String {
+impl fmt::Display for ReleaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.tag {
-            Some(tag) => format!("{}:{tag}", self.place),
-            None => self.place.to_string(),
+            Some(tag) => write!(f, "{}:{tag}", self.location),
+            None => write!(f, "{}", self.location),
         }
     }
 }
 
-/// Decides. Every refusal that can be known before writing is given here.
-pub fn plan(facts: Facts, leave: &ReleasePolicy) -> Result<Plan, ReleaseError> {
-    let Facts { source, digest, verdict, places } = facts;
-    let excuse = match &leave.untested {
-        _ if verdict.doubts.is_empty() => None,
+/// Decides what a release writes. Every refusal that is known before writing comes from here.
+pub fn plan(inspection: Inspection, policy: &ReleasePolicy) -> Result<ReleasePlan, ReleaseError> {
+    let Inspection { source, digest, verdict, destinations } = inspection;
+    let untested = match &policy.untested {
+        _ if verdict.problems.is_empty() => None,
         Some(reason) => {
-            let doubts = verdict.doubts.iter().map(ToString::to_string).collect();
-            Some(Override { reason: reason.clone(), doubts })
+            let problems = verdict.problems.iter().map(ToString::to_string).collect();
+            Some(Override { reason: reason.clone(), problems })
         }
         None => {
-            return Err(ReleaseError::Unproven { image: format!("{source}@{digest}"), doubts: verdict.doubts });
+            return Err(ReleaseError::Unproven { image: format!("{source}@{digest}"), problems: verdict.problems });
         }
     };
     let mut names = Vec::new();
     let mut copies = Vec::new();
-    for seen in places {
-        if seen.place != source {
-            copies.push(seen.place.clone());
+    for Destination { location, tags } in destinations {
+        if location != source {
+            copies.push(location.clone());
         }
-        if seen.tags.is_empty() {
-            names.push(Name { place: seen.place.clone(), tag: None, was: None });
+        if tags.is_empty() {
+            names.push(ReleaseName { location: location.clone(), tag: None, previous: None });
         }
-        for (tag, was) in seen.tags {
-            let name = Name { place: seen.place.clone(), tag: Some(tag), was };
-            check(&name, &digest, leave)?;
+        for TagState { tag, current } in tags {
+            let name = ReleaseName { location: location.clone(), tag: Some(tag), previous: current };
+            check(&name, &digest, policy)?;
             names.push(name);
         }
     }
-    Ok(Plan { digest, copies, excuse, names })
+    Ok(ReleasePlan { digest, copies, untested, names })
 }
 
-fn check(name: &Name, digest: &Digest, leave: &ReleasePolicy) -> Result<(), ReleaseError> {
-    if name.was.as_ref() == Some(digest) {
+/// Refuses a tag that may not be moved.
+fn check(name: &ReleaseName, digest: &Digest, policy: &ReleasePolicy) -> Result<(), ReleaseError> {
+    if name.previous.as_ref() == Some(digest) {
         return Ok(());
     }
-    if let Some(expected) = &leave.expect {
-        if name.was.as_ref() == Some(expected) {
+    if let Some(expected) = &policy.expect {
+        if name.previous.as_ref() == Some(expected) {
             return Ok(());
         }
-        let (expected, found) = (expected.clone(), name.was.clone());
-        return Err(ReleaseError::Unexpected { name: name.text(), expected, found });
+        let (expected, found) = (expected.clone(), name.previous.clone());
+        return Err(ReleaseError::Unexpected { name: name.to_string(), expected, found });
     }
-    match &name.was {
-        Some(found) if !leave.moving => Err(ReleaseError::Taken { name: name.text(), found: found.clone() }),
+    match &name.previous {
+        Some(found) if !policy.may_move => Err(ReleaseError::Taken { name: name.to_string(), found: found.clone() }),
         _ => Ok(()),
     }
 }

@@ -1,73 +1,73 @@
-//! Whether what is known of an image's tests is enough: pure, from records to a verdict.
+//! Decides whether an image's test records prove the commands that are required. Pure: from records to a verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use phial_layers::Digest;
 
-use crate::attest::{Flaw, Listed, Partition, Record};
+use crate::attest::{ListedRecord, Partition, RecordError, TestRecord};
 use crate::image::{rfc3339, shown};
 
-/// What the records say.
+/// What the test records of an image prove.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Each command that counts, and the record that proves it.
+    /// Each required command that has passed, and the digest of the record that proves it.
     pub proven: BTreeMap<String, Digest>,
-    /// Why that is not enough; empty if it is.
-    pub doubts: Vec<Doubt>,
-    /// What is known and does not count.
+    /// Why the image is not proven; empty if it is.
+    pub problems: Vec<Problem>,
+    /// Sentences about records that do not count.
     pub notes: Vec<String>,
 }
 
 /// Why an image is not proven.
 #[derive(Debug)]
-pub enum Doubt {
-    /// There is no record of Phial's.
-    Untested,
-    /// None of a command that is required.
+pub enum Problem {
+    /// There is no record that Phial has written.
+    NoRecord,
+    /// No record has a command that is required.
     Missing {
         /// The command.
         command: String,
-        /// Those that there are records of.
+        /// The commands that there are records of.
         known: BTreeSet<String>,
     },
     /// The newest record of a command is of a failure.
     Failed {
-        /// The command; `None` for a run that came to none, and for a record of another tool.
+        /// The command; `None` for a record of another tool.
         command: Option<String>,
-        /// The referrer.
+        /// The digest of the record.
         record: Digest,
-        /// When, in milliseconds since 1970.
+        /// When the run ended, in milliseconds since 1970.
         finished: Option<i64>,
-        /// Where it can be looked at.
+        /// The page of the run in its CI.
         url: Option<String>,
     },
-    /// Only parts of the tests were run.
+    /// Only some parts of the tests were run.
     Incomplete {
         /// The command.
         command: String,
         /// The parts that passed.
         passed: Vec<Partition>,
     },
-    /// A record that cannot be judged may be one of a failure.
-    Flawed {
-        /// The referrer.
+    /// A record is invalid, and may be of a failure.
+    Invalid {
+        /// The digest of the record.
         record: Digest,
         /// What is wrong with it.
-        flaw: Flaw,
+        error: RecordError,
     },
 }
 
-/// Judges `listed` for the commands that are required, one at least. For each the newest record wins, and of two of the
-/// same moment the one of a failure. What else was run is noted and proves nothing: whoever tests may run anything.
-pub fn judge(listed: Vec<Listed>, requires: &BTreeSet<String>) -> Verdict {
+/// Judges records for the commands that are required, one at least. For each command the newest record counts, and of two
+/// with the same time the one of a failure. Other commands are noted and prove nothing: a tester may run any command.
+pub fn judge(listed: Vec<ListedRecord>, requires: &BTreeSet<String>) -> Verdict {
     let mut verdict = Verdict::default();
     let mut records = Vec::new();
-    for found in listed {
-        match found {
-            Listed::Flawed(record, flaw) => verdict.doubts.push(Doubt::Flawed { record, flaw }),
-            Listed::Record(record) if record.finished.is_none() => verdict.foreign(&record),
-            Listed::Record(record) => records.push(record),
+    for record in listed {
+        match record {
+            ListedRecord::Invalid(record, error) => verdict.problems.push(Problem::Invalid { record, error }),
+            ListedRecord::Valid(record) if record.finished.is_none() => verdict.foreign(&record),
+            ListedRecord::Valid(record) => records.push(record),
         }
     }
     let known: BTreeSet<String> = records.iter().flat_map(|record| record.commands.keys().cloned()).collect();
@@ -75,60 +75,61 @@ pub fn judge(listed: Vec<Listed>, requires: &BTreeSet<String>) -> Verdict {
         for command in requires {
             verdict.command(command, &records, &known);
         }
-    } else if verdict.doubts.is_empty() {
-        verdict.doubts.push(Doubt::Untested);
+    } else if verdict.problems.is_empty() {
+        verdict.problems.push(Problem::NoRecord);
     }
     for command in known.difference(requires) {
-        let mut aside = Verdict::default();
-        aside.command(command, &records, &known);
-        verdict.notes.extend(aside.doubts.iter().map(|doubt| format!("{doubt}, and is not required")));
+        let mut other = Verdict::default();
+        other.command(command, &records, &known);
+        verdict.notes.extend(other.problems.iter().map(|doubt| format!("{doubt}, and is not required")));
     }
     verdict
 }
 
-/// One outcome of a command.
+/// The result of a command in one record.
 struct Outcome<'a> {
-    record: &'a Record,
+    record: &'a TestRecord,
     passed: bool,
     finished: i64,
 }
 
 impl Verdict {
-    /// A record of another tool proves nothing, since it does not say when it was made; a failure in it still counts.
-    fn foreign(&mut self, record: &Record) {
+    /// Takes a record of another tool. It proves nothing, since it does not say when the run ended; a failure in it counts.
+    fn foreign(&mut self, record: &TestRecord) {
         if record.passed {
             self.notes.push(format!("the record `{}` of another tool does not count", record.referrer));
         } else {
-            self.doubts.push(failed(None, record));
+            self.problems.push(failed(None, record));
         }
     }
 
-    fn command(&mut self, command: &str, records: &[Record], known: &BTreeSet<String>) {
+    /// Adds the proof of a command, or the problem with it.
+    fn command(&mut self, command: &str, records: &[TestRecord], known: &BTreeSet<String>) {
         let newest = newest(command, records);
         let proof = proof(&newest);
         let failures = newest.values().filter(|outcome| !outcome.passed);
         let failure = failures.max_by_key(|outcome| outcome.finished);
         match (proof, failure) {
             (proof, Some(failure)) if proof.as_ref().is_none_or(|(at, _)| failure.finished >= *at) => {
-                self.doubts.push(failed(Some(command), failure.record));
+                self.problems.push(failed(Some(command), failure.record));
             }
             (Some((_, record)), _) => {
                 self.proven.insert(command.to_owned(), record);
             }
             (None, _) if newest.is_empty() => {
-                self.doubts.push(Doubt::Missing { command: command.to_owned(), known: known.clone() });
+                self.problems.push(Problem::Missing { command: command.to_owned(), known: known.clone() });
             }
             (None, _) => {
                 let passed = newest.keys().copied().flatten().collect();
-                self.doubts.push(Doubt::Incomplete { command: command.to_owned(), passed });
+                self.problems.push(Problem::Incomplete { command: command.to_owned(), passed });
             }
         }
     }
 }
 
-/// The newest outcome of a command as a whole and of each part of it. A run that came to no command at all is one of
+/// The newest outcome of a command for all tests (`None`) and for each partition. A run without commands is a failure of
 /// each command.
-fn newest<'a>(command: &str, records: &'a [Record]) -> BTreeMap<Option<Partition>, Outcome<'a>> {
+fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Partition>, Outcome<'a>> {
     let mut newest: BTreeMap<Option<Partition>, Outcome<'a>> = BTreeMap::new();
     for record in records {
         let passed = match record.commands.get(command) {
@@ -145,7 +146,7 @@ fn newest<'a>(command: &str, records: &'a [Record]) -> BTreeMap<Option<Partition
     newest
 }
 
-/// What proves a command, and since when: a run of all of it, or one of each of its parts, the oldest of which counts.
+/// The time and the digest of the record that proves a command: a run of all tests, or the oldest of runs of all parts.
 fn proof(newest: &BTreeMap<Option<Partition>, Outcome<'_>>) -> Option<(i64, Digest)> {
     let whole = newest.get(&None).filter(|outcome| outcome.passed);
     let mut proofs: Vec<(i64, Digest)> =
@@ -160,15 +161,15 @@ fn proof(newest: &BTreeMap<Option<Partition>, Outcome<'_>>) -> Option<(i64, Dige
     proofs.into_iter().max()
 }
 
-fn failed(command: Option<&str>, record: &Record) -> Doubt {
+fn failed(command: Option<&str>, record: &TestRecord) -> Problem {
     let (finished, url) = (record.finished, record.url.clone());
-    Doubt::Failed { command: command.map(str::to_owned), record: record.referrer.clone(), finished, url }
+    Problem::Failed { command: command.map(str::to_owned), record: record.referrer.clone(), finished, url }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Untested => write!(f, "it has no test record"),
+            Self::NoRecord => write!(f, "it has no test record"),
             Self::Missing { command, known } if known.is_empty() => write!(f, "`{}` was never run", shown(command)),
             Self::Missing { command, known } => {
                 let known: Vec<String> = known.iter().map(|name| format!("`{}`", shown(name))).collect();
@@ -189,9 +190,9 @@ impl fmt::Display for Doubt {
             }
             Self::Incomplete { command, passed } => {
                 let parts: Vec<String> = passed.iter().map(ToString::to_string).collect();
-                write!(f, "of `{}` only the parts {} were run", shown(command), parts.join(", "))
+                write!(f, "only the parts {} of `{}` were run", parts.join(", "), shown(command))
             }
-            Self::Flawed { record, flaw } => write!(f, "the record `{record}` cannot be believed: {flaw}"),
+            Self::Invalid { record, error } => write!(f, "the record `{record}` is invalid: {error}"),
         }
     }
 }

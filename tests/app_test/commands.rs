@@ -95,7 +95,7 @@ fn reports_logs_and_named_files_are_copied_out() {
     ));
     let ran = run(scene.test(&["--junit", "new/junit.xml", "--artifacts", "kept"]));
     assert!(ran.stderr.contains("7 tests, 0 failures"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("note: `none` of `test.artifacts` is not there"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: `test.artifacts` names `none`, which does not exist"), "{}", ran.stderr);
     ran.ok();
     let read = |name: &str| fs::read_to_string(scene.env.dir().join(name)).expect(name);
     assert!(read("new/junit.xml").contains("tests=\"7\""));

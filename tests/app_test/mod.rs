@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use phial::attest::{ImageLocation, Listed, Record, records};
+use phial::attest::{ImageLocation, ListedRecord, TestRecord, records};
 use phial::host::Host;
 use phial::registry::{Client, Credentials};
 use phial_layers::Digest;
@@ -55,23 +55,23 @@ impl Scene {
 
     /// The records beside the image, the oldest first.
     #[track_caller]
-    fn records(&self) -> Vec<Record> {
+    fn records(&self) -> Vec<TestRecord> {
         records_beside(&self.env, "out")
     }
 }
 
 /// The records beside the only image of a layout in the environment, the oldest first.
 #[track_caller]
-fn records_beside(env: &TestEnv, layout: &str) -> Vec<Record> {
+fn records_beside(env: &TestEnv, layout: &str) -> Vec<TestRecord> {
     let dir = env.dir().join(layout);
     let subject = image_of(&dir);
     let client = Client::new(Credentials::from_host(&Host::read())).expect("a client");
-    let mut found: Vec<Record> = records(&ImageLocation::Layout(dir), &client, &subject)
+    let mut found: Vec<TestRecord> = records(&ImageLocation::Layout(dir), &client, &subject)
         .expect("records")
         .into_iter()
         .map(|listed| match listed {
-            Listed::Record(record) => record,
-            Listed::Flawed(digest, flaw) => panic!("{digest}: {flaw}"),
+            ListedRecord::Valid(record) => record,
+            ListedRecord::Invalid(digest, flaw) => panic!("{digest}: {flaw}"),
         })
         .collect();
     found.sort_by_key(|record| record.finished);

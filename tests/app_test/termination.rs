@@ -26,7 +26,7 @@ fn a_test_that_hangs_is_ended_when_its_time_is_up() {
     let begun = Instant::now();
     let error = run(scene.test(&[])).failed(1);
     assert!(begun.elapsed() < Duration::from_secs(30));
-    assert!(error.contains("(no end within 1 s)") && error.contains("echo next | next"), "{error}");
+    assert!(error.contains("(timed out after 1 s)") && error.contains("echo next | next"), "{error}");
     nothing_is_left(&scene.env, &mark);
     let record = scene.records().pop().expect("a record");
     assert!(!record.passed && record.commands["echo next"]);

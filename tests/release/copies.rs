@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::{ImageLocation, Listed, records};
+use phial::attest::{ImageLocation, ListedRecord, records};
 use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::scripted::{Fault, Kind, When};
 /// How many records of passing tests stand beside the image.
 fn proofs(at: &ImageLocation, image: &Image) -> usize {
     let found = records(at, &client(), &image.manifest_digest).unwrap();
-    found.iter().filter(|listed| matches!(listed, Listed::Record(record) if record.passed)).count()
+    found.iter().filter(|listed| matches!(listed, ListedRecord::Valid(record) if record.passed)).count()
 }
 
 fn at(name: &str) -> ImageLocation {

@@ -80,7 +80,7 @@ fn the_parts_of_a_test_count_when_all_of_them_passed() {
     let release = || run(env.phial(["release", "oci:app.oci", "--tag", "v1"]));
     run(env.phial(["test", "oci:app.oci", "--partition", "1/2"])).ok();
     let refused = release().failed(7);
-    assert!(refused.contains("of `test` only the parts 1/2 were run"), "{refused}");
+    assert!(refused.contains("only the parts 1/2 of `test` were run"), "{refused}");
     run(env.phial(["test", "oci:app.oci", "--partition", "2/2"])).ok();
     release().ok();
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use phial::attest::{self, Counts, ImageLocation, Run};
+use phial::attest::{self, ImageLocation, TestCounts, TestRun};
 use phial::event::discard;
 use phial::image::{Descriptor, Image, RegistryRef};
 use phial::layout;
@@ -43,16 +43,16 @@ fn written(dir: &Path, tag: Option<&str>, content: &[u8]) -> Image {
 }
 
 /// A run that ended at this second, with these commands and whether they passed.
-fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> Run {
-    let command = |(name, passed): &(&str, bool)| attest::Command {
+fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> TestRun {
+    let command = |(name, passed): &(&str, bool)| attest::CommandResult {
         name: (*name).into(),
         argv: vec!["mix".into(), (*name).into()],
         passed: *passed,
-        ended: format!("exit code {}", i32::from(!passed)),
-        counts: Some(Counts { tests: 3, failures: u64::from(!passed), skipped: 0 }),
+        outcome: format!("exit code {}", i32::from(!passed)),
+        counts: Some(TestCounts { tests: 3, failures: u64::from(!passed), skipped: 0 }),
         millis: 1,
     };
-    Run {
+    TestRun {
         image: image.manifest_digest.clone(),
         commit: None,
         base: None,
@@ -67,9 +67,9 @@ fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> Run {
 }
 
 /// Puts the record of a run beside its image; the record's digest.
-fn record(client: &Client, at: &ImageLocation, image: &Image, run: &Run) -> String {
+fn record(client: &Client, at: &ImageLocation, image: &Image, run: &TestRun) -> String {
     let (artifact, document) = run.record(image.descriptor());
-    at.attach(client, (&artifact, &attest::only(&document)), &[], &discard).unwrap();
+    at.attach(client, &artifact, &attest::single_blob(&document), &discard).unwrap();
     artifact.digest.to_string()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::{Listed, records};
+use phial::attest::{ListedRecord, records};
 use phial::host::Host;
 use phial::image::RegistryRef;
 use phial::registry::{Client, Credentials};
@@ -51,7 +51,7 @@ fn whole_way(registry: &Registry, quirks: &Quirks) {
         let at = place(&registry.reference(repository));
         let found = records(&at, &client, &digest).unwrap();
         assert!(
-            found.len() == 2 && found.iter().all(|it| matches!(it, Listed::Record(_))),
+            found.len() == 2 && found.iter().all(|it| matches!(it, ListedRecord::Valid(_))),
             "{}: {found:?}",
             quirks.name
         );

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use phial::attest::{ImageLocation, Listed, records};
+use phial::attest::{ImageLocation, ListedRecord, records};
 use phial::error::UserError as _;
 use phial::event::discard;
 use phial::image::{EMPTY, Image, OCI_INDEX, OCI_MANIFEST, Platform, fallback_tag};
@@ -25,8 +25,8 @@ fn judged(at: &ImageLocation, image: &Image) -> Vec<String> {
     let mut digests: Vec<String> = found
         .into_iter()
         .map(|listed| match listed {
-            Listed::Record(record) => record.referrer.to_string(),
-            Listed::Flawed(_, flaw) => panic!("{flaw}"),
+            ListedRecord::Valid(record) => record.referrer.to_string(),
+            ListedRecord::Invalid(_, flaw) => panic!("{flaw}"),
         })
         .collect();
     digests.sort();
@@ -191,7 +191,7 @@ fn a_registry_that_takes_a_record_and_never_lists_it_is_an_error() {
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let (artifact, document) = ran(&image, 1, &[("test", false)]).record(image.descriptor());
-    let refused = client().refer(&name, &artifact, &phial::attest::only(&document), &[]).unwrap_err();
+    let refused = client().refer(&name, &artifact, &phial::attest::single_blob(&document), &[]).unwrap_err();
     assert_eq!(refused.exit_kind().code(), 4);
     assert!(refused.to_string().contains("does not list it"), "{refused}");
 }
@@ -216,7 +216,7 @@ fn something_else_under_the_fallback_tag_is_not_written_over() {
     let other = pushed(&client(), &memory.reference(&format!("team/app:{tag}")), b"another image");
     let (artifact, document) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     for refused in [
-        client().refer(&name, &artifact, &phial::attest::only(&document), &[]).unwrap_err(),
+        client().refer(&name, &artifact, &phial::attest::single_blob(&document), &[]).unwrap_err(),
         client().referrers(&name, &image.manifest_digest).unwrap_err(),
     ] {
         assert!(matches!(refused, RegistryError::Image { .. }), "{refused}");
@@ -360,7 +360,7 @@ fn a_record_that_cannot_be_finished_leaves_the_layout_as_it_was() {
     let before = files_of(&dir);
     let (artifact, _) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     let nothing = |_: &_| Ok(None);
-    ImageLocation::Layout(dir.clone()).attach(&client(), (&artifact, &nothing), &[], &discard).unwrap_err();
+    ImageLocation::Layout(dir.clone()).attach(&client(), &artifact, &nothing, &discard).unwrap_err();
     assert_eq!(files_of(&dir), before);
 }
 

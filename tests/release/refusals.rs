@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use phial::attest::{ImageLocation, Partition, Run, only};
+use phial::attest::{ImageLocation, Partition, TestRun, single_blob};
 use phial::error::UserError as _;
 use phial::event::discard;
 use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef};
@@ -30,11 +30,11 @@ impl Case {
         Self { env: TestEnv::new(), memory, name, image }
     }
 
-    fn record(&self, run: &Run) -> String {
+    fn record(&self, run: &TestRun) -> String {
         record(&client(), &place(&self.name), &self.image, run)
     }
 
-    fn ran(&self, at: i64, commands: &[(&str, bool)]) -> Run {
+    fn ran(&self, at: i64, commands: &[(&str, bool)]) -> TestRun {
         ran(&self.image, at, commands)
     }
 
@@ -80,7 +80,7 @@ fn a_failed_image_until_it_passes() {
 fn a_failure_that_is_newer_than_a_success() {
     let case = Case::new();
     case.record(&case.ran(1, &[("test", true)]));
-    let failed = case.record(&Run { url: Some("https://ci.example/9".into()), ..case.ran(2, &[("test", false)]) });
+    let failed = case.record(&TestRun { url: Some("https://ci.example/9".into()), ..case.ran(2, &[("test", false)]) });
     case.refused(7, &[], "`test` failed at 1970-01-01T00:00:02Z (https://ci.example/9");
     case.refused(7, &[], &failed);
 }
@@ -104,9 +104,9 @@ fn a_command_that_happened_to_pass_is_not_the_test() {
 #[test]
 fn a_part_of_the_tests() {
     let case = Case::new();
-    let part = |nth| Run { partition: Some(Partition { nth, of: 2 }), ..case.ran(nth.into(), &[("test", true)]) };
+    let part = |nth| TestRun { partition: Some(Partition { nth, of: 2 }), ..case.ran(nth.into(), &[("test", true)]) };
     case.record(&part(1));
-    case.refused(7, &[], "of `test` only the parts 1/2 were run");
+    case.refused(7, &[], "only the parts 1/2 of `test` were run");
     case.record(&part(2));
     case.passes(&[]);
 }
@@ -115,8 +115,8 @@ fn a_part_of_the_tests() {
 fn a_record_that_names_another_digest() {
     let case = Case::new();
     let other = Digest::of(b"another image");
-    case.record(&Run { image: other.clone(), ..case.ran(1, &[("test", true)]) });
-    case.refused(7, &[], &format!("cannot be believed: it is about `{other}`"));
+    case.record(&TestRun { image: other.clone(), ..case.ran(1, &[("test", true)]) });
+    case.refused(7, &[], &format!("is invalid: it is about `{other}`"));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_record_that_somebody_edited_and_pushed_again() {
     let edited = String::from_utf8(document).unwrap().replace("FAILED", "PASSED").into_bytes();
     let layer = Descriptor::of(IN_TOTO, &edited);
     let artifact = Artifact::about(case.image.descriptor(), IN_TOTO, layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), (&artifact, &only(&edited)), &[], &discard).unwrap();
+    place(&case.name).attach(&client(), &artifact, &single_blob(&edited), &discard).unwrap();
     case.refused(7, &[], "it contradicts itself");
 }
 
@@ -192,7 +192,7 @@ fn a_failure_in_a_record_of_another_tool() {
     let layer = Descriptor::of(IN_TOTO, &statement);
     let artifact =
         Artifact::about(case.image.descriptor(), "application/x-other", layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), (&artifact, &only(&statement)), &[], &discard).unwrap();
+    place(&case.name).attach(&client(), &artifact, &single_blob(&statement), &discard).unwrap();
     case.refused(7, &[], "its tests failed");
 }
 
@@ -222,7 +222,7 @@ fn impossible_arguments() {
     for (args, code, expected) in [
         (&["release", &name][..], 2, "there is nothing to do"),
         (&["release", &name, "--tag", "not a tag"], 2, "cannot use `tag`"),
-        (&["release", &name, "--tag", &reserved], 2, "is no name for one"),
+        (&["release", &name, "--tag", &reserved], 2, "is reserved for referrers"),
         (&["release", &name, "--tag", "v1", "--to", "oci-archive:x.tar"], 2, "it is an archive"),
         (&["release", &name, "--tag", "v1", "--to", &name], 2, "it has a tag or digest"),
         (&["release", &name, "--tag", "v1", "--to", "Upper/Case"], 2, "cannot use `to`"),

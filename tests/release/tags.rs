@@ -69,7 +69,7 @@ fn a_tag_moves_only_with_the_flag_and_from_the_given_digest() {
     record(&client(), &place(&new.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let release = |args: &[&str]| run(env.phial([&["release", &new, "--tag", "v1"], args].concat()));
     let refused = release(&[]).failed(7);
-    assert!(refused.contains(&format!("`{old}` names `{}` already", before.manifest_digest)), "{refused}");
+    assert!(refused.contains(&format!("`{old}` already points to `{}`", before.manifest_digest)), "{refused}");
     assert!(refused.contains("hint: `--move`"), "{refused}");
     let refused = release(&["--expect", image.config_bytes.is_empty().to_string().as_str()]).failed(2);
     assert!(refused.contains("not a digest"), "{refused}");
@@ -208,7 +208,7 @@ fn an_immutable_tag_at_the_same_digest_is_success_and_one_at_another_is_refused(
     release(&two, &[]).failed(7);
     let refused = release(&two, &["--move"]).failed(7);
     assert!(
-        refused.contains(&format!("is immutable in its registry and names `{}`", first.manifest_digest)),
+        refused.contains(&format!("is immutable in its registry and points to `{}`", first.manifest_digest)),
         "{refused}"
     );
     assert_eq!(memory.tag("team/app", "v1"), Some(first.manifest_digest));
@@ -238,7 +238,7 @@ fn a_tag_that_was_moved_meanwhile_is_not_overwritten() {
         hands.put("team/app", Some("v1"), phial::image::OCI_INDEX, other);
     });
     let refused = run(env.phial(["release", &name.to_string(), "--tag", "v1", "--move"])).failed(7);
-    assert!(refused.contains("was moved by somebody else meanwhile"), "{refused}");
+    assert!(refused.contains("was changed by somebody else during the release"), "{refused}");
     assert_eq!(memory.tag("team/app", "v1"), Some(phial_layers::Digest::of(other)));
 }
 
@@ -258,6 +258,6 @@ fn a_tag_of_a_layout_that_was_moved_meanwhile_is_not_overwritten() {
     let put = Put { image: Some((&new, &nothing)), names: Names::Tags(&tags), referrers: None, check: &check };
     let error = ReleaseError::from(layout::put_into(&dir, &put, &discard).unwrap_err());
     assert_eq!(error.exit_kind().code(), 7);
-    assert!(error.to_string().contains("was moved by somebody else meanwhile"), "{error}");
+    assert!(error.to_string().contains("was changed by somebody else during the release"), "{error}");
     assert_eq!(fs::read(dir.join("index.json")).unwrap(), before);
 }

@@ -1,19 +1,19 @@
 use super::*;
-use crate::attest::{Command, Counts, Run};
+use crate::attest::{CommandResult, TestCounts, TestRun};
 use crate::image::{Descriptor, OCI_MANIFEST};
 
-fn command(name: &str, passed: bool) -> Command {
-    let counts = Some(Counts { tests: 3, failures: u64::from(!passed), skipped: 0 });
-    let (argv, ended) = (vec!["mix".into(), name.into()], format!("exit code {}", i32::from(!passed)));
-    Command { name: name.into(), argv, passed, ended, counts, millis: 1500 }
+fn command(name: &str, passed: bool) -> CommandResult {
+    let counts = Some(TestCounts { tests: 3, failures: u64::from(!passed), skipped: 0 });
+    let (argv, outcome) = (vec!["mix".into(), name.into()], format!("exit code {}", i32::from(!passed)));
+    CommandResult { name: name.into(), argv, passed, outcome, counts, millis: 1500 }
 }
 
 fn image() -> Digest {
     Digest::of(b"image")
 }
 
-fn run(commands: Vec<Command>) -> Run {
-    Run {
+fn run(commands: Vec<CommandResult>) -> TestRun {
+    TestRun {
         image: image(),
         commit: Some("0123456789abcdef0123456789abcdef01234567".into()),
         base: Some(Digest::of(b"base")),
@@ -27,11 +27,11 @@ fn run(commands: Vec<Command>) -> Run {
     }
 }
 
-fn record(run: &Run) -> (Artifact, Vec<u8>) {
+fn record(run: &TestRun) -> (Artifact, Vec<u8>) {
     run.record(Descriptor::new(OCI_MANIFEST, image(), 5))
 }
 
-fn reread(document: &[u8]) -> Result<Option<Record>, Flaw> {
+fn reread(document: &[u8]) -> Result<Option<TestRecord>, RecordError> {
     read(&Digest::of(b"referrer"), &image(), document)
 }
 
@@ -59,7 +59,7 @@ fn a_record_is_an_in_toto_statement_with_the_fields_that_test_result_asks_for() 
 
 #[test]
 fn what_was_written_is_read_again() {
-    let part = Run { partition: Some(Partition { nth: 2, of: 4 }), ..run(vec![command("test", true)]) };
+    let part = TestRun { partition: Some(Partition { nth: 2, of: 4 }), ..run(vec![command("test", true)]) };
     let read = reread(&record(&part).1).unwrap().unwrap();
     assert_eq!(read.finished, Some(1_795_346_002_250));
     assert_eq!((read.passed, read.partition), (true, Some(Partition { nth: 2, of: 4 })));
@@ -81,22 +81,22 @@ fn an_edited_record_is_not_believed() {
     let same = reread(text.as_bytes()).unwrap().unwrap();
     assert!(!same.passed);
     let other = Digest::of(b"other").hex().to_owned();
-    for (from, to, said) in [
+    for (from, to, expected) in [
         ("\"FAILED\"", "\"PASSED\"", "contradicts itself"),
         ("\"passed\":false", "\"passed\":true", "contradicts itself"),
         ("\"failedTests\":[\"test\"]", "\"failedTests\":[]", "contradicts itself"),
         ("\"passedTests\":[]", "\"passedTests\":[\"test\"]", "contradicts itself"),
         ("\"FAILED\"", "\"SUCCESS\"", "its result is `SUCCESS`"),
-        ("{\"_type\"", "{ \"_type\"", "not as Phial writes them"),
+        ("{\"_type\"", "{ \"_type\"", "not in the form that Phial writes"),
         (image().hex(), &other, "it is about `sha256:"),
-        ("\"finished\":\"2026-", "\"finished\":\"next-", "does not say when"),
-        ("Statement/v1", "Statement/v9", "no in-toto statement"),
-        ("\"predicate\":", "\"predicat\":", "no predicate"),
+        ("\"finished\":\"2026-", "\"finished\":\"next-", "does not say when the run finished"),
+        ("Statement/v1", "Statement/v9", "not an in-toto statement v1"),
+        ("\"predicate\":", "\"predicat\":", "has no predicate"),
     ] {
         let edited = text.replace(from, to);
         assert_ne!(edited, text, "{from} is not in {text}");
-        let flaw = reread(edited.as_bytes()).unwrap_err().to_string();
-        assert!(flaw.contains(said), "{from} -> {to}: {flaw}");
+        let error = reread(edited.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{from} -> {to}: {error}");
     }
 }
 
