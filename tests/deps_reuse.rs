@@ -79,7 +79,7 @@ fn lose_layer(registry: &Registry, cache: &str) {
 
 #[test]
 fn packages_still_in_the_lock_are_not_fetched_again_and_the_digest_is_that_of_a_cold_build() {
-    let [first, second, third] = std::array::from_fn(|_| TestEnv::with_empty_cache());
+    let [first, second, third] = std::array::from_fn(|_| TestEnv::with_elixir_base_in_cache());
     let app = App::new(&first);
     let registry = Registry::start();
     let cache = registry.reference("team/cache");

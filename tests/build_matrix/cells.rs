@@ -1,6 +1,7 @@
 //! The ways to build, each a change to the plain one.
 
 use std::any::Any;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,9 +9,9 @@ use tempfile::TempDir;
 
 use super::apps::Subject;
 use crate::harness::git_http::GitServer;
-use crate::harness::prebuilt::elixir_base;
+use crate::harness::prebuilt::{copy_base_cache, elixir_base};
 use crate::harness::user::copy;
-use crate::harness::{self, Registry, User, run};
+use crate::harness::{self, Registry, TestEnv, User, run};
 
 /// One way to build.
 pub(super) struct Cell {
@@ -26,8 +27,10 @@ pub(super) struct Cell {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quick {
     Every,
-    /// This one: whole bases are copied, or it alone has dependencies.
+    /// This one: it alone has dependencies.
     One(&'static str),
+    /// All but this one, which takes longest.
+    Except(&'static str),
     None,
 }
 
@@ -40,7 +43,12 @@ enum Who {
 impl Cell {
     /// Whether `just test` builds this app so.
     pub(super) fn is_quick(&self, app: &str) -> bool {
-        self.quick == Quick::Every || matches!(self.quick, Quick::One(name) if name == app)
+        match self.quick {
+            Quick::Every => true,
+            Quick::One(name) => name == app,
+            Quick::Except(name) => name != app,
+            Quick::None => false,
+        }
     }
 
     /// Whether the tests' own user can build so.
@@ -67,22 +75,30 @@ const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcp
 /// All of them; the first one is the plain way.
 pub(super) static CELLS: [Cell; 28] = [
     cell("plain", |_, _| {}),
-    cell("cached", |way, _| way.drop_argument("--no-cache")),
-    quick("cached deps", |way, subject| {
+    quick("cached", |way, subject| {
         way.drop_argument("--no-cache");
-        way.empty_cache();
-        way.build(subject, "before");
+        way.build(subject, "HEAD");
     }),
     Cell {
+        quick: Quick::Except("deps"),
+        ..cell("cached deps", |way, subject| {
+            way.drop_argument("--no-cache");
+            way.base_in_cache();
+            way.build(subject, "before");
+        })
+    },
+    // What is in the local cache is used before what is in a registry: one build fills both.
+    Cell {
         quick: Quick::One("deps"),
-        ..cell("deps pulled from a registry", |way, subject| {
+        ..cell("deps cached and pulled from a registry", |way, subject| {
             let registry = Registry::start();
             let cache = registry.reference("cache/app");
             way.drop_argument("--no-cache");
-            way.empty_cache();
+            way.base_in_cache();
             way.arguments(&["--cache-repo", &cache, "--cache", "write"]);
             way.build(subject, "before");
-            way.empty_cache();
+            way.build(subject, "HEAD");
+            way.base_in_cache();
             way.drop_argument("write");
             way.arguments(&["read"]);
             way.hold(registry);
@@ -108,13 +124,17 @@ pub(super) static CELLS: [Cell; 28] = [
     cell("odd schedulers", |way, _| way.schedulers(2)),
     cell("two years later", |way, _| way.wrap(&["faketime", "-f", "+730d"])),
     cell("two years earlier", |way, _| way.wrap(&["faketime", "-f", "-730d"])),
-    Cell { quick: Quick::One("stress"), ..cell("copy", |way, _| way.arguments(&["--isolation", "copy"])) },
+    quick("copy", |way, _| {
+        way.arguments(&["--isolation", "copy"]);
+        way.copies_in_memory();
+    }),
     quick("one core, one scheduler", |way, _| {
         way.wrap(&["taskset", "-c", "0"]);
         way.schedulers(0);
     }),
-    root(Quick::One("stress"), "chroot, odd schedulers", |way, _| {
+    root(Quick::Except("deps"), "chroot, odd schedulers", |way, _| {
         way.arguments(&["--isolation", "chroot"]);
+        way.copies_in_memory();
         way.schedulers(2);
     }),
     root(Quick::None, "an ordinary user", |way, subject| way.user(subject, 4321)),
@@ -143,6 +163,8 @@ pub(super) struct Way {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     dir: PathBuf,
+    /// What its builds of `HEAD` printed.
+    lines: Vec<String>,
     held: Vec<Box<dyn Any>>,
 }
 
@@ -158,11 +180,12 @@ impl Way {
             env: vec![("PATH".into(), harness::search_path()), ("HOME".into(), subject.env.path("home"))],
             arguments: vec!["--no-cache".into(), "--progress".into(), "plain".into()],
             dir: subject.env.dir().to_owned(),
+            lines: vec![],
             held: vec![],
         }
     }
 
-    /// Builds; the line on stdout.
+    /// Builds; the line on stdout. Every build of `HEAD` gives the same.
     pub(super) fn build(&mut self, subject: &Subject, rev: &str) -> String {
         let mut words: Vec<String> = self.wrappers.concat();
         words.push(self.program.display().to_string());
@@ -174,7 +197,12 @@ impl Way {
         command.args(&words[1..]).env_clear().envs(self.env.iter().cloned()).current_dir(&self.dir);
         command.env("PHIAL_CACHE_DIR", &self.cache);
         command.envs(subject.hex.iter().flat_map(|(hex, _)| hex.env()));
-        run(command).ok()
+        let line = run(command).ok();
+        if rev == "HEAD" {
+            assert!(self.lines.iter().all(|before| *before == line), "{line} after {:?}", self.lines);
+            self.lines.push(line.clone());
+        }
+        line
     }
 
     fn hold<T: 'static>(&mut self, thing: T) {
@@ -214,8 +242,26 @@ impl Way {
         self.cache = self.folder(&harness::fixtures_dir().join("tmp"));
     }
 
+    /// A cache that has the base and nothing else.
+    fn base_in_cache(&mut self) {
+        let env = TestEnv::with_elixir_base_in_cache();
+        env.cache().clone_into(&mut self.cache);
+        self.hold(env);
+    }
+
     fn cache_in_memory(&mut self) {
         self.cache = self.folder(Path::new("/dev/shm"));
+    }
+
+    /// For a build that copies the whole base for each step: in memory, if there is plenty, since that takes a third of the time.
+    fn copies_in_memory(&mut self) {
+        let memory = fs::read_to_string("/proc/meminfo").expect("the machine's memory");
+        let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+        if available.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).is_some_and(|kibibytes| kibibytes >= 10 << 20)
+        {
+            self.cache_in_memory();
+            copy_base_cache(&self.cache);
+        }
     }
 
     /// Whatever the program lists, in another order.

@@ -53,6 +53,15 @@ impl TestEnv {
         Self::over(|dir| dir.join("cache"))
     }
 
+    /// With a cache of its own that has the files of the Elixir base and nothing else: hundreds of megabytes are not unpacked
+    /// again.
+    #[track_caller]
+    pub(crate) fn with_elixir_base_in_cache() -> Self {
+        let env = Self::with_empty_cache();
+        prebuilt::copy_base_cache(&env.cache);
+        env
+    }
+
     fn over(cache: impl Fn(&Path) -> PathBuf) -> Self {
         let scratch = fixtures_dir().join("tmp");
         fs::create_dir_all(&scratch).expect("a scratch directory");

@@ -1,8 +1,9 @@
-//! Parts that take long to make and are kept below `target/fixtures`: the Elixir base, its files, a registry of Hex packages.
+//! Fixtures that take long to make and are kept below `target/fixtures`: bases, their files, a registry of Hex packages.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -61,6 +62,33 @@ pub(crate) fn oras() -> PathBuf {
     make.args(["oras", "trixie"]).arg(&dir);
     run(make).ok();
     dir.join("oras")
+}
+
+/// Puts a cache there that has the files of the Elixir base and nothing else: hard links to those that were unpacked once, or
+/// copies on another file system.
+#[track_caller]
+pub(crate) fn copy_base_cache(to: &Path) {
+    let base = elixir_base();
+    let lock = lock("base-cache");
+    let (cache, made_from) = (fixtures_dir().join("base-cache"), fixtures_dir().join("base-cache.made-from"));
+    let index = fs::read_to_string(base.join("index.json")).expect("the index of the base");
+    if fs::read_to_string(&made_from).ok().as_ref() != Some(&index) {
+        let mut remove = Command::new("rm");
+        remove.arg("-rf").arg(&cache).arg(&made_from);
+        run(remove).ok();
+        let mut unpack = Command::new(env!("CARGO_BIN_EXE_phial"));
+        unpack.args(["run", &format!("oci:{}", base.display()), "--", "true"]);
+        unpack.env_clear().env("PATH", search_path()).env("PHIAL_CACHE_DIR", &cache);
+        run(unpack).ok();
+        fs::write(&made_from, &index).expect("a note");
+    }
+    drop(lock);
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(to).expect("a cache");
+    fs::copy(cache.join("version"), to.join("version")).expect("the format of the cache");
+    let device = |path: &Path| fs::metadata(path).expect("a directory").dev();
+    let mut copy = Command::new("cp");
+    copy.arg(if device(to) == device(&cache) { "-al" } else { "-a" }).arg(cache.join("trees")).arg(to);
+    run(copy).ok();
 }
 
 /// The same base unpacked by GNU tar, to make fixtures in: see `testdata/in-rootfs`.
