@@ -66,3 +66,21 @@ mutants *modules:
         cargo mutants --package phial --file "src/$path.rs" --file "src/$path/**" --jobs 2 \
             --output "target/mutants/$module" -- --lib "$module::"
     done
+
+# libFuzzer on one target (`just fuzz layer-list 3600`) or on each in turn, guided by coverage, on stable Rust; the corpus is kept in target/fuzz
+fuzz target="" seconds="3600":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    counters="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+    counters+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+    counters+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
+    host=$(rustc -vV | sed -n 's/^host: //p') # with --target, build scripts get no counters
+    RUSTFLAGS="$counters" cargo build --locked --package phial-fuzz --features libfuzzer --profile fuzz \
+        --target "$host" --target-dir target/fuzz
+    bin="target/fuzz/$host/fuzz"
+    "$bin/seeds" target/fuzz/corpus
+    for target in $([ -n "{{target}}" ] && echo "{{target}}" || "$bin/seeds"); do
+        echo "== $target"
+        PHIAL_FUZZ_TARGET="$target" "$bin/libfuzzer" -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048 \
+            -print_final_stats=1 -artifact_prefix="target/fuzz/$target-" "target/fuzz/corpus/$target"
+    done

@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use phial_layers::{Compression, Limits, UnpackError, unpack};
 
-use crate::hostile::{check, new, refused, unpacked};
+use crate::hostile::{check, unpacked};
+use crate::hostile_cases::{new, refused};
 use crate::tars::{Fields, canary_state, make_canary};
 
 #[test]

@@ -5,6 +5,7 @@
 mod boundaries;
 mod golden;
 mod hostile;
+mod hostile_cases;
 mod hostile_streams;
 mod list;
 mod roundtrip;

@@ -45,6 +45,9 @@ impl Pax {
         for Record { key, value } in records(body)? {
             if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                 let name = std::str::from_utf8(name).map_err(|_| malformed())?;
+                if name.is_empty() {
+                    return Err(malformed());
+                }
                 xattrs += name.len() + value.len();
                 if value.len() > MAX_XATTR || xattrs > MAX_XATTRS {
                     return Err(UnpackError::stream(Violation::XattrSize));
@@ -186,7 +189,7 @@ mod tests {
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let rest = key.len() + value.len() + 3;
-        let length = (rest..).find(|length| *length == rest + length.to_string().len()).unwrap();
+        let length = (rest..rest + 9).find(|length| *length == rest + length.to_string().len()).unwrap();
         [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
     }
 
@@ -277,6 +280,7 @@ mod tests {
         assert_eq!(parse(&twice).err(), Some("layer.pax"));
         assert_eq!(parse(&record("GNU.sparse.map", b"\xff")).err(), Some("layer.pax"));
         assert_eq!(parse(b"21 SCHILY.xattr.\xff=v\n").err(), Some("layer.pax"));
+        assert_eq!(parse(&record("SCHILY.xattr.", b"v")).err(), Some("layer.pax"), "no file system has an empty name");
     }
 
     #[test]

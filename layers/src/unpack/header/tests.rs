@@ -122,8 +122,8 @@ fn the_prefix_of_a_name_depends_on_the_format() {
             bytes[345..369].copy_from_slice(times);
         })
     };
-    assert_eq!(entry(&[gnu(b"00000000001\000000000002\0")]).name, b"name", "times of a GNU header");
-    assert_eq!(refused(&[gnu(b"pre\0\0\0\0\0\0\0\0\000000000002\0")]), "layer.tar-header");
+    assert_eq!(entry(&[gnu(b"00000000001\x0000000000002\0")]).name, b"name", "times of a GNU header");
+    assert_eq!(refused(&[gnu(b"pre\0\0\0\0\0\0\0\0\x0000000000002\0")]), "layer.tar-header");
     assert_eq!(refused(&[gnu(b"00000000001\0x0000000002\0")]), "layer.tar-header");
 }
 
@@ -132,7 +132,8 @@ fn records_and_long_names_replace_fields() {
     let records = b"9 path=p\n14 linkpath=l\n9 uid=11\n9 gid=12\n13 mtime=1.5\n";
     let link = block(b'2', |bytes| bytes[157..161].copy_from_slice(b"link"));
     let long = [extension(b'L', b"long\0rest"), extension(b'K', b"target\0"), link.clone()];
-    let (plain, pax, long) = (entry(&[link.clone()]), entry(&[extension(b'x', records), link]), entry(&long));
+    let (plain, pax, long) =
+        (entry(std::slice::from_ref(&link)), entry(&[extension(b'x', records), link]), entry(&long));
     assert_eq!((plain.name, plain.link, plain.mtime), (b"name".to_vec(), b"link".to_vec(), (0, 0)));
     assert_eq!((pax.name, pax.link, pax.uid, pax.gid), (b"p".to_vec(), b"l".to_vec(), 11, 12));
     assert_eq!(pax.mtime, (1, 500_000_000));

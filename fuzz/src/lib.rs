@@ -1,0 +1,41 @@
+//! Fuzz targets: each feeds bytes to one parser of untrusted input and panics if a property that must hold does not.
+//!
+//! `cargo test -p phial-fuzz` replays the seeds and regressions and tries mutations for seconds; `just fuzz [TARGET]
+//! [SECONDS]` runs libFuzzer, guided by coverage, on stable Rust. To add a target: a function in a module here, a row in
+//! [`TARGETS`]. An input that failed is kept, once the bug is fixed, as `fuzz/regressions/TARGET/NAME`.
+
+#![allow(clippy::missing_panics_doc, reason = "a panic is how a target reports a bug")]
+
+mod layers;
+pub mod mutate;
+
+#[path = "../../layers/tests/hostile_cases.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests of the crate")]
+mod hostile_cases;
+#[path = "../../layers/tests/tars.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests of the crate")]
+mod tars;
+
+/// A parser under test.
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Runs the parser on any bytes; panics if it finds a bug.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "layer-list", seeds: layers::tars, run: layers::list_tar },
+    Target { name: "layer-unpack", seeds: layers::tars, run: layers::unpack_tar },
+    Target { name: "layer-gzip", seeds: layers::gzips, run: layers::gzip },
+    Target { name: "layer-zstd", seeds: layers::zstds, run: layers::zstd },
+    Target { name: "layer-metadata", seeds: layers::metadata_documents, run: layers::metadata },
+];
+
+/// The target with this name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
