@@ -1,26 +1,26 @@
-//! `phial diff`: two images or layers, from wherever they are; a layer that both have is neither fetched nor read.
+//! `phial diff`: compares two images or layers, wherever they are. A layer that both sides have is neither fetched nor read.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use phial_layers::Compression;
+use phial_layers::{Compression, Digest};
 
 use crate::compare::{Comparison, Side, compare};
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, IoError, UserError};
-use crate::image::{BlobReader, shown};
+use crate::image::{BlobReader, Blobs, shown};
 use crate::runtime::ResolvedImage;
 
-/// A path that is no layer's file.
+/// A path that does not name a layer's file.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}` is not a layer: {why}", path.display())]
+#[error("`{}` is not a layer: {reason}", path.display())]
 pub struct DiffError {
     /// The path.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub why: &'static str,
+    pub reason: &'static str,
 }
 
 impl UserError for DiffError {
@@ -33,54 +33,64 @@ impl UserError for DiffError {
     }
 }
 
-/// One side, resolved.
-enum Found {
-    Image(Box<ResolvedImage>),
-    Layer(String, Compression),
+/// One side of a comparison as the user names it.
+#[derive(Clone, Copy, Debug)]
+pub struct DiffArgument<'a> {
+    /// An image's reference, or the path of a layer's file, which begins with `.` or `/`.
+    pub name: &'a str,
+    /// The one layer of the image to compare: its name, its number from below, or a digest. `None` for all.
+    pub layer: Option<&'a str>,
 }
 
-/// An image's reference, or the path of a layer's file, which begins with `.` or `/`; and the one layer of the image that is
-/// meant, if it is one.
-type Wanted<'a> = (&'a str, Option<&'a str>);
+/// An argument, resolved.
+enum Resolved {
+    Image(Box<ResolvedImage>),
+    LayerFile(String, Compression),
+}
 
 /// Compares two images, or two layers.
-pub fn diff(left: Wanted<'_>, right: Wanted<'_>, context: &Context<'_>) -> Result<Comparison, Error> {
-    let (one, other) = (find(left.0, context)?, find(right.0, context)?);
-    let blobs = |found: &Found, digest: &phial_layers::Digest| match found {
-        Found::Image(base) => base.blob(context, digest),
-        Found::Layer(..) => Ok(None),
+pub fn diff(left: DiffArgument<'_>, right: DiffArgument<'_>, context: &Context<'_>) -> Result<Comparison, Error> {
+    let (resolved_left, resolved_right) = (resolve(left.name, context)?, resolve(right.name, context)?);
+    let blob = |resolved: &Resolved, digest: &Digest| match resolved {
+        Resolved::Image(image) => image.blob(context, digest),
+        Resolved::LayerFile(..) => Ok(None),
     };
-    let (blobs_of_one, blobs_of_other) = (|digest: &_| blobs(&one, digest), |digest: &_| blobs(&other, digest));
+    let (left_blobs, right_blobs) =
+        (|digest: &Digest| blob(&resolved_left, digest), |digest: &Digest| blob(&resolved_right, digest));
     let start = context.step_started("compare");
-    let found = compare(&side(&one, &blobs_of_one, left.1)?, &side(&other, &blobs_of_other, right.1)?)?;
-    let read = found.layers.iter().filter(|layer| !layer.files.is_empty()).count();
-    context.step_finished("compare", &format!("{read} of {} layers differ in files", found.layers.len()), Some(start));
-    Ok(found)
+    let left = side(&resolved_left, &left_blobs, left.layer)?;
+    let right = side(&resolved_right, &right_blobs, right.layer)?;
+    let comparison = compare(&left, &right)?;
+    let differing = comparison.layers.iter().filter(|layer| !layer.files.is_empty()).count();
+    let note = format!("{differing} of {} layers differ in files", comparison.layers.len());
+    context.step_finished("compare", &note, Some(start));
+    Ok(comparison)
 }
 
-fn find(text: &str, context: &Context<'_>) -> Result<Found, Error> {
-    if !text.starts_with(['.', '/']) {
-        return Ok(Found::Image(Box::new(ResolvedImage::resolve(context, &config::reference("image", text)?, None)?)));
+fn resolve(name: &str, context: &Context<'_>) -> Result<Resolved, Error> {
+    if !name.starts_with(['.', '/']) {
+        let image = ResolvedImage::resolve(context, &config::reference("image", name)?, None)?;
+        return Ok(Resolved::Image(Box::new(image)));
     }
-    let path = Path::new(text);
-    let mut magic = Vec::new();
-    let refused = |why| DiffError { path: path.into(), why };
+    let path = Path::new(name);
+    let refused = |reason| DiffError { path: path.into(), reason };
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_file() => {}
         Ok(_) => return Err(refused("it is not a regular file").into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(refused("it is not there").into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(refused("it does not exist").into()),
         Err(error) => return Err(IoError::at("read", path)(error).into()),
     }
-    let opened = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    opened.map_err(IoError::at("read", path))?;
-    Ok(Found::Layer(text.into(), Compression::sniff(&magic)))
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    read.map_err(IoError::at("read", path))?;
+    Ok(Resolved::LayerFile(name.into(), Compression::sniff(&magic)))
 }
 
-fn side<'a>(found: &'a Found, blobs: crate::image::Blobs<'a>, layer: Option<&str>) -> Result<Side<'a>, Error> {
-    match (found, layer) {
-        (Found::Image(base), None) => Ok(Side::image(&base.image, blobs)),
-        (Found::Image(base), Some(wanted)) => Ok(Side::image(&base.image, blobs).only(wanted)?),
-        (Found::Layer(path, compression), _) => Ok(Side::layer(&shown(path), *compression, move || {
+fn side<'a>(resolved: &'a Resolved, blobs: Blobs<'a>, layer: Option<&str>) -> Result<Side<'a>, Error> {
+    match (resolved, layer) {
+        (Resolved::Image(image), None) => Ok(Side::image(&image.image, blobs)),
+        (Resolved::Image(image), Some(layer)) => Ok(Side::image(&image.image, blobs).only(layer)?),
+        (Resolved::LayerFile(path, compression), _) => Ok(Side::layer(&shown(path), *compression, move || {
             let file = File::open(path).map_err(IoError::at("open", Path::new(path)))?;
             Ok(Box::new(BufReader::new(file)) as BlobReader)
         })),

@@ -1,4 +1,4 @@
-//! `phial explain`: from which inputs each layer of a build followed, and which of them differ from the build before.
+//! `phial explain`: the inputs of each layer of a build, and which of them changed since the previous build.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,28 @@ use crate::runtime::ResolvedImage;
 use crate::source::{self, FileChange, LocalObjects, Location};
 use crate::store::Key;
 
-/// How many files of a commit are named in a sentence.
-const NAMED: usize = 10;
-/// How a key names an input that is a file of the commit.
+/// Number of changed files of a commit that are named.
+const MAX_FILES: usize = 10;
+/// Prefix of the inputs of a cache key that are files of the commit.
 const FILE: &str = "file ";
 
-/// No build is remembered that could be explained.
+/// The store has no record of the build.
 #[derive(Debug, thiserror::Error)]
 #[error("no build of `{of}` is on record")]
 pub struct ExplainError {
-    /// An image or a repository.
+    /// The image or repository as the user wrote it.
     pub of: String,
-    /// Whether it is an image.
-    pub image: bool,
+    /// Which of the two it is.
+    pub subject: ExplainSubject,
+}
+
+/// What a build is looked up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainSubject {
+    /// An image that it built.
+    Image,
+    /// Its repository.
+    Repository,
 }
 
 impl UserError for ExplainError {
@@ -36,73 +45,76 @@ impl UserError for ExplainError {
     }
 
     fn hint(&self) -> Option<String> {
-        let text = if self.image {
-            "only the machine and cache that built an image know how, and only of the last ten builds of a repository; \
-             `phial diff` compares any two images"
-        } else {
-            "run `phial build` first, with the same cache"
+        let text = match self.subject {
+            ExplainSubject::Image => {
+                "only the cache directory of the build has its record, and only of the last ten builds of a repository; \
+                 `phial diff` compares any two images"
+            }
+            ExplainSubject::Repository => "run `phial build` first, with the same cache directory",
         };
         Some(text.into())
     }
 }
 
-/// A build, beside the one before it.
+/// A build compared with the previous one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// The build.
     pub build: BuildRecord,
-    /// The build before it of the same repository, if one is remembered.
+    /// The previous build of the same repository, if there is a record of it.
     pub previous: Option<BuildRecord>,
     /// Its layers, lowest first.
-    pub layers: Vec<Story>,
-    /// Names of the layers that only the build before had.
+    pub layers: Vec<LayerExplanation>,
+    /// Names of the layers that only the previous build had.
     pub gone: Vec<String>,
 }
 
-/// How a layer came about.
+/// Why a layer was built or reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Story {
-    /// Its name.
+pub struct LayerExplanation {
+    /// `deps`, `app` or `build ENV`.
     pub name: String,
-    /// Whether it was cached, as against made.
+    /// Whether the result was cached.
     pub cached: bool,
-    /// How long that took, wall clock, in milliseconds.
+    /// Wall clock in milliseconds of running the step, or of finding its result.
     pub millis: u64,
-    /// The names of all inputs of its key.
+    /// The names of all inputs of its cache key.
     pub inputs: Vec<String>,
-    /// The inputs that differ from the build before; none if there was no such layer.
-    pub changed: Option<Vec<Input>>,
-    /// Why it was made or cached where the inputs alone do not say so.
+    /// The inputs that differ from the previous build; `None` if that had no such layer.
+    pub changed: Option<Vec<ChangedInput>>,
+    /// Why it was built or cached, where the inputs do not show it.
     pub note: Option<String>,
 }
 
-/// An input that differs.
+/// An input of a cache key that differs from the previous build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Input {
-    /// Its name in the key.
+pub struct ChangedInput {
+    /// Its name in the cache key.
     pub name: String,
-    /// What it was; of a variable, the digest of its value.
+    /// Its previous value; of a variable, the digest of the value. `None` if it is new.
     pub left: Option<String>,
-    /// What it is.
+    /// Its present value; `None` if it is gone.
     pub right: Option<String>,
-    /// The difference in words, a line each.
-    pub words: Vec<String>,
+    /// The difference in words, one line each.
+    #[serde(rename = "words")]
+    pub description: Vec<String>,
 }
 
-/// Explains the build of `image` (a reference, or a digest alone), or else the last one of the repository `location`.
+/// Explains the last build of `image` (a reference or a digest), or else of the repository `location`.
 pub fn explain(image: Option<&str>, location: &Location, context: &Context<'_>) -> Result<Explanation, Error> {
     let (build, previous) = if let Some(text) = image {
         of_image(text, context)?
     } else {
         let name = repository_name(location, context)?;
         let mut records: Vec<BuildRecord> = context.store.history(&name);
-        let last = records.pop().ok_or_else(|| ExplainError { of: shown(&name), image: false })?;
+        let last =
+            records.pop().ok_or_else(|| ExplainError { of: shown(&name), subject: ExplainSubject::Repository })?;
         (last, records.pop())
     };
-    Ok(told(build, previous, context))
+    Ok(explanation(build, previous, context))
 }
 
-/// The last build that made the image, and the one before it.
+/// The last build of an image, and the build of the same repository before it.
 fn of_image(text: &str, context: &Context<'_>) -> Result<(BuildRecord, Option<BuildRecord>), Error> {
     let find = |digest: &Digest| {
         let mut found: Option<(BuildRecord, Option<BuildRecord>)> = None;
@@ -115,7 +127,7 @@ fn of_image(text: &str, context: &Context<'_>) -> Result<(BuildRecord, Option<Bu
         }
         Ok::<_, Error>(found)
     };
-    let none = || ExplainError { of: shown(text), image: true };
+    let none = || ExplainError { of: shown(text), subject: ExplainSubject::Image };
     if let Ok(digest) = text.parse() {
         return Ok(find(&digest)?.ok_or_else(none)?);
     }
@@ -124,7 +136,7 @@ fn of_image(text: &str, context: &Context<'_>) -> Result<(BuildRecord, Option<Bu
         Reference::Registry(name) => name.digest.as_ref(),
         Reference::Layout { digest, .. } | Reference::OciArchive { digest, .. } => digest.as_ref(),
     };
-    // What is on record needs no registry.
+    // A digest with a record needs no registry.
     if let Some(found) = named.map(&find).transpose()?.flatten() {
         return Ok(found);
     }
@@ -132,29 +144,29 @@ fn of_image(text: &str, context: &Context<'_>) -> Result<(BuildRecord, Option<Bu
     Ok(find(&base.image.manifest_digest)?.ok_or_else(none)?)
 }
 
-fn told(build: BuildRecord, previous: Option<BuildRecord>, context: &Context<'_>) -> Explanation {
+fn explanation(build: BuildRecord, previous: Option<BuildRecord>, context: &Context<'_>) -> Explanation {
     let mirrors = context.store.git_dir();
-    let places = [Some(&build), previous.as_ref()].into_iter().flatten();
-    let near: Vec<LocalObjects> =
-        places.filter_map(|record| Some(source::local_objects(&record.source.parse().ok()?, &mirrors))).collect();
+    let records = [Some(&build), previous.as_ref()].into_iter().flatten();
+    let objects: Vec<LocalObjects> =
+        records.filter_map(|record| Some(source::local_objects(&record.source.parse().ok()?, &mirrors))).collect();
     let before: BTreeMap<&str, &LayerRecord> =
         previous.iter().flat_map(|record| &record.layers).map(|layer| (layer.name.as_str(), layer)).collect();
-    let mut layers: Vec<Story> = Vec::new();
-    // The source comes first: the others follow from it.
+    let mut layers: Vec<LayerExplanation> = Vec::new();
+    // The source comes first: the other layers depend on it.
     let (apps, others): (Vec<_>, Vec<_>) = build.layers.iter().partition(|layer| layer.name == "app");
     for layer in apps.into_iter().chain(others) {
         let changed = before.get(layer.name.as_str()).map(|old| {
             let inputs = differing(old, layer);
             inputs
-                .map(|(name, left, right)| Input {
-                    words: words(&name, [&left, &right], &near, &layers),
+                .map(|(name, left, right)| ChangedInput {
+                    description: describe(&name, [&left, &right], &objects, &layers),
                     name,
                     left,
                     right,
                 })
                 .collect::<Vec<_>>()
         });
-        layers.push(Story {
+        layers.push(LayerExplanation {
             name: layer.name.clone(),
             cached: layer.cached,
             millis: layer.millis,
@@ -163,7 +175,7 @@ fn told(build: BuildRecord, previous: Option<BuildRecord>, context: &Context<'_>
             changed,
         });
     }
-    layers.sort_by_key(|story| build.layers.iter().position(|layer| layer.name == story.name));
+    layers.sort_by_key(|explained| build.layers.iter().position(|layer| layer.name == explained.name));
     let has = |name: &str| build.layers.iter().any(|layer| layer.name == name);
     let gone = before.keys().filter(|name| !has(name)).map(|name| (*name).to_owned()).collect();
     Explanation { build, previous, layers, gone }
@@ -180,51 +192,56 @@ fn differing<'a>(old: &'a LayerRecord, new: &'a LayerRecord) -> impl Iterator<It
     changed.map(move |name| (name.clone(), old.get(name).cloned(), new.get(name).cloned()))
 }
 
-fn note(layer: &LayerRecord, changed: Option<&[Input]>, no_cache: bool) -> Option<String> {
-    let same = changed.is_some_and(<[Input]>::is_empty);
+fn note(layer: &LayerRecord, changed: Option<&[ChangedInput]>, no_cache: bool) -> Option<String> {
+    let same = changed.is_some_and(<[ChangedInput]>::is_empty);
     let text = match (layer.cached, same) {
-        (false, true) if no_cache => "no input changed; it was made again, since `--no-cache` was given",
-        (false, true) => "no input changed; it was made again, since it was no longer kept",
-        (true, false) => "an earlier build made it from these inputs",
+        (false, true) if no_cache => "no input changed; it was built again because of `--no-cache`",
+        (false, true) => "no input changed; it was built again because it was not in the cache any more",
+        (true, false) => "an earlier build had the same inputs",
         _ => return None,
     };
     Some(text.into())
 }
 
-/// A changed input in words. `told` are the layers that are explained already.
-fn words(name: &str, sides: [&Option<String>; 2], near: &[LocalObjects], told: &[Story]) -> Vec<String> {
+/// A changed input in words. `explained` are the layers that are explained already.
+fn describe(
+    name: &str,
+    sides: [&Option<String>; 2],
+    objects: &[LocalObjects],
+    explained: &[LayerExplanation],
+) -> Vec<String> {
     if let Some(path) = name.strip_prefix(FILE) {
-        return file(path, sides, near);
+        return describe_file(path, sides, objects);
     }
     if let Some(variable) = name.strip_prefix(Key::VARIABLE) {
-        return vec![format!("variable {}: {}", shown(variable), came_or_went(sides))];
+        return vec![format!("variable {}: {}", shown(variable), presence(sides))];
     }
     if matches!(name, "app" | "deps") {
-        return follows(name, told);
+        return describe_layer(name, explained);
     }
     let [left, right] = sides.map(|side| side.as_deref().unwrap_or("none"));
     match name {
-        "commit" => vec![commit(left, right, near)],
-        "mtime" => vec![format!("times of files: {} -> {}", time(left), time(right))],
+        "commit" => vec![describe_commit(left, right, objects)],
+        "mtime" => vec![format!("file times: {} -> {}", time(left), time(right))],
         _ => vec![format!("{}: {} -> {}", shown(name), short(left), short(right))],
     }
 }
 
-/// What a layer that follows from another layer says of that one.
-fn follows(layer: &str, told: &[Story]) -> Vec<String> {
-    let changed = told.iter().find(|story| story.name == layer).and_then(|story| story.changed.as_deref());
+/// Why a layer that is an input of another one changed.
+fn describe_layer(layer: &str, explained: &[LayerExplanation]) -> Vec<String> {
+    let changed = explained.iter().find(|other| other.name == layer).and_then(|other| other.changed.as_deref());
     let causes = changed.unwrap_or_default().iter().filter(|input| input.name != "mtime");
-    let words: Vec<String> = causes.flat_map(|input| &input.words).cloned().collect();
-    if words.is_empty() {
-        let why = if changed.is_some() { "came out differently from the same inputs" } else { "is another one" };
+    let lines: Vec<String> = causes.flat_map(|input| &input.description).cloned().collect();
+    if lines.is_empty() {
+        let why = if changed.is_some() { "differs, though its inputs are the same" } else { "is another one" };
         return vec![format!("layer {layer}: it {why}")];
     }
-    // The source is what everybody means; of anything else it is said whose input it was.
+    // A change of the source needs no prefix; of other layers it is shown whose input changed.
     let prefix = if layer == "app" { String::new() } else { format!("{layer}: ") };
-    words.into_iter().map(|words| format!("{prefix}{words}")).collect()
+    lines.into_iter().map(|line| format!("{prefix}{line}")).collect()
 }
 
-fn came_or_went(sides: [&Option<String>; 2]) -> &'static str {
+fn presence(sides: [&Option<String>; 2]) -> &'static str {
     match sides {
         [None, _] => "new",
         [_, None] => "gone",
@@ -232,43 +249,44 @@ fn came_or_went(sides: [&Option<String>; 2]) -> &'static str {
     }
 }
 
-/// A file by its blob; `mix.lock` by what it says, where both texts are at hand.
-fn file(path: &str, sides: [&Option<String>; 2], near: &[LocalObjects]) -> Vec<String> {
-    let [Some(left), Some(right)] = sides else { return vec![format!("{}: {}", shown(path), came_or_went(sides))] };
+/// A file by its blob; `mix.lock` by its dependencies, if this machine has both versions of it.
+fn describe_file(path: &str, sides: [&Option<String>; 2], objects: &[LocalObjects]) -> Vec<String> {
+    let [Some(left), Some(right)] = sides else { return vec![format!("{}: {}", shown(path), presence(sides))] };
     let id = |side: &str| side.rsplit(' ').next().unwrap_or_default().to_owned();
     let (one, other) = (id(left), id(right));
     if one == other {
         return vec![format!("{}: its mode changed", shown(path))];
     }
     if path == "mix.lock" || path.ends_with("/mix.lock") {
-        let text =
-            |id: &str| near.iter().find_map(|near| near.blob(id)).and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = |id: &str| {
+            objects.iter().find_map(|objects| objects.blob(id)).and_then(|bytes| String::from_utf8(bytes).ok())
+        };
         if let (Some(one), Some(other)) = (text(&one), text(&other)) {
-            let moved = dependencies(&one, &other);
-            if !moved.is_empty() {
-                return moved.iter().map(|dependency| format!("{}: {dependency}", shown(path))).collect();
+            let changed = dependencies(&one, &other);
+            if !changed.is_empty() {
+                return changed.iter().map(|dependency| format!("{}: {dependency}", shown(path))).collect();
             }
         }
     }
     vec![format!("{}: {} -> {}", shown(path), short(&one), short(&other))]
 }
 
-fn commit(left: &str, right: &str, near: &[LocalObjects]) -> String {
+fn describe_commit(left: &str, right: &str, objects: &[LocalObjects]) -> String {
     let head = format!("commit {} -> {}", short(left), short(right));
-    let Some(files) = near.iter().find_map(|near| near.changes(left, right)) else { return head };
+    let Some(files) = objects.iter().find_map(|objects| objects.changes(left, right)) else { return head };
     if files.is_empty() {
         return format!("{head}: no file differs");
     }
-    let word = |(name, touch): &(EntryPath, FileChange)| {
-        let word = match touch {
+    let describe = |(name, change): &(EntryPath, FileChange)| {
+        let word = match change {
             FileChange::Added => "added",
             FileChange::Removed => "removed",
             FileChange::Changed => "changed",
         };
         format!("{name:?} {word}")
     };
-    let named: Vec<String> = files.iter().take(NAMED).map(word).collect();
-    let more = files.len().saturating_sub(NAMED);
+    let named: Vec<String> = files.iter().take(MAX_FILES).map(describe).collect();
+    let more = files.len().saturating_sub(MAX_FILES);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{head}: {}{more}", named.join(", "))
 }

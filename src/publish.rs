@@ -1,4 +1,4 @@
-//! Writes an image to its targets: layouts, archives, registries.
+//! Writes an image to its targets: layouts, archives and repositories.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use crate::registry::{Outcome, Push, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
 use crate::store::StoreError;
 
-/// A target names a digest, and the image has another.
+/// A target names a digest, and the image has another one.
 #[derive(Debug, thiserror::Error)]
 #[error("`{target}` requires `{required}`, built `{built}`")]
 pub struct PublishError {
-    /// The target.
+    /// The target, as the user wrote it.
     pub target: String,
     /// The digest it names.
     pub required: Digest,
@@ -30,16 +30,16 @@ impl UserError for PublishError {
     }
 }
 
-/// Writes an image over a base image to its targets; a layer of the base is fetched only if a target lacks it.
+/// Writes an image to its targets. A layer of the base image is fetched only if a target lacks it.
 pub(crate) fn publish(
     context: &Context<'_>,
     base: &ResolvedImage,
     image: &Image,
     targets: &[Target],
 ) -> Result<(), Error> {
-    let lowest = base.image.manifest.layers.len();
+    let base_layers = base.image.manifest.layers.len();
     let from = match &base.origin {
-        Origin::Registry(repository) => Some((repository, lowest)),
+        Origin::Registry(repository) => Some((repository, base_layers)),
         Origin::Layout(_) => None,
     };
     write(context, image, targets, from, &|digest| match stored_blob(context, image, digest)? {
@@ -48,16 +48,16 @@ pub(crate) fn publish(
     })
 }
 
-/// Writes an image whose every layer is in the store to its targets.
+/// Writes an image to its targets. The store must have all its layers.
 pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Target]) -> Result<(), Error> {
     write(context, image, targets, None, &|digest| stored_blob(context, image, digest))
 }
 
-/// A layer of an image as a stream, if the store has it.
+/// The blob of a layer, if the store has it.
 pub(crate) fn stored_blob(context: &Context<'_>, image: &Image, digest: &Digest) -> Result<Option<BlobReader>, Error> {
     let size = image.manifest.layers.iter().find(|layer| layer.digest == *digest).map_or(0, |layer| layer.size);
-    let kept = context.store.blob(digest, size)?;
-    Ok(kept.map(|blob| Box::new(blob) as BlobReader))
+    let stored = context.store.blob(digest, size)?;
+    Ok(stored.map(|blob| Box::new(blob) as BlobReader))
 }
 
 fn write(
@@ -70,11 +70,11 @@ fn write(
     for target in targets {
         check(target, image)?;
     }
-    let is_kept = |layer: &&Descriptor| context.store.has_blob(&layer.digest, layer.size);
-    let kept: Vec<_> = image.manifest.layers.iter().filter(is_kept).collect();
+    let is_stored = |layer: &&Descriptor| context.store.has_blob(&layer.digest, layer.size);
+    let stored: Vec<_> = image.manifest.layers.iter().filter(is_stored).collect();
     write_each(context, image, targets, base, blobs).map_err(|error| {
-        // A kept blob that turns out to be damaged is set aside while it is read.
-        let lost = kept.into_iter().find(|layer| !is_kept(layer));
+        // The store moves a damaged blob away while it is read, and the writer's error does not name it.
+        let lost = stored.into_iter().find(|layer| !is_stored(layer));
         lost.map_or(error, |layer| StoreError::LayerLost(layer.digest.clone()).into())
     })
 }
@@ -110,12 +110,14 @@ fn write_each(
     Ok(())
 }
 
-/// A target with a digest takes that image and no other.
+/// Checks the digest that a target names.
 fn check(target: &Target, image: &Image) -> Result<(), PublishError> {
     match target.digest() {
-        Some(asked) if *asked != image.manifest_digest => {
-            Err(PublishError { target: target.place(), required: asked.clone(), built: image.manifest_digest.clone() })
-        }
+        Some(required) if *required != image.manifest_digest => Err(PublishError {
+            target: target.place(),
+            required: required.clone(),
+            built: image.manifest_digest.clone(),
+        }),
         _ => Ok(()),
     }
 }
@@ -129,7 +131,7 @@ fn summary(pushed: &Outcome) -> String {
     format!("{sent} blobs uploaded, {mounted} mounted, {existed} there before")
 }
 
-/// What an image in an archive is called: the file's name without its ending.
+/// The repository name of an image in a Docker archive: the file's name without its extension.
 fn stem(file: &Path) -> String {
     file.file_stem().map_or_else(|| "app".into(), |stem| stem.to_string_lossy().to_lowercase())
 }

@@ -1,40 +1,39 @@
-//! `phial run`: a command in an image, over the same trees and in the same sandbox as the steps of a build.
+//! `phial run`: runs a command in an image, with the same trees and sandbox as the steps of a build.
 
 use std::collections::BTreeMap;
 
 use crate::config;
 use crate::context::Context;
 use crate::error::Error;
-use crate::image::Image;
+use crate::image::{DEFAULT_PATH, Image};
 use crate::rootfs::{self, Isolation};
 use crate::runtime::{
-    DEFAULT_PATH, HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation,
-    resolv_conf, user,
+    HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation, resolv_conf, user,
 };
 use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, SandboxError, Spec, Stdio};
 
 /// One call of `phial run`.
 #[derive(Debug)]
 pub struct RunRequest {
-    /// The image.
+    /// The image's reference.
     pub image: String,
-    /// The command; the image's own if it is empty.
+    /// The program and its arguments; if empty, the image's entrypoint and command.
     pub command: Vec<String>,
-    /// `NAME=value` or `NAME`.
+    /// Environment variables: `NAME=value`, or `NAME` for the caller's value.
     pub env: Vec<String>,
-    /// In place of the image's user.
+    /// Overrides the image's user.
     pub user: Option<String>,
-    /// In place of the image's working directory.
+    /// Overrides the image's working directory.
     pub workdir: Option<String>,
-    /// How the command is isolated.
+    /// The isolation of the command.
     pub isolation: IsolationChoice,
-    /// What the command reaches.
+    /// The network that the command sees.
     pub network: Network,
-    /// Whether only `/tmp` and `/run` can be written.
+    /// Whether everything but `/tmp` and `/run` is read-only.
     pub read_only: bool,
 }
 
-/// Runs it with the caller's own streams. What it writes is gone afterwards.
+/// Runs the command with the caller's standard streams and returns how it ended. Its changes to the filesystem are lost.
 pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let base = ResolvedImage::resolve(context, &config::reference("image", &request.image)?, None)?;
     let argv = argv(request, &base.image)?;
@@ -43,7 +42,7 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let user = user(&trees, request.user.as_deref().unwrap_or(&image.user))?;
     let scratch = context.store.scratch()?;
     let (env, ids) = (env(request, &base.image, user.home, context), user.ids);
-    let on = |isolation: Isolation| -> Result<Exit, Error> {
+    let run_in = |isolation: Isolation| -> Result<Exit, Error> {
         let spec = Spec {
             root: rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?.root,
             argv: argv.clone(),
@@ -63,29 +62,30 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
         Ok(sandbox::run(OURSELVES.as_ref(), &spec, context.cancel, &mut |_| {})?)
     };
     if request.isolation != IsolationChoice::Auto {
-        return on(choose(request.isolation, context)?);
+        return run_in(choose(request.isolation, context)?);
     }
-    // The best isolation is tried by the command itself: finding out beforehand takes as long as requesting a small one.
+    // Trying the best isolation first with another command would take as long as a short command takes.
     report_isolation(Isolation::Overlay, context);
-    let ended = on(Isolation::Overlay);
+    let result = run_in(Isolation::Overlay);
     let is_refused = |error: &Error| matches!(error.downcast_ref(), Some(SandboxError::Refused { .. }));
-    if !ended.as_ref().is_err_and(is_refused) {
-        return ended;
+    if !result.as_ref().is_err_and(is_refused) {
+        return result;
     }
     match choose(IsolationChoice::Auto, context)? {
-        Isolation::Overlay => ended, // it works, so the command itself is at fault
-        isolation => on(isolation),
+        Isolation::Overlay => result, // it works, so the command itself is at fault
+        isolation => run_in(isolation),
     }
 }
 
-/// What is to run: what was asked for, else what the image has for it.
+/// The program and its arguments: those of the request, else those of the image.
 fn argv(request: &RunRequest, image: &Image) -> Result<Vec<String>, RuntimeError> {
     let config = &image.config.config;
-    let own = || [config.entrypoint.clone(), config.cmd.clone()].concat();
-    let argv = if request.command.is_empty() { own() } else { request.command.clone() };
+    let of_image = || [config.entrypoint.clone(), config.cmd.clone()].concat();
+    let argv = if request.command.is_empty() { of_image() } else { request.command.clone() };
     if argv.is_empty() { Err(RuntimeError::NoCommand) } else { Ok(argv) }
 }
 
+/// The environment: defaults, the image's variables, `TERM`, those of the request, in ascending precedence.
 fn env(request: &RunRequest, image: &Image, home: String, context: &Context<'_>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), home)]);
     env.extend(environment(image));

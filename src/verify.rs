@@ -1,12 +1,12 @@
-//! `phial verify`: rebuilds an image from its own record and compares.
+//! `phial verify`: rebuilds an image from its own record and compares the digests.
 
 use std::io;
 use std::path::PathBuf;
 
 use phial_layers::Digest;
 
-use crate::build::{BuildRequest, Order, ReproducibilityError, build_unpublished, difference};
-use crate::config::{self, Flags, Network};
+use crate::build::{BuildRequest, Order, OtherImage, ReproducibilityError, build_unpublished, difference};
+use crate::config::{self, BuildFlags, NetworkAccess};
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::{BlobSourceError, Provenance, Recorded};
@@ -18,56 +18,59 @@ use crate::runtime::{IsolationChoice, ResolvedImage};
 /// One call of `phial verify`.
 #[derive(Debug)]
 pub struct VerifyRequest {
-    /// The image.
+    /// The image's reference.
     pub image: String,
-    /// The repository, in place of the recorded one.
+    /// Overrides the recorded repository.
     pub source: Option<String>,
-    /// The base, in place of the recorded name; its digest must be the recorded one.
+    /// Overrides the recorded name of the base image; its digest must be the recorded one.
     pub base: Option<String>,
-    /// The settings that it was built with, if they are not those of the commit.
+    /// A settings file to read instead of the commit's `phial.toml`.
     pub config: Option<PathBuf>,
-    /// How steps are isolated.
+    /// The isolation of the steps.
     pub isolation: IsolationChoice,
 }
 
-/// An image that is what its record says.
+/// An image that was rebuilt with the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Its digest, which the new build has too.
+    /// Digest of the manifest of both builds.
     pub digest: Digest,
-    /// How it was made.
+    /// The image's record of how it was made.
     pub record: Provenance,
 }
 
-/// Makes the image again, with nothing cached, and compares.
-pub fn verify(of: &VerifyRequest, context: &Context<'_>) -> Result<Verified, Error> {
-    let given = ResolvedImage::resolve(context, &config::reference("image", &of.image)?, None)?;
-    let record = match Provenance::of(&given.image, FORMAT) {
+/// Rebuilds the image, ignoring cached results, and compares.
+pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified, Error> {
+    let original = ResolvedImage::resolve(context, &config::reference("image", &request.image)?, None)?;
+    let record = match Provenance::of(&original.image, FORMAT) {
         Recorded::Here(record) => *record,
-        Recorded::Format(found) => return Err(ReproducibilityError::Format { image: of.image.clone(), found }.into()),
-        Recorded::Not => return Err(ReproducibilityError::NoRecord(of.image.clone()).into()),
+        Recorded::Format(found) => {
+            return Err(ReproducibilityError::Format { image: request.image.clone(), found }.into());
+        }
+        Recorded::Not => return Err(ReproducibilityError::NoRecord(request.image.clone()).into()),
     };
-    let rebuilt = build_unpublished(&request(of, &record)?, context)?;
-    if rebuilt.image.manifest_digest == given.image.manifest_digest {
-        whole(&given, rebuilt.built.base_layers, context)?;
+    let rebuilt = build_unpublished(&build_request(request, &record)?, context)?;
+    if rebuilt.image.manifest_digest == original.image.manifest_digest {
+        check_layers(&original, rebuilt.built.base_layers, context)?;
         return Ok(Verified { digest: rebuilt.built.digest, record });
     }
-    let blobs = |digest: &Digest| given.blob_there(context, digest);
-    Err(difference(&rebuilt, (&given.image, &blobs), Order::OtherFirst, context)?.into())
+    let blobs = |digest: &Digest| original.blob_there(context, digest);
+    let original = OtherImage { image: &original.image, blobs: &blobs };
+    Err(difference(&rebuilt, &original, Order::OtherFirst, context)?.into())
 }
 
-/// What to build, as the record says it.
-fn request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest, Error> {
+/// The build that the record describes.
+fn build_request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest, Error> {
     let unrecorded = |what, flag| ReproducibilityError::Unrecorded { image: of.image.clone(), what, flag };
     let source = of.source.clone().or_else(|| record.source.clone());
     let source = source.ok_or_else(|| unrecorded("repository", "--source"))?;
     let base = of.base.clone().or_else(|| Some(format!("{}@{}", record.base.as_ref()?, record.base_digest)));
-    let flags = Flags {
-        base: Some(base.ok_or_else(|| unrecorded("base", "--base"))?),
+    let flags = BuildFlags {
+        base: Some(base.ok_or_else(|| unrecorded("base image", "--base"))?),
         envs: record.envs.clone(),
-        network: Some(if record.network == "none" { Network::None } else { Network::Host }),
+        network: Some(if record.network == "none" { NetworkAccess::None } else { NetworkAccess::Host }),
         compression: serde_json::from_value(record.compression.clone().into()).ok(),
-        ..Flags::default()
+        ..BuildFlags::default()
     };
     Ok(BuildRequest {
         location: source.parse()?,
@@ -85,11 +88,12 @@ fn request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest, Erro
     })
 }
 
-/// Reads every layer that lies over the base's, where the image is: equal manifests prove nothing of damaged blobs.
-fn whole(given: &ResolvedImage, base_layers: usize, context: &Context<'_>) -> Result<(), Error> {
-    for layer in given.image.manifest.layers.iter().skip(base_layers) {
+/// Reads every layer above those of the base image from where the image is: equal manifests do not show that its blobs are
+/// intact.
+fn check_layers(image: &ResolvedImage, base_layers: usize, context: &Context<'_>) -> Result<(), Error> {
+    for layer in image.image.manifest.layers.iter().skip(base_layers) {
         let damaged = |source| ReproducibilityError::Damaged { digest: layer.digest.clone(), source };
-        let opened = given.blob_there(context, &layer.digest).map_err(|error| damaged(error.into()))?;
+        let opened = image.blob_there(context, &layer.digest).map_err(|error| damaged(error.into()))?;
         let mut blob = opened.ok_or_else(|| damaged(BlobSourceError::Missing))?;
         io::copy(&mut blob, &mut io::sink()).map_err(|error| damaged(error.into()))?;
     }

@@ -63,7 +63,7 @@ fn a_build_keeps_the_cache_below_its_limit_and_says_what_it_removed() {
     let mut command = again(&env);
     command.env("PHIAL_CACHE_LIMIT", "much");
     let ran = run(command);
-    assert!(ran.stderr.contains("`PHIAL_CACHE_LIMIT` cannot be used: `much` is no size"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`PHIAL_CACHE_LIMIT` cannot be used: `much` is not a size"), "{}", ran.stderr);
     assert_eq!(ran.ok(), digest, "that fails no build");
     run(env.phial(["cache", "prune", "--limit", "much"])).failed(2);
 }

@@ -386,7 +386,7 @@ fn first(env: &TestEnv, one: &str, other: &str) -> String {
     };
     let (of_left, of_right) = (|digest: &_| blobs(&left, digest), |digest: &_| blobs(&right, digest));
     let found = compare(&Side::image(&left.0, &of_left), &Side::image(&right.0, &of_right)).expect("a comparison");
-    found.first().map_or_else(|| "none".into(), |culprit| culprit.to_string())
+    found.first().map_or_else(|| "none".into(), |difference| difference.to_string())
 }
 
 #[test]
@@ -402,13 +402,13 @@ fn the_cause_is_the_gravest_difference_of_the_lowest_layer_that_differs() {
     of("time", &[late, file.clone()], std::slice::from_ref(&upper), &plain());
     of("upper", &[dir.clone(), file.clone()], &[upper], &plain());
     of("config", &[dir, file.clone()], &[file], &ImageOptions { cmd: None, ..plain() });
-    for (other, culprit) in [
+    for (other, difference) in [
         ("one", "none"),
         ("content", "layer `deps`: `app/z`: content (1 bytes)"),
         ("time", "layer `deps`: `app`: time 1700000000 -> 1"),
         ("upper", "layer `app`: `app/a`: only the second has it"),
         ("config", "config: `config.Cmd`: [\"run\"] -> nothing"),
     ] {
-        assert_eq!(first(&env, "one", other), culprit, "{other}");
+        assert_eq!(first(&env, "one", other), difference, "{other}");
     }
 }

@@ -97,18 +97,21 @@ fn cached_layers_are_named_with_the_reason() {
     }
     build(&env, app.source(), &["--no-cache"]);
     let output = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&output, "deps"), ["no input changed; it was made again, since `--no-cache` was given"]);
+    assert_eq!(of_layer(&output, "deps"), ["no input changed; it was built again because of `--no-cache`"]);
     fs::remove_dir_all(env.cache().join("recall")).unwrap();
     build(&env, app.source(), &[]);
     let output = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&output, "deps"), ["no input changed; it was made again, since it was no longer kept"]);
+    assert_eq!(
+        of_layer(&output, "deps"),
+        ["no input changed; it was built again because it was not in the cache any more"]
+    );
     let first = app.git(["rev-parse", "HEAD"]);
     app.write("README", "new");
     app.commit("Another file");
     build(&env, app.source(), &[]);
     build(&env, app.source(), &["--rev", &first]);
     let output = explained(&env, &["--source", app.source()]);
-    assert_eq!(of_layer(&output, "app").last(), Some(&"an earlier build made it from these inputs"), "{output}");
+    assert_eq!(of_layer(&output, "app").last(), Some(&"an earlier build had the same inputs"), "{output}");
 }
 
 #[test]
@@ -259,6 +262,6 @@ fn a_damaged_record_is_no_record_and_one_that_cannot_be_written_stops_no_build()
     fs::create_dir(&file).unwrap();
     let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
     let ran = run(env.phial(["build", app.source(), "--base", &base, "--to", &to]));
-    assert!(ran.stderr.contains("note: `phial explain` will not know of this build"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: `phial explain` cannot explain this build"), "{}", ran.stderr);
     ran.ok();
 }

@@ -124,8 +124,8 @@ fn a_broken_cache_gives_a_notice_and_the_same_image() {
     check(Kind::GetTag, When::Always, Fault::Garbage, "read", "is not read: ");
     check(Kind::GetTag, When::Always, Fault::Expired, "read", "is not read: ");
     // The first blob is the entry's config, the second the layer.
-    check(Kind::GetBlob, When::Nth(2), Fault::Status(404), "read", "cannot be had, and is made here");
-    check(Kind::GetBlob, When::Nth(2), Fault::WrongDigest, "read", "cannot be had, and is made here");
+    check(Kind::GetBlob, When::Nth(2), Fault::Status(404), "read", "cannot be fetched and is built here");
+    check(Kind::GetBlob, When::Nth(2), Fault::WrongDigest, "read", "cannot be fetched and is built here");
     check(Kind::PutTag, When::Always, Fault::Redirect, "write", "is not written: ");
     check(Kind::PostUpload, When::Always, Fault::Status(404), "write", "is not written: ");
 }

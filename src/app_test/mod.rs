@@ -22,10 +22,10 @@ use phial_layers::Digest;
 
 pub use error::TestError;
 
-use self::runner::{NamedCommand, Runner};
+use self::runner::Runner;
 use crate::attest::{self, ImageLocation, Partition, TestRun};
 use crate::build::TestDeps;
-use crate::config::{self, ConfigError, FileConfig, TestFlags, TestPlan, What};
+use crate::config::{self, FileConfig, NamedCommand, TestCommands, TestFlags, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Descriptor, Reference};
@@ -80,16 +80,17 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     let plan = TestPlan::new(&settings.test, &request.flags)?;
     let trees = base.trees(context)?;
     let partition = partition(request, context)?;
-    let commands = commands(&plan.what, &base, &trees, partition)?;
+    let commands = commands(&plan.commands, &base, &trees, partition)?;
 
     let deps = TestDeps {
-        image: (&base, &trees),
-        settings: (settings, &request.image),
+        image: &base,
+        trees: &trees,
+        settings: &settings,
         env: "test",
         isolation: request.isolation,
         no_cache: request.no_cache,
     };
-    let trees: Vec<Tree> = deps.deps(context)?.into_iter().chain(trees).collect();
+    let trees: Vec<Tree> = deps.tree(context)?.into_iter().chain(trees).collect();
     let isolation = choose(request.isolation, context)?;
     let scratch = context.store.scratch()?;
     let env = test_env(request, &plan, partition, context);
@@ -119,8 +120,7 @@ fn settings(request: &TestRequest, base: &ResolvedImage, context: &Context<'_>) 
         let text = settings_of(context, base)?.unwrap_or_default();
         return Ok(config::parse(&format!("{WORKDIR}/phial.toml"), &text)?);
     };
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-    Ok(config::parse(&path.display().to_string(), &text)?)
+    Ok(config::read(path)?)
 }
 
 /// The part of the tests to run; `None` for all of them.
@@ -134,23 +134,24 @@ fn partition(request: &TestRequest, context: &Context<'_>) -> Result<Option<Part
 
 /// The commands to run, in order.
 fn commands(
-    what: &What,
+    commands: &TestCommands,
     base: &ResolvedImage,
     trees: &[Tree],
     partition: Option<Partition>,
 ) -> Result<Vec<NamedCommand>, Error> {
-    let named = |name: &str, argv: &[String]| NamedCommand { name: name.to_owned(), argv: argv.to_vec() };
-    let test = |argv: Vec<String>| Ok(vec![named("test", &argv)]);
-    match what {
-        What::Commands(commands) => Ok(commands.iter().map(|(name, argv)| named(name, argv)).collect()),
-        What::Entrypoint if base.image.config.config.entrypoint.is_empty() => Err(TestError::NoEntrypoint.into()),
-        What::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
-        What::Usual if has_file(trees, CI_SCRIPT) => test(vec![format!("{WORKDIR}/{CI_SCRIPT}")]),
-        What::Usual if has_file(trees, "mix.exs") => {
+    let test = |argv: Vec<String>| Ok(vec![NamedCommand { name: "test".to_owned(), argv }]);
+    match commands {
+        TestCommands::Listed(commands) => Ok(commands.clone()),
+        TestCommands::Entrypoint if base.image.config.config.entrypoint.is_empty() => {
+            Err(TestError::NoEntrypoint.into())
+        }
+        TestCommands::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
+        TestCommands::Default if has_file(trees, CI_SCRIPT) => test(vec![format!("{WORKDIR}/{CI_SCRIPT}")]),
+        TestCommands::Default if has_file(trees, "mix.exs") => {
             let parts = partition.map(|part| ["--partitions".to_owned(), part.of.to_string()]);
             test(["mix", "test"].map(str::to_owned).into_iter().chain(parts.into_iter().flatten()).collect())
         }
-        What::Usual => Err(TestError::NoTests.into()),
+        TestCommands::Default => Err(TestError::NoTests.into()),
     }
 }
 

@@ -12,21 +12,15 @@ use super::log::{Log, file_name};
 use super::reports::{Reports, written_dir};
 use super::services::{self, Services};
 use crate::attest::CommandResult;
-use crate::config::TestPlan;
+use crate::config::{NamedCommand, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
+use crate::image::DEFAULT_PATH;
 use crate::rootfs::{self, Isolation};
-use crate::runtime::{DEFAULT_PATH, HOSTS, ResolvedImage, environment, resolv_conf};
+use crate::runtime::{HOSTS, ResolvedImage, environment, resolv_conf};
 use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec, Stdio};
 use crate::store::{Scratch, Tree};
-
-/// A command by the name that the settings give it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NamedCommand {
-    pub(super) name: String,
-    pub(super) argv: Vec<String>,
-}
 
 /// What the commands run in.
 pub(super) struct Runner<'a> {

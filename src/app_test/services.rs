@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::error::TestError;
 use super::log::{Log, file_name};
 use super::runner::{TestSandbox, default_env};
-use crate::config::{Probe, Service};
+use crate::config::{ReadyCheck, ServicePlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
@@ -31,7 +31,7 @@ pub(super) struct PreparedService {
 /// Fetches the image of a service and assembles its root filesystem.
 pub(super) fn prepare(
     name: &str,
-    service: &Service,
+    service: &ServicePlan,
     sandbox: &TestSandbox<'_>,
     context: &Context<'_>,
 ) -> Result<PreparedService, Error> {
@@ -60,8 +60,8 @@ pub(super) fn prepare(
         binds: vec![],
         tmpfs: service.tmpfs.clone(),
         ready: service.ready.clone().map(|probe| match probe {
-            Probe::Command(argv) => Ready::Command(argv),
-            Probe::Port(port) => Ready::Port(port),
+            ReadyCheck::Command(argv) => Ready::Command(argv),
+            ReadyCheck::Port(port) => Ready::Port(port),
         }),
         hosts: sandbox.hosts.to_owned(),
         resolv: resolv_conf(sandbox.network),

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::debian::{BaseError, Debian};
+use crate::image::DEFAULT_PATH;
 
 /// What `/usr/bin/rebar3` and the packages it builds use of Erlang.
 const REBAR3_USES: [&str; 14] = [
@@ -103,10 +104,7 @@ pub(super) fn append_dev(tar: &Path, parent: &Path, epoch: i64) -> Vec<OsString>
 
 /// The environment of an image made from this root filesystem.
 pub(super) fn env(order: &Debian) -> BTreeMap<String, String> {
-    let mut env = BTreeMap::from([
-        ("LANG".into(), "C.UTF-8".into()),
-        ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
-    ]);
+    let mut env = BTreeMap::from([("LANG".into(), "C.UTF-8".into()), ("PATH".into(), DEFAULT_PATH.into())]);
     if order.packages.iter().any(|p| p == "rebar3") {
         env.insert("MIX_HOME".into(), "/opt/mix".into());
     }

@@ -13,6 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::error::{ExitKind, UserError};
 use crate::event::{Event, Watch};
 use crate::host::Host;
+use crate::image::DEFAULT_PATH;
 
 use super::{call, mirrors};
 
@@ -197,7 +198,7 @@ pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> 
 
 /// Whether an ordinary user may map a range of ids, which the owners in a root filesystem need.
 fn unshare(host: &Host) -> Result<&'static str, BaseError> {
-    if !host.var("PATH").unwrap_or(PATH).split(':').any(|dir| Path::new(dir).join("newuidmap").exists()) {
+    if !host.var("PATH").unwrap_or(DEFAULT_PATH).split(':').any(|dir| Path::new(dir).join("newuidmap").exists()) {
         return Err(BaseError::Missing { program: "newuidmap" });
     }
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -234,12 +235,10 @@ fn open_to_others(dir: &Path) -> bool {
     dir.ancestors().all(|d| fs::metadata(d).is_ok_and(|m| m.permissions().mode() & 0o001 != 0))
 }
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// A program with a clean environment: what a user's shell says must not reach the bytes. Proxies do not.
 fn tool(program: &'static str, host: &Host) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().env("PATH", host.var("PATH").unwrap_or(PATH)).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+    command.env_clear().env("PATH", host.var("PATH").unwrap_or(DEFAULT_PATH)).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     command.env("HOME", &host.home);
     for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
         if let Some(value) = host.var(name) {

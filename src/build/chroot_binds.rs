@@ -1,4 +1,4 @@
-//! A plain chroot has no mounts: files that would be bound are copied, to paths that are in no layer.
+//! The isolation `chroot` cannot mount: files that would be bind-mounted are copied to paths that are in no layer.
 
 use std::fs;
 use std::path::{Component, Path};
@@ -19,7 +19,7 @@ pub(super) fn copy_binds(spec: &mut Spec) -> Result<(), IoError> {
         let real = fs::canonicalize(parent).map_err(IoError::at("look at", parent))?;
         let root = fs::canonicalize(dir).map_err(IoError::at("look at", dir))?;
         if !real.starts_with(&root) {
-            let source = std::io::Error::other("it leads out of the root filesystem");
+            let source = std::io::Error::other("a symlink leads out of the root filesystem");
             return Err(IoError::at("copy to", &to)(source));
         }
         fs::copy(&bind.source, &to).map_err(IoError::at("copy", &bind.source))?;

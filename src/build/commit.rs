@@ -1,18 +1,18 @@
-//! The commit as the steps of a build need it: its files, its settings, its lock files.
+//! A commit's files, settings and lock files.
 
 use std::path::Path;
 
-use crate::config::{self, ConfigError, FileConfig, Lock};
+use crate::config::{self, ConfigError, FileConfig, LockFile};
 use crate::error::Error;
-use crate::recipe::File;
+use crate::recipe::SourceFile;
 use crate::source::{self, Entry, Fetched, Mode};
 
 /// The files of a commit.
 pub(super) struct CommitFiles<'a> {
     pub(super) fetched: &'a Fetched,
     pub(super) entries: Vec<Entry>,
-    /// The same for the recipe.
-    pub(super) files: Vec<File>,
+    /// The same files as the recipe needs them.
+    pub(super) files: Vec<SourceFile>,
     /// The text of `mix.lock`; `None` if the commit has none.
     pub(super) mix_lock: Option<String>,
 }
@@ -20,8 +20,10 @@ pub(super) struct CommitFiles<'a> {
 impl<'a> CommitFiles<'a> {
     pub(super) fn read(fetched: &'a Fetched) -> Result<Self, Error> {
         let entries = source::list(fetched)?;
-        let file =
-            |entry: &Entry| File { path: entry.name.as_bytes().to_vec(), executable: entry.mode == Mode::Executable };
+        let file = |entry: &Entry| SourceFile {
+            path: entry.name.as_bytes().to_vec(),
+            executable: entry.mode == Mode::Executable,
+        };
         Ok(Self { fetched, files: entries.iter().map(file).collect(), entries, mix_lock: text(fetched, "mix.lock")? })
     }
 
@@ -31,17 +33,17 @@ impl<'a> CommitFiles<'a> {
     }
 }
 
-/// The settings in the file `given`, or else those of the commit; and the commit's `phial.lock`.
-pub(super) fn settings(given: Option<&Path>, fetched: &Fetched) -> Result<(FileConfig, Option<Lock>), Error> {
-    let settings = match given {
+/// The settings of `--config`, or else of the commit; and the commit's `phial.lock`.
+pub(super) fn settings(config: Option<&Path>, fetched: &Fetched) -> Result<(FileConfig, Option<LockFile>), Error> {
+    let settings = match config {
         Some(path) => config::read(path)?,
         None => config::parse("phial.toml", &text(fetched, "phial.toml")?.unwrap_or_default())?,
     };
-    let lock = text(fetched, "phial.lock")?.map(|text| Lock::parse(&text)).transpose()?;
+    let lock = text(fetched, "phial.lock")?.map(|text| LockFile::parse(&text)).transpose()?;
     Ok((settings, lock))
 }
 
-/// A small text file of the commit.
+/// The text of a file at the root of the commit; `None` if the commit has no such file.
 fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
     let bytes = source::read_file(fetched, name)?;
     let utf8 = |bytes| {

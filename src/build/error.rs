@@ -1,4 +1,4 @@
-//! Why a build stops, as far as only the build knows; other modules' errors are passed on as they are.
+//! Errors that only a build has; those of other modules are passed on as they are.
 
 use phial_layers::Digest;
 
@@ -8,26 +8,26 @@ use crate::sandbox::Exit;
 /// Why a build stops.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A step failed.
+    /// The command of a step failed.
     #[error("the step `{step}` {}", exit.describe())]
     StepFailed {
-        /// The step.
+        /// The step: `deps`, `build prod`.
         step: String,
-        /// How its command ended.
+        /// The command's exit code or signal.
         exit: Exit,
         /// The last lines of its output.
         output: Vec<String>,
     },
-    /// The digest that `phial.lock` pins cannot be had.
-    #[error("`phial.lock` pins the base to `{pinned}`")]
+    /// The digest in `phial.lock` is not available.
+    #[error("the base image `{pinned}` that `phial.lock` pins is not available")]
     Pinned {
         /// The digest in `phial.lock`.
         pinned: Digest,
-        /// Why it cannot be had.
+        /// Why not.
         #[source]
         source: Error,
     },
-    /// Something that an earlier step must have made is not there.
+    /// A step has nothing to work on, such as an empty `/app`.
     #[error("the build has no `{0}`")]
     Missing(String),
 }
@@ -45,7 +45,7 @@ impl UserError for BuildError {
         match self {
             Self::StepFailed { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
             Self::StepFailed { .. } | Self::Missing(_) => None,
-            Self::Pinned { .. } => Some("to move to another base, run `phial lock` and commit `phial.lock`".into()),
+            Self::Pinned { .. } => Some("to use the present digest, run `phial lock` and commit `phial.lock`".into()),
         }
     }
 

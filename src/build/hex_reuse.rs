@@ -1,132 +1,132 @@
-//! What a cold deps step is spared: packages of Hex that an earlier deps layer has in the very version that `mix.lock` names are in
+//! Reuse of fetched Hex packages: those that the previous deps layer has in the version that `mix.lock` names are put into
 //! `deps/` before Mix fetches the others.
 //!
-//! The layer must be byte for byte what it is without. So only sources are taken, and of those only packages in which compiling
-//! changed nothing, not one file. Everything is compiled afresh: compilers write what else they know (a manifest lists
-//! the modules of one run, an order of atoms those of one VM), so a `_build` to begin with would show in the result. And what
-//! Mix would not have fetched, because only a stale line of the lock names it, is found out by asking Mix, and left out.
+//! The layer must be the same bytes with and without reuse. So only sources are reused, and only of packages in which
+//! compiling changed no file. Everything is compiled again: compilers write what they saw before (a manifest lists the modules
+//! of one run, the order of atoms is that of one VM), so a reused `_build` would change the result. A package that only a
+//! stale line of the lock names would not be fetched by Mix; Mix is asked which packages it uses, and the others are left out.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layers::LayerBuilder;
-use super::step_runner::{Changes, StepEnv};
+use super::step_env::{PresetDir, StepEnv};
+use super::step_runner::{Changes, StepRunner};
 use crate::determinism::normalize;
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{APP, Script, Step};
-use crate::store::{Key, Scratch, Tree};
+use crate::store::{Key, Scratch};
 
-/// Where Mix keeps sources, in the app.
+/// Where Mix keeps sources, relative to the app.
 const DEPS: &str = "deps";
-/// Where the list of what Mix uses goes, in the writable layer of the call that asks.
+/// Where the list of the packages that Mix uses is written, in the upper directory of the step that asks.
 const USED: &str = "opt/phial-used";
 
-/// A directory to give to a call: the path in its root, and where it is.
-type Given = (PathBuf, PathBuf);
+/// The step that fetches dependencies, and what it needs for reuse.
+pub(super) struct HexReuse<'a> {
+    pub(super) steps: &'a StepRunner<'a>,
+    /// The text of `mix.lock`.
+    pub(super) mix_lock: &'a str,
+    pub(super) scratch: &'a Scratch,
+    /// What the step runs in.
+    pub(super) env: &'a StepEnv<'a>,
+}
 
-impl LayerBuilder<'_> {
-    /// What fetching leaves: the same with and without packages that are at hand.
-    pub(super) fn fetched(
-        &self,
-        (fetch, key): (&Step, &Key),
-        lowers: &[Tree],
-        scratch: &Scratch,
-        env: &StepEnv<'_>,
-    ) -> Result<Changes, Error> {
-        let seeds = self.seeds(key, lowers);
-        let call = |dir: &str, given: &[Given]| {
-            self.steps.run(fetch, lowers, &scratch.path().join(dir), &StepEnv { given, ..*env })
-        };
-        if seeds.is_empty() {
-            return call("fetch", &[]);
+impl HexReuse<'_> {
+    /// Runs the step that fetches, with the packages that can be reused. `key` is the cache key of the deps layer.
+    pub(super) fn fetch(&self, step: &Step, key: &Key) -> Result<Changes, Error> {
+        let reusable = self.reusable(key);
+        if reusable.is_empty() {
+            return self.run(step, "fetch", &[]);
         }
-        let seeded = call("seeded", &seeds).and_then(|changes| {
-            let used = self.used(&changes, lowers, scratch, env)?;
+        let fetched = self.run(step, "seeded", &reusable).and_then(|changes| {
+            let used = self.used(&changes)?;
             Ok((changes, used))
         });
-        match seeded {
-            Ok((changes, used)) if seeds.iter().all(|seed| used.contains(name(seed))) => Ok(changes),
+        match fetched {
+            Ok((changes, used)) if reusable.iter().all(|package| used.contains(name(package))) => Ok(changes),
             Ok((_, used)) => {
-                let seeds: Vec<Given> = seeds.into_iter().filter(|seed| used.contains(name(seed))).collect();
-                call("fetch", &seeds)
+                let reusable: Vec<PresetDir> =
+                    reusable.into_iter().filter(|package| used.contains(name(package))).collect();
+                self.run(step, "fetch", &reusable)
             }
             Err(error) if error.exit_kind() == ExitKind::Interrupted => Err(error),
             Err(error) => {
-                self.steps.context.notice(format!("dependencies are fetched without those at hand: {error}"));
-                call("fetch", &[])
+                self.steps.context.notice(format!("no packages are reused, all are fetched: {error}"));
+                self.run(step, "fetch", &[])
             }
         }
     }
 
-    /// The packages that need not be fetched; none if nothing like it is kept, or whatever goes wrong.
-    fn seeds(&self, key: &Key, lowers: &[Tree]) -> Vec<Given> {
-        let locked = normalize::locked(self.commit.mix_lock());
-        let is_there = |tree: &Tree| fs::symlink_metadata(tree.root.join(below_app(DEPS))).is_ok();
-        if self.steps.no_cache || self.steps.recipe.script != Script::BuiltIn || lowers.iter().any(is_there) {
+    fn run(&self, step: &Step, dir: &str, preset: &[PresetDir]) -> Result<Changes, Error> {
+        self.steps.run(step, &StepEnv { preset, ..*self.env }, &self.scratch.path().join(dir))
+    }
+
+    /// The packages that need not be fetched; none if there is no previous deps layer or it is not available.
+    fn reusable(&self, key: &Key) -> Vec<PresetDir> {
+        let context = self.steps.context;
+        let locked = normalize::locked(self.mix_lock);
+        let deps = below_app(DEPS);
+        let has_deps = self.env.lowers.iter().any(|tree| fs::symlink_metadata(tree.root.join(&deps)).is_ok());
+        if locked.is_empty() || has_deps || self.steps.no_cache || self.steps.plan.recipe.script != Script::BuiltIn {
             return vec![];
         }
-        let found = if locked.is_empty() { None } else { self.steps.remote_cache.earlier(key) };
-        let Some((earlier, from)) = found else { return vec![] };
-        let tree = match self.steps.tree(&earlier.layer) {
+        let Some((previous, origin)) = self.steps.remote_cache.previous_deps(key) else { return vec![] };
+        let tree = match self.steps.tree(&previous.layer) {
             Ok(tree) => tree,
             Err(error) => {
-                self.steps.context.notice(format!("the dependencies of {from} cannot be had: {error}"));
+                context.notice(format!("the dependencies of {origin} are not available: {error}"));
                 return vec![];
             }
         };
-        let at_hand = |(app, package): (&String, &normalize::Package)| {
-            let (path, from) = (below_app(DEPS).join(app), tree.root.join(below_app(DEPS)).join(app));
-            let is_same = earlier.untouched.contains(app) && normalize::fetched(&from).as_ref() == Some(package);
-            is_same.then_some((path, from))
+        let reusable = |(app, package): (&String, &normalize::Package)| {
+            let path = deps.join(app);
+            let source = tree.root.join(&path);
+            let is_same = previous.untouched.contains(app) && normalize::fetched(&source).as_ref() == Some(package);
+            is_same.then_some(PresetDir { path, source })
         };
-        let seeds: Vec<Given> = locked.iter().filter_map(at_hand).collect();
-        let (some, all) = (seeds.len(), locked.len());
-        self.steps.context.notice(format!("{some} of {all} packages of `mix.lock` are taken from {from}"));
-        seeds
+        let packages: Vec<PresetDir> = locked.iter().filter_map(reusable).collect();
+        let (some, all) = (packages.len(), locked.len());
+        context.notice(format!("{some} of {all} packages of `mix.lock` are reused from {origin}"));
+        packages
     }
 
-    /// The packages of Hex that Mix uses in this app, in whatever environment.
-    fn used(
-        &self,
-        fetched: &Changes,
-        lowers: &[Tree],
-        scratch: &Scratch,
-        env: &StepEnv<'_>,
-    ) -> Result<BTreeSet<String>, Error> {
-        let ask = format!("mkdir -p /opt; MIX_ENV=${{MIX_ENV:-prod}} exec mix deps --all >/{USED}");
-        let argv = ["/bin/sh", "-c", &ask].map(String::from).to_vec();
+    /// The Hex packages that Mix uses in this app, in any environment.
+    fn used(&self, fetched: &Changes) -> Result<BTreeSet<String>, Error> {
+        let list = format!("mkdir -p /opt; MIX_ENV=${{MIX_ENV:-prod}} exec mix deps --all >/{USED}");
+        let argv = ["/bin/sh", "-c", &list].map(String::from).to_vec();
         let step = Step { name: "deps used".into(), argv, env: None };
-        let above = [std::slice::from_ref(&fetched.tree), lowers].concat();
-        let changes = self.steps.run(&step, &above, &scratch.path().join("used"), env)?;
+        let lowers = [std::slice::from_ref(&fetched.tree), self.env.lowers].concat();
+        let env = StepEnv { lowers: &lowers, ..*self.env };
+        let changes = self.steps.run(&step, &env, &self.scratch.path().join("used"))?;
         let path = changes.tree.root.join(USED);
         let text = fs::read_to_string(&path).map_err(IoError::at("read", &path))?;
-        Ok(listed(&text))
+        Ok(hex_packages(&text))
     }
 }
 
-/// `* jason 1.4.4 (Hex package) (mix)`
-fn listed(text: &str) -> BTreeSet<String> {
+/// The Hex packages in the output of `mix deps`, whose lines are `* jason 1.4.4 (Hex package) (mix)`.
+fn hex_packages(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("* ")).filter(|line| line.contains(" (Hex package)"));
     lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// The packages that are in `fetched` and in which no later call changed anything that their normal form does not take away.
+/// The packages in `fetched` in which no `later` step changed a file that is in the layer.
 pub(super) fn untouched(fetched: &Changes, later: &[Changes]) -> BTreeSet<String> {
-    let folder = fetched.tree.root.join(below_app(DEPS));
-    let Ok(entries) = fs::read_dir(&folder) else { return BTreeSet::new() };
+    let deps = fetched.tree.root.join(below_app(DEPS));
+    let Ok(entries) = fs::read_dir(&deps) else { return BTreeSet::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names
         .filter(|name| {
-            let (own, path) = (folder.join(name), below_app(DEPS).join(name));
+            let (package, path) = (deps.join(name), below_app(DEPS).join(name));
             let is_touched = later.iter().any(|changes| is_changed(&changes.tree.root.join(&path)));
-            !is_touched && normalize::fetched(&own).is_some() && !has_builds(&own)
+            !is_touched && normalize::fetched(&package).is_some() && !has_build_dir(&package)
         })
         .collect()
 }
 
-/// Whether what a call did in a package is more than the `_build` that rebar3 leaves, which is in no layer.
+/// Whether a step changed anything in a package besides the `_build` of rebar3, which is in no layer.
 fn is_changed(dir: &Path) -> bool {
     match fs::read_dir(dir) {
         Ok(mut entries) => !entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "_build")),
@@ -134,8 +134,8 @@ fn is_changed(dir: &Path) -> bool {
     }
 }
 
-/// Whether a package brings a directory of builds along, which the normal form changes.
-fn has_builds(dir: &Path) -> bool {
+/// Whether a package has a directory `_build`, which normalizing removes.
+fn has_build_dir(dir: &Path) -> bool {
     let entries = walkdir::WalkDir::new(dir).into_iter();
     entries.filter_map(Result::ok).any(|entry| entry.file_name() == "_build")
 }
@@ -144,19 +144,19 @@ fn below_app(path: &str) -> PathBuf {
     Path::new(APP).join(path)
 }
 
-fn name((path, _): &Given) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+fn name(package: &PresetDir) -> &str {
+    package.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::listed;
+    use super::hex_packages;
 
     #[test]
-    fn what_mix_lists_as_a_package_of_hex_is_used() {
+    fn hex_packages_are_read_from_the_list_of_mix() {
         let text = "* stamp (http://localhost/stamp.git - v1.0.0) (mix)\n  locked at 0123 (v1.0.0)\n  ok\n\
                     * idna 6.1.1 (Hex package) (rebar3)\n  locked at 6.1.1 (idna) 92376eb7\n  ok\n\
                     * near (near) (mix)\n  ok\n* makeup (Hex package) (mix)\n  the dependency is not available\n";
-        assert_eq!(listed(text).into_iter().collect::<Vec<_>>(), ["idna", "makeup"]);
+        assert_eq!(hex_packages(text).into_iter().collect::<Vec<_>>(), ["idna", "makeup"]);
     }
 }

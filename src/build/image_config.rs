@@ -1,4 +1,4 @@
-//! The manifest and config of a built image: what starts, as whom, with which variables, and the record of how it was made.
+//! The manifest and config of a built image, and the record of how it was made.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use phial_layers::Digest;
 
 use super::BuiltLayer;
 use super::commit::CommitFiles;
-use crate::config::Plan;
+use crate::config::{BuildPlan, PreparePlan};
 use crate::image::{Image, ImageOptions, LABEL, NewLayer, Provenance, Reference, RegistryRef, assemble};
-use crate::recipe::{FORMAT, MIX_HOME, Recipe, Script, WORKDIR};
+use crate::recipe::{FORMAT, MIX_HOME, Script, WORKDIR};
 use crate::remote_cache::{STEP, entry_digest};
 use crate::runtime::environment;
 use crate::source::web_address;
 
-/// The user of an image that names none: `nonroot`, as distroless images number it.
+/// The default user: `nonroot`, with the ids that distroless images give it.
 const NONROOT: &str = "65532:65532";
 
-/// The image of `layers` over `base`. `created` is the time in its config, in seconds since 1970.
+/// The image of `base` with `layers` on top. `created` is the time in its config, in seconds since 1970.
 pub(super) fn image_of(
     base: &Image,
-    plan: &Plan,
+    plan: &BuildPlan,
     created: i64,
     layers: &[BuiltLayer],
     provenance: &Provenance,
@@ -29,11 +29,12 @@ pub(super) fn image_of(
         .filter_map(|built| Some(NewLayer { layer: built.layer.clone()?, created_by: format!("phial {}", built.name) }))
         .collect();
     let settings = &plan.image;
-    let mix = plan.script == Script::BuiltIn;
+    let is_mix = plan.prepare.recipe.script == Script::BuiltIn;
     let mut env = BTreeMap::new();
-    if mix {
-        let main = plan.envs.iter().find(|env| *env == "prod").or(plan.envs.last());
-        env.extend(main.map(|env| ("MIX_ENV".to_owned(), env.clone())));
+    if is_mix {
+        let envs = &plan.prepare.recipe.envs;
+        let started = envs.iter().find(|env| *env == "prod").or(envs.last());
+        env.extend(started.map(|env| ("MIX_ENV".to_owned(), env.clone())));
         env.insert("LANG".into(), "C.UTF-8".into());
         if !environment(base).contains_key("MIX_HOME") {
             env.insert("MIX_HOME".into(), MIX_HOME.into());
@@ -46,7 +47,7 @@ pub(super) fn image_of(
     let options = ImageOptions {
         created,
         entrypoint: settings.entrypoint.clone(),
-        cmd: settings.cmd.clone().or_else(|| (mix && settings.entrypoint.is_none()).then(default_cmd)),
+        cmd: settings.cmd.clone().or_else(|| (is_mix && settings.entrypoint.is_none()).then(default_cmd)),
         env,
         working_dir: Some(WORKDIR.into()),
         user: Some(settings.user.clone().unwrap_or_else(|| NONROOT.into())),
@@ -56,16 +57,11 @@ pub(super) fn image_of(
     assemble(base, &new, &options)
 }
 
-/// The record of how the image was made; nothing in it depends on the machine.
-pub(super) fn provenance(
-    base: &Image,
-    plan: &Plan,
-    recipe: &Recipe,
-    files: &CommitFiles<'_>,
-    layers: &[BuiltLayer],
-) -> Provenance {
+/// The record of how the image was made. Nothing in it depends on the machine or the time.
+pub(super) fn provenance(base: &Image, plan: &BuildPlan, files: &CommitFiles<'_>, layers: &[BuiltLayer]) -> Provenance {
     let commit = &files.fetched.commit;
     let deps = layers.iter().find(|layer| layer.name == STEP);
+    let PreparePlan { recipe, compression, network, .. } = &plan.prepare;
     let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
     let name = match &plan.base {
         Reference::Registry(name) => Some(RegistryRef { digest: None, ..name.clone() }.to_string()),
@@ -77,9 +73,9 @@ pub(super) fn provenance(
         source,
         base: name,
         base_digest: base.manifest_digest.clone(),
-        envs: plan.envs.clone(),
-        compression: plan.compression.as_str().to_owned(),
-        network: plan.network.as_str().to_owned(),
+        envs: recipe.envs.clone(),
+        compression: compression.as_str().to_owned(),
+        network: network.as_str().to_owned(),
         settings: plan.digest(),
         script: recipe.script_digest(),
         lock: files.mix_lock.as_ref().map(|text| Digest::of(text.as_bytes())),

@@ -1,5 +1,5 @@
-//! The layers of one build, in the order in which they depend on each other: the source, its dependencies, the app
-//! compiled for each environment.
+//! The layers of a build in the order of their dependencies: the source, the compiled dependencies, the app compiled for each
+//! environment.
 
 use std::fs;
 use std::io;
@@ -10,9 +10,11 @@ use phial_layers::{EntryPath, Metadata};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::commit::CommitFiles;
-use super::step_env::source_atoms;
-use super::step_runner::{Changes, StepEnv, StepOutcome, StepRunner};
-use super::{BuildError, BuiltLayer, hex_reuse};
+use super::hex_reuse::{self, HexReuse};
+use super::step_env::{AtomSeed, StepEnv};
+use super::step_runner::{Changes, StepOutcome, StepRunner};
+use super::toolchain::{source_atoms, toolchain};
+use super::{BuildError, BuiltLayer};
 use crate::determinism::normalize::{self, NormalizeOptions, Part};
 use crate::determinism::shims;
 use crate::error::{Error, IoError};
@@ -23,14 +25,14 @@ use crate::runtime::ResolvedImage;
 use crate::source::{self, Entry, Mode};
 use crate::store::{Key, Scratch, Tree};
 
-/// Everything that the layers of a build depend on.
+/// What the layers of a build are made from.
 pub(super) struct LayerBuilder<'a> {
     pub(super) steps: StepRunner<'a>,
     pub(super) base: &'a ResolvedImage,
     pub(super) commit: &'a CommitFiles<'a>,
-    /// Modification time of everything in the deps layer, in seconds since 1970.
+    /// Modification time of all files in the deps layer, in seconds since 1970.
     pub(super) deps_time: i64,
-    /// Modification time of everything in the layers above.
+    /// Modification time of all files in the other layers.
     pub(super) app_time: i64,
 }
 
@@ -42,10 +44,10 @@ impl LayerBuilder<'_> {
         let builds = match self.cached_builds(&app, &deps)? {
             Some(builds) => builds,
             None => {
-                // The builds need the files of the dependencies, which may be in the remote cache alone.
-                let is_here = deps.layer.as_ref().is_none_or(|layer| self.steps.fetch_from_remote(layer));
-                if !is_here {
-                    deps = self.deps(&app)?; // the remote cache is off now: they are built here
+                // The builds need the files of the dependencies, which only the remote cache may have.
+                let is_in_store = deps.layer.as_ref().is_none_or(|layer| self.steps.fetch_from_remote(layer));
+                if !is_in_store {
+                    deps = self.deps(&app)?; // the remote cache is off from here on: they are compiled
                 }
                 self.builds(&app, &deps)?
             }
@@ -58,19 +60,19 @@ impl LayerBuilder<'_> {
         Key::new(step).with("format", FORMAT.to_string()).with("compression", compression)
     }
 
-    /// The key of a step that runs the script: everything it depends on besides files.
+    /// The key of a step that runs the script: everything that it depends on except files.
     fn script_key(&self, step: &str, mtime: i64) -> Key {
         let plan = self.steps.plan;
         let mut key = self
             .key(step)
             .with("base", self.base.image.manifest_digest.as_str())
-            .with("script", self.steps.recipe.script_digest())
-            .with("envs", plan.envs.join(" "))
+            .with("script", plan.recipe.script_digest())
+            .with("envs", plan.recipe.envs.join(" "))
             .with("network", plan.network.as_str())
             .with("strict", plan.strict.to_string())
             .with("clock", plan.clock.as_str())
             .with("mtime", mtime.to_string());
-        for (name, value) in &plan.env {
+        for (name, value) in &plan.recipe.env {
             key = key.with(&format!("{}{name}", Key::VARIABLE), value);
         }
         key
@@ -90,7 +92,7 @@ impl LayerBuilder<'_> {
 
     fn deps(&self, app: &BuiltLayer) -> Result<BuiltLayer, Error> {
         let mut key = self.script_key("deps", self.deps_time);
-        let visible = || self.commit.entries.iter().filter(|entry| self.sees(entry));
+        let visible = || self.commit.entries.iter().filter(|entry| self.is_visible_to_deps(entry));
         for entry in visible() {
             let kind = match entry.mode {
                 Mode::Executable => "executable ",
@@ -103,44 +105,51 @@ impl LayerBuilder<'_> {
             let app = self.steps.tree(app.layer.as_ref().ok_or_else(|| BuildError::Missing(WORKDIR.into()))?)?;
             let inputs = scratch.dir("inputs")?;
             for entry in visible() {
-                show(&app.root, &inputs, &entry.name, self.deps_time).map_err(IoError::at("write in", &inputs))?;
+                copy_input(&app.root, &inputs, &entry.name, self.deps_time)
+                    .map_err(IoError::at("write in", &inputs))?;
             }
             Ok(vec![self.make_deps(scratch, Tree::bare(&inputs), &key)?])
         })?;
         Ok(outcome.single("deps", key))
     }
 
-    fn sees(&self, entry: &Entry) -> bool {
-        entry.mode != Mode::Submodule && self.steps.recipe.shows(&self.commit.files, entry.name.as_bytes())
+    fn is_visible_to_deps(&self, entry: &Entry) -> bool {
+        let recipe = &self.steps.plan.recipe;
+        entry.mode != Mode::Submodule && recipe.deps_see(&self.commit.files, entry.name.as_bytes())
     }
 
+    /// Fetches and compiles the dependencies. `inputs` are the files that the steps see.
     fn make_deps(&self, scratch: &Scratch, inputs: Tree, key: &Key) -> Result<Option<PackedLayer>, Error> {
-        let began = self.steps.context.host.unix_time();
-        let mut lowers = vec![inputs];
-        lowers.extend(self.base.trees(self.steps.context)?);
-        let calls = self.steps.recipe.deps_steps();
-        let (fetch, compile) = calls.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
-        let toolchain = self.steps.toolchain(self.base)?;
+        let start = self.steps.context.host.unix_time();
+        let lowers = [vec![inputs], self.base.trees(self.steps.context)?].concat();
+        let steps = self.steps.plan.recipe.deps_steps();
+        let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
+        let toolchain = toolchain(&self.steps, self.base)?;
+
         let atoms = source_atoms(&toolchain, &[&lowers[0].root])?;
-        let env = StepEnv { cwd: WORKDIR, mtime: self.deps_time, seed: Some((&toolchain, &atoms)), given: &[] };
-        let fetched = self.fetched((fetch, key), &lowers, scratch, &env)?;
+        let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
+        let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.deps_time, atoms: Some(seed), preset: &[] };
+        let reuse = HexReuse { steps: &self.steps, mix_lock: self.commit.mix_lock(), scratch, env: &env };
+        let fetched = reuse.fetch(fetch, key)?;
+
         // Sources have their final time before anything is compiled from them.
         normalize::set_times(&fetched.tree.root, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
         let atoms = source_atoms(&toolchain, &[&lowers[0].root, &fetched.tree.root])?;
-        let env = StepEnv { seed: Some((&toolchain, &atoms)), ..env };
-        let mut own = self.compiled(compile, &above, scratch, &env)?;
-        let untouched = hex_reuse::untouched(&fetched, &own);
-        own.insert(0, fetched);
-        let uppers = DiffSource::UpperDirs(own.into_iter().rev().map(|changes| changes.tree).collect());
-        let sum = self.steps.diff(&uppers, &lowers, &scratch.path().join("sum"))?;
-        let options = self.normalize_options(self.deps_time, began, Part::Deps);
-        let sum = self.steps.normalize(sum, &options)?;
-        let made = self.steps.keep(&sum, self.deps_time)?;
-        if let Some(layer) = &made {
+        let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
+        let mut changes = self.compile(compile, scratch, &StepEnv { lowers: &above, atoms: Some(seed), ..env })?;
+        let untouched = hex_reuse::untouched(&fetched, &changes);
+
+        changes.insert(0, fetched);
+        let uppers = DiffSource::UpperDirs(changes.into_iter().rev().map(|changes| changes.tree).collect());
+        let merged = self.steps.diff(&uppers, &lowers, &scratch.path().join("merged"))?;
+        let options = self.normalize_options(self.deps_time, start, Part::Deps);
+        let merged = self.steps.normalize(merged, &options)?;
+        let layer = self.steps.keep(&merged, self.deps_time)?;
+        if let Some(layer) = &layer {
             self.steps.remote_cache.remember(key, layer, untouched)?;
         }
-        Ok(made)
+        Ok(layer)
     }
 
     fn builds_key(&self, app: &BuiltLayer, deps: &BuiltLayer) -> Key {
@@ -152,7 +161,7 @@ impl LayerBuilder<'_> {
     }
 
     fn builds_label(&self) -> String {
-        format!("build {}", self.steps.plan.envs.join(", "))
+        format!("build {}", self.steps.plan.recipe.envs.join(", "))
     }
 
     /// The builds of all environments, if they are cached.
@@ -170,99 +179,84 @@ impl LayerBuilder<'_> {
                 lowers.push(self.steps.tree(layer)?);
             }
             let roots: Vec<&Path> = lowers.iter().map(|tree| tree.root.as_path()).collect();
-            let toolchain = self.steps.toolchain(self.base)?;
+            let toolchain = toolchain(&self.steps, self.base)?;
             let atoms = source_atoms(&toolchain, &roots)?;
             lowers.extend(self.base.trees(self.steps.context)?);
-            let env = StepEnv { cwd: WORKDIR, mtime: self.app_time, seed: Some((&toolchain, &atoms)), given: &[] };
-            self.make_builds(scratch, &self.steps.recipe.build_steps(), &lowers, &env)
+            let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
+            let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.app_time, atoms: Some(seed), preset: &[] };
+            self.make_builds(scratch, &env)
         })?;
         Ok(self.builds_of(outcome, &key))
     }
 
     fn builds_of(&self, outcome: StepOutcome, key: &Key) -> Vec<BuiltLayer> {
         let StepOutcome { layers, cached, millis } = outcome;
-        let names = self.steps.recipe.build_steps().into_iter().map(|step| step.name);
+        let names = self.steps.plan.recipe.build_steps().into_iter().map(|step| step.name);
         names.zip(layers).map(|(name, layer)| BuiltLayer { name, layer, cached, key: key.clone(), millis }).collect()
     }
 
-    /// Each environment in a layer of its own, over the same trees; a later layer leaves out what an earlier one has.
-    fn make_builds(
-        &self,
-        scratch: &Scratch,
-        calls: &[Step],
-        lowers: &[Tree],
-        env: &StepEnv<'_>,
-    ) -> Result<Vec<Option<PackedLayer>>, Error> {
-        let began = self.steps.context.host.unix_time();
-        let raw = self.compiled(calls, lowers, scratch, env)?;
-        let options = self.normalize_options(self.app_time, began, Part::Build);
-        let mut own: Vec<Changes> = vec![];
-        for (nth, one) in raw.into_iter().enumerate() {
-            let one = self.steps.normalize(one, &options)?;
-            let earlier = own.iter().rev().map(|changes| changes.tree.clone());
-            let below: Vec<Tree> = earlier.chain(lowers.iter().cloned()).collect();
-            let dest = scratch.path().join(format!("own-{nth}"));
-            let above = self.steps.diff(&DiffSource::UpperDirs(vec![one.tree]), &below, &dest)?;
-            own.push(self.steps.normalize(above, &options)?);
+    /// Compiles the app for each environment. Each has a layer, which leaves out what a lower one of them has.
+    fn make_builds(&self, scratch: &Scratch, env: &StepEnv<'_>) -> Result<Vec<Option<PackedLayer>>, Error> {
+        let start = self.steps.context.host.unix_time();
+        let compiled = self.compile(&self.steps.plan.recipe.build_steps(), scratch, env)?;
+        let options = self.normalize_options(self.app_time, start, Part::Build);
+        let mut above_lowers: Vec<Changes> = vec![];
+        for (nth, changes) in compiled.into_iter().enumerate() {
+            let changes = self.steps.normalize(changes, &options)?;
+            let earlier = above_lowers.iter().rev().map(|changes| changes.tree.clone());
+            let below: Vec<Tree> = earlier.chain(env.lowers.iter().cloned()).collect();
+            let dest = scratch.path().join(format!("layer-{nth}"));
+            let layer = self.steps.diff(&DiffSource::UpperDirs(vec![changes.tree]), &below, &dest)?;
+            above_lowers.push(self.steps.normalize(layer, &options)?);
         }
-        own.iter().map(|changes| self.steps.keep(changes, self.app_time)).collect()
+        above_lowers.iter().map(|changes| self.steps.keep(changes, self.app_time)).collect()
     }
 
-    /// What calls leave that compile. With strict settings they are done again, knowing every name that the first time made
-    /// up: then code that goes through a map with such a name finds the same order each time.
-    fn compiled(
-        &self,
-        calls: &[Step],
-        lowers: &[Tree],
-        scratch: &Scratch,
-        env: &StepEnv<'_>,
-    ) -> Result<Vec<Changes>, Error> {
-        let first = self.side_by_side(calls, lowers, &scratch.dir("first")?, env)?;
-        let Some((toolchain, atoms)) = env.seed.filter(|_| self.steps.plan.strict) else { return Ok(first) };
-        let mut atoms = atoms.clone();
+    /// The changes of steps that compile. With `strict` they run a second time, and their VMs know every atom of the first
+    /// time from the start: code that iterates over a map with such an atom as a key sees the same order each time.
+    fn compile(&self, steps: &[Step], scratch: &Scratch, env: &StepEnv<'_>) -> Result<Vec<Changes>, Error> {
+        let first = self.run_all(steps, &scratch.dir("first")?, env)?;
+        let Some(seed) = env.atoms.filter(|_| self.steps.plan.strict) else { return Ok(first) };
+        let mut atoms = seed.atoms.clone();
         for changes in &first {
             let root = &changes.tree.root;
             shims::compiled_atoms_below(root, &mut atoms).map_err(IoError::at("read", root))?;
         }
         drop(first);
-        let env = StepEnv { seed: Some((toolchain, &atoms)), ..*env };
-        self.side_by_side(calls, lowers, &scratch.dir("second")?, &env)
+        let seed = AtomSeed { atoms: &atoms, ..seed };
+        self.run_all(steps, &scratch.dir("second")?, &StepEnv { atoms: Some(seed), ..*env })
     }
 
-    /// Runs calls over the same trees: at once where cores and the isolation allow it, else in turn. The results are the same.
-    fn side_by_side(
-        &self,
-        calls: &[Step],
-        lowers: &[Tree],
-        dir: &Path,
-        env: &StepEnv<'_>,
-    ) -> Result<Vec<Changes>, Error> {
-        let one = |call: &Step| self.steps.run(call, lowers, &dir.join(call.name.replace(' ', "-")), env);
-        let at_once = self.steps.context.host.cores.get() > 1 && self.steps.isolation()? == Isolation::Overlay;
-        if !at_once {
-            return calls.iter().map(one).collect();
+    /// Runs steps over the same trees: in parallel where cores and isolation allow it, else in turn. The changes are the same.
+    fn run_all(&self, steps: &[Step], dir: &Path, env: &StepEnv<'_>) -> Result<Vec<Changes>, Error> {
+        let run = |step: &Step| self.steps.run(step, env, &dir.join(step.name.replace(' ', "-")));
+        let context = self.steps.context;
+        let is_parallel = context.host.cores.get() > 1 && self.steps.isolation.get(context)? == Isolation::Overlay;
+        if !is_parallel {
+            return steps.iter().map(run).collect();
         }
         std::thread::scope(|scope| {
-            let running: Vec<_> = calls.iter().map(|call| scope.spawn(move || one(call))).collect();
-            let ended = running.into_iter().map(|thread| {
+            let threads: Vec<_> = steps.iter().map(|step| scope.spawn(move || run(step))).collect();
+            let results = threads.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|_| Err(BuildError::Missing("result of a step".into()).into()))
             });
-            ended.collect::<Vec<_>>().into_iter().collect()
+            results.collect::<Vec<_>>().into_iter().collect()
         })
     }
 
-    fn normalize_options(&self, mtime: i64, began: i64, part: Part) -> NormalizeOptions<'_> {
+    /// `start` is the time at which the first step began: its outputs hold times since then.
+    fn normalize_options(&self, mtime: i64, start: i64, part: Part) -> NormalizeOptions<'_> {
         NormalizeOptions {
             mtime,
-            windows: [(began - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)],
+            windows: [(start - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)],
             part,
             lock: self.commit.mix_lock(),
         }
     }
 }
 
-/// Puts one file of the app's tree into the tree of what the deps step sees.
-pub(super) fn show(app: &Path, inputs: &Path, name: &EntryPath, mtime: i64) -> io::Result<()> {
+/// Copies one file of the app's tree into the tree of the files that the deps step sees.
+pub(super) fn copy_input(app: &Path, inputs: &Path, name: &EntryPath, mtime: i64) -> io::Result<()> {
     let relative = Path::new(APP).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
     let (from, to) = (app.join(&relative), inputs.join(&relative));
     fs::create_dir_all(to.parent().unwrap_or(inputs))?;

@@ -1,9 +1,8 @@
-//! `phial build --twice`: the same commit once more, with nothing cached and under other conditions, to see whether the
-//! digest is a function of the inputs.
+//! `phial build --twice`: builds the same commit a second time with nothing cached and under other conditions, and compares
+//! the digests.
 //!
-//! The second build runs in a process of its own: another cache folder (on tmpfs where there is room, since directories are
-//! listed in another order there), another user id, host name, umask, time zone and locale, one core where there are several,
-//! and later.
+//! The second build is a process with another cache directory (on tmpfs if there is room, where directories are listed in
+//! another order), another user id, host name, umask, time zone and locale, and a single core. The clock differs anyway.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,30 +16,30 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getegid, geteuid, sethostname};
 use phial_layers::Digest;
 
-use super::reproducibility::{Order, ReproducibilityError, difference};
+use super::reproducibility::{Order, OtherImage, ReproducibilityError, difference};
 use super::{BuildRequest, UnpublishedImage};
 use crate::context::Context;
-use crate::error::{Error, IoError};
+use crate::error::{Error, ExitKind, IoError};
 use crate::image::{BlobReader, Platform};
 use crate::layout::Layout;
 use crate::runtime::IsolationChoice;
 use crate::sandbox::OURSELVES;
 
-/// The name under which `main` finds [`entry`].
-pub const NAME: &str = "__elsewhere";
+/// The first argument by which `main` recognizes a call of [`entry`].
+pub const NAME: &str = "__rebuild";
 
-/// Stands before what the second build tells the first.
-const TOLD: &str = "elsewhere: ";
+/// Prefix of the lines on stderr that the first build shows as notices.
+const NOTICE: &str = "rebuild notice: ";
 
-/// The user that the second build believes to be.
+/// The user and group id of the second build.
 const OTHER_ID: u32 = 4321;
 
-/// Builds once more, and compares.
+/// Builds `request` a second time and compares the image with `first`.
 pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<(), Error> {
     let scratch = context.store.scratch()?;
     let to = scratch.path().join("second");
     let start = context.step_started("second build");
-    let digest = again(request, first, &to, context)?;
+    let digest = build_again(request, first, &to, context)?;
     context.step_finished("second build", digest.as_str(), Some(start));
     if digest == first.image.manifest_digest {
         return Ok(());
@@ -51,11 +50,12 @@ pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, contex
         let layer = second.manifest.layers.iter().find(|layer| layer.digest == *digest);
         Ok(layer.map(|layer| layout.blob(layer)).transpose()?.map(|blob| Box::new(blob) as BlobReader))
     };
-    Err(difference(first, (&second, &blobs), Order::BuiltFirst, context)?.into())
+    let second = OtherImage { image: &second, blobs: &blobs };
+    Err(difference(first, &second, Order::BuiltFirst, context)?.into())
 }
 
-/// Builds the same to the layout `to`, elsewhere.
-fn again(
+/// Starts the second build, which writes its image to the layout `to`, and returns that image's digest.
+fn build_again(
     request: &BuildRequest,
     first: &UnpublishedImage<'_>,
     to: &Path,
@@ -67,20 +67,20 @@ fn again(
     command.env_clear().envs(&context.host.env).envs([("TZ", "Pacific/Chatham"), ("LC_ALL", "POSIX"), ("LANG", "C")]);
     command.env("PHIAL_CACHE_DIR", &cache).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.output().map_err(IoError::at("start", Path::new(OURSELVES)))?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        let tail: Vec<String> = said.lines().rev().take(25).map(str::to_owned).collect();
-        return Err(ReproducibilityError::Again(tail.into_iter().rev().collect()).into());
+        let last: Vec<String> = stderr.lines().rev().take(25).map(str::to_owned).collect();
+        return Err(ReproducibilityError::SecondBuild(last.into_iter().rev().collect()).into());
     }
-    for line in said.lines().filter_map(|line| line.strip_prefix(TOLD)) {
+    for line in stderr.lines().filter_map(|line| line.strip_prefix(NOTICE)) {
         context.notice(format!("the second build {line}"));
     }
     let line = String::from_utf8_lossy(&output.stdout);
     let digest = line.trim().rsplit_once('@').and_then(|(_, digest)| digest.parse().ok());
-    digest.ok_or_else(|| ReproducibilityError::Again(vec![line.into_owned()]).into())
+    digest.ok_or_else(|| ReproducibilityError::SecondBuild(vec![line.into_owned()]).into())
 }
 
-/// The command line of the second build: what the first one came to, spelt out.
+/// The command line of the second build: the same build with the commit and the base image by digest.
 fn arguments(request: &BuildRequest, first: &UnpublishedImage<'_>, to: &Path) -> Vec<OsString> {
     let mut args: Vec<OsString> =
         ["build", "--no-cache", "--progress", "plain", "--rev", &first.built.commit].map(Into::into).to_vec();
@@ -104,56 +104,59 @@ fn arguments(request: &BuildRequest, first: &UnpublishedImage<'_>, to: &Path) ->
     args
 }
 
-/// Changes what can be changed about this process's shims, and builds. For `main`, when it is called by [`NAME`];
-/// `args` are the cache folder and the command line.
+/// Changes the conditions of this process as far as the machine allows, and executes `phial` again. For `main`, when its
+/// first argument is [`NAME`]; `args` are the cache directory and the command line.
 pub fn entry(args: &[OsString]) -> ExitCode {
-    let Some((cache, rest)) = args.split_first() else { return ExitCode::from(70) };
+    let Some((cache, rest)) = args.split_first() else { return ExitKind::Internal.into() };
     umask(Mode::from_bits_truncate(0o077));
-    let told = [("keeps its cores", cores()), ("keeps its user id and host name", elsewhere(Path::new(cache)))];
-    for (what, done) in told {
-        if let Err(why) = done {
-            complain(&format!("{TOLD}{what}: {why}"));
+    let changes = [
+        ("has the same cores", use_one_core()),
+        ("has the same user id and host name", enter_namespaces(Path::new(cache))),
+    ];
+    for (unchanged, result) in changes {
+        if let Err(error) = result {
+            print(&format!("{NOTICE}{unchanged}: {error}"));
         }
     }
     let failed = Command::new(OURSELVES).args(rest).exec();
-    complain(&format!("cannot start `{OURSELVES}`: {failed}"));
-    ExitCode::from(70)
+    print(&format!("cannot start `{OURSELVES}`: {failed}"));
+    ExitKind::Internal.into()
 }
 
 #[expect(clippy::print_stderr, reason = "the first build reads it")]
-fn complain(text: &str) {
+fn print(text: &str) {
     eprintln!("{text}");
 }
 
-/// One core instead of several; with one there is nothing to change.
-fn cores() -> io::Result<()> {
-    let mine = sched_getaffinity(Pid::this())?;
-    let first = (0..CpuSet::count()).find(|cpu| mine.is_set(*cpu).unwrap_or(false));
+/// Restricts this process to the first of its cores.
+fn use_one_core() -> io::Result<()> {
+    let allowed = sched_getaffinity(Pid::this())?;
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let mut one = CpuSet::new();
     one.set(first.unwrap_or(0))?;
     Ok(sched_setaffinity(Pid::this(), &one)?)
 }
 
-/// Another id, host name and file system, in namespaces of our own.
-fn elsewhere(cache: &Path) -> io::Result<()> {
+/// Enters new namespaces with another id, another host name and, if there is room, a tmpfs for the cache directory.
+fn enter_namespaces(cache: &Path) -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS)?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{OTHER_ID} {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("{OTHER_ID} {gid} 1"))?;
-    sethostname("elsewhere")?;
+    sethostname("rebuild")?;
     fs::create_dir_all(cache)?;
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    let nothing: Option<&str> = None;
-    nix::mount::mount(nothing, "/", nothing, private, nothing)?;
-    if room() {
-        nix::mount::mount(Some("elsewhere"), cache, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=0700"))?;
+    let none: Option<&str> = None;
+    nix::mount::mount(none, "/", none, private, none)?;
+    if has_room_in_memory() {
+        nix::mount::mount(Some("rebuild"), cache, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=0700"))?;
     }
     Ok(())
 }
 
-/// Whether a base and a build may lie in memory: 6 GiB of it are free.
-fn room() -> bool {
+/// Whether a base image and a build fit in memory: 6 GiB of it are available.
+fn has_room_in_memory() -> bool {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -1,4 +1,5 @@
-//! What a build leaves behind for `phial explain`: a short record in the cache, the last ten of each repository.
+//! Records of builds for `phial explain`, in the store: the last ten of each repository. Not to be confused with the record
+//! in an image ([`crate::image::Provenance`]).
 
 use std::path::PathBuf;
 
@@ -11,47 +12,47 @@ use crate::image::Target;
 use crate::source::{self, Location, SourceError, web_address};
 use crate::store::Key;
 
-/// How many builds of a repository are remembered.
+/// Number of records of each repository.
 const KEPT: usize = 10;
 
-/// One build that came to its end.
+/// A build that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
-    /// The image.
+    /// Digest of the image's manifest.
     pub image: Digest,
-    /// Where it went.
+    /// Where the image was written to.
     pub targets: Vec<String>,
-    /// The repository as it was given, without user information.
+    /// The repository: an absolute path, or a URL without user information.
     pub source: String,
-    /// Full SHA.
+    /// The commit's object id, 40 hex digits.
     pub commit: String,
-    /// When it ended, seconds since 1970.
+    /// When the build ended, in seconds since 1970.
     pub time: i64,
-    /// Whether nothing was to be cached.
+    /// Whether cached results were ignored.
     pub no_cache: bool,
-    /// Its layers, lowest first, without those of the base.
+    /// The layers above those of the base image, lowest first.
     pub layers: Vec<LayerRecord>,
 }
 
 /// One layer of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// `deps`, `app`, `build prod`.
+    /// `deps`, `app` or `build ENV`.
     pub name: String,
-    /// Digest of its blob; none if the step changed nothing.
+    /// Digest of the blob; `None` if the step changed nothing.
     pub digest: Option<Digest>,
-    /// Digest of its tar.
+    /// Digest of the tar.
     pub diff_id: Option<DiffId>,
-    /// The key it was made under; of variables the digest of their value.
+    /// The cache key; variables have the digest of their value in place of it.
     pub key: Key,
-    /// Whether it was cached.
+    /// Whether the result was cached.
     #[serde(alias = "recalled")] // the name in records of earlier versions
     pub cached: bool,
-    /// Wall clock, in milliseconds.
+    /// Wall clock in milliseconds of running the step, or of finding its result.
     pub millis: u64,
 }
 
-/// Keeps the record of a build. The image is where it should be by now, so that a failure is no more than worth a word.
+/// Writes the record of a build. The image is published already, so a failure is only a notice.
 pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>) {
     let layers = built.layers.iter().map(|layer| LayerRecord {
         name: layer.name.clone(),
@@ -70,23 +71,23 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
         no_cache: request.no_cache,
         layers: layers.collect(),
     };
-    let kept = repository_name(&request.location, context)
+    let written = repository_name(&request.location, context)
         .map_err(|e| e.to_string())
         .and_then(|name| context.store.append_history(&name, &record, KEPT).map_err(|e| e.to_string()));
-    if let Err(why) = kept {
-        let text = format!("`phial explain` will not know of this build, since its record could not be kept: {why}");
+    if let Err(why) = written {
+        let text = format!("`phial explain` cannot explain this build, since its record cannot be written: {why}");
         context.notice(text);
     }
 }
 
-/// The name under which the builds of a repository are remembered: its address on the web, the same whichever way it was
-/// cloned; for one that has none, its URL or its real path.
+/// The name of a repository in the store: its web address, which is the same for all ways to clone it; without one, its URL or
+/// its real path.
 pub fn repository_name(location: &Location, context: &Context<'_>) -> Result<String, SourceError> {
     let name = source::identity(&from_here(location, context))?;
     Ok(if name.starts_with('/') { name } else { web_address(&name).unwrap_or(name) })
 }
 
-/// A local path from the caller's working directory, however it was given.
+/// The location with a local path made absolute.
 fn from_here(location: &Location, context: &Context<'_>) -> Location {
     let absolute = |path| context.host.cwd.join(path).components().collect::<PathBuf>();
     let local = location.local().and_then(|path| absolute(path).to_string_lossy().parse().ok());

@@ -1,98 +1,98 @@
-//! Why a digest is not proven: what `phial verify` and `phial build --twice` stop with.
+//! What `phial verify` and `phial build --twice` stop with: an image that cannot be rebuilt, or that is rebuilt differently.
 
 use phial_layers::Digest;
 
 use super::UnpublishedImage;
-use crate::compare::{Comparison, Culprit, Section, Side, compare};
-use crate::config::Plan;
+use crate::compare::{Comparison, FirstDifference, ImagePart, Side, compare};
+use crate::config::BuildPlan;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
 use crate::image::{BlobSourceError, Blobs, Image, Provenance};
 use crate::publish::stored_blob;
 use crate::recipe::FORMAT;
 
-/// Why a digest is not proven.
+/// Why an image is not shown to be reproducible.
 #[derive(Debug, thiserror::Error)]
 pub enum ReproducibilityError {
-    /// Not one of ours.
+    /// The image was not built by Phial.
     #[error("`{0}` has no record of how it was made")]
     NoRecord(String),
-    /// A record of another version.
+    /// The image was built by another version.
     #[error("`{image}` has format {found}, and this Phial makes format {FORMAT}")]
     Format {
         /// The image.
         image: String,
-        /// Its version.
+        /// The format in its record.
         found: u32,
     },
-    /// The image does not say what to make it from.
+    /// The record lacks the name of the repository or the base image.
     #[error("`{image}` does not record where its {what} is")]
     Unrecorded {
         /// The image.
         image: String,
-        /// The repository or the base.
+        /// `repository` or `base image`.
         what: &'static str,
-        /// The flag that says it.
+        /// The flag that names it.
         flag: &'static str,
     },
-    /// What the image was made from cannot be had.
-    #[error("the {what} that the image records cannot be had: `{name}`")]
-    Gone {
-        /// The repository or the base.
+    /// The repository or the base image of the record is not available.
+    #[error("the {what} `{name}` that the image records is not available")]
+    Unavailable {
+        /// `repository` or `base image`.
         what: &'static str,
         /// Its name.
         name: String,
-        /// The flag that says where else it is.
+        /// The flag that names it elsewhere.
         flag: &'static str,
         /// Why not.
         #[source]
         source: Error,
     },
-    /// The commit's settings are not those that the image was made with.
-    #[error("the image was made with other settings (`{recorded}`) than those of {here} (`{found}`)")]
+    /// The settings are not those that the image was built with.
+    #[error("the image was built with other settings (`{recorded}`) than those of {settings_file} (`{found}`)")]
     Settings {
-        /// What the image records.
+        /// The digest of the settings in the image's record.
         recorded: Digest,
-        /// Which settings were read.
-        here: &'static str,
-        /// What they come to.
+        /// Which settings were read: `--config` or the commit's.
+        settings_file: &'static str,
+        /// The digest of the settings that were read.
         found: Digest,
     },
-    /// A layer of the image is not what its digest says.
+    /// A layer of the image cannot be read, or is not the one that its digest names.
     #[error("the layer `{digest}` of the image is damaged")]
     Damaged {
-        /// Its digest.
+        /// Digest of the blob.
         digest: Digest,
         /// What is wrong.
         #[source]
         source: BlobSourceError,
     },
-    /// The second build failed where the first one did not.
+    /// The second build of `--twice` failed where the first one did not; its last lines of output.
     #[error("the second build failed; its last lines:\n{}", .0.join("\n"))]
-    Again(Vec<String>),
-    /// The two are not the same.
-    #[error("not reproducible: `{first}` and `{second}` differ{}", told(.culprit.as_ref()))]
+    SecondBuild(Vec<String>),
+    /// The two builds differ.
+    #[error("not reproducible: `{first}` and `{second}` differ{}", first_in(.first_difference.as_ref()))]
     Differs {
-        /// The digest of the one.
+        /// Digest of the image on the left of the comparison.
         first: Digest,
-        /// The digest of the other.
+        /// Digest of the image on the right.
         second: Digest,
-        /// What to look at first.
-        culprit: Option<Culprit>,
-        /// All that differs.
+        /// The difference to look at first.
+        first_difference: Option<FirstDifference>,
+        /// All differences.
         comparison: Box<Comparison>,
     },
 }
 
-fn told(culprit: Option<&Culprit>) -> String {
-    let Some(culprit) = culprit else { return String::new() };
-    let place = match &culprit.place {
-        Section::Layer(name) => format!("layer `{name}`"),
-        Section::Config => "config".into(),
-        Section::Manifest => "manifest".into(),
+fn first_in(difference: Option<&FirstDifference>) -> String {
+    let Some(FirstDifference { part, path, reason }) = difference else { return String::new() };
+    let part = match part {
+        ImagePart::Layer(name) => format!("layer `{name}`"),
+        ImagePart::Config => "config".into(),
+        ImagePart::Manifest => "manifest".into(),
     };
-    let path = culprit.path.as_ref().map(|path| format!(" `{}`:", path.trim_matches('"'))).unwrap_or_default();
-    format!(", first in {place}:{path} {}", culprit.reason)
+    let path = path.as_ref().map(|path| format!(" `{}`:", path.trim_matches('"'))).unwrap_or_default();
+    format!(", first in {part}:{path} {reason}")
 }
 
 impl UserError for ReproducibilityError {
@@ -100,35 +100,34 @@ impl UserError for ReproducibilityError {
         match self {
             Self::NoRecord(_) | Self::Format { .. } | Self::Damaged { .. } => ExitKind::Refused,
             Self::Unrecorded { .. } | Self::Settings { .. } => ExitKind::Usage,
-            Self::Gone { source, .. } => source.exit_kind(),
-            Self::Again(_) => ExitKind::Failed,
+            Self::Unavailable { source, .. } => source.exit_kind(),
+            Self::SecondBuild(_) => ExitKind::Failed,
             Self::Differs { .. } => ExitKind::NotReproducible,
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoRecord(_) => "only images that `phial build` made can be made again".into(),
+            Self::NoRecord(_) => "only images that `phial build` made can be rebuilt".into(),
             Self::Format { found, .. } if *found > FORMAT => "use the newer Phial that made it".into(),
             Self::Format { .. } => "use the older Phial that made it".into(),
             Self::Unrecorded { flag, .. } => format!("name it with `{flag}`"),
-            Self::Gone { flag, source, .. } => match source.hint() {
+            Self::Unavailable { flag, source, .. } => match source.hint() {
                 Some(hint) => format!("{hint}; or name another place with `{flag}`"),
                 None => format!("name another place with `{flag}`"),
             },
-            Self::Settings { .. } => "name the file of settings that it was built with, `--config FILE`".into(),
-            Self::Differs { culprit: Some(culprit), .. } if by_chance(culprit) => {
-                "if it goes through names that it makes up while it compiles, put `strict = true` under `[prepare]`"
-                    .into()
+            Self::Settings { .. } => "name the settings file that it was built with: `--config FILE`".into(),
+            Self::Differs { first_difference: Some(difference), .. } if may_be_map_order(difference) => {
+                "if the app creates atoms while it compiles, set `strict = true` under `[prepare]`".into()
             }
             _ => return None,
         })
     }
 }
 
-/// Whether it looks like the order of a map's keys: another part of a compiled module.
-fn by_chance(culprit: &Culprit) -> bool {
-    culprit.path.as_ref().is_some_and(|path| path.contains(".beam")) && culprit.reason.contains("chunk")
+/// Whether a part of a compiled module differs, as it does when a compiler goes through a map in another order.
+fn may_be_map_order(difference: &FirstDifference) -> bool {
+    difference.path.as_ref().is_some_and(|path| path.contains(".beam")) && difference.reason.contains("chunk")
 }
 
 /// Which of two images a comparison shows on the left.
@@ -140,32 +139,41 @@ pub(crate) enum Order {
     OtherFirst,
 }
 
-/// How a built image differs from another one, whose blobs come from `blobs`.
+/// The image that a built one is compared with.
+pub(crate) struct OtherImage<'a> {
+    pub(crate) image: &'a Image,
+    /// Its layers' blobs.
+    pub(crate) blobs: Blobs<'a>,
+}
+
+/// How a built image differs from another one.
 pub(crate) fn difference(
     built: &UnpublishedImage<'_>,
-    (image, blobs): (&Image, Blobs<'_>),
+    other: &OtherImage<'_>,
     order: Order,
     context: &Context<'_>,
 ) -> Result<ReproducibilityError, Error> {
-    let own = |digest: &Digest| match stored_blob(context, &built.image, digest)? {
+    let built_blobs = |digest: &Digest| match stored_blob(context, &built.image, digest)? {
         Some(blob) => Ok(Some(blob)),
         None => built.base.blob(context, digest),
     };
-    let (left, right) = (Side::image(&built.image, &own), Side::image(image, blobs));
-    let (left_digest, right_digest) = (built.image.manifest_digest.clone(), image.manifest_digest.clone());
+    let (left, right) = (Side::image(&built.image, &built_blobs), Side::image(other.image, other.blobs));
+    let (left_digest, right_digest) = (built.image.manifest_digest.clone(), other.image.manifest_digest.clone());
     let (left, right, first, second) = match order {
         Order::BuiltFirst => (left, right, left_digest, right_digest),
         Order::OtherFirst => (right, left, right_digest, left_digest),
     };
     let comparison = compare(&left, &right)?;
-    Ok(ReproducibilityError::Differs { first, second, culprit: comparison.first(), comparison: Box::new(comparison) })
+    let first_difference = comparison.first();
+    Ok(ReproducibilityError::Differs { first, second, first_difference, comparison: Box::new(comparison) })
 }
 
-/// Makes a plan follow an image's record: the recorded base digest, and settings with the recorded digest. `given` says
-/// that the settings come from `--config`.
-pub(super) fn follow_record(plan: &mut Plan, recorded: &Provenance, given: bool) -> Result<(), ReproducibilityError> {
-    plan.pinned = Some(recorded.base_digest.clone());
-    let here = if given { "`--config`" } else { "the commit" };
-    let (recorded, found) = (recorded.settings.clone(), plan.digest());
-    if found == recorded { Ok(()) } else { Err(ReproducibilityError::Settings { recorded, here, found }) }
+/// Checks that a plan has the settings that an image records. `settings_file` names their origin for the error.
+pub(super) fn check_settings(
+    plan: &BuildPlan,
+    record: &Provenance,
+    settings_file: &'static str,
+) -> Result<(), ReproducibilityError> {
+    let (recorded, found) = (record.settings.clone(), plan.digest());
+    if found == recorded { Ok(()) } else { Err(ReproducibilityError::Settings { recorded, settings_file, found }) }
 }

@@ -1,51 +1,38 @@
-//! What every step of a build shares: cached results, running one call of the script in a sandbox, taking what it changed,
-//! packing.
+//! Running one step: looking for a cached result, running the command in a sandbox, taking its changes, packing them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use phial_layers::{Limits, Metadata, PackOptions, pack, unpack};
 
+use super::lazy_isolation::LazyIsolation;
+use super::step_env::StepEnv;
 use super::{BuildError, BuiltLayer, chroot_binds};
-use crate::config::{ConfigError, Network, Plan};
+use crate::config::{ConfigError, NetworkAccess, PreparePlan};
 use crate::context::Context;
 use crate::determinism::normalize::{self, NormalizeOptions};
-use crate::determinism::shims::Toolchain;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::PackedLayer;
-use crate::recipe::{APP, PASSED, Recipe, Step};
+use crate::recipe::{APP, PASSED, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
-use crate::runtime::{HOSTS, IsolationChoice, OutputTail, choose, resolv_conf, userns_helper};
+use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec, Stdio};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeInfo, TreeLookup};
 
-/// What a step changed: a tree in a scratch directory that is not kept yet.
+/// The changes of a step: a tree in a scratch directory, not in the store yet.
 pub(super) struct Changes {
     pub(super) tree: Tree,
     /// Number of entries; 0 if the step changed nothing.
     pub(super) entries: u64,
 }
 
-/// What a step runs in, besides its trees.
-pub(super) struct StepEnv<'a> {
-    /// The working directory; must exist.
-    pub(super) cwd: &'static str,
-    /// The modification time of all files that the step sees, in seconds since 1970.
-    pub(super) mtime: i64,
-    /// What Erlang VMs start with: the toolchain of the base, and the atoms of the sources.
-    pub(super) seed: Option<(&'a Toolchain, &'a BTreeSet<String>)>,
-    /// Directories that exist beforehand, as if the step had made them: the path in the root, and the source on the host.
-    pub(super) given: &'a [(PathBuf, PathBuf)],
-}
-
-/// The results of a step.
+/// The layers of a step.
 pub(super) struct StepOutcome {
-    /// One for each layer of the step; `None` for a layer without changes.
+    /// One for each environment, or a single one; `None` for a layer without changes.
     pub(super) layers: Vec<Option<PackedLayer>>,
     /// Whether they were cached.
     pub(super) cached: bool,
@@ -54,7 +41,7 @@ pub(super) struct StepOutcome {
 }
 
 impl StepOutcome {
-    /// The outcome of a step of one layer.
+    /// The layer of a step that has a single one.
     pub(super) fn single(self, name: &str, key: Key) -> BuiltLayer {
         let layer = self.layers.into_iter().next().flatten();
         BuiltLayer { name: name.into(), layer, cached: self.cached, key, millis: self.millis }
@@ -64,28 +51,16 @@ impl StepOutcome {
 /// What all steps of a build share.
 pub(super) struct StepRunner<'a> {
     pub(super) context: &'a Context<'a>,
-    pub(super) plan: &'a Plan,
-    pub(super) recipe: &'a Recipe,
-    pub(super) choice: IsolationChoice,
-    /// Set when the first step runs.
-    pub(super) isolation: OnceLock<Isolation>,
-    pub(super) ids: OnceLock<Ids>,
+    pub(super) plan: &'a PreparePlan,
+    pub(super) isolation: LazyIsolation,
+    /// Environment variables of the base image.
     pub(super) base_env: BTreeMap<String, String>,
     pub(super) no_cache: bool,
     pub(super) remote_cache: &'a RemoteCache<'a>,
 }
 
 impl StepRunner<'_> {
-    /// The isolation that steps run in; found out when the first one runs.
-    pub(super) fn isolation(&self) -> Result<Isolation, Error> {
-        if let Some(isolation) = self.isolation.get() {
-            return Ok(*isolation);
-        }
-        let isolation = choose(self.choice, self.context)?;
-        Ok(*self.isolation.get_or_init(|| isolation))
-    }
-
-    /// The results under `key` in the store, if they are usable.
+    /// The result of `key` in the store; `None` if it is not there or its blobs are not.
     pub(super) fn find_cached(&self, name: &str, key: &Key) -> Result<Option<StepOutcome>, Error> {
         let start = Instant::now();
         let Lookup::Hit(layers) = self.context.store.result::<Vec<Option<PackedLayer>>>(key)? else { return Ok(None) };
@@ -96,8 +71,8 @@ impl StepRunner<'_> {
         Ok(Some(StepOutcome { layers, cached: true, millis: millis_since(start) }))
     }
 
-    /// The results under `key` from the store or the remote cache, or else what `make` gives, which is then kept. Of
-    /// several processes that want the same key one makes it, and the others wait.
+    /// The result of `key` from the store or the remote cache, else the result of `make`, which the store keeps. Of several
+    /// processes that need the same key one calls `make`, and the others wait for it.
     pub(super) fn cached(
         &self,
         name: &str,
@@ -129,13 +104,13 @@ impl StepRunner<'_> {
         self.context.store.has_blob(&layer.digest, layer.size)
     }
 
-    /// Makes sure that a layer which may be in the remote cache alone is in the store. False if the remote cache fails, which
-    /// turns it off.
+    /// Copies the blob of a layer that only the remote cache has into the store. False if the remote cache fails, which turns
+    /// it off.
     pub(super) fn fetch_from_remote(&self, layer: &PackedLayer) -> bool {
         self.is_here(layer) || !self.remote_cache.has(layer) || self.remote_cache.fetch(layer)
     }
 
-    /// Packs what a step changed, and keeps the blob and the tree. `None` if it changed nothing.
+    /// Packs changes to a layer, and moves the tree and the blob into the store. `None` if there are no changes.
     pub(super) fn keep(&self, changes: &Changes, mtime: i64) -> Result<Option<PackedLayer>, Error> {
         if changes.entries == 0 {
             return Ok(None);
@@ -149,7 +124,7 @@ impl StepRunner<'_> {
         Ok(Some(PackedLayer::new(packed, compression)))
     }
 
-    /// The tree of a layer; unpacked from its blob if it is not in the store.
+    /// The tree of a layer; unpacked from the layer's blob if the store does not have it.
     pub(super) fn tree(&self, layer: &PackedLayer) -> Result<Tree, Error> {
         let vacant = match self.context.store.tree(&layer.diff_id)? {
             TreeLookup::Hit(tree) => return Ok(tree),
@@ -171,58 +146,57 @@ impl StepRunner<'_> {
         }
     }
 
-    /// Runs one step over `lowers` (topmost first) and returns what it changed. `dir` is a directory to be made in a scratch
-    /// directory.
-    pub(super) fn run(&self, step: &Step, lowers: &[Tree], dir: &Path, env: &StepEnv<'_>) -> Result<Changes, Error> {
+    /// Runs one step and returns its changes. `dir`, which must not exist, is its directory in a scratch directory.
+    pub(super) fn run(&self, step: &Step, env: &StepEnv<'_>, dir: &Path) -> Result<Changes, Error> {
         fs::create_dir(dir).map_err(IoError::at("create", dir))?;
-        let isolation = self.isolation()?;
+        let isolation = self.isolation.get(self.context)?;
         let rootfs_dir = dir.join("rootfs");
         fs::create_dir(&rootfs_dir).map_err(IoError::at("create", &rootfs_dir))?;
-        let rootfs = rootfs::assemble(isolation, lowers, &rootfs_dir)?;
-        for (path, from) in env.given {
-            rootfs::copy_into(&rootfs, from, path)?;
+        let rootfs = rootfs::assemble(isolation, env.lowers, &rootfs_dir)?;
+        for preset in env.preset {
+            rootfs::copy_into(&rootfs, &preset.source, &preset.path)?;
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
-        self.add_shims(&mut spec, step, env, &dir.join("shims"))?;
+        env.add_shims(&mut spec, step, self.plan.clock, &dir.join("shims"), self.context)?;
         if isolation == Isolation::Chroot {
             chroot_binds::copy_binds(&mut spec)?;
         }
         let mut tail = OutputTail::default();
-        let ended = sandbox::run(OURSELVES.as_ref(), &spec, self.context.cancel, &mut |bytes: &[u8]| {
+        let exit = sandbox::run(OURSELVES.as_ref(), &spec, self.context.cancel, &mut |bytes: &[u8]| {
             tail.push(bytes);
             (self.context.watch)(Event::StepOutput { step: step.name.clone(), bytes: bytes.to_vec() });
         });
-        if !matches!(ended, Ok(Exit::Code(0))) {
+        if !matches!(exit, Ok(Exit::Code(0))) {
             userns_helper::clear(self.ids(), &rootfs_dir);
             let step = step.name.clone();
-            return Err(BuildError::StepFailed { step, exit: ended?, output: tail.lines() }.into());
+            return Err(BuildError::StepFailed { step, exit: exit?, output: tail.lines() }.into());
         }
-        let changes = self.diff(&rootfs.diff_source, lowers, &dir.join("changes"));
+        let changes = self.diff(&rootfs.diff_source, env.lowers, &dir.join("changes"));
         userns_helper::clear(self.ids(), &rootfs_dir);
         changes
     }
 
-    /// What `new` changes over `lowers`, moved to the new directory `dest`.
+    /// The changes of `new` relative to `lowers`, moved to the new directory `dest`.
     pub(super) fn diff(&self, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<Changes, Error> {
         fs::create_dir(dest).map_err(IoError::at("create", dest))?;
         let diff = userns_helper::diff(self.ids(), new, lowers, dest)?;
         for name in &diff.conflicts {
-            self.context.notice(format!("`{name}` differs between two environments; the last one's is in the image"));
+            self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));
         }
         if diff.skipped_special_files > 0 {
             self.context.notice(format!(
-                "{} sockets or devices that a step left are not in the image",
+                "{} sockets or devices that a step made are not in the image",
                 diff.skipped_special_files
             ));
         }
         Ok(Changes::new(dest, diff.metadata, diff.entries))
     }
 
-    /// Normalizes what a step changed, in place.
+    /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
         let report = normalize::normalize(&changes.tree.root, APP, options)?;
         for (name, why) in report.left {
-            self.context.notice(format!("`{name}` is left as it was written: {why}"));
+            self.context.notice(format!("`{name}` is not normalized: {why}"));
         }
         for name in report.urls_with_user {
             self.context.notice(format!("`{name}` keeps user information in its URL, since `mix.lock` has the same"));
@@ -231,13 +205,13 @@ impl StepRunner<'_> {
     }
 
     fn spec(&self, step: &Step, root: sandbox::Root, step_env: &StepEnv<'_>) -> Result<Spec, Error> {
-        let mut env = self.recipe.env(&self.base_env, step_env.mtime);
+        let mut env = self.plan.recipe.env(&self.base_env, step_env.mtime);
         env.extend(step.env.iter().map(|name| ("MIX_ENV".to_owned(), name.clone())));
         let (passed, binds) = self.passed()?;
         env.extend(passed);
         let network = match self.plan.network {
-            Network::Host => sandbox::Network::Host,
-            Network::None => sandbox::Network::None,
+            NetworkAccess::Host => sandbox::Network::Host,
+            NetworkAccess::None => sandbox::Network::None,
         };
         Ok(Spec {
             root,
@@ -257,21 +231,11 @@ impl StepRunner<'_> {
         })
     }
 
-    /// A range of ids where the settings want one and the machine gives one, else one id. The digest is the same.
     fn ids(&self) -> Ids {
-        if !self.plan.ranges || self.isolation.get() == Some(&Isolation::Chroot) {
-            return Ids::Single;
-        }
-        *self.ids.get_or_init(|| match userns_helper::try_ranges() {
-            Ok(()) => Ids::Ranges,
-            Err(error) => {
-                self.context.notice(format!("one id is mapped, since there is no range to map: {error}"));
-                Ids::Single
-            }
-        })
+        if self.plan.ranges { self.isolation.ranges(self.context) } else { Ids::Single }
     }
 
-    /// The caller's variables that a step may see; one that names a file of certificates brings the file along.
+    /// The caller's variables that a step may see, and the files of certificates that they name.
     fn passed(&self) -> Result<(BTreeMap<String, String>, Vec<Bind>), Error> {
         let (mut env, mut binds) = (BTreeMap::new(), vec![]);
         for name in PASSED.iter().copied().chain(self.plan.pass.iter().map(String::as_str)) {
@@ -279,7 +243,7 @@ impl StepRunner<'_> {
             if !matches!(name, "HEX_CACERTS_PATH" | "SSL_CERT_FILE") {
                 env.insert(name.to_owned(), value.to_owned());
             } else if !Path::new(value).is_file() {
-                let reason = "and there is no such file";
+                let reason = "which is not a file";
                 return Err(ConfigError::Value { key: name.into(), value: value.into(), reason }.into());
             } else {
                 let target = format!("/run/phial/{}.pem", name.to_lowercase());

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::ui::{Ui, size};
 use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::build::{self, BuildRequest, Built};
-use crate::config::{Flags, Network};
+use crate::config::{BuildFlags, NetworkAccess};
 use crate::context::Context;
 use crate::error::IoError;
 use crate::image::{RegistryRef, Target};
@@ -91,14 +91,14 @@ enum CompressionArg {
 
 pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let network = args.network.map(|network| match network {
-        NetworkArg::Host => Network::Host,
-        NetworkArg::None => Network::None,
+        NetworkArg::Host => NetworkAccess::Host,
+        NetworkArg::None => NetworkAccess::None,
     });
     let compression = args.compression.map(|compression| match compression {
         CompressionArg::Gzip => Compression::Gzip,
         CompressionArg::Zstd => Compression::Zstd,
     });
-    let flags = Flags {
+    let flags = BuildFlags {
         base: args.base.clone(),
         to: args.to.clone(),
         envs: args.env.clone(),

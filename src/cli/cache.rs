@@ -9,11 +9,12 @@ use serde_json::json;
 use super::cli_error::CliError;
 use super::ui::{Ui, size};
 use super::{Common, Outcome};
+use crate::config::units;
 use crate::context::Context;
 use crate::error::Error;
 use crate::host::Host;
 use crate::image::{RegistryRef, rfc3339, shown as quoted};
-use crate::remote_cache::{self, Entry};
+use crate::remote_cache::{self, CacheEntry};
 use crate::store::{PruneOptions, PruneReport, Store, StoreItem, StoreItemKind};
 
 /// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
@@ -138,17 +139,18 @@ fn listed(items: &[StoreItem]) -> String {
     items.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
 }
 
-fn entries_listed(entries: &[Entry]) -> String {
-    let line =
-        |entry: &Entry| format!("{:>9}  {}  {}  {}", size(entry.size), rfc3339(entry.made), entry.tag, entry.digest);
+fn entries_listed(entries: &[CacheEntry]) -> String {
+    let line = |entry: &CacheEntry| {
+        format!("{:>9}  {}  {}  {}", size(entry.size), rfc3339(entry.made), entry.tag, entry.digest)
+    };
     let entries_ = if entries.len() == 1 { "entry" } else { "entries" };
     let total = format!("{} in {} {entries_}", size(entries.iter().map(|entry| entry.size).sum()), entries.len());
     entries.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
 }
 
-fn entries_as_json(entries: &[Entry]) -> String {
-    let entry = |entry: &Entry| {
-        let Entry { tag, digest, key, size, made, .. } = entry;
+fn entries_as_json(entries: &[CacheEntry]) -> String {
+    let entry = |entry: &CacheEntry| {
+        let CacheEntry { tag, digest, key, size, made, .. } = entry;
         json!({ "tag": tag, "digest": digest, "key": key, "size": size, "made": rfc3339(*made) })
     };
     json!(entries.iter().map(entry).collect::<Vec<_>>()).to_string()
@@ -193,9 +195,9 @@ fn items_shown(store: &Store, name: &str) -> Result<String, Error> {
     Ok(lines.join("\n"))
 }
 
-fn entry_shown(entries: &[Entry], name: &str) -> Result<String, CliError> {
+fn entry_shown(entries: &[CacheEntry], name: &str) -> Result<String, CliError> {
     let mut lines = Vec::new();
-    let names: fn(&Entry) -> Vec<&str> = |entry| vec![&entry.tag, entry.digest.as_str(), &entry.key];
+    let names: fn(&CacheEntry) -> Vec<&str> = |entry| vec![&entry.tag, entry.digest.as_str(), &entry.key];
     for entry in meant(entries, name, names, "`phial cache ls --in`")? {
         lines.push(format!("entry {}", entry.tag));
         lines.push(format!("  {}, made {}", size(entry.size), rfc3339(entry.made)));
@@ -224,46 +226,11 @@ fn own_limit(host: &Host) -> Result<Option<u64>, String> {
     }
 }
 
-/// `500MB`, `20GB`, `1000`; powers of ten.
 fn bytes(text: &str) -> Result<u64, String> {
-    let units = [
-        ("kB", 1_000),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("B", 1),
-        ("", 1),
-    ];
-    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)));
-    let size = found.and_then(|(number, factor): (&str, u64)| number.parse::<u64>().ok()?.checked_mul(factor));
-    size.ok_or_else(|| format!("`{}` is no size such as `500MB`, `20GB` or `0`", quoted(text)))
+    units::bytes(text).ok_or_else(|| format!("`{}` is not a size such as `500MB`, `20GB` or `0`", quoted(text)))
 }
 
-/// `90s`, `30m`, `12h`, `14d` in seconds.
 fn duration(text: &str) -> Result<i64, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
-    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
-    let seconds =
-        found.and_then(|(number, factor): (&str, i64)| i64::from(number.parse::<u32>().ok()?).checked_mul(factor));
-    seconds.ok_or_else(|| format!("`{}` is no time such as `12h` or `14d`", quoted(text)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times_are_read_as_people_write_them() {
-        for (text, size) in
-            [("0", 0), ("1000", 1000), ("2kB", 2000), ("500MB", 500_000_000), ("20 GB", 20_000_000_000), ("3B", 3)]
-        {
-            assert_eq!(bytes(text), Ok(size), "{text}");
-        }
-        for text in ["", "GB", "-1", "1.5GB", "1PB", "99999999999999TB"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-        assert_eq!([duration("90s"), duration("12h"), duration("14d")], [Ok(90), Ok(43_200), Ok(1_209_600)]);
-        assert!(duration("14").is_err() && duration("d").is_err() && duration("-1d").is_err());
-    }
+    let seconds = units::seconds(text).and_then(|seconds| i64::try_from(seconds).ok());
+    seconds.ok_or_else(|| format!("`{}` is not a time such as `12h` or `14d`", quoted(text)))
 }

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::ui::Ui;
 use super::{Common, Outcome};
+use crate::compare::Times;
 use crate::context::Context;
-use crate::diff;
+use crate::diff::{self, DiffArgument};
 use crate::error::ExitKind;
 
 /// Compare two images or layers: exit code 0 if nothing differs, 1 if something does
@@ -34,9 +35,11 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) fn diff(args: &DiffArgs, context: &Context<'_>) -> Outcome {
-    let of_right = args.other_layer.as_deref().or(args.layer.as_deref());
-    let found = diff::diff((&args.left, args.layer.as_deref()), (&args.right, of_right), context)?;
-    let text = if args.json { as_json(&found) } else { found.text(args.times) };
+    let right_layer = args.other_layer.as_deref().or(args.layer.as_deref());
+    let left = DiffArgument { name: &args.left, layer: args.layer.as_deref() };
+    let found = diff::diff(left, DiffArgument { name: &args.right, layer: right_layer }, context)?;
+    let text =
+        if args.json { as_json(&found) } else { found.text(if args.times { Times::Listed } else { Times::Counted }) };
     Ui::data(&text)?;
     Ok(if found.is_same() { ExitCode::SUCCESS } else { ExitKind::Failed.into() })
 }

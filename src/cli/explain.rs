@@ -8,7 +8,7 @@ use super::ui::{Ui, seconds};
 use super::{Common, Outcome};
 use crate::build::BuildRecord;
 use crate::context::Context;
-use crate::explain::{self, Explanation, Story};
+use crate::explain::{self, Explanation, LayerExplanation};
 use crate::image::{rfc3339, shown};
 
 /// Say from what each layer of a build followed, and what differs from the build before
@@ -52,11 +52,11 @@ fn which(record: &BuildRecord) -> String {
     format!("{image} of commit {commit} of {} ({})", shown(&record.source), rfc3339(record.time))
 }
 
-fn is_of_one_call(one: &Story, other: &Story) -> bool {
-    *one == Story { name: one.name.clone(), ..other.clone() }
+fn is_of_one_call(one: &LayerExplanation, other: &LayerExplanation) -> bool {
+    *one == LayerExplanation { name: one.name.clone(), ..other.clone() }
 }
 
-fn layers(stories: &[Story], has_previous: bool, lines: &mut Vec<String>) {
+fn layers(stories: &[LayerExplanation], has_previous: bool, lines: &mut Vec<String>) {
     let Some(story) = stories.first() else { return };
     let names: Vec<String> = stories.iter().map(|story| shown(&story.name)).collect();
     let how = if story.cached { "cached" } else { "made" };
@@ -69,7 +69,9 @@ fn layers(stories: &[Story], has_previous: bool, lines: &mut Vec<String>) {
         None if has_previous => lines.push("  new: the build before had no such layer".into()),
         None => {}
         Some(changed) if changed.is_empty() && story.note.is_none() => lines.push("  no input changed".into()),
-        Some(changed) => lines.extend(changed.iter().flat_map(|input| &input.words).map(|words| format!("  {words}"))),
+        Some(changed) => {
+            lines.extend(changed.iter().flat_map(|input| &input.description).map(|words| format!("  {words}")))
+        }
     }
     lines.extend(story.note.iter().map(|note| format!("  {note}")));
 }

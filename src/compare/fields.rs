@@ -1,31 +1,31 @@
-//! Two JSON documents, field by field. Fields are called by their path: `config.Env.MIX_ENV`, `history[2].created_by`.
+//! Compares two JSON documents by field. The name of a field is its path: `config.Env.MIX_ENV`, `history[2].created_by`.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Comparison, Status};
+use super::comparison::{Comparison, Status};
 use crate::image::{Image, ImageError, read_json};
 
-/// A field that differs. Lists of plain values are one field.
+/// A field of a manifest or config that differs. A list of scalars is one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Field {
     /// Its path in the document.
     pub name: String,
-    /// What the left side says, text as it is and all else as JSON; none if it says nothing.
+    /// The value on the left: a string as it is, another value as JSON. `None` if the field is not set.
     pub left: Option<String>,
-    /// What the right side says.
+    /// The value on the right.
     pub right: Option<String>,
 }
 
-/// Words in the name of a variable whose value is not for a log.
+/// Parts of the names of variables whose values may be secret.
 const SECRET: [&str; 8] = ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "CREDENTIAL", "PRIVATE", "API_KEY", "DATABASE_URL"];
 
-/// What stands in place of such a value.
+/// Shown instead of such a value.
 const HIDDEN: &str = "(not shown)";
 
-/// The fields of two manifests, without what is said of config and layers elsewhere.
+/// The differences of two manifests, except the layers and the config's digest and size, which follow from other differences.
 pub(super) fn manifests(left: &Image, right: &Image) -> Result<Vec<Field>, ImageError> {
     let read = |image: &Image| {
         let mut value: Value = read_json("the manifest", &image.manifest_bytes)?;
@@ -38,7 +38,7 @@ pub(super) fn manifests(left: &Image, right: &Image) -> Result<Vec<Field>, Image
     Ok(between(&read(left)?, &read(right)?))
 }
 
-/// The fields of two configs, without the diff ids.
+/// The differences of two configs, except the diff IDs.
 pub(super) fn configs(left: &Image, right: &Image) -> Result<Vec<Field>, ImageError> {
     let read = |image: &Image| {
         let mut value: Value = read_json("the config", &image.config_bytes)?;
@@ -53,18 +53,20 @@ pub(super) fn configs(left: &Image, right: &Image) -> Result<Vec<Field>, ImageEr
     Ok(between(&read(left)?, &read(right)?))
 }
 
-/// Whatever differs and was not named so far: bytes that say the same.
-pub(super) fn account_for_the_rest(left: &Image, right: &Image, found: &mut Comparison) {
-    let words = |differ: bool| {
-        let (left, right) = (Some("written in one way".to_owned()), Some("written in another way".to_owned()));
+/// Adds a difference for documents with equal fields and different bytes, so that a comparison of different digests is never
+/// empty.
+pub(super) fn add_encoding_differences(left: &Image, right: &Image, comparison: &mut Comparison) {
+    let field = |differ: bool| {
+        let (left, right) = (Some("encoded in one way".to_owned()), Some("encoded in another way".to_owned()));
         differ.then(|| Field { name: "its bytes".into(), left, right })
     };
-    let plain = found.layers.iter().all(|layer| layer.status == Status::Same && layer.why.is_empty());
-    if found.config.is_empty() && plain {
-        found.config.extend(words(left.config_bytes != right.config_bytes));
+    let are_layers_same =
+        comparison.layers.iter().all(|layer| layer.status == Status::Same && layer.differences.is_empty());
+    if comparison.config.is_empty() && are_layers_same {
+        comparison.config.extend(field(left.config_bytes != right.config_bytes));
     }
-    if found.is_same() {
-        found.manifest.extend(words(left.manifest_bytes != right.manifest_bytes));
+    if comparison.is_same() {
+        comparison.manifest.extend(field(left.manifest_bytes != right.manifest_bytes));
     }
 }
 
@@ -76,7 +78,7 @@ fn drop_keys(value: &mut Value, keys: &[&str]) {
     }
 }
 
-/// `NAME=value` one by one, since their order says nothing; values that may be secret only as far as they differ.
+/// Turns the list of `NAME=value` into a map: the order of variables has no meaning.
 fn by_name(env: &mut Value) {
     let Value::Array(pairs) = env else { return };
     let texts = pairs.iter().filter_map(Value::as_str).filter_map(|pair| pair.split_once('='));
@@ -104,7 +106,7 @@ fn field(name: &str, left: Option<String>, right: Option<String>) -> Field {
 
 fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
     match value {
-        // What Go writes for nothing is the same as nothing.
+        // Go writes `null` or `[]` for a field that is not set.
         Value::Null => {}
         Value::Array(items) if items.is_empty() => {}
         Value::Object(map) => {
@@ -126,7 +128,7 @@ fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What a label holds that holds JSON, as records of tools do.
+/// The JSON object in a string, as labels of tools have it.
 fn document(text: &str) -> Option<Value> {
     let value: Value = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
     value.as_object().is_some_and(|map| !map.is_empty()).then_some(value)
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(fields: &[Field]) -> Vec<String> {
+    fn lines(fields: &[Field]) -> Vec<String> {
         let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
         fields.iter().map(|field| format!("{}: {} -> {}", field.name, side(&field.left), side(&field.right))).collect()
     }
@@ -148,13 +150,13 @@ mod tests {
             json!({"a": {"b": 1, "c": [1, 2]}, "h": [{"x": "1"}, {"x": "2"}], "n": null, "t": "{\"x\": 1, \"y\": 2}"});
         let right = json!({"a": {"b": 2, "c": [2, 1], "d": true}, "h": [{"x": "1"}], "t": "{\"y\":3,\"x\":1}"});
         assert_eq!(
-            told(&between(&left, &right)),
+            lines(&between(&left, &right)),
             ["a.b: 1 -> 2", "a.c: [1,2] -> [2,1]", "a.d: - -> true", "h[1].x: 2 -> -", "t.y: 2 -> 3"]
         );
     }
 
     #[test]
-    fn variables_are_compared_by_name_and_secrets_are_not_told() {
+    fn variables_are_compared_by_name_and_secrets_are_not_shown() {
         let env = |pairs: Value| {
             let mut value = json!({"config": {"Env": pairs}});
             by_name(value.pointer_mut("/config/Env").unwrap());
@@ -163,7 +165,7 @@ mod tests {
         let left = env(json!(["A=1", "SECRET_KEY_BASE=abc", "B=2"]));
         let right = env(json!(["B=2", "A=3", "SECRET_KEY_BASE=def"]));
         assert_eq!(
-            told(&between(&left, &right)),
+            lines(&between(&left, &right)),
             ["config.Env.A: 1 -> 3", "config.Env.SECRET_KEY_BASE: (not shown) -> (not shown)"]
         );
     }

@@ -1,4 +1,4 @@
-//! What a layer holds, and how the files of two layers differ.
+//! Lists the entries of layers, and compares them.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
@@ -10,33 +10,35 @@ use phial_layers::{
 use serde::Serialize;
 
 use super::beam::{self, Chunks};
-use super::{LayerDiff, lock};
+use super::comparison::LayerDiff;
+use super::lock;
 
-/// A `.beam` file above this many bytes is compared as a whole.
+/// Largest `.beam` file whose chunks are compared, in bytes.
 const MAX_BEAM: u64 = 32 << 20;
-/// What a whiteout's name begins with (`layer.md`, "Whiteouts").
+/// Prefix of a whiteout's name (image-spec, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
-/// The name of the entry that hides all that lower layers have in its directory.
+/// Name of an opaque whiteout: it hides everything that lower layers have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// A file of one layer, or of both.
+/// A file that differs between two layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileDiff {
     /// Its path, without a leading slash. Bytes that are not ASCII, control characters and `%` are `%XX`.
     pub path: EntryPath,
     /// Whether it is on both sides.
     pub change: Change,
-    /// What differs, the weightiest first; empty for what is on one side only.
-    pub why: Vec<Why>,
+    /// The differences, the most important first; empty for a file that only one side has.
+    #[serde(rename = "why")]
+    pub differences: Vec<FileDifference>,
     /// Digest of its content on the left, if it is a regular file there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<Digest>,
     /// Digest of its content on the right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right: Option<Digest>,
-    /// Where the other side has the same content, for a file that is on one side only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<Elsewhere>,
+    /// Where the other side has the content of a file that only one side has.
+    #[serde(rename = "elsewhere", skip_serializing_if = "Option::is_none")]
+    pub same_content: Option<SameContent>,
 }
 
 /// Whether a file is on both sides.
@@ -51,25 +53,25 @@ pub enum Change {
     Changed,
 }
 
-/// The same content in another layer, or under another path of the same one.
+/// A file with the same content in another layer or under another path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Elsewhere {
-    /// The layer's name.
+pub struct SameContent {
+    /// The name of its layer.
     pub layer: String,
-    /// The path there.
+    /// Its path.
     pub path: EntryPath,
 }
 
-/// What differs about a file, in the order of weight.
+/// A difference of a file; the most important variant first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "what")]
-pub enum Why {
-    /// One side hides what lower layers have under this name, the other does not.
+pub enum FileDifference {
+    /// Only one side has a whiteout of this path.
     Whiteout {
         /// Whether it is the right side.
         right: bool,
     },
-    /// One side hides all that lower layers have in this directory, the other does not.
+    /// Only one side has an opaque whiteout in this directory.
     Opaque {
         /// Whether it is the right side.
         right: bool,
@@ -92,7 +94,7 @@ pub enum Why {
     Chunks {
         /// Their names, in alphabetical order.
         names: Vec<String>,
-        /// Whether none of them holds what the machine runs.
+        /// Whether the Erlang VM runs the same code in spite of them.
         same_code: bool,
     },
     /// Another target of a link. Bytes that are not ASCII are escaped as in Rust.
@@ -130,16 +132,16 @@ pub enum Why {
     },
 }
 
-/// What is known of a name in a layer. A whiteout and what stands in its place have one name.
+/// What a layer has for a path: a whiteout, an entry, or both.
 #[derive(Default)]
-struct Facts {
+struct PathContent {
     whiteout: bool,
     opaque: bool,
-    stat: Option<Stat>,
+    entry: Option<EntryInfo>,
 }
 
 /// An entry without its bytes.
-struct Stat {
+struct EntryInfo {
     kind: EntryKind,
     link: Vec<u8>,
     mode: u32,
@@ -151,54 +153,56 @@ struct Stat {
     chunks: Option<Chunks>,
 }
 
-/// What a layer holds.
+/// The entries of a layer.
 pub(super) struct Listing {
+    /// Digest of the tar.
     pub(super) diff_id: DiffId,
+    /// Digest of the blob.
     pub(super) digest: Digest,
-    /// Digest of the entries' names as they follow each other.
+    /// Digest of the entries' names in their order.
     pub(super) order: Digest,
     /// The text of the app's `mix.lock`, if the layer has it.
     pub(super) lock: Option<String>,
-    facts: BTreeMap<EntryPath, Facts>,
+    paths: BTreeMap<EntryPath, PathContent>,
 }
 
 /// Reads a layer to its end.
 pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<Listing, UnpackError> {
-    let mut facts: BTreeMap<EntryPath, Facts> = BTreeMap::new();
+    let mut paths: BTreeMap<EntryPath, PathContent> = BTreeMap::new();
     let mut lock = None;
     let mut order = Sha256Writer::new(std::io::sink());
-    let keep = |name: &EntryPath, size| {
+    let is_needed = |name: &EntryPath, size| {
         (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX)
     };
-    let listed = list_entries(blob, compression, &Limits::GENEROUS, &keep, &mut |mut entry| {
+    let listed = list_entries(blob, compression, &Limits::GENEROUS, &is_needed, &mut |mut entry| {
         let _ = order.write_all(entry.path.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
         if entry.path.as_bytes() == lock::PATH {
             lock = entry.bytes.take().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         }
-        put(&mut facts, entry);
+        add(&mut paths, entry);
     })?;
     let (_, order, _) = order.finish();
-    Ok(Listing { diff_id: listed.diff_id, digest: listed.digest, order, lock, facts })
+    Ok(Listing { diff_id: listed.diff_id, digest: listed.digest, order, lock, paths })
 }
 
 fn is_beam(name: &EntryPath) -> bool {
     name.as_bytes().ends_with(b".beam")
 }
 
-/// Where an entry is found twice, the later one holds, as for whoever unpacks.
-fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: LayerEntry) {
+/// Adds an entry. Of two entries with one name the later one counts, as it does when the layer is unpacked.
+fn add(paths: &mut BTreeMap<EntryPath, PathContent>, entry: LayerEntry) {
     let bytes = entry.path.as_bytes();
     let (parent, last) = match bytes.iter().rposition(|b| *b == b'/') {
         Some(slash) => bytes.split_at(slash + 1),
         None => (&b""[..], bytes),
     };
     if last == OPAQUE {
-        facts.entry(EntryPath::new(parent)).or_default().opaque = true;
+        paths.entry(EntryPath::new(parent)).or_default().opaque = true;
     } else if let Some(hidden) = last.strip_prefix(WHITEOUT) {
-        facts.entry(EntryPath::new(&[parent, hidden].concat())).or_default().whiteout = true;
+        paths.entry(EntryPath::new(&[parent, hidden].concat())).or_default().whiteout = true;
     } else {
         let chunks = entry.bytes.as_deref().and_then(beam::chunks);
-        facts.entry(entry.path).or_default().stat = Some(Stat {
+        paths.entry(entry.path).or_default().entry = Some(EntryInfo {
             kind: entry.kind,
             link: entry.link,
             mode: entry.mode,
@@ -215,102 +219,104 @@ fn put(facts: &mut BTreeMap<EntryPath, Facts>, entry: LayerEntry) {
 /// The files in which two layers differ, by path.
 pub(super) fn differences(left: &Listing, right: &Listing) -> Vec<FileDiff> {
     let mut found = Vec::new();
-    for (path, one) in &left.facts {
-        match right.facts.get(path) {
+    for (path, one) in &left.paths {
+        match right.paths.get(path) {
             None => found.push(alone(path, one, Change::Removed)),
             Some(other) => {
-                let why = between(one, other);
-                if !why.is_empty() {
-                    let (left, right) = (content(one), content(other));
+                let differences = between(one, other);
+                if !differences.is_empty() {
+                    let (left, right) = (content_digest(one), content_digest(other));
                     let (path, change) = (path.clone(), Change::Changed);
-                    found.push(FileDiff { path, change, why, left, right, elsewhere: None });
+                    found.push(FileDiff { path, change, differences, left, right, same_content: None });
                 }
             }
         }
     }
-    let added = right.facts.iter().filter(|(path, _)| !left.facts.contains_key(path));
-    found.extend(added.map(|(path, facts)| alone(path, facts, Change::Added)));
+    let added = right.paths.iter().filter(|(path, _)| !left.paths.contains_key(path));
+    found.extend(added.map(|(path, content)| alone(path, content, Change::Added)));
     found.sort_by(|one, other| one.path.cmp(&other.path));
     found
 }
 
 /// All files of a layer that only one side has.
 pub(super) fn one_sided(listing: &Listing, change: Change) -> Vec<FileDiff> {
-    listing.facts.iter().map(|(path, facts)| alone(path, facts, change)).collect()
+    listing.paths.iter().map(|(path, content)| alone(path, content, change)).collect()
 }
 
-fn alone(path: &EntryPath, facts: &Facts, change: Change) -> FileDiff {
-    let digest = content(facts);
+fn alone(path: &EntryPath, content: &PathContent, change: Change) -> FileDiff {
+    let digest = content_digest(content);
     let (left, right) = if change == Change::Removed { (digest, None) } else { (None, digest) };
     let is_right = change == Change::Added;
-    let mut why = vec![];
-    if facts.whiteout {
-        why.push(Why::Whiteout { right: is_right });
+    let mut differences = vec![];
+    if content.whiteout {
+        differences.push(FileDifference::Whiteout { right: is_right });
     }
-    if facts.opaque {
-        why.push(Why::Opaque { right: is_right });
+    if content.opaque {
+        differences.push(FileDifference::Opaque { right: is_right });
     }
-    FileDiff { path: path.clone(), change, why, left, right, elsewhere: None }
+    FileDiff { path: path.clone(), change, differences, left, right, same_content: None }
 }
 
-fn content(facts: &Facts) -> Option<Digest> {
-    facts.stat.as_ref()?.content.clone()
+fn content_digest(content: &PathContent) -> Option<Digest> {
+    content.entry.as_ref()?.content.clone()
 }
 
-fn between(left: &Facts, right: &Facts) -> Vec<Why> {
-    let mut why = Vec::new();
+fn between(left: &PathContent, right: &PathContent) -> Vec<FileDifference> {
+    let mut differences = Vec::new();
     if left.whiteout != right.whiteout {
-        why.push(Why::Whiteout { right: right.whiteout });
+        differences.push(FileDifference::Whiteout { right: right.whiteout });
     }
     if left.opaque != right.opaque {
-        why.push(Why::Opaque { right: right.opaque });
+        differences.push(FileDifference::Opaque { right: right.opaque });
     }
-    match (&left.stat, &right.stat) {
-        (Some(one), Some(other)) => stats(one, other, &mut why),
-        // Most often one side has the file and the other its whiteout.
+    match (&left.entry, &right.entry) {
+        (Some(one), Some(other)) => compare_entries(one, other, &mut differences),
+        // One side has the file and the other its whiteout.
         (None, None) => {}
         _ if left.whiteout != right.whiteout => {}
         (one, other) => {
-            let word = |stat: &Option<Stat>| stat.as_ref().map_or_else(|| "nothing".to_owned(), |stat| kind(stat.kind));
-            why.push(Why::Kind { left: word(one), right: word(other) });
+            let word = |entry: &Option<EntryInfo>| {
+                entry.as_ref().map_or_else(|| "nothing".to_owned(), |entry| kind(entry.kind))
+            };
+            differences.push(FileDifference::Kind { left: word(one), right: word(other) });
         }
     }
-    why
+    differences
 }
 
-fn stats(one: &Stat, other: &Stat, why: &mut Vec<Why>) {
+fn compare_entries(one: &EntryInfo, other: &EntryInfo, differences: &mut Vec<FileDifference>) {
     if one.kind != other.kind {
-        why.push(Why::Kind { left: kind(one.kind), right: kind(other.kind) });
+        differences.push(FileDifference::Kind { left: kind(one.kind), right: kind(other.kind) });
     } else if one.content != other.content {
         let names = match (&one.chunks, &other.chunks) {
             (Some(left), Some(right)) => beam::differing(left, right),
             _ => vec![],
         };
-        why.push(if names.is_empty() {
-            Why::Content { left: one.size, right: other.size }
+        differences.push(if names.is_empty() {
+            FileDifference::Content { left: one.size, right: other.size }
         } else {
-            Why::Chunks { same_code: beam::same_code(&names), names }
+            FileDifference::Chunks { same_code: beam::same_code(&names), names }
         });
     } else if one.link != other.link {
         let text = |link: &[u8]| link.escape_ascii().to_string();
-        why.push(Why::Link { left: text(&one.link), right: text(&other.link) });
+        differences.push(FileDifference::Link { left: text(&one.link), right: text(&other.link) });
     }
     if one.mode != other.mode {
-        why.push(Why::Mode { left: one.mode, right: other.mode });
+        differences.push(FileDifference::Mode { left: one.mode, right: other.mode });
     }
     if one.owner != other.owner {
         let text = |(uid, gid): (u32, u32)| format!("{uid}:{gid}");
-        why.push(Why::Owner { left: text(one.owner), right: text(other.owner) });
+        differences.push(FileDifference::Owner { left: text(one.owner), right: text(other.owner) });
     }
     if one.xattrs != other.xattrs {
         let differs = |name: &&String| one.xattrs.get(*name) != other.xattrs.get(*name);
         let mut names: Vec<String> = one.xattrs.keys().chain(other.xattrs.keys()).filter(differs).cloned().collect();
         names.sort();
         names.dedup();
-        why.push(Why::Xattr { names });
+        differences.push(FileDifference::Xattr { names });
     }
     if one.mtime != other.mtime {
-        why.push(Why::Mtime { left: one.mtime, right: other.mtime });
+        differences.push(FileDifference::Mtime { left: one.mtime, right: other.mtime });
     }
 }
 
@@ -327,29 +333,29 @@ fn kind(kind: EntryKind) -> String {
     word.into()
 }
 
-/// Says of files on one side only where the other side has their content: under the same path in another layer if it is
-/// there, else the first place that is found. Empty files say nothing.
+/// Finds, for files that only one side has, a file with the same content on the other side: preferably with the same path in
+/// another layer. Empty files are ignored.
 pub(super) fn find_moved(layers: &mut [LayerDiff]) {
-    let mut places: BTreeMap<(Change, Digest), Vec<Elsewhere>> = BTreeMap::new();
+    let mut by_content: BTreeMap<(Change, Digest), Vec<SameContent>> = BTreeMap::new();
     let empty = Digest::of(b"");
     for layer in layers.iter() {
         for file in &layer.files {
-            if let Some((own, digest)) = moving(file).filter(|(_, digest)| *digest != empty) {
-                let place = Elsewhere { layer: layer.name.clone(), path: file.path.clone() };
-                places.entry((own, digest)).or_default().push(place);
+            if let Some((change, digest)) = one_sided_content(file).filter(|(_, digest)| *digest != empty) {
+                let place = SameContent { layer: layer.name.clone(), path: file.path.clone() };
+                by_content.entry((change, digest)).or_default().push(place);
             }
         }
     }
     for file in layers.iter_mut().flat_map(|layer| &mut layer.files) {
-        let Some((own, digest)) = moving(file) else { continue };
-        let other = if own == Change::Added { Change::Removed } else { Change::Added };
-        let Some(there) = places.get(&(other, digest)) else { continue };
-        let same_path = there.iter().find(|place| place.path == file.path);
-        file.elsewhere = same_path.or(there.first()).cloned();
+        let Some((change, digest)) = one_sided_content(file) else { continue };
+        let other = if change == Change::Added { Change::Removed } else { Change::Added };
+        let Some(candidates) = by_content.get(&(other, digest)) else { continue };
+        let same_path = candidates.iter().find(|place| place.path == file.path);
+        file.same_content = same_path.or(candidates.first()).cloned();
     }
 }
 
-fn moving(file: &FileDiff) -> Option<(Change, Digest)> {
+fn one_sided_content(file: &FileDiff) -> Option<(Change, Digest)> {
     let digest = file.left.as_ref().or(file.right.as_ref())?;
     (file.change != Change::Changed).then(|| (file.change, digest.clone()))
 }

@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 use semver::Version;
 use serde::Serialize;
 
-use super::files::Listing;
-
 /// Where the app's lock is in an image of Phial's.
 pub(super) const PATH: &[u8] = b"app/mix.lock";
 /// No lock is larger, in bytes.
@@ -55,13 +53,13 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    /// Called for layers from below.
-    pub(super) fn left(&mut self, listing: &Listing) {
-        self.left = listing.lock.clone().or(self.left.take());
+    /// Adds the text of a layer's `mix.lock`. Must be called for lower layers first.
+    pub(super) fn left(&mut self, text: Option<&String>) {
+        self.left = text.cloned().or(self.left.take());
     }
 
-    pub(super) fn right(&mut self, listing: &Listing) {
-        self.right = listing.lock.clone().or(self.right.take());
+    pub(super) fn right(&mut self, text: Option<&String>) {
+        self.right = text.cloned().or(self.right.take());
     }
 
     pub(super) fn dependencies(&self) -> Vec<Dependency> {

@@ -1,25 +1,24 @@
-//! Which layer of one image belongs to which of the other.
+//! Which layers of two images are compared with each other.
 
 use serde_json::Value;
 
+use super::comparison::{LayerDiff, LayerDifference, LayerId};
 use super::fields::{self, Field};
-use super::{LayerDiff, LayerId, LayerWhy};
 use crate::image::{Descriptor, Image};
 
-/// Layers that are compared with each other, or stand alone.
+/// Two layers to compare, or a layer that only one side has.
 pub(super) enum Pair {
     Both(LayerId, LayerId),
     Left(LayerId),
     Right(LayerId),
 }
 
-/// What a layer of ours says in the history before its name.
-const OURS: &str = "phial ";
+/// Prefix of `created_by` in the history entries of layers that Phial built.
+const CREATED_BY_PHIAL: &str = "phial ";
 
-/// The layers of an image with their names. Where the history tells of fewer layers than there are, it tells of the upper
-/// ones.
+/// The layers of an image with their names. A history with fewer entries than layers is taken to describe the upper ones.
 pub(super) fn layers(image: &Image) -> Vec<LayerId> {
-    let told: Vec<Option<&str>> = image
+    let created_by: Vec<Option<&str>> = image
         .config
         .history
         .iter()
@@ -27,13 +26,13 @@ pub(super) fn layers(image: &Image) -> Vec<LayerId> {
         .map(|entry| entry.created_by.as_deref())
         .collect();
     let count = image.manifest.layers.len();
-    let of = |at: usize| *told.get((at + told.len()).checked_sub(count)?)?;
+    let history = |at: usize| *created_by.get((at + created_by.len()).checked_sub(count)?)?;
     let named = image.layers().enumerate().map(|(at, layer)| {
-        let created_by = of(at).map(str::to_owned);
-        let ours = created_by.as_deref().and_then(|text| text.strip_prefix(OURS));
+        let created_by = history(at).map(str::to_owned);
+        let name = created_by.as_deref().and_then(|text| text.strip_prefix(CREATED_BY_PHIAL));
         LayerId {
-            name: ours.map_or_else(|| format!("layer {}", at + 1), str::to_owned),
-            place: at + 1,
+            name: name.map_or_else(|| format!("layer {}", at + 1), str::to_owned),
+            number: at + 1,
             digest: Some(layer.descriptor.digest.clone()),
             diff_id: Some(layer.diff_id.clone()),
             size: Some(layer.descriptor.size),
@@ -45,8 +44,8 @@ pub(super) fn layers(image: &Image) -> Vec<LayerId> {
 }
 
 impl LayerId {
-    fn is_ours(&self) -> bool {
-        self.created_by.as_deref().is_some_and(|text| text.starts_with(OURS))
+    fn is_built_by_phial(&self) -> bool {
+        self.created_by.as_deref().is_some_and(|text| text.starts_with(CREATED_BY_PHIAL))
     }
 
     fn is_same_blob_or_tar(&self, other: &Self) -> bool {
@@ -54,27 +53,27 @@ impl LayerId {
     }
 }
 
-/// First those with the same tar, then those that came about in the same way, then the others in their order. The result
-/// goes from the lowest layer of the right side to the highest, with a layer of the left alone where it stood.
+/// Pairs layers with the same tar first, then those with the same `created_by`, then the others in their order. The result is
+/// in the order of the right side; layers that only the left side has are where they are there.
 pub(super) fn pairs(left: &[LayerId], right: &[LayerId]) -> Vec<Pair> {
-    let mut of: Vec<Option<usize>> = vec![None; right.len()];
+    let mut partner: Vec<Option<usize>> = vec![None; right.len()];
     let rules: [fn(&LayerId, &LayerId) -> bool; 3] = [
         LayerId::is_same_blob_or_tar,
         |one, other| one.created_by.is_some() && one.created_by == other.created_by,
-        |one, other| !one.is_ours() && !other.is_ours(),
+        |one, other| !one.is_built_by_phial() && !other.is_built_by_phial(),
     ];
     for rule in rules {
         for (at, other) in right.iter().enumerate() {
-            if of[at].is_none() {
-                let free = |(nth, one): &(usize, &LayerId)| !of.contains(&Some(*nth)) && rule(one, other);
-                of[at] = left.iter().enumerate().find(free).map(|(nth, _)| nth);
+            if partner[at].is_none() {
+                let free = |(nth, one): &(usize, &LayerId)| !partner.contains(&Some(*nth)) && rule(one, other);
+                partner[at] = left.iter().enumerate().find(free).map(|(nth, _)| nth);
             }
         }
     }
     let mut pairs = Vec::new();
-    let mut alone = (0..left.len()).filter(|nth| !of.contains(&Some(*nth))).peekable();
+    let mut alone = (0..left.len()).filter(|nth| !partner.contains(&Some(*nth))).peekable();
     for (at, other) in right.iter().enumerate() {
-        if let Some(nth) = of[at] {
+        if let Some(nth) = partner[at] {
             while let Some(lower) = alone.next_if(|lower| *lower < nth) {
                 pairs.push(Pair::Left(left[lower].clone()));
             }
@@ -87,27 +86,27 @@ pub(super) fn pairs(left: &[LayerId], right: &[LayerId]) -> Vec<Pair> {
     pairs
 }
 
-/// What differs about paired layers besides their content: order, names, and what the manifest says of them.
-pub(super) fn whole(left: &Image, right: &Image, layers: &mut [LayerDiff]) {
+/// Adds the differences of paired layers besides their content: order, names, descriptors in the manifest.
+pub(super) fn compare_descriptors(left: &Image, right: &Image, layers: &mut [LayerDiff]) {
     let mut highest = 0;
     for layer in layers {
         let (Some(one), Some(other)) = (&layer.left, &layer.right) else { continue };
-        if one.place < highest {
-            layer.why.push(LayerWhy::Spec);
+        if one.number < highest {
+            layer.differences.push(LayerDifference::Order);
         }
-        highest = highest.max(one.place);
-        // A layer that is not ours is called by its place, which says nothing about it.
-        if one.name != other.name && (one.is_ours() || other.is_ours()) {
-            layer.why.push(LayerWhy::Name { left: one.name.clone(), right: other.name.clone() });
+        highest = highest.max(one.number);
+        // The name of other layers is their number, which is the order.
+        if one.name != other.name && (one.is_built_by_phial() || other.is_built_by_phial()) {
+            layer.differences.push(LayerDifference::Name { left: one.name.clone(), right: other.name.clone() });
         }
-        let of = |image: &Image, id: &LayerId| rest(&image.manifest.layers[id.place - 1]);
-        let fields: Vec<Field> = fields::between(&of(left, one), &of(right, other));
-        layer.why.extend(fields.into_iter().map(|field| LayerWhy::Descriptor { field }));
+        let descriptor = |image: &Image, id: &LayerId| without_digest(&image.manifest.layers[id.number - 1]);
+        let fields: Vec<Field> = fields::between(&descriptor(left, one), &descriptor(right, other));
+        layer.differences.extend(fields.into_iter().map(|field| LayerDifference::Descriptor { field }));
     }
 }
 
 /// A descriptor without its digest and size.
-fn rest(descriptor: &Descriptor) -> Value {
+fn without_digest(descriptor: &Descriptor) -> Value {
     let mut value = serde_json::to_value(descriptor).unwrap_or_default();
     if let Some(map) = value.as_object_mut() {
         map.remove("digest");
@@ -121,10 +120,10 @@ mod tests {
     use super::*;
     use phial_layers::{Compression, DiffId, Digest};
 
-    fn layer(place: usize, created_by: &str, tar: &str) -> LayerId {
+    fn layer(number: usize, created_by: &str, tar: &str) -> LayerId {
         LayerId {
-            name: created_by.strip_prefix(OURS).unwrap_or("layer").into(),
-            place,
+            name: created_by.strip_prefix(CREATED_BY_PHIAL).unwrap_or("layer").into(),
+            number,
             digest: Some(Digest::of(format!("blob {tar}").as_bytes())),
             diff_id: Some(DiffId(Digest::of(tar.as_bytes()))),
             size: Some(1),
@@ -135,9 +134,9 @@ mod tests {
 
     fn drawn(left: &[LayerId], right: &[LayerId]) -> Vec<String> {
         let draw = |pair| match pair {
-            Pair::Both(one, other) => format!("{}={}", LayerId::clone(&one).place, LayerId::clone(&other).place),
-            Pair::Left(one) => format!("-{}", LayerId::clone(&one).place),
-            Pair::Right(other) => format!("+{}", LayerId::clone(&other).place),
+            Pair::Both(one, other) => format!("{}={}", LayerId::clone(&one).number, LayerId::clone(&other).number),
+            Pair::Left(one) => format!("-{}", LayerId::clone(&one).number),
+            Pair::Right(other) => format!("+{}", LayerId::clone(&other).number),
         };
         pairs(left, right).into_iter().map(draw).collect()
     }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_of_ours_pairs_with_its_namesake_only() {
+    fn a_layer_that_phial_built_pairs_only_with_one_of_its_name() {
         let left = [layer(1, "phial app", "a"), layer(2, "phial build staging", "s")];
         let right = [layer(1, "phial app", "a"), layer(2, "phial build prod", "p")];
         assert_eq!(drawn(&left, &right), ["1=1", "+2", "-2"]);

@@ -1,61 +1,66 @@
-//! Differences in words, and the one that names the culprit.
+//! Differences as text, and the choice of the one to look at first.
 
 use std::fmt;
 
-use super::{Change, Comparison, Dependency, Field, FileDiff, LayerDiff, LayerId, LayerWhy, Status, Why};
+use super::comparison::{Comparison, LayerDiff, LayerDifference, LayerId, Status};
+use super::fields::Field;
+use super::files::{Change, FileDiff, FileDifference};
+use super::lock::Dependency;
+use crate::image::shown;
 
-/// Where the culprit is.
+/// A part of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Section {
-    /// In the layer of this name.
+pub enum ImagePart {
+    /// The layer of this name.
     Layer(String),
-    /// In the config.
+    /// The config.
     Config,
-    /// In the manifest.
+    /// The manifest.
     Manifest,
 }
 
 /// The difference to look at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Culprit {
-    /// Where it is.
-    pub place: Section,
-    /// A path in a layer, or a field; none if the whole differs.
+pub struct FirstDifference {
+    /// The part that differs.
+    pub part: ImagePart,
+    /// A path in the layer, or a field; `None` if the part differs as a whole.
     pub path: Option<String>,
-    /// What differs, such as ``chunk `Dbgi` ``.
+    /// The difference, such as ``chunk `Dbgi` ``.
     pub reason: String,
 }
 
 impl Comparison {
-    /// The difference to look at first: in the lowest layer that differs, since upper ones follow from it, and there what
-    /// weighs most, so that no directory's time hides another content. Config and manifest follow from the layers.
-    pub fn first(&self) -> Option<Culprit> {
-        let layer = self.layers.iter().find(|layer| layer.status != Status::Same || !layer.why.is_empty());
+    /// The difference to look at first: in the lowest layer that differs, since upper layers depend on it, and there the most
+    /// important one, so that a time does not hide different content. Config and manifest come last: they depend on the layers.
+    pub fn first(&self) -> Option<FirstDifference> {
+        let layer = self.layers.iter().find(|layer| layer.status != Status::Same || !layer.differences.is_empty());
         if let Some(layer) = layer {
-            let place = Section::Layer(layer.name.clone());
-            if let (Status::Changed, Some(file)) = (layer.status, layer.files.iter().min_by_key(|file| weight(file))) {
-                let reason = file.why.first().filter(|_| file.change == Change::Changed);
-                let reason = reason.map_or_else(|| word(file.change).into(), Why::to_string);
-                return Some(Culprit { place, path: Some(format!("{:?}", file.path)), reason });
+            let part = ImagePart::Layer(layer.name.clone());
+            if let (Status::Changed, Some(file)) = (layer.status, layer.files.iter().min_by_key(|file| rank(file))) {
+                let reason = file.differences.first().filter(|_| file.change == Change::Changed);
+                let reason = reason.map_or_else(|| word(file.change).into(), FileDifference::to_string);
+                return Some(FirstDifference { part, path: Some(format!("{:?}", file.path)), reason });
             }
-            let reason = match (layer.status, layer.why.first()) {
+            let reason = match (layer.status, layer.differences.first()) {
                 (Status::Added, _) => "only the second has it".into(),
                 (Status::Removed, _) => "only the first has it".into(),
-                (_, why) => why.map_or_else(String::new, LayerWhy::to_string),
+                (_, why) => why.map_or_else(String::new, LayerDifference::to_string),
             };
-            return Some(Culprit { place, path: None, reason });
+            return Some(FirstDifference { part, path: None, reason });
         }
-        let fields = [(Section::Config, self.config.first()), (Section::Manifest, self.manifest.first())];
-        let (place, field) = fields.into_iter().find_map(|(place, field)| Some((place, field?)))?;
-        Some(Culprit { place, path: Some(field.name.clone()), reason: field.sides() })
+        let fields = [(ImagePart::Config, self.config.first()), (ImagePart::Manifest, self.manifest.first())];
+        let (part, field) = fields.into_iter().find_map(|(part, field)| Some((part, field?)))?;
+        Some(FirstDifference { part, path: Some(field.name.clone()), reason: field.sides() })
     }
 }
 
-fn weight(file: &FileDiff) -> u8 {
-    match file.why.first() {
+/// 0 for the most important differences.
+fn rank(file: &FileDiff) -> u8 {
+    match file.differences.first() {
         _ if file.change != Change::Changed => 0,
-        None | Some(Why::Mtime { .. }) => 2,
-        Some(Why::Mode { .. } | Why::Owner { .. } | Why::Xattr { .. }) => 1,
+        None | Some(FileDifference::Mtime { .. }) => 2,
+        Some(FileDifference::Mode { .. } | FileDifference::Owner { .. } | FileDifference::Xattr { .. }) => 1,
         Some(_) => 0,
     }
 }
@@ -71,34 +76,34 @@ fn word(change: Change) -> &'static str {
 impl Field {
     /// `left -> right`.
     pub fn sides(&self) -> String {
-        let side = |value: &Option<String>| value.as_deref().map_or_else(|| "nothing".into(), crate::image::shown);
+        let side = |value: &Option<String>| value.as_deref().map_or_else(|| "nothing".into(), shown);
         format!("{} -> {}", side(&self.left), side(&self.right))
     }
 }
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", crate::image::shown(&self.name), self.sides())
+        write!(f, "{}: {}", shown(&self.name), self.sides())
     }
 }
 
 impl fmt::Display for LayerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.digest {
-            Some(digest) => write!(f, "`{}` (`{digest}`)", crate::image::shown(&self.name)),
-            None => write!(f, "`{}`", crate::image::shown(&self.name)),
+            Some(digest) => write!(f, "`{}` (`{digest}`)", shown(&self.name)),
+            None => write!(f, "`{}`", shown(&self.name)),
         }
     }
 }
 
-impl fmt::Display for Culprit {
+impl fmt::Display for FirstDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Section::Layer(name) => {
-                write!(f, "layer `{}`", crate::image::shown(name.strip_prefix("layer ").unwrap_or(name)))?;
+        match &self.part {
+            ImagePart::Layer(name) => {
+                write!(f, "layer `{}`", shown(name.strip_prefix("layer ").unwrap_or(name)))?;
             }
-            Section::Config => write!(f, "config")?,
-            Section::Manifest => write!(f, "manifest")?,
+            ImagePart::Config => write!(f, "config")?,
+            ImagePart::Manifest => write!(f, "manifest")?,
         }
         if let Some(path) = &self.path {
             write!(f, ": `{path}`")?;
@@ -107,24 +112,24 @@ impl fmt::Display for Culprit {
     }
 }
 
-impl fmt::Display for LayerWhy {
+impl fmt::Display for LayerDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Blob => write!(f, "the same files, compressed otherwise"),
-            Self::Spec => write!(f, "it stands elsewhere in the order of layers"),
+            Self::Blob => write!(f, "the same files, compressed differently"),
+            Self::Order => write!(f, "another place in the order of layers"),
             Self::Name { left, right } => write!(f, "name `{left}` -> `{right}`"),
             Self::Descriptor { field } => write!(f, "descriptor: {field}"),
             Self::EntryOrder => write!(f, "the same files in another order"),
-            Self::Headers => write!(f, "the same files; the headers of the tar differ in what says nothing about them"),
+            Self::Headers => write!(f, "the same files; the encoding of the tar differs"),
         }
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for FileDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Whiteout { right } => write!(f, "{}", side(*right, "whiteout")),
-            Self::Opaque { right } => write!(f, "{}", side(*right, "opaque whiteout")),
+            Self::Whiteout { right } => write!(f, "whiteout {}", added_or_removed(*right)),
+            Self::Opaque { right } => write!(f, "opaque whiteout {}", added_or_removed(*right)),
             Self::Kind { left, right } => write!(f, "type {left} -> {right}"),
             Self::Content { left, right } if left == right => write!(f, "content ({left} bytes)"),
             Self::Content { left, right } => write!(f, "content ({left} -> {right} bytes)"),
@@ -138,7 +143,7 @@ impl fmt::Display for Why {
             Self::Mode { left, right } => write!(f, "mode {left:04o} -> {right:04o}"),
             Self::Owner { left, right } => write!(f, "owner {left} -> {right}"),
             Self::Xattr { names } => {
-                let names: Vec<String> = names.iter().map(|name| format!("`{}`", crate::image::shown(name))).collect();
+                let names: Vec<String> = names.iter().map(|name| format!("`{}`", shown(name))).collect();
                 write!(f, "xattr {}", names.join(", "))
             }
             Self::Mtime { left, right } => write!(f, "time {} -> {}", time(*left), time(*right)),
@@ -146,8 +151,8 @@ impl fmt::Display for Why {
     }
 }
 
-fn side(right: bool, what: &str) -> String {
-    if right { format!("{what} added") } else { format!("{what} removed") }
+fn added_or_removed(is_on_right: bool) -> &'static str {
+    if is_on_right { "added" } else { "removed" }
 }
 
 fn time((seconds, nanos): (i64, u32)) -> String {
@@ -163,11 +168,11 @@ impl fmt::Display for FileDiff {
             Change::Changed => '~',
         };
         write!(f, "{mark} {:?}", self.path)?;
-        let why: Vec<String> = self.why.iter().map(Why::to_string).collect();
-        if !why.is_empty() {
-            write!(f, "  {}", why.join(", "))?;
+        let differences: Vec<String> = self.differences.iter().map(FileDifference::to_string).collect();
+        if !differences.is_empty() {
+            write!(f, "  {}", differences.join(", "))?;
         }
-        match &self.elsewhere {
+        match &self.same_content {
             Some(place) if self.change == Change::Added => {
                 write!(f, "  same content as `{:?}` in layer `{}` of the first", place.path, place.layer)
             }
@@ -180,23 +185,32 @@ impl fmt::Display for FileDiff {
 impl fmt::Display for Dependency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use super::lock::Way;
-        let name = crate::image::shown(&self.name);
-        let side = |value: &Option<String>| value.as_deref().map_or_else(|| "none".into(), crate::image::shown);
+        let name = shown(&self.name);
+        let side = |value: &Option<String>| value.as_deref().map_or_else(|| "none".into(), shown);
         let (left, right) = (side(&self.left), side(&self.right));
         match self.way {
             Way::Added => write!(f, "{name} {right} added"),
             Way::Removed => write!(f, "{name} {left} removed"),
             Way::Down => write!(f, "{name} {left} -> {right} (down)"),
-            Way::Other if left == right => write!(f, "{name} {left}: locked otherwise"),
+            Way::Other if left == right => write!(f, "{name} {left}: locked differently"),
             Way::Up | Way::Other => write!(f, "{name} {left} -> {right}"),
         }
     }
 }
 
+/// How files that differ in nothing but their time are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Each with its times.
+    Listed,
+    /// Their number.
+    Counted,
+}
+
 impl Comparison {
-    /// The whole of it, a line for each thing; one line if nothing differs. Another commit means another time of every file:
-    /// without `times`, files that differ in nothing else are counted only.
-    pub fn text(&self, times: bool) -> String {
+    /// All differences, one line each; one line if there are none. Files of another commit have other times: files that differ
+    /// in nothing else are only counted, unless `times` asks for them.
+    pub fn text(&self, times: Times) -> String {
         if self.is_same() {
             return "no difference".into();
         }
@@ -205,19 +219,20 @@ impl Comparison {
         self.config_lines(&mut lines);
         for layer in &self.layers {
             lines.push(heading(layer));
-            let (late, told): (Vec<_>, Vec<_>) =
-                layer.files.iter().partition(|file| !times && matches!(file.why[..], [Why::Mtime { .. }]));
-            lines.extend(told.iter().map(|file| format!("  {file}")));
-            if !late.is_empty() {
-                let files = if late.len() == 1 { "file differs in its" } else { "files differ in their" };
-                lines.push(format!("  ~ {} {files} time alone", late.len()));
+            let (counted, listed): (Vec<_>, Vec<_>) = layer.files.iter().partition(|file| {
+                times == Times::Counted && matches!(file.differences[..], [FileDifference::Mtime { .. }])
+            });
+            lines.extend(listed.iter().map(|file| format!("  {file}")));
+            if !counted.is_empty() {
+                let files = if counted.len() == 1 { "file differs in its" } else { "files differ in their" };
+                lines.push(format!("  ~ {} {files} time alone", counted.len()));
             }
         }
         lines.extend(self.dependencies.iter().map(|dependency| format!("dependency {dependency}")));
         lines.join("\n")
     }
 
-    /// The history repeats the time of the image for every layer of ours, which is said once.
+    /// The history repeats the image's time for each layer that Phial built; one line shows them all.
     fn config_lines(&self, lines: &mut Vec<String>) {
         let created = self.config.iter().find(|field| field.name == "created");
         let repeats = |field: &&Field| {
@@ -243,14 +258,14 @@ fn heading(layer: &LayerDiff) -> String {
         Status::Added => "added",
         Status::Removed => "removed",
     };
-    let why: Vec<String> = layer.why.iter().map(LayerWhy::to_string).collect();
-    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+    let differences: Vec<String> = layer.differences.iter().map(LayerDifference::to_string).collect();
+    let differences = if differences.is_empty() { String::new() } else { format!(" ({})", differences.join(", ")) };
     let count = match layer.files.len() {
         0 => String::new(),
         1 => ": 1 file".into(),
         n => format!(": {n} files"),
     };
-    // A layer that nobody named is called by its place.
-    let name = crate::image::shown(layer.name.strip_prefix("layer ").unwrap_or(&layer.name));
-    format!("layer {name} {status}{why}{count}")
+    // `layer 3 changed`, not `layer layer 3 changed`.
+    let name = shown(layer.name.strip_prefix("layer ").unwrap_or(&layer.name));
+    format!("layer {name} {status}{differences}{count}")
 }

@@ -1,39 +1,40 @@
-//! `phial.toml`: every line optional.
+//! `phial.toml`: its tables and keys. Every key may be left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use phial_layers::Compression;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
 use super::keys::{Lookup, lookup, nearest};
-use super::{Clock, ConfigError, Network, Test};
+use super::test_settings::TestSettings;
 
-/// The file's tables.
+/// The tables of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct FileConfig {
     /// `[image]`.
-    pub image: Image,
+    pub image: ImageSettings,
     /// `[prepare]`.
-    pub prepare: Prepare,
+    pub prepare: PrepareSettings,
     /// `[release]`.
-    pub release: Release,
+    pub release: ReleaseSettings,
     /// `[test]`.
-    pub test: Test,
+    pub test: TestSettings,
 }
 
-/// `[image]`: what the image is called, built on, and says of itself.
+/// `[image]`: the image's name, its base image and its config.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Image {
-    /// Where it goes.
+pub struct ImageSettings {
+    /// The target that the image is written to.
     pub name: Option<String>,
-    /// What it is built on.
+    /// The base image.
     pub base: Option<String>,
     /// The environments to compile for.
     pub envs: Option<Vec<String>>,
-    /// The repository's URL, for the annotation, where the origin of the clone is not it.
+    /// The URL in the annotation `org.opencontainers.image.source`, if it is not the clone's origin.
     pub source: Option<String>,
     /// `Entrypoint` of the config.
     pub entrypoint: Option<Vec<String>>,
@@ -41,7 +42,7 @@ pub struct Image {
     pub cmd: Option<Vec<String>>,
     /// `User` of the config.
     pub user: Option<String>,
-    /// `Env` of the config.
+    /// `Env` of the config, added to that of the base image.
     pub env: Option<BTreeMap<String, String>>,
     /// `Labels` of the config.
     pub labels: Option<BTreeMap<String, String>>,
@@ -49,48 +50,89 @@ pub struct Image {
     pub compression: Option<Compression>,
 }
 
-/// `[prepare]`: how the app is prepared.
+/// `[prepare]`: how the steps run that fetch and compile.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Prepare {
-    /// A script of the repository in place of the built-in one.
+pub struct PrepareSettings {
+    /// A script of the repository to call instead of the built-in one.
     pub script: Option<String>,
-    /// More files that the deps step may see.
+    /// Files and directories that the deps step sees besides those that Mix reads.
     pub inputs: Option<Vec<String>>,
     /// Whether steps reach the network.
-    pub network: Option<Network>,
-    /// What the time is while the app is compiled.
+    pub network: Option<NetworkAccess>,
+    /// The time that steps see while they compile.
     pub clock: Option<Clock>,
-    /// Whether everything is compiled twice, for code that makes up names while it compiles.
+    /// Whether everything is compiled twice, for code that creates atoms while it compiles.
     pub strict: Option<bool>,
-    /// Variables of the steps; recorded.
+    /// Environment variables of the steps; part of the cache keys.
     pub env: Option<BTreeMap<String, String>>,
-    /// Names of the caller's variables that the steps may see; values not recorded.
+    /// Names of the caller's variables that the steps may see; values are not recorded.
     pub pass: Option<Vec<String>>,
     /// Whether to map a range of ids where `newuidmap` and `/etc/subuid` allow it.
     pub ranges: Option<bool>,
 }
 
-/// `[release]`: what an image must have passed before it gets a name.
+/// `[release]`: what `phial release` requires of an image.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Release {
-    /// Names of test commands; without it, those that the settings test with.
+pub struct ReleaseSettings {
+    /// Names of test commands that must have passed; all commands of `[test]` if it is not set.
     pub requires: Option<Vec<String>>,
 }
 
-/// Reads a settings file that the user names.
+/// Whether steps reach the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkAccess {
+    /// The caller's network.
+    Host,
+    /// Loopback only.
+    None,
+}
+
+impl NetworkAccess {
+    /// `host` or `none`: the name in settings, records and cache keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The time that steps see while they compile the app and its dependencies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// One fixed moment, an hour after the modification time of the sources.
+    Fixed,
+    /// The machine's clock; code that reads it compiles to other bytes each time.
+    Real,
+}
+
+impl Clock {
+    /// `fixed` or `real`: the name in settings and cache keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Real => "real",
+        }
+    }
+}
+
+/// Reads the settings file of `--config`.
 pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
     parse(&path.display().to_string(), &text)
 }
 
-/// Reads the file's text. `file` is its name for errors.
+/// Reads the text of a settings file. `file` is its name in errors.
 pub fn parse(file: &str, text: &str) -> Result<FileConfig, ConfigError> {
-    let broken = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
-    let table: toml::Table = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)?;
+    let invalid = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
+    let text = text.trim_start_matches('\u{feff}'); // a byte order mark
+    let table: toml::Table = toml::from_str(text).map_err(invalid)?;
     check_keys(file, &[], &table)?;
-    toml::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)
+    toml::from_str(text).map_err(invalid)
 }
 
 fn check_keys(file: &str, above: &[&str], table: &toml::Table) -> Result<(), ConfigError> {
@@ -99,7 +141,10 @@ fn check_keys(file: &str, above: &[&str], table: &toml::Table) -> Result<(), Con
         match (lookup(&path), value) {
             (Lookup::Key, _) => {}
             (Lookup::Table, toml::Value::Table(table)) => check_keys(file, &path, table)?,
-            _ => return Err(ConfigError::Unknown { file: file.into(), nearest: nearest(&path), key: path.join(".") }),
+            _ => {
+                let (nearest, key) = (nearest(&path), path.join("."));
+                return Err(ConfigError::UnknownKey { file: file.into(), key, nearest });
+            }
         }
     }
     Ok(())

@@ -1,39 +1,39 @@
-//! `phial.lock`: the digest of the base, beside `phial.toml` in the commit.
+//! `phial.lock`: the digest of the base image, next to `phial.toml` in the commit.
 
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// The lock file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+pub struct LockFile {
     /// The base image.
-    pub base: Base,
+    pub base: LockedBase,
 }
 
-/// A name and what it stood for when `phial lock` ran.
+/// The name of a base image, and the digest that it had when `phial lock` ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Base {
+pub struct LockedBase {
     /// As the settings write it.
     pub name: String,
     /// The manifest's digest.
     pub digest: Digest,
 }
 
-impl Lock {
+impl LockFile {
     /// Reads the file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let broken =
+        let invalid =
             |e: toml::de::Error| ConfigError::Toml { file: "phial.lock".into(), text: e.to_string().trim_end().into() };
-        toml::from_str(text).map_err(broken)
+        toml::from_str(text).map_err(invalid)
     }
 
     /// The file's text.
     pub fn text(&self) -> String {
-        let Base { name, digest } = &self.base;
+        let LockedBase { name, digest } = &self.base;
         let name = toml::Value::String(name.clone());
         format!("# Written by `phial lock`; commit it.\n[base]\nname = {name}\ndigest = \"{digest}\"\n")
     }
@@ -45,8 +45,8 @@ mod tests {
 
     #[test]
     fn a_lock_reads_back_as_it_was_written() {
-        let lock = Lock { base: Base { name: "r.example/e:1 \"x\"".into(), digest: Digest::of(b"") } };
-        assert_eq!(Lock::parse(&lock.text()).unwrap(), lock);
-        assert!(Lock::parse("[base]\nname = \"x\"\ndigest = \"sha256:../..\"\n").is_err());
+        let lock = LockFile { base: LockedBase { name: "r.example/e:1 \"x\"".into(), digest: Digest::of(b"") } };
+        assert_eq!(LockFile::parse(&lock.text()).unwrap(), lock);
+        assert!(LockFile::parse("[base]\nname = \"x\"\ndigest = \"sha256:../..\"\n").is_err());
     }
 }

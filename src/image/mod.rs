@@ -39,5 +39,8 @@ pub use reference::{Reference, RegistryRef, Target};
 pub use time::{from_rfc3339, rfc3339, rfc3339_millis};
 pub use verified::{BlobError, Verified};
 
+/// `PATH` of a program in an image whose config sets none, as container runtimes have it.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 #[cfg(test)]
 mod tests;

@@ -1,34 +1,37 @@
-//! Which steps an app needs, which files each step may see, and the key that follows. Pure.
+//! Which steps an app needs, and which files the deps step may see. Nothing here does input or output.
 //!
-//! The deps step sees the files its key names and no others (architecture, decision 1): the sandbox shows it nothing else,
-//! so the key cannot lie.
+//! The cache key of the deps step names the files that the step may see, and its sandbox has no others: a change that the
+//! key does not show cannot change the result.
 
 use std::collections::BTreeMap;
 
 use phial_layers::Digest;
 
 use crate::error::{ExitKind, UserError};
+use crate::image::DEFAULT_PATH;
 
-/// The built-in `prepare_code` for Mix.
+/// The built-in script `prepare_code`, for Mix.
 pub const BUILT_IN: &str = include_str!("prepare_code.sh");
 
-/// Raised whenever anything changes that reaches the bytes of an image: part of every key and of the image's record.
+/// Version of the image format: raised with every change that changes bytes of images. Part of every cache key and of the
+/// image's record.
 pub const FORMAT: u32 = 3;
 
-/// Where the app's source lies in the image and in the sandbox. Compilers write it into what they make.
+/// The directory of the app in images and sandboxes. Compilers write it into their output.
 pub const WORKDIR: &str = "/app";
 
-/// The same below the root of a tree.
+/// The same, relative to the root of a tree.
 pub const APP: &str = WORKDIR.split_at(1).1;
 
-/// Where Mix keeps hex and rebar3 if the base does not say: a place that every user of the image can read.
+/// `MIX_HOME`, the directory of Hex and rebar3, in base images that do not set it: every user of the image can read it.
 pub const MIX_HOME: &str = "/opt/mix";
 
-/// No file of ours is older (2000-01-01): Mix takes any earlier time for "missing" and rebuilds on every start.
+/// The earliest modification time that Phial writes, 2000-01-01 in seconds since 1970: Mix takes an earlier time for "the
+/// file is missing" and compiles again on every start.
 pub const EPOCH: i64 = 946_684_800;
 
-/// Variables of the caller that the steps may see if they are set: how Hex and git reach their servers. Values are passed,
-/// never recorded.
+/// Environment variables of the caller that steps may see: how Hex and git reach their servers. Their values are in no
+/// cache key and in no record.
 pub const PASSED: [&str; 23] = [
     "ALL_PROXY",
     "HEX_API_KEY",
@@ -55,46 +58,46 @@ pub const PASSED: [&str; 23] = [
     "npm_config_registry",
 ];
 
-/// What prepares the app.
+/// The script that the steps call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// The built-in one, for Mix.
+    /// [`BUILT_IN`].
     BuiltIn,
-    /// One of the repository, by its path there.
-    Own(String),
+    /// An executable file of the repository, by its path there.
+    InRepository(String),
 }
 
-/// What the steps follow from.
+/// How an app is fetched and compiled.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The script.
     pub script: Script,
-    /// The environments to compile for, in the order of their layers.
+    /// The Mix environments to compile for, in the order of their layers.
     pub envs: Vec<String>,
-    /// Further paths that the deps step may see; a directory stands for all below it.
+    /// Paths that the deps step may see besides those that Mix reads; a directory includes everything below it.
     pub inputs: Vec<String>,
-    /// Variables of the settings; they reach the build and so its key.
+    /// Environment variables from the settings; part of the cache keys.
     pub env: BTreeMap<String, String>,
 }
 
 /// One call of the script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// As a user would name it: `deps`, `deps prod`, `build prod`.
+    /// The name in output: `deps`, `deps prod`, `build prod`.
     pub name: String,
-    /// The command line.
+    /// The program and its arguments.
     pub argv: Vec<String>,
-    /// `MIX_ENV` for this call.
+    /// `MIX_ENV`; `None` for the step that fetches.
     pub env: Option<String>,
 }
 
-/// A repository that cannot be prepared as it is.
+/// Why a commit cannot be built.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecipeError {
-    /// Neither Mix nor a script of its own.
+    /// Neither a Mix project nor a script.
     #[error("the commit has no `mix.exs`, and `phial.toml` names no `prepare.script`")]
-    Nothing,
-    /// A named file is not in the commit.
+    NoProject,
+    /// A file that the settings name is not in the commit.
     #[error("`{key}` names `{path}`, which is not in the commit")]
     Missing {
         /// The setting.
@@ -102,7 +105,7 @@ pub enum RecipeError {
         /// The path.
         path: String,
     },
-    /// The script cannot be called.
+    /// The script lacks the executable bit.
     #[error("`{0}` is not executable in the commit")]
     NotExecutable(String),
 }
@@ -114,54 +117,54 @@ impl UserError for RecipeError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Nothing => "add `script = \"path/in/the/repository\"` under `[prepare]`".into(),
+            Self::NoProject => "add `script = \"path/in/the/repository\"` under `[prepare]`".into(),
             Self::Missing { .. } => "commit the file, or correct the path".into(),
             Self::NotExecutable(path) => format!("run `git update-index --chmod=+x {path}` and commit"),
         })
     }
 }
 
-/// A file of the commit, as far as this room needs to know.
+/// A file of the app's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub struct SourceFile {
     /// The path in the repository.
     pub path: Vec<u8>,
-    /// Whether it may be executed.
+    /// Whether it has the executable bit.
     pub executable: bool,
 }
 
 impl Recipe {
-    /// Checks the recipe against the files of the commit.
-    pub fn check(&self, files: &[File]) -> Result<(), RecipeError> {
+    /// Checks that the commit's files have what the recipe names.
+    pub fn check(&self, files: &[SourceFile]) -> Result<(), RecipeError> {
         let find = |path: &str| files.iter().find(|file| file.path == path.as_bytes());
         match &self.script {
-            Script::BuiltIn if find("mix.exs").is_none() => return Err(RecipeError::Nothing),
+            Script::BuiltIn if find("mix.exs").is_none() => return Err(RecipeError::NoProject),
             Script::BuiltIn => {}
-            Script::Own(path) => match find(path) {
+            Script::InRepository(path) => match find(path) {
                 None => return Err(RecipeError::Missing { key: "prepare.script", path: path.clone() }),
-                Some(file) if !file.executable => return Err(RecipeError::NotExecutable(path.clone())),
+                Some(script) if !script.executable => return Err(RecipeError::NotExecutable(path.clone())),
                 Some(_) => {}
             },
         }
         for input in &self.inputs {
-            if !files.iter().any(|file| below(&file.path, input)) {
+            if !files.iter().any(|file| is_below(&file.path, input)) {
                 return Err(RecipeError::Missing { key: "prepare.inputs", path: input.clone() });
             }
         }
         Ok(())
     }
 
-    /// Whether the deps step may see this file.
-    pub fn shows(&self, files: &[File], path: &[u8]) -> bool {
-        let own = match &self.script {
-            Script::BuiltIn => mix_input(files, path),
-            Script::Own(script) => path == script.as_bytes(),
+    /// Whether the deps step may see the file `path`; `files` are all files of the source.
+    pub fn deps_see(&self, files: &[SourceFile], path: &[u8]) -> bool {
+        let is_read_by_script = match &self.script {
+            Script::BuiltIn => is_mix_input(files, path),
+            Script::InRepository(script) => path == script.as_bytes(),
         };
-        own || self.inputs.iter().any(|input| below(path, input))
+        is_read_by_script || self.inputs.iter().any(|input| is_below(path, input))
     }
 
-    /// The calls that fetch and compile dependencies. Each after the first runs over what the first left, in a writable
-    /// layer of its own; they may run side by side.
+    /// The steps of the dependencies. The first fetches. Each of the others, if any, compiles for one environment on top of
+    /// the first one's changes and with its own upper directory; these may run in parallel.
     pub fn deps_steps(&self) -> Vec<Step> {
         let mut steps = vec![self.step("deps", None)];
         if self.script == Script::BuiltIn {
@@ -170,7 +173,7 @@ impl Recipe {
         steps
     }
 
-    /// The calls that compile the app, one for each environment, each in a writable layer of its own.
+    /// The steps that compile the app, one for each environment, each with its own upper directory.
     pub fn build_steps(&self) -> Vec<Step> {
         self.envs.iter().map(|env| self.step("build", Some(env))).collect()
     }
@@ -178,7 +181,7 @@ impl Recipe {
     fn step(&self, verb: &str, env: Option<&String>) -> Step {
         let mut argv = match &self.script {
             Script::BuiltIn => ["/bin/sh", "-c", BUILT_IN, "prepare_code"].map(String::from).to_vec(),
-            Script::Own(path) => vec![format!("{WORKDIR}/{path}")],
+            Script::InRepository(path) => vec![format!("{WORKDIR}/{path}")],
         };
         argv.push(verb.into());
         argv.extend(env.cloned());
@@ -186,15 +189,17 @@ impl Recipe {
         Step { name, argv, env: env.cloned() }
     }
 
-    /// What the script is, for a key.
+    /// The script's identity in cache keys and records: `built-in DIGEST`, or a path. The contents of a script of the
+    /// repository are in the key of the deps step by its inputs, and in the others' by the commit.
     pub fn script_digest(&self) -> String {
         match &self.script {
             Script::BuiltIn => format!("built-in {}", Digest::of(BUILT_IN.as_bytes())),
-            Script::Own(path) => path.clone(),
+            Script::InRepository(path) => path.clone(),
         }
     }
 
-    /// The environment of a step that is part of its key: everything but what is passed from the caller.
+    /// The environment variables of a step that are part of its cache key: all but those of the caller. `base` are the
+    /// variables of the base image.
     pub fn env(&self, base: &BTreeMap<String, String>, mtime: i64) -> BTreeMap<String, String> {
         let fixed = [
             ("HOME", "/root"),
@@ -207,7 +212,7 @@ impl Recipe {
             ("PHIAL", "1"),
         ];
         let mut env = BTreeMap::from([
-            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
             ("MIX_HOME".to_owned(), MIX_HOME.to_owned()),
         ]);
         env.extend(base.clone());
@@ -219,8 +224,8 @@ impl Recipe {
     }
 }
 
-/// Mix and rebar3 read these to know what an app depends on. `config/runtime.exs` is for run time.
-fn mix_input(files: &[File], path: &[u8]) -> bool {
+/// Whether Mix or rebar3 reads the file to resolve dependencies. `config/runtime.exs` is read at run time only.
+fn is_mix_input(files: &[SourceFile], path: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(path) else { return false };
     let (dir, name) = text.rsplit_once('/').unwrap_or(("", text));
     if dir.split('/').any(|part| part == "deps" || part == "_build" || part == "node_modules") {
@@ -229,22 +234,22 @@ fn mix_input(files: &[File], path: &[u8]) -> bool {
     if matches!(name, "mix.exs" | "mix.lock" | "rebar.config" | "rebar.lock" | ".tool-versions") {
         return true;
     }
-    // `config/` beside a mix.exs, and all below it.
-    let mut home = dir;
-    while let Some(at) = home.rfind("config") {
-        let (before, after) = (&home[..at], &home[at + 6..]);
+    // Everything below a `config/` that is next to a `mix.exs`.
+    let mut rest = dir;
+    while let Some(at) = rest.rfind("config") {
+        let (before, after) = (&rest[..at], &rest[at + "config".len()..]);
         if (after.is_empty() || after.starts_with('/')) && (before.is_empty() || before.ends_with('/')) {
             let mix = format!("{before}mix.exs");
             if files.iter().any(|file| file.path == mix.as_bytes()) {
                 return name != "runtime.exs";
             }
         }
-        home = before;
+        rest = before;
     }
     false
 }
 
-fn below(path: &[u8], input: &str) -> bool {
+fn is_below(path: &[u8], input: &str) -> bool {
     let input = input.trim_end_matches('/').as_bytes();
     path.strip_prefix(input).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
@@ -253,8 +258,11 @@ fn below(path: &[u8], input: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn files(paths: &[&str]) -> Vec<File> {
-        paths.iter().map(|path| File { path: path.as_bytes().to_vec(), executable: path.ends_with("code") }).collect()
+    fn files(paths: &[&str]) -> Vec<SourceFile> {
+        paths
+            .iter()
+            .map(|path| SourceFile { path: path.as_bytes().to_vec(), executable: path.ends_with("code") })
+            .collect()
     }
 
     fn recipe(script: Script) -> Recipe {
@@ -263,7 +271,7 @@ mod tests {
 
     fn seen(recipe: &Recipe, paths: &[&str]) -> Vec<String> {
         let files = files(paths);
-        let seen = files.iter().filter(|file| recipe.shows(&files, &file.path));
+        let seen = files.iter().filter(|file| recipe.deps_see(&files, &file.path));
         seen.map(|file| String::from_utf8(file.path.clone()).unwrap()).collect()
     }
 
@@ -295,18 +303,18 @@ mod tests {
 
     #[test]
     fn a_script_of_the_repository_sees_itself_and_its_inputs() {
-        let mut own = recipe(Script::Own("script/prepare_code".into()));
-        own.inputs = vec!["package.json".into(), "vendor/".into()];
+        let mut custom = recipe(Script::InRepository("script/prepare_code".into()));
+        custom.inputs = vec!["package.json".into(), "vendor/".into()];
         let paths = ["script/prepare_code", "script/ci.sh", "package.json", "vendor/a/b", "vendored", "mix.exs"];
-        assert_eq!(seen(&own, &paths), ["script/prepare_code", "package.json", "vendor/a/b"]);
+        assert_eq!(seen(&custom, &paths), ["script/prepare_code", "package.json", "vendor/a/b"]);
     }
 
     #[test]
     fn what_the_settings_name_must_be_in_the_commit() {
-        assert_eq!(recipe(Script::BuiltIn).check(&files(&["README.md"])), Err(RecipeError::Nothing));
-        let own = recipe(Script::Own("run".into()));
-        assert_eq!(own.check(&files(&["run"])), Err(RecipeError::NotExecutable("run".into())));
-        assert!(matches!(own.check(&[]), Err(RecipeError::Missing { key: "prepare.script", .. })));
+        assert_eq!(recipe(Script::BuiltIn).check(&files(&["README.md"])), Err(RecipeError::NoProject));
+        let custom = recipe(Script::InRepository("run".into()));
+        assert_eq!(custom.check(&files(&["run"])), Err(RecipeError::NotExecutable("run".into())));
+        assert!(matches!(custom.check(&[]), Err(RecipeError::Missing { key: "prepare.script", .. })));
         let mut inputs = recipe(Script::BuiltIn);
         inputs.inputs = vec!["VERSION".into()];
         assert!(matches!(inputs.check(&files(&["mix.exs"])), Err(RecipeError::Missing { key: "prepare.inputs", .. })));
@@ -314,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_script_of_the_repository_is_called_once_for_deps_and_once_for_each_environment() {
-        let own = recipe(Script::Own("script/prepare_code".into()));
-        let calls: Vec<_> = own.deps_steps().into_iter().chain(own.build_steps()).map(|step| step.argv).collect();
+        let custom = recipe(Script::InRepository("script/prepare_code".into()));
+        let calls: Vec<_> = custom.deps_steps().into_iter().chain(custom.build_steps()).map(|step| step.argv).collect();
         let script = "/app/script/prepare_code";
         assert_eq!(calls, [vec![script, "deps"], vec![script, "build", "staging"], vec![script, "build", "prod"]]);
     }

@@ -1,7 +1,6 @@
 //! Inspects the image of a release, its settings, its test records, and its destinations. Nothing is written.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use phial_layers::Digest;
 
@@ -91,18 +90,12 @@ fn required_commands(
     if !request.requires.is_empty() {
         return Ok(request.requires.iter().cloned().collect());
     }
-    let (name, text) = match &request.config {
-        Some(path) => {
-            let path = context.host.cwd.join(path);
-            let text = fs::read_to_string(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-            (path.display().to_string(), Some(text))
-        }
-        None => (
-            "phial.toml of the image".to_owned(),
-            settings_of(context, &ResolvedImage::resolve(context, &by_digest(source), None)?)?,
-        ),
+    let settings = if let Some(path) = &request.config {
+        config::read(&context.host.cwd.join(path))?
+    } else {
+        let image = ResolvedImage::resolve(context, &by_digest(source), None)?;
+        config::parse("phial.toml of the image", &settings_of(context, &image)?.unwrap_or_default())?
     };
-    let settings = text.map(|text| config::parse(&name, &text)).transpose()?.unwrap_or_default();
     let required = settings.release.requires.filter(|names| !names.is_empty());
     Ok(required.unwrap_or_else(|| settings.test.names()).into_iter().collect())
 }

@@ -1,6 +1,6 @@
-//! An entry of the deps cache as a value: an image of one layer whose config is a function of the key and the layer alone. So a
-//! build can record the config's digest whether it found the entry, made it, or has no cache at all. When the entry was
-//! made stands in an annotation of its manifest.
+//! An entry of the deps cache: an image of one layer whose config depends on nothing but the key and the layer. So a build
+//! records the same config digest whether it found the entry, made it or uses no cache. The time at which the entry was made
+//! is an annotation of the manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,35 +9,37 @@ use phial_layers::Digest;
 use crate::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, assemble, from_rfc3339, rfc3339};
 use crate::store::Key;
 
-/// What the manifest is, for who lists artifacts. The config is an image's config all the same: what copies, mounts and
-/// cleans images does so with entries, too.
-const ARTIFACT_TYPE: &str = "application/vnd.phial.deps-cache.v1";
-/// The label of an entry that holds its key: the hex name, which no other inputs have.
-const KEY: &str = "dev.phial.cache.key";
-/// The label that holds the inputs in clear, without values of variables.
-const INPUTS: &str = "dev.phial.cache.inputs";
-/// The label that holds the layer as it is kept.
-const LAYER: &str = "dev.phial.cache.layer";
-/// The annotation that says when it was made (image-spec, annotations.md).
-const CREATED: &str = "org.opencontainers.image.created";
+/// The step whose layers are cached. Those of other steps depend on the commit, which is seldom built twice.
+pub(crate) const STEP: &str = "deps";
 
-/// The annotation that names the packages in which compiling changed nothing.
+/// `artifactType` of the manifest. The config is that of an image, so that tools that copy and delete images do so with
+/// entries too.
+const ARTIFACT_TYPE: &str = "application/vnd.phial.deps-cache.v1";
+/// The label with the key's hex digest.
+const KEY: &str = "dev.phial.cache.key";
+/// The label with the inputs of the key as JSON; variables have the digest of their value in place of it.
+const INPUTS: &str = "dev.phial.cache.inputs";
+/// The label with the [`PackedLayer`] as JSON.
+const LAYER: &str = "dev.phial.cache.layer";
+/// The annotation with the time at which the entry was made (image-spec, annotations.md).
+const CREATED: &str = "org.opencontainers.image.created";
+/// The annotation that lists the packages in which compiling changed nothing.
 const UNTOUCHED: &str = "dev.phial.cache.untouched";
 
-/// What the manifest alone says of an entry.
+/// What only the manifest of an entry holds.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(super) struct EntryAnnotations {
     /// When it was made, in seconds since 1970.
     pub(super) made: i64,
-    /// The packages of Hex in which compiling changed nothing.
+    /// The Hex packages in which compiling changed no file.
     pub(super) untouched: BTreeSet<String>,
 }
 
 /// The entry of a layer.
-pub(super) fn entry(key: &Key, layer: &PackedLayer, notes: Notes) -> Image {
-    let mut annotations = BTreeMap::from([(CREATED.to_owned(), rfc3339(notes.made))]);
-    if !notes.untouched.is_empty() {
-        annotations.insert(UNTOUCHED.into(), notes.untouched.into_iter().collect::<Vec<_>>().join(" "));
+pub(super) fn entry(key: &Key, layer: &PackedLayer, made_here: EntryAnnotations) -> Image {
+    let mut annotations = BTreeMap::from([(CREATED.to_owned(), rfc3339(made_here.made))]);
+    if !made_here.untouched.is_empty() {
+        annotations.insert(UNTOUCHED.into(), made_here.untouched.into_iter().collect::<Vec<_>>().join(" "));
     }
     let text = |json: Result<String, serde_json::Error>| json.unwrap_or_default();
     let labels = BTreeMap::from([
@@ -59,17 +61,17 @@ pub(super) fn entry(key: &Key, layer: &PackedLayer, notes: Notes) -> Image {
     assemble(&Image::scratch(&Platform::host()), &[new], &options).of_type(ARTIFACT_TYPE)
 }
 
-/// The digest of the config that an entry of this layer has, wherever and whenever it is made.
+/// Digest of the config of a layer's entry, on every machine and at any time.
 pub(crate) fn entry_digest(key: &Key, layer: &PackedLayer) -> Digest {
-    entry(key, layer, Notes::default()).manifest.config.digest
+    entry(key, layer, EntryAnnotations::default()).manifest.config.digest
 }
 
-/// The layer of an entry, if it is one for this key: its config is the one that this key and this layer make.
+/// The layer of an image that is the entry of this key: its config is the one that this key and this layer result in.
 pub(super) fn read(image: &Image, key: &Key) -> Option<PackedLayer> {
     layer(image).filter(|layer| image.manifest.config.digest == entry_digest(key, layer))
 }
 
-/// The layer of an entry for whatever key, and the packages in which compiling changed nothing.
+/// The layer of an image that is an entry of any key, and the Hex packages in which compiling changed no file.
 pub(super) fn read_any(image: &Image) -> Option<(PackedLayer, BTreeSet<String>)> {
     let untouched = untouched(image)?;
     Some((layer(image)?, untouched))
@@ -82,25 +84,25 @@ fn layer(image: &Image) -> Option<PackedLayer> {
     (fits && image.config.rootfs.diff_ids[..] == [layer.diff_id.clone()]).then_some(layer)
 }
 
-/// What an entry says of itself.
-pub(super) struct Description {
-    /// The key's hex name.
+/// What the labels and annotations of an entry hold.
+pub(super) struct EntryDescription {
+    /// The key's hex digest.
     pub(super) name: String,
-    /// The key as far as it is told, without values of variables.
+    /// The key, without values of variables; `None` if the label is missing or broken.
     pub(super) key: Option<Key>,
-    pub(super) notes: Notes,
+    pub(super) annotations: EntryAnnotations,
 }
 
-/// What it says, if this is an entry.
-pub(super) fn describe(image: &Image) -> Option<Description> {
+/// Reads the labels and annotations of an entry; `None` if the image is not an entry.
+pub(super) fn describe(image: &Image) -> Option<EntryDescription> {
     let labels = &image.config.config.labels;
     let annotations = &image.manifest.annotations;
     let made = annotations.get(CREATED).and_then(|time| from_rfc3339(time)).unwrap_or(0) / 1000;
     let key = labels.get(INPUTS).and_then(|text| serde_json::from_str(text).ok());
-    Some(Description {
+    Some(EntryDescription {
         name: labels.get(KEY)?.clone(),
         key,
-        notes: Notes { made, untouched: untouched(image).unwrap_or_default() },
+        annotations: EntryAnnotations { made, untouched: untouched(image).unwrap_or_default() },
     })
 }
 

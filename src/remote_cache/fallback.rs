@@ -1,118 +1,125 @@
-//! What comes near to an entry that is not there: the deps layer that was made last, over the same base by the same script.
+//! The previous deps layer, for a key that has no entry: the last one that was made over the same base image by the same script.
 //!
-//! On this machine it is a result in the store. In a registry it is a tag that moves: the branch's own, then the one of all
-//! branches; a build that writes puts its entry's manifest under both. Tags are asked for by name, nothing is listed. What it is
-//! good for is in `build::hex_reuse`.
+//! On this machine it is a result in the store. In a registry it is a fallback tag: first that of the branch, then that of all
+//! branches. A build that writes puts its entry under both. Tags are requested by name, never listed. `build::hex_reuse` uses
+//! the layer.
 
 use std::collections::BTreeSet;
 
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{RemoteCache, STEP, entry};
+use super::cache::RemoteCache;
+use super::entry::{self, STEP};
 use crate::image::{PackedLayer, Platform, RegistryRef};
 use crate::registry::RegistryError;
 use crate::store::{Key, Lookup, StoreError};
 
-/// What stands in a tag that moves, where an entry's own has its key.
-const NEAR: &str = "near";
-/// How long a branch's part of a tag may be. A tag has 128 characters at most (distribution specification).
-const SLUG: usize = 60;
+/// The part of a fallback tag that tells it from an entry's tag: `deps-ARCH-near-INPUTS[-BRANCH]`.
+const FALLBACK: &str = "near";
+/// Longest branch name in a tag, in characters. A tag has 128 characters at most (distribution-spec, "Pulling manifests").
+const MAX_BRANCH: usize = 60;
 
-/// A deps layer, and the packages of Hex in it in which compiling changed nothing.
+/// A deps layer, and the Hex packages in it in which compiling changed no file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Earlier {
+pub(crate) struct PreviousDeps {
     pub(crate) layer: PackedLayer,
     pub(crate) untouched: BTreeSet<String>,
 }
 
 impl RemoteCache<'_> {
-    /// The deps layer to begin with, and where it is from: this machine's, else the registry's.
-    pub(crate) fn earlier(&self, key: &Key) -> Option<(Earlier, String)> {
-        if let Ok(Lookup::Hit(earlier)) = self.context.store.result::<Earlier>(&self.place(key))
-            && self.context.store.has_blob(&earlier.layer.digest, earlier.layer.size)
+    /// The previous deps layer and a description of its origin: this machine's, else the registry's.
+    pub(crate) fn previous_deps(&self, key: &Key) -> Option<(PreviousDeps, String)> {
+        if let Ok(Lookup::Hit(previous)) = self.context.store.result::<PreviousDeps>(&self.local_key(key))
+            && self.context.store.has_blob(&previous.layer.digest, previous.layer.size)
         {
-            return Some((earlier, "the last deps layer on this machine".into()));
+            return Some((previous, "the last deps layer on this machine".into()));
         }
         let at = self.repository()?;
-        self.moving(at, key).into_iter().find_map(|named| {
+        self.fallback_tags(at, key).into_iter().find_map(|named| {
             let image = self.image(&named, &format!("`{named}`"))?;
             let (layer, untouched) = entry::read_any(&image)?;
-            self.known().insert(layer.digest.clone());
-            Some((Earlier { layer, untouched }, format!("`{named}`")))
+            self.add_remote_blob(&layer);
+            Some((PreviousDeps { layer, untouched }, format!("`{named}`")))
         })
     }
 
-    /// Keeps on this machine what a later build may begin with.
+    /// Makes a layer the previous one of later builds on this machine.
     pub(crate) fn remember(
         &self,
         key: &Key,
         layer: &PackedLayer,
         untouched: BTreeSet<String>,
     ) -> Result<(), StoreError> {
-        self.context.store.vacant(&self.place(key)).keep(&Earlier { layer: layer.clone(), untouched })
+        self.context.store.vacant(&self.local_key(key)).keep(&PreviousDeps { layer: layer.clone(), untouched })
     }
 
-    /// What is known of a layer that was made here.
+    /// The Hex packages in which compiling changed no file, of a layer that was made on this machine.
     pub(super) fn untouched(&self, key: &Key, layer: &PackedLayer) -> BTreeSet<String> {
-        match self.context.store.result::<Earlier>(&self.place(key)) {
-            Ok(Lookup::Hit(earlier)) if earlier.layer == *layer => earlier.untouched,
+        match self.context.store.result::<PreviousDeps>(&self.local_key(key)) {
+            Ok(Lookup::Hit(previous)) if previous.layer == *layer => previous.untouched,
             _ => BTreeSet::new(),
         }
     }
 
-    /// Puts an entry under the tags that move; those that have it already stay untouched. There are none for what a script of the
-    /// repository makes, of which only that script knows which part would do.
-    pub(super) fn move_tags(&self, at: &RegistryRef, key: &Key, entry: &RegistryRef) -> Result<(), RegistryError> {
+    /// Lets the fallback tags name an entry; those that name it already are not written. Layers of a script of the repository
+    /// have no fallback tags, since only that script knows which of their files could be reused.
+    pub(super) fn move_fallback_tags(
+        &self,
+        at: &RegistryRef,
+        key: &Key,
+        entry: &RegistryRef,
+    ) -> Result<(), RegistryError> {
         if !key.inputs.get("script").is_some_and(|script| script.starts_with("built-in ")) {
             return Ok(());
         }
-        let mut found = None;
-        let own = self.context.client.head_manifest(entry)?;
-        for named in self.moving(at, key) {
-            if own.is_some() && self.context.client.head_manifest(&named)? == own {
+        let mut resolved = None;
+        let digest = self.context.client.head_manifest(entry)?;
+        for named in self.fallback_tags(at, key) {
+            if digest.is_some() && self.context.client.head_manifest(&named)? == digest {
                 continue;
             }
-            if found.is_none() {
-                found = Some(self.context.client.resolve(entry)?);
+            if resolved.is_none() {
+                resolved = Some(self.context.client.resolve(entry)?);
             }
-            let Some((entry, tag)) = found.as_ref().zip(named.tag.as_ref()) else { continue };
+            let Some((entry, tag)) = resolved.as_ref().zip(named.tag.as_ref()) else { continue };
             self.context.client.tag(at, tag, &entry.bytes, &entry.media_type)?;
         }
         Ok(())
     }
 
-    /// The tags that move, in the order in which they are asked for.
-    fn moving(&self, at: &RegistryRef, key: &Key) -> Vec<RegistryRef> {
-        let ground = &ground(key).hex()[..16];
-        let all = format!("{STEP}-{}-{NEAR}-{ground}", Platform::host().architecture);
-        let branch = self.context.host.branch().map(|branch| format!("{all}-{}", slug(branch)));
+    /// The fallback tags in the order in which they are requested.
+    fn fallback_tags(&self, at: &RegistryRef, key: &Key) -> Vec<RegistryRef> {
+        let inputs = &shared_inputs(key).hex()[..16];
+        let all = format!("{STEP}-{}-{FALLBACK}-{inputs}", Platform::host().architecture);
+        let branch = self.context.host.branch().map(|branch| format!("{all}-{}", tag_part(branch)));
         let tags = branch.into_iter().chain([all]);
         tags.map(|tag| RegistryRef { tag: Some(tag), ..at.repository_only() }).collect()
     }
 
-    fn place(&self, key: &Key) -> Key {
-        ground(key).with("app", &self.app)
+    /// The key of the previous layer in the store.
+    fn local_key(&self, key: &Key) -> Key {
+        shared_inputs(key).with("app", &self.app)
     }
 }
 
-/// Whether a tag is one that moves.
-pub(crate) fn moves(tag: &str) -> bool {
-    tag.strip_prefix(STEP).is_some_and(|rest| rest.split('-').nth(2) == Some(NEAR))
+/// Whether a tag of the cache is a fallback tag.
+pub(super) fn is_fallback_tag(tag: &str) -> bool {
+    tag.strip_prefix(STEP).is_some_and(|rest| rest.split('-').nth(2) == Some(FALLBACK))
 }
 
-/// What two deps layers must have in common for the one to be near the other.
-fn ground(key: &Key) -> Key {
+/// The inputs that two deps layers must have in common for packages of the one to be reused in the other.
+fn shared_inputs(key: &Key) -> Key {
     let names = ["base", "format", "script"];
     let inputs = names.iter().filter_map(|name| key.inputs.get_key_value(*name));
-    inputs.fold(Key::new(NEAR), |ground, (name, value)| ground.with(name, value))
+    inputs.fold(Key::new(FALLBACK), |shared, (name, value)| shared.with(name, value))
 }
 
-/// A branch's name as a part of a tag: what a tag cannot have is a dash, and then, or where it is too long, a part of its digest
-/// keeps it apart from others.
-fn slug(branch: &str) -> String {
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let plain: String = branch.chars().map(|c| if is_fine(c) { c } else { '-' }).take(SLUG).collect();
+/// A branch name as a part of a tag: other characters than a tag may have become dashes. A name that is changed or cut gets
+/// eight digits of its digest, so that two branches have two tags.
+fn tag_part(branch: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let plain: String = branch.chars().map(|c| if is_allowed(c) { c } else { '-' }).take(MAX_BRANCH).collect();
     if plain == branch { plain } else { format!("{plain}-{}", &Digest::of(branch.as_bytes()).hex()[..8]) }
 }
 
@@ -121,15 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn branches_have_tags_of_their_own_that_are_tags() {
-        assert_eq!(slug("main"), "main");
-        assert_ne!(slug("fix/a"), slug("fix-a"));
-        assert_ne!(slug(&"x".repeat(200)), slug(&"x".repeat(201)));
+    fn each_branch_has_a_valid_tag() {
+        assert_eq!(tag_part("main"), "main");
+        assert_ne!(tag_part("fix/a"), tag_part("fix-a"));
+        assert_ne!(tag_part(&"x".repeat(200)), tag_part(&"x".repeat(201)));
         for branch in ["fix/a", "renovate/größer", &"/".repeat(300)] {
-            let tag = format!("deps-riscv64-near-0123456789abcdef-{}", slug(branch));
+            let tag = format!("deps-riscv64-near-0123456789abcdef-{}", tag_part(branch));
             assert!(format!("registry.example/a:{tag}").parse::<RegistryRef>().is_ok(), "{tag}");
-            assert!(moves(&tag));
+            assert!(is_fallback_tag(&tag));
         }
-        assert!(!moves("deps-amd64-0123456789abcdef0123456789abcdef") && !moves("v1-near-x"));
+        assert!(!is_fallback_tag("deps-amd64-0123456789abcdef0123456789abcdef") && !is_fallback_tag("v1-near-x"));
     }
 }

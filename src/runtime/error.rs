@@ -20,7 +20,7 @@ pub enum RuntimeError {
         #[source]
         source: UnpackError,
     },
-    /// The tar in a layer is not the one that the image's config names.
+    /// The tar in a layer does not have the diff ID of the image's config.
     #[error("the layer `{digest}` does not unpack to the diff ID `{expected}` of the image's config")]
     DiffId {
         /// Digest of the blob.
@@ -28,14 +28,14 @@ pub enum RuntimeError {
         /// The diff ID in the config.
         expected: Digest,
     },
-    /// No isolation that was asked for works on this machine; each with the reason, the best first.
+    /// None of the requested isolations works on this machine; each with the reason, the best first.
     #[error("this machine allows no isolation for the steps{}", reasons(.0))]
     NoIsolation(Vec<(Isolation, SandboxError)>),
     /// The image's `User` is not in its `/etc/passwd` or `/etc/group`.
-    #[error("the image's user `{0}` is not in its `/etc/passwd`")]
+    #[error("the image's user `{0}` is not in its `/etc/passwd` or `/etc/group`")]
     UnknownUser(String),
     /// The image has neither entry point nor command.
-    #[error("the image has no command, and none was given")]
+    #[error("the image has no command")]
     NoCommand,
 }
 
@@ -61,7 +61,7 @@ impl UserError for RuntimeError {
         match self {
             Self::Unpack { source, .. } => unpack_hint(self, source),
             Self::NoIsolation(tried) => tried.iter().find_map(|(_, error)| error.hint()),
-            Self::NoCommand => Some("give one after `--`".into()),
+            Self::NoCommand => Some("name a command after `--`".into()),
             Self::DiffId { .. } | Self::UnknownUser(_) => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The settings that an image was built with, out of the image itself.
+//! The `phial.toml` in an image.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,30 +13,31 @@ use crate::error::{Error, IoError};
 use crate::image::Image;
 use crate::recipe::APP;
 
-/// No `phial.toml` is larger.
+/// The largest `phial.toml`, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
 
-/// The `phial.toml` of an image's source, as the commit had it: no step of the build can have changed it. `None` if there
-/// is none, or if the image was not built by Phial.
-pub(crate) fn settings_of(context: &Context<'_>, base: &ResolvedImage) -> Result<Option<String>, Error> {
-    let Some(layer) = layer_made_by(&base.image, "phial app").and_then(|number| base.image.layers().nth(number)) else {
+/// The text of `phial.toml` in the image's source layer, which is that of the commit: steps change other layers. `None` if the
+/// commit had none or the image was not built by Phial.
+pub(crate) fn settings_of(context: &Context<'_>, image: &ResolvedImage) -> Result<Option<String>, Error> {
+    let Some(layer) = layer_made_by(&image.image, "phial app").and_then(|number| image.image.layers().nth(number))
+    else {
         return Ok(None);
     };
-    let tree = base.tree(context, &layer)?;
+    let tree = image.tree(context, &layer)?;
     let name = format!("{APP}/phial.toml");
     Ok(read(&tree.root, &name).map_err(IoError::at("read", &tree.root.join(&name)))?)
 }
 
-/// The number of the topmost layer that says it was made by this, the lowest being 0.
-pub(crate) fn layer_made_by(image: &Image, by: &str) -> Option<usize> {
+/// The index of the topmost layer whose history entry has this `created_by`; the lowest is 0.
+pub(crate) fn layer_made_by(image: &Image, created_by: &str) -> Option<usize> {
     let made: Vec<_> = image.config.history.iter().filter(|entry| !entry.empty_layer).collect();
     if made.len() != image.manifest.layers.len() {
-        return None; // a history that does not fit says nothing
+        return None; // the history does not tell which entry belongs to which layer
     }
-    made.iter().rposition(|entry| entry.created_by.as_deref() == Some(by))
+    made.iter().rposition(|entry| entry.created_by.as_deref() == Some(created_by))
 }
 
-/// A regular file below `root`; no link on the way leads anywhere.
+/// The text of a regular file below `root`; `None` if there is none. Symlinks are not followed.
 fn read(root: &Path, name: &str) -> io::Result<Option<String>> {
     let dir = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -1,5 +1,5 @@
-//! What every verb needs that runs a program inside an image: the image's trees, an isolation that works on this machine,
-//! the image's users and settings, and the files and variables that a sandbox is given.
+//! What commands need that run programs in an image: the image's trees, users, variables and settings, an isolation that works
+//! on this machine, and the files of a sandbox.
 
 mod error;
 mod image_settings;
@@ -22,19 +22,17 @@ pub(crate) use user::user;
 use crate::image::Image;
 use crate::sandbox::Network;
 
-/// `PATH` of a program in an image that sets none.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// `/etc/hosts` of every sandbox.
+/// `/etc/hosts` in sandboxes.
 pub(crate) const HOSTS: &str = "127.0.0.1 localhost phial\n::1 localhost ip6-localhost ip6-loopback\n";
 
-/// The variables of an image's config.
+/// The environment variables of an image's config.
 pub(crate) fn environment(image: &Image) -> BTreeMap<String, String> {
     let pairs = image.config.config.env.iter().filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// `/etc/resolv.conf` of a sandbox: the host's where the host's network is used, else empty. `None` if the host has none.
+/// `/etc/resolv.conf` in a sandbox: that of the host if the sandbox uses the host's network, else empty. `None` if the host
+/// has none.
 pub(crate) fn resolv_conf(network: Network) -> Option<String> {
     match network {
         Network::Host => std::fs::read_to_string("/etc/resolv.conf").ok(),

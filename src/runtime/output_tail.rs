@@ -1,22 +1,25 @@
-//! The last lines of a command's output, for the error that says how it ended.
+//! The last lines of a command's output, which its error shows.
 
-/// How many lines are kept, and how long each may be, in bytes.
+/// Number of lines.
 const LINES: usize = 25;
+/// Longest line, in bytes; longer ones are cut.
 const WIDTH: usize = 400;
 
-/// Keeps the last lines of a stream that may be endless.
+/// Collects the last lines of a stream of any length.
 #[derive(Debug, Default)]
 pub(crate) struct OutputTail {
     lines: std::collections::VecDeque<Vec<u8>>,
-    open: Vec<u8>,
+    /// The line that has no end yet.
+    unfinished: Vec<u8>,
 }
 
 impl OutputTail {
+    /// Adds output, which may begin and end anywhere in a line.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-            let room = WIDTH.saturating_sub(self.open.len());
-            self.open.extend_from_slice(&text[..text.len().min(room)]);
+            let room = WIDTH.saturating_sub(self.unfinished.len());
+            self.unfinished.extend_from_slice(&text[..text.len().min(room)]);
             if text.len() < piece.len() {
                 self.close();
             }
@@ -27,12 +30,12 @@ impl OutputTail {
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }
-        self.lines.push_back(std::mem::take(&mut self.open));
+        self.lines.push_back(std::mem::take(&mut self.unfinished));
     }
 
     /// The lines, with control characters escaped.
     pub(crate) fn lines(mut self) -> Vec<String> {
-        if !self.open.is_empty() {
+        if !self.unfinished.is_empty() {
             self.close();
         }
         self.lines.iter().map(|line| escaped(&String::from_utf8_lossy(line))).collect()
@@ -64,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_takes_no_endless_room() {
+    fn a_long_line_is_cut() {
         let mut tail = OutputTail::default();
         (0..1000).for_each(|_| tail.push(&[b'x'; 1000]));
         assert_eq!(tail.lines(), ["x".repeat(WIDTH)]);

@@ -1,4 +1,4 @@
-//! An image by reference, resolved to a digest; its layers are fetched and unpacked when they are needed.
+//! An image that a reference names, resolved to a digest. Its layers are fetched and unpacked when they are needed.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,25 +17,33 @@ use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, Re
 use crate::layout::Layout;
 use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup, remove_tree};
 
-/// Layers that are fetched and unpacked at once.
-const FETCHES: usize = 4;
+/// Number of layers that are fetched and unpacked in parallel.
+const PARALLEL: usize = 4;
 
-/// An image and where its blobs come from.
+/// An image and the origin of its blobs.
 pub(crate) struct ResolvedImage {
     pub(crate) image: Image,
     pub(crate) origin: Origin,
 }
 
-/// Where blobs come from.
+/// Where the blobs of an image are.
 pub(crate) enum Origin {
-    /// A repository of a registry, and how the image was named in it.
+    /// In a repository, under this name.
     Registry(RegistryRef),
-    /// A layout or archive on disk.
+    /// In a layout or archive on disk.
     Layout(Layout),
 }
 
+/// Whether a blob may come from a mirror of its registry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mirrors {
+    Allowed,
+    Skipped,
+}
+
 impl ResolvedImage {
-    /// Resolves a reference to an image for this machine. `pinned` is a digest that stands above the reference's tag.
+    /// Resolves a reference to an image for this machine. The digest `pinned` has precedence over the
+    /// reference's tag.
     pub(crate) fn resolve(context: &Context<'_>, of: &Reference, pinned: Option<&Digest>) -> Result<Self, Error> {
         let platform = Platform::host();
         let layout =
@@ -58,24 +66,24 @@ impl ResolvedImage {
         }
     }
 
-    /// The trees of its layers, topmost first; those that are not kept are fetched and unpacked, some at once. Who builds on
-    /// the same layer at the same time waits for it and does not fetch it too.
+    /// The trees of its layers, topmost first. Those that the store does not have are fetched and unpacked in parallel.
+    /// Another process that needs the same layer waits for it.
     pub(crate) fn trees(&self, context: &Context<'_>) -> Result<Vec<Tree>, Error> {
         let layers: Vec<Layer<'_>> = self.image.layers().collect();
-        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
             let mut done = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
+            while !has_failed.load(Ordering::Relaxed) {
                 let nth = next.fetch_add(1, Ordering::Relaxed);
                 let Some(layer) = layers.get(nth) else { break };
                 let tree = self.tree(context, layer);
-                stopped.fetch_or(tree.is_err(), Ordering::Relaxed);
+                has_failed.fetch_or(tree.is_err(), Ordering::Relaxed);
                 done.push((nth, tree));
             }
             done
         };
         let mut trees = thread::scope(|scope| {
-            let others: Vec<_> = (1..FETCHES.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            let others: Vec<_> = (1..PARALLEL.min(layers.len())).map(|_| scope.spawn(work)).collect();
             let own = work();
             let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             others.flatten().chain(own).collect::<Vec<_>>()
@@ -84,7 +92,7 @@ impl ResolvedImage {
         trees.into_iter().map(|(_, tree)| tree).collect()
     }
 
-    /// The tree of one of its layers.
+    /// The tree of one layer.
     pub(crate) fn tree(&self, context: &Context<'_>, layer: &Layer<'_>) -> Result<Tree, Error> {
         let vacant = match context.store.tree(layer.diff_id)? {
             TreeLookup::Hit(tree) => return Ok(tree),
@@ -93,9 +101,9 @@ impl ResolvedImage {
         let digest = &layer.descriptor.digest;
         let name = format!("unpack {}", &digest.hex()[..12]);
         let start = context.step_started(&name);
-        let kept = kept(context, layer.descriptor)?;
-        let unpacked = match kept.map(|kept| unpack(kept, layer.compression, &vacant.root, &Limits::GENEROUS)) {
-            // The kept blob is damaged, whatever the first thing to go wrong was: it is set aside and fetched again.
+        let stored = stored(context, layer.descriptor)?;
+        let unpacked = match stored.map(|blob| unpack(blob, layer.compression, &vacant.root, &Limits::GENEROUS)) {
+            // The stored blob is damaged, whatever the error is.
             Some(Err(error)) if is_about_bytes(&error) => {
                 context.store.quarantine(digest)?;
                 empty(&vacant.root).map_err(IoError::at("empty", &vacant.root))?;
@@ -121,19 +129,18 @@ impl ResolvedImage {
         Ok(tree)
     }
 
-    /// Unpacks what comes while it comes. Other bytes than were asked for are asked for once more: something on the way may
-    /// have had a bad moment.
+    /// Unpacks a blob while it arrives. A blob that arrives damaged from a registry is fetched once more, from no mirror.
     fn fetch_and_unpack(
         &self,
         context: &Context<'_>,
         layer: &Layer<'_>,
         root: &Path,
     ) -> Result<Result<phial_layers::Unpacked, UnpackError>, Error> {
-        let first = self.fetch_once(context, layer, root, false)?;
+        let first = self.fetch_once(context, layer, root, Mirrors::Allowed)?;
         let is_remote = matches!(self.origin, Origin::Registry(_));
         if first.as_ref().is_err_and(|error| is_remote && is_about_bytes(error)) {
             empty(root).map_err(IoError::at("empty", root))?;
-            return self.fetch_once(context, layer, root, true);
+            return self.fetch_once(context, layer, root, Mirrors::Skipped);
         }
         Ok(first)
     }
@@ -143,23 +150,25 @@ impl ResolvedImage {
         context: &Context<'_>,
         layer: &Layer<'_>,
         root: &Path,
-        again: bool,
+        mirrors: Mirrors,
     ) -> Result<Result<phial_layers::Unpacked, UnpackError>, Error> {
-        let mut keeper = context.store.blob_writer()?;
-        let from = self.open(context, layer.descriptor, again)?;
-        let tee = Tee { from, to: &mut keeper };
+        let mut blob_writer = context.store.blob_writer()?;
+        let from = self.open(context, layer.descriptor, mirrors)?;
+        let tee = Tee { from, to: &mut blob_writer };
         let unpacked = unpack(tee, layer.compression, root, &Limits::GENEROUS);
         if unpacked.is_ok() {
-            keeper.keep(Some(&layer.descriptor.digest))?;
+            blob_writer.keep(Some(&layer.descriptor.digest))?;
         }
         Ok(unpacked)
     }
 
-    /// `again` is not answered by a mirror.
-    fn open(&self, context: &Context<'_>, of: &Descriptor, again: bool) -> Result<BlobReader, Error> {
+    /// Opens a blob where the image is.
+    fn open(&self, context: &Context<'_>, of: &Descriptor, mirrors: Mirrors) -> Result<BlobReader, Error> {
         Ok(match &self.origin {
             Origin::Layout(layout) => Box::new(layout.blob(of)?),
-            Origin::Registry(named) if again => Box::new(context.client.pulling(named).past_mirrors().blob(named, of)?),
+            Origin::Registry(named) if mirrors == Mirrors::Skipped => {
+                Box::new(context.client.pulling(named).past_mirrors().blob(named, of)?)
+            }
             Origin::Registry(named) => Box::new(context.client.pulling(named).blob(named, of)?),
         })
     }
@@ -167,23 +176,23 @@ impl ResolvedImage {
     /// The blob of a layer from the store, or else from where the image is; `None` if the image has no such layer.
     pub(crate) fn blob(&self, context: &Context<'_>, digest: &Digest) -> Result<Option<BlobReader>, Error> {
         let Some(layer) = self.layer(digest) else { return Ok(None) };
-        match kept(context, layer)? {
-            Some(kept) => Ok(Some(Box::new(kept))),
-            None => self.open(context, layer, false).map(Some),
+        match stored(context, layer)? {
+            Some(blob) => Ok(Some(Box::new(blob))),
+            None => self.open(context, layer, Mirrors::Allowed).map(Some),
         }
     }
 
     /// The blob of a layer from where the image is, whatever the store has; `None` if the image has no such layer.
     pub(crate) fn blob_there(&self, context: &Context<'_>, digest: &Digest) -> Result<Option<BlobReader>, Error> {
-        self.layer(digest).map(|layer| self.open(context, layer, false)).transpose()
+        self.layer(digest).map(|layer| self.open(context, layer, Mirrors::Allowed)).transpose()
     }
 
     fn layer(&self, digest: &Digest) -> Option<&Descriptor> {
         self.image.manifest.layers.iter().find(|layer| layer.digest == *digest)
     }
 
-    /// The newest modification time of the toolchain in the base, in seconds since 1970: files below a directory named
-    /// `erlang` or `elixir`; 0 without any. No file that we write may be older, or Mix would compile again what includes
+    /// The newest modification time of the toolchain, that is of files below directories named `erlang` or `elixir`, in
+    /// seconds since 1970; 0 without any. Files of an app must not be older, or Mix would compile again those that include
     /// such a file.
     pub(crate) fn toolchain_mtime(&self, context: &Context<'_>) -> Result<i64, Error> {
         let key = Key::new("toolchain").with("base", self.image.manifest_digest.as_str());
@@ -201,11 +210,12 @@ impl ResolvedImage {
     }
 }
 
-fn kept(context: &Context<'_>, of: &Descriptor) -> Result<Option<crate::store::VerifiedBlob>, Error> {
+/// The blob in the store.
+fn stored(context: &Context<'_>, of: &Descriptor) -> Result<Option<crate::store::VerifiedBlob>, Error> {
     Ok(context.store.blob(&of.digest, of.size)?)
 }
 
-/// Whether other bytes could have been unpacked: neither the disk nor the machine is at fault.
+/// Whether the bytes of the blob are the cause, not the disk or the machine.
 fn is_about_bytes(error: &UnpackError) -> bool {
     !matches!(
         error,
@@ -232,7 +242,7 @@ fn newest_below(root: &Path) -> io::Result<i64> {
     Ok(newest)
 }
 
-/// Reads and keeps at once.
+/// A reader that copies what it reads to the store.
 struct Tee<'a> {
     from: Box<dyn Read + Send>,
     to: &'a mut BlobWriter,
@@ -241,8 +251,8 @@ struct Tee<'a> {
 impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.from.read(buffer)?;
-        let kept = self.to.write_all(&buffer[..n]);
-        kept.map_err(|e| io::Error::new(e.kind(), format!("cannot write it to the cache: {e}")))?;
+        let written = self.to.write_all(&buffer[..n]);
+        written.map_err(|e| io::Error::new(e.kind(), format!("cannot write it to the cache: {e}")))?;
         Ok(n)
     }
 }

@@ -1,4 +1,4 @@
-//! The user that a program of an image runs as.
+//! The user of an image's config as ids.
 
 use std::fs;
 use std::path::Path;
@@ -6,15 +6,16 @@ use std::path::Path;
 use super::RuntimeError;
 use crate::store::Tree;
 
-/// A user of an image.
+/// A user in an image.
 pub(crate) struct User {
-    /// User and group.
+    /// User id and group id.
     pub(crate) ids: (u32, u32),
-    /// The home directory.
+    /// The home directory; `/` if `/etc/passwd` does not have the user.
     pub(crate) home: String,
 }
 
-/// What the config's `User` means: numbers, or names of the image's `/etc/passwd` and `/etc/group` (image-spec, config.md).
+/// Resolves the config's `User`: ids, or names in the image's `/etc/passwd` and `/etc/group` (image-spec, config.md).
+/// `trees` are the image's, topmost first.
 pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, RuntimeError> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let name = if name.is_empty() { "0" } else { name };
@@ -24,23 +25,24 @@ pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, RuntimeError> {
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|line| line.len() >= 6 && (line[0] == name || by_number.is_some_and(|uid| line[2].parse() == Ok(uid))));
-    let of_line = |at: usize| line.as_ref().and_then(|line| line[at].parse().ok());
-    let uid = by_number.or_else(|| of_line(2)).ok_or_else(|| RuntimeError::UnknownUser(user.into()))?;
+    let field = |at: usize| line.as_ref().and_then(|line| line[at].parse().ok());
+    let uid = by_number.or_else(|| field(2)).ok_or_else(|| RuntimeError::UnknownUser(user.into()))?;
     let gid = match group {
-        Some(group) => number_of(trees, group).ok_or_else(|| RuntimeError::UnknownUser(user.into()))?,
-        None => of_line(3).unwrap_or(0),
+        Some(group) => group_id(trees, group).ok_or_else(|| RuntimeError::UnknownUser(user.into()))?,
+        None => field(3).unwrap_or(0),
     };
     let home = line.as_ref().map_or("/", |line| line[5]).to_owned();
     Ok(User { ids: (uid, gid), home })
 }
 
-fn number_of(trees: &[Tree], group: &str) -> Option<u32> {
+/// The id of a group: a number, or a name in `/etc/group`.
+fn group_id(trees: &[Tree], group: &str) -> Option<u32> {
     let groups = read(trees, "etc/group");
     let named = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == group);
     group.parse().ok().or_else(|| named.and_then(|line| line.get(2)?.parse().ok()))
 }
 
-/// A small regular file of the image, or nothing.
+/// The text of a regular file of less than 1 MiB; empty if there is none.
 fn read(trees: &[Tree], path: &str) -> String {
     let regular = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() < 1 << 20);
     let found = trees.iter().map(|tree| tree.root.join(path)).find(|path| regular(path));

@@ -1,7 +1,7 @@
-//! The two things that must be done by whoever owns the ids of a range: moving what a step wrote, and removing the rest.
+//! Work on files whose owners are ids of a mapped range: taking the changes of a step, and removing its directories.
 //!
-//! With one mapped id the caller owns everything and does them itself. With a range they are done by executing ourselves
-//! afresh in a user namespace with the same map, under a hidden name.
+//! With a single mapped id the caller owns all files and needs no help. With a range, `phial` executes itself in a user
+//! namespace with the same map, where it may access them.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,59 +9,60 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, IoError};
+use crate::error::{Error, ExitKind, IoError};
 use crate::rootfs::{self, DiffSource, TreeDiff};
 use crate::sandbox::{self, Ids, OURSELVES};
 use crate::store::{Tree, remove_tree};
 
-/// The name under which `main` finds [`entry`].
+/// The first argument by which `main` recognizes a call of [`entry`].
 pub const NAME: &str = "__inside";
 
+/// What the process in the user namespace does, as JSON on its stdin.
 #[derive(Serialize, Deserialize)]
 enum Task {
     Diff { new: DiffSource, lowers: Vec<Tree>, dest: PathBuf },
     Clear(PathBuf),
 }
 
-/// [`rootfs::diff`], done by whoever may.
+/// [`rootfs::diff`], in the user namespace if a range of ids is mapped.
 pub(crate) fn diff(ids: Ids, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<TreeDiff, Error> {
     if ids == Ids::Single {
         return Ok(rootfs::diff(new, lowers, dest)?);
     }
     let task = Task::Diff { new: new.clone(), lowers: lowers.to_vec(), dest: dest.to_owned() };
-    let answer = ask(ids, &task, dest)?;
-    let answer: Result<TreeDiff, String> = serde_json::from_slice(&answer).map_err(|e| broken(dest, e.into()))?;
-    answer.map_err(|text| broken(dest, io::Error::other(text)))
+    let output = run_task(ids, &task, dest)?;
+    let result: Result<TreeDiff, String> = serde_json::from_slice(&output).map_err(|e| failed(dest, e.into()))?;
+    result.map_err(|text| failed(dest, io::Error::other(text)))
 }
 
-/// Removes what nobody needs any more; what stays is swept by a later run.
+/// Removes a directory. What cannot be removed now is removed with the scratch directories of dead processes.
 pub(crate) fn clear(ids: Ids, dir: &Path) {
     let _ = match ids {
-        Ids::Single => remove_tree(dir).map_err(|e| broken(dir, e)),
-        Ids::Ranges => ask(ids, &Task::Clear(dir.to_owned()), dir).map(|_| ()),
+        Ids::Single => remove_tree(dir).map_err(|e| failed(dir, e)),
+        Ids::Ranges => run_task(ids, &Task::Clear(dir.to_owned()), dir).map(|_| ()),
     };
 }
 
 /// Whether this machine maps a range of ids for the caller.
 pub(crate) fn try_ranges() -> Result<(), Error> {
-    let nothing = Path::new("");
-    ask(Ids::Ranges, &Task::Clear(nothing.to_owned()), nothing).map(|_| ())
+    let nowhere = Path::new("");
+    run_task(Ids::Ranges, &Task::Clear(nowhere.to_owned()), nowhere).map(|_| ())
 }
 
-fn ask(ids: Ids, task: &Task, about: &Path) -> Result<Vec<u8>, Error> {
-    let input = serde_json::to_vec(task).map_err(|e| broken(about, e.into()))?;
+fn run_task(ids: Ids, task: &Task, about: &Path) -> Result<Vec<u8>, Error> {
+    let input = serde_json::to_vec(task).map_err(|e| failed(about, e.into()))?;
     Ok(sandbox::inside_ids(OURSELVES.as_ref(), ids, &[NAME], &input)?)
 }
 
-fn broken(path: &Path, source: io::Error) -> Error {
+fn failed(path: &Path, source: io::Error) -> Error {
     IoError::at("take the changes of", path)(source).into()
 }
 
-/// Does one task from stdin and answers on stdout. For `main`, when it is called by [`NAME`].
+/// Reads a task from stdin, does it, and writes the result to stdout as JSON. For `main`, when its first argument is [`NAME`].
 pub fn entry() -> ExitCode {
     let mut input = vec![];
     let task = io::stdin().lock().read_to_end(&mut input).ok().and_then(|_| serde_json::from_slice(&input).ok());
-    let answer = match task {
+    let result = match task {
         Some(Task::Diff { new, lowers, dest }) => {
             let diff = rootfs::diff(&new, &lowers, &dest).map_err(|e| match std::error::Error::source(&e) {
                 Some(cause) => format!("{e}: {cause}"),
@@ -70,10 +71,10 @@ pub fn entry() -> ExitCode {
             serde_json::to_vec(&diff)
         }
         Some(Task::Clear(dir)) => serde_json::to_vec(&remove_tree(&dir).is_ok()),
-        None => return ExitCode::from(70),
+        None => return ExitKind::Internal.into(),
     };
-    match answer.map(|bytes| io::stdout().lock().write_all(&bytes)) {
+    match result.map(|bytes| io::stdout().lock().write_all(&bytes)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        _ => ExitCode::from(70),
+        _ => ExitKind::Internal.into(),
     }
 }

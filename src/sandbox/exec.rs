@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::protocol::StageError;
-use super::spec::{PATH, Spec};
+use super::spec::Spec;
+use crate::image::DEFAULT_PATH;
 
 /// Starts the command of an order in the current root and working directory; gives its process id.
 pub(super) fn start(order: &Spec, stdin: Option<File>) -> Result<i32, StageError> {
@@ -18,7 +19,7 @@ pub(super) fn start(order: &Spec, stdin: Option<File>) -> Result<i32, StageError
 /// As [`start`], as another user and group if they are given (for real root).
 pub(super) fn start_as(order: &Spec, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, StageError> {
     let name = order.argv.first().map_or("", String::as_str);
-    let path = order.env.get("PATH").map_or(PATH, String::as_str);
+    let path = order.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     let program = find(name, path).ok_or_else(|| StageError::Missing { command: name.to_owned() })?;
     let mut command = Command::new(&program);
     // A process group of its own: `kill 0` must not reach us.

@@ -181,6 +181,3 @@ impl Exit {
         }
     }
 }
-
-/// The environment variable `PATH` of an order without one, as container runtimes have it.
-pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

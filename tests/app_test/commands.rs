@@ -57,7 +57,7 @@ fn several_commands_run_in_turn_and_each_has_its_own_result() {
     assert!(error.contains("test               passed (exit code 0)"), "{error}");
     run(scene.test(&["--only", "test"])).ok();
     let error = run(scene.test(&["--only", "credo"])).failed(2);
-    assert!(error.contains("`--only` names `credo`, and the commands are `lint`, `test`"), "{error}");
+    assert!(error.contains("`--only` names `credo`, but the commands are `lint`, `test`"), "{error}");
 
     let line = run(scene.test(&["--only", "lint", "--json", "--no-record"])).stdout;
     let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");

@@ -124,19 +124,19 @@ fn a_variable_that_names_certificates_which_are_not_there_is_named() {
     let scene = Scene::new();
     let mut build = scene.build([]);
     build.env("HEX_CACERTS_PATH", "/nowhere/ca.pem");
-    assert_snapshot!(scene.refused(2, build), @"error: `HEX_CACERTS_PATH` is `/nowhere/ca.pem`, and there is no such file");
+    assert_snapshot!(scene.refused(2, build), @"error: `HEX_CACERTS_PATH` is `/nowhere/ca.pem`, which is not a file");
 }
 
 #[test]
 fn locked_wants_a_lock_for_this_base() {
     let scene = Scene::new();
     assert_snapshot!(scene.refused(2, scene.build(["--locked"])), @r"
-    error: `--locked` was asked for, and `phial.lock` in the commit is not there
+    error: `--locked` requires a pinned base image, but `phial.lock` in the commit does not exist
     hint: run `phial lock` and commit `phial.lock`
     ");
     let other = Scene::with(|repo| repo.write("phial.lock", lock("oci:elsewhere")));
     assert_snapshot!(other.refused(2, other.build(["--locked"])), @r"
-    error: `--locked` was asked for, and `phial.lock` in the commit pins `oci:elsewhere`, not `oci:[BASE]`
+    error: `--locked` requires a pinned base image, but `phial.lock` in the commit pins `oci:elsewhere`, not `oci:[BASE]`
     hint: run `phial lock` and commit `phial.lock`
     ");
 }
@@ -147,8 +147,8 @@ fn a_lock_that_pins_a_digest_which_the_base_does_not_have_is_an_error() {
     let scene = Scene::with(|repo| repo.write("phial.lock", lock(&base)));
     let output = scene.refused(3, scene.build([]));
     assert_snapshot!(without_digest(&output), @r"
-    error: `phial.lock` pins the base to `sha256:1...`: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`
-    hint: if the base is to move on, run `phial lock` and commit `phial.lock`
+    error: the base image `sha256:1...` that `phial.lock` pins is not available: `[BASE]` has no image `sha256:1...`; it has `sha256:[HEX]`
+    hint: to use the present digest, run `phial lock` and commit `phial.lock`
     ");
 }
 

@@ -49,7 +49,7 @@ fn an_image_that_is_not_there_is_refused() {
     ");
     assert_snapshot!(without_digests(&refused(&env, 3, &[&format!("{one}:v9"), &one])), @"error: `[DIR]/one` has no image tagged `v9`; it has `sha256:[HEX]`");
     assert_snapshot!(refused(&env, 3, &[&one, "./nowhere.tar", "--layer", "1"]), @r"
-    error: `./nowhere.tar` is not a layer: it is not there
+    error: `./nowhere.tar` is not a layer: it does not exist
     hint: for a layout directory write `oci:./nowhere.tar`
     ");
     assert_snapshot!(refused(&env, 3, &[&one, "./one", "--layer", "1"]), @r"

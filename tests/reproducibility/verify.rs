@@ -114,12 +114,15 @@ fn a_source_or_base_that_is_not_recorded_or_gone_is_named_with_the_flag() {
     let output = verify(&env, &image, &["--base", &from]).failed(2);
     assert!(output.contains("does not record where its repository is\nhint: name it with `--source`"), "{output}");
     let output = verify(&env, &image, &["--source", repo.source()]).failed(2);
-    assert!(output.contains("does not record where its base is\nhint: name it with `--base`"), "{output}");
+    assert!(output.contains("does not record where its base image is\nhint: name it with `--base`"), "{output}");
     let gone = env.path("gone");
     let output = verify(&env, &image, &["--base", &from, "--source", &gone]).failed(3);
-    assert!(output.contains("the repository that the image records cannot be had"), "{output}");
+    assert!(output.contains(&format!("the repository `{gone}` that the image records is not available")), "{output}");
     let output = verify(&env, &image, &["--base", &format!("oci:{gone}"), "--source", repo.source()]).failed(3);
-    assert!(output.contains("the base that the image records cannot be had"), "{output}");
+    assert!(
+        output.contains(&format!("the base image `oci:{gone}` that the image records is not available")),
+        "{output}"
+    );
     assert!(output.contains("name another place with `--base`"), "{output}");
 }
 
@@ -133,6 +136,6 @@ fn settings_of_a_file_are_asked_for_again() {
     fs::write(&file, settings.replace("cmd = [", "user = \"7\"\ncmd = [")).unwrap();
     run(env.phial(["build", repo.source(), "--base", &from, "--to", &to, "--config", &file])).ok();
     let output = verify_small(&env, &repo, &to, &[]).failed(2);
-    assert!(output.contains("the image was made with other settings") && output.contains("--config FILE"), "{output}");
+    assert!(output.contains("the image was built with other settings") && output.contains("--config FILE"), "{output}");
     verify_small(&env, &repo, &to, &["--config", &file]).ok();
 }

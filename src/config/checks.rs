@@ -1,0 +1,62 @@
+//! Checks of single values that settings and flags share. Each names the setting in its error.
+
+use std::path::{Component, Path};
+
+use super::error::ConfigError;
+use crate::image::{Reference, Target};
+
+/// Parses the name of an image that the setting or flag `key` holds.
+pub fn reference(key: &str, text: &str) -> Result<Reference, ConfigError> {
+    text.parse().map_err(|source| ConfigError::Reference { key: key.into(), source })
+}
+
+/// Parses targets: layouts, archives and repositories that an image is written to.
+pub fn targets(texts: &[String]) -> Result<Vec<Target>, ConfigError> {
+    let parse = |text: &String| text.parse().map_err(|source| ConfigError::Reference { key: "to".into(), source });
+    texts.iter().map(parse).collect()
+}
+
+/// A Mix environment: a lower-case word that is not among those `before` it.
+pub(super) fn check_env(env: &str, before: &[String]) -> Result<(), ConfigError> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !env.starts_with(|c: char| c.is_ascii_lowercase()) || !env.chars().all(is_allowed) {
+        return Err(invalid("env", env, "but an environment is a lower-case word such as `prod`"));
+    }
+    if before.iter().any(|other| other == env) {
+        return Err(invalid("env", env, "and it is named twice"));
+    }
+    Ok(())
+}
+
+/// A relative path that stays inside the repository.
+pub(super) fn check_path(key: &str, path: &str) -> Result<(), ConfigError> {
+    let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    if path.is_empty() || !is_plain || path.contains('\0') {
+        return Err(invalid(key, path, "but it must be a path inside the repository, without `..`"));
+    }
+    Ok(())
+}
+
+/// The name of an environment variable.
+pub(super) fn check_variable(key: &str, name: &str) -> Result<(), ConfigError> {
+    let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if !name.starts_with(is_first) || !name.chars().all(|c| is_first(c) || c.is_ascii_digit()) {
+        return Err(invalid(key, name, "but a variable's name has letters, digits and `_` only"));
+    }
+    Ok(())
+}
+
+/// A host name of one label (RFC 1123, section 2.1).
+pub(super) fn check_host(key: &str, name: &str) -> Result<(), ConfigError> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_bounded = (1..=63).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-');
+    if !is_bounded || !name.chars().all(is_allowed) {
+        return Err(invalid(key, name, "but a service's name is a host name: lower-case letters, digits, `-`"));
+    }
+    Ok(())
+}
+
+/// The error of a value that is not allowed.
+pub(super) fn invalid(key: &str, value: &str, reason: &'static str) -> ConfigError {
+    ConfigError::Value { key: key.into(), value: value.into(), reason }
+}

@@ -1,0 +1,96 @@
+//! What can be wrong with `phial.toml`, `phial.lock` and the flags of the command line.
+
+use std::path::PathBuf;
+
+use crate::error::{ExitKind, UserError};
+use crate::image::ImageError;
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, or a value has the wrong type.
+    #[error("`{file}` cannot be read: {text}")]
+    Toml {
+        /// Which file.
+        file: String,
+        /// The parser's message, with line and column.
+        text: String,
+    },
+    /// A key that Phial does not know.
+    #[error("`{file}` has the unknown key `{key}`")]
+    UnknownKey {
+        /// Which file.
+        file: String,
+        /// The key with its table: `image.nmae`.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A value that is not allowed.
+    #[error("`{key}` is `{value}`, {reason}")]
+    Value {
+        /// The setting, flag or variable.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Which values are allowed: the end of the sentence, from its conjunction on.
+        reason: &'static str,
+    },
+    /// A name of an image or a target that cannot be parsed.
+    #[error("cannot use `{key}`")]
+    Reference {
+        /// The setting or flag.
+        key: String,
+        /// Why not.
+        #[source]
+        source: ImageError,
+    },
+    /// A service of the tests without an image.
+    #[error("`{0}` is not set")]
+    NoImage(String),
+    /// `--only` names a test command that does not exist.
+    #[error("`--only` names `{asked}`, but the commands are `{known}`")]
+    UnknownCommand {
+        /// The name after `--only`.
+        asked: String,
+        /// The names of all commands, between backticks.
+        known: String,
+    },
+    /// Neither the flags nor the settings name a base image.
+    #[error("no base image is named")]
+    NoBase,
+    /// `--locked`, and the lock file does not pin this base image.
+    #[error("`--locked` requires a pinned base image, but `phial.lock` in the commit {0}")]
+    NotLocked(String),
+    /// `phial lock` was called on something else than a working tree.
+    #[error("`{0}` is not a git working tree")]
+    NoWorkingTree(String),
+    /// A settings file cannot be read from disk.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl UserError for ConfigError {
+    fn exit_kind(&self) -> ExitKind {
+        ExitKind::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
+            Self::NoBase => Some("name one with `--base REF`, or with `base` under `[image]` in `phial.toml`".into()),
+            Self::NotLocked(_) => Some("run `phial lock` and commit `phial.lock`".into()),
+            Self::NoWorkingTree(_) => {
+                Some("run `phial lock` in a clone of the repository, where it writes `phial.lock`".into())
+            }
+            Self::Reference { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}

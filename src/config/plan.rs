@@ -1,0 +1,226 @@
+//! How an image is built: flags, settings, lock file and defaults combined.
+
+use phial_layers::{Compression, Digest};
+
+use super::checks::{check_env, check_path, check_variable, reference, targets};
+use super::error::ConfigError;
+use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
+use super::lock::LockFile;
+use crate::image::{Reference, Target, canonical_json};
+use crate::recipe::{Recipe, Script};
+
+/// The environments that an app is compiled for by default.
+const ENVS: [&str; 2] = ["staging", "prod"];
+
+/// The flags of `phial build` that have precedence over `phial.toml`.
+#[derive(Clone, Debug, Default)]
+pub struct BuildFlags {
+    /// `--base`.
+    pub base: Option<String>,
+    /// `--to`, in order.
+    pub to: Vec<String>,
+    /// `--env`, in order.
+    pub envs: Vec<String>,
+    /// `--network`.
+    pub network: Option<NetworkAccess>,
+    /// `--compression`.
+    pub compression: Option<Compression>,
+    /// `--locked`.
+    pub locked: bool,
+}
+
+/// How one image is built.
+#[derive(Clone, Debug)]
+pub struct BuildPlan {
+    /// The base image.
+    pub base: Reference,
+    /// The digest of the base image in `phial.lock`, if that pins it.
+    pub pinned: Option<Digest>,
+    /// Where the image is written to.
+    pub targets: Vec<Target>,
+    /// How the steps run.
+    pub prepare: PreparePlan,
+    /// The contents of the image's config.
+    pub image: ImageSettings,
+}
+
+/// How the steps of a build run, whatever the base image and the targets are.
+#[derive(Clone, Debug)]
+pub struct PreparePlan {
+    /// The script, the environments, and what the steps see.
+    pub recipe: Recipe,
+    /// Names of the caller's variables that the steps may see besides the built-in list.
+    pub pass: Vec<String>,
+    /// Whether steps reach the network.
+    pub network: NetworkAccess,
+    /// The time that steps see while they compile.
+    pub clock: Clock,
+    /// Whether everything is compiled twice, the second time knowing all atoms that the first time created.
+    pub strict: bool,
+    /// Whether a range of ids is mapped where the machine allows it.
+    pub ranges: bool,
+    /// How layers are compressed.
+    pub compression: Compression,
+}
+
+impl BuildPlan {
+    /// Combines settings, lock file and flags. `app` is the app's name, for the default target `oci:./APP.oci`.
+    pub fn new(
+        settings: FileConfig,
+        lock: Option<&LockFile>,
+        flags: &BuildFlags,
+        app: &str,
+    ) -> Result<Self, ConfigError> {
+        let base_text = flags.base.clone().or_else(|| settings.image.base.clone()).ok_or(ConfigError::NoBase)?;
+        let base = reference("base", &base_text)?;
+        let pinned = pinned(lock, &base_text, flags.locked)?;
+        let prepare = PreparePlan::new(&settings, flags)?;
+        let image = settings.image;
+        let targets = targets(&target_names(&flags.to, image.name.as_deref(), app))?;
+        Ok(Self { base, pinned, targets, prepare, image })
+    }
+
+    /// The digest of every setting that changes bytes of the image. Targets and the mapping of ids do not.
+    pub fn digest(&self) -> Digest {
+        let PreparePlan { recipe, pass, network, clock, strict, compression, .. } = &self.prepare;
+        let script = match &recipe.script {
+            Script::BuiltIn => None,
+            Script::InRepository(path) => Some(path),
+        };
+        let image = &self.image;
+        let settings = serde_json::json!({
+            "envs": recipe.envs,
+            "script": script,
+            "inputs": recipe.inputs,
+            "env": recipe.env,
+            "pass": pass,
+            "network": network,
+            "clock": clock,
+            "strict": strict,
+            "compression": compression,
+            "image": {
+                "entrypoint": image.entrypoint,
+                "cmd": image.cmd,
+                "user": image.user,
+                "env": image.env,
+                "labels": image.labels,
+            },
+        });
+        Digest::of(&canonical_json(&settings))
+    }
+}
+
+impl PreparePlan {
+    /// Combines settings and flags.
+    pub fn new(settings: &FileConfig, flags: &BuildFlags) -> Result<Self, ConfigError> {
+        let PrepareSettings { script, inputs, network, clock, strict, env, pass, ranges } = settings.prepare.clone();
+        let recipe = Recipe {
+            script: script.map_or(Script::BuiltIn, Script::InRepository),
+            envs: first_non_empty(&flags.envs, settings.image.envs.as_deref(), &ENVS),
+            inputs: inputs.unwrap_or_default(),
+            env: env.unwrap_or_default(),
+        };
+        check(&recipe)?;
+        Ok(Self {
+            recipe,
+            pass: pass.unwrap_or_default(),
+            network: flags.network.or(network).unwrap_or(NetworkAccess::Host),
+            clock: clock.unwrap_or(Clock::Fixed),
+            strict: strict.unwrap_or(false),
+            ranges: ranges.unwrap_or(false),
+            compression: flags.compression.or(settings.image.compression).unwrap_or(Compression::Gzip),
+        })
+    }
+}
+
+fn check(recipe: &Recipe) -> Result<(), ConfigError> {
+    for (nth, env) in recipe.envs.iter().enumerate() {
+        check_env(env, &recipe.envs[..nth])?;
+    }
+    if let Script::InRepository(path) = &recipe.script {
+        check_path("prepare.script", path)?;
+    }
+    recipe.inputs.iter().try_for_each(|path| check_path("prepare.inputs", path))?;
+    recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))
+}
+
+fn target_names(flags: &[String], name: Option<&str>, app: &str) -> Vec<String> {
+    match (flags, name) {
+        ([], None) => vec![format!("oci:./{app}.oci")],
+        ([], Some(name)) => vec![name.to_owned()],
+        (flags, _) => flags.to_vec(),
+    }
+}
+
+fn first_non_empty(flags: &[String], settings: Option<&[String]>, default: &[&str]) -> Vec<String> {
+    match (flags, settings) {
+        ([], None | Some([])) => default.iter().map(|env| (*env).to_owned()).collect(),
+        ([], Some(envs)) => envs.to_vec(),
+        (flags, _) => flags.to_vec(),
+    }
+}
+
+/// The digest that the lock file has for the base image `base`.
+fn pinned(lock: Option<&LockFile>, base: &str, locked: bool) -> Result<Option<Digest>, ConfigError> {
+    match lock {
+        Some(lock) if lock.base.name == base => Ok(Some(lock.base.digest.clone())),
+        Some(lock) if locked => Err(ConfigError::NotLocked(format!("pins `{}`, not `{base}`", lock.base.name))),
+        None if locked => Err(ConfigError::NotLocked("does not exist".into())),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::error::UserError as _;
+
+    fn plan(toml: &str, flags: &BuildFlags) -> Result<BuildPlan, ConfigError> {
+        BuildPlan::new(parse("phial.toml", toml)?, None, flags, "shop")
+    }
+
+    #[test]
+    fn flags_have_precedence_over_the_file_and_the_file_over_the_defaults() {
+        let base = "[image]\nbase = \"r.example/elixir:1.18\"\nname = \"r.example/shop\"\nenvs = [\"prod\"]\n";
+        let from_file = plan(base, &BuildFlags::default()).unwrap();
+        assert_eq!(from_file.prepare.recipe.envs, ["prod"]);
+        assert_eq!(from_file.targets[0].to_string(), "r.example/shop");
+        let flags = BuildFlags { to: vec!["oci:out".into()], envs: vec!["dev".into()], ..BuildFlags::default() };
+        let from_flags = plan(base, &flags).unwrap();
+        assert_eq!(from_flags.prepare.recipe.envs[0], "dev");
+        assert_eq!(from_flags.targets[0].to_string(), "oci:out");
+        let flags_alone = BuildFlags { base: Some("oci:base".into()), ..BuildFlags::default() };
+        let defaults = plan("", &flags_alone).unwrap();
+        assert_eq!(defaults.prepare.recipe.envs, ["staging", "prod"]);
+        assert_eq!(defaults.targets[0].to_string(), "oci:./shop.oci");
+    }
+
+    #[test]
+    fn an_invalid_value_is_refused_with_its_key() {
+        let flags = BuildFlags { base: Some("oci:base".into()), ..BuildFlags::default() };
+        for (toml, text) in [
+            ("[image]\nenvs = [\"Prod\"]", "`env` is `Prod`"),
+            ("[image]\nenvs = [\"prod\", \"prod\"]", "named twice"),
+            ("[prepare]\nscript = \"../x\"", "`prepare.script` is `../x`"),
+            ("[prepare]\ninputs = [\"/etc\"]", "`prepare.inputs` is `/etc`"),
+            ("[prepare]\nenv = { \"A=B\" = \"c\" }", "`prepare.env` is `A=B`"),
+            ("[image]\nname = \"Upper/Case\"", "cannot use `to`"),
+            ("[image]\nnmae = \"x\"", "unknown key `image.nmae`"),
+            ("[image\n", "line 1"),
+            ("[image]\nenvs = 7", "phial.toml"),
+        ] {
+            let error = plan(toml, &flags).unwrap_err().to_string();
+            assert!(error.contains(text), "{toml}: {error}");
+        }
+        assert!(matches!(plan("", &BuildFlags::default()), Err(ConfigError::NoBase)));
+        let locked = BuildFlags { locked: true, ..flags };
+        assert!(matches!(plan("", &locked), Err(ConfigError::NotLocked(_))));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let error = parse("phial.toml", "[prepare]\nscirpt = \"x\"").unwrap_err();
+        assert_eq!(error.hint().unwrap(), "did you mean `prepare.script`?");
+    }
+}
