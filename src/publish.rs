@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
 use crate::image::{BlobReader, Blobs, Descriptor, Image, RegistryRef, Target};
 use crate::layout;
-use crate::registry::{Outcome, Push, Pushed};
+use crate::registry::{Push, PushOutcome, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
 use crate::store::StoreError;
 
@@ -122,8 +122,8 @@ fn check(target: &Target, image: &Image) -> Result<(), PublishError> {
     }
 }
 
-fn summary(pushed: &Outcome) -> String {
-    if pushed.was_there {
+fn summary(pushed: &PushOutcome) -> String {
+    if pushed.existed {
         return "was there".into();
     }
     let count = |how| pushed.blobs.iter().filter(|(_, pushed)| *pushed == how).count();

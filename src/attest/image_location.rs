@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::event::Watch;
 use crate::image::{Artifact, BlobReader, Blobs, Descriptor, Reference, RegistryRef};
 use crate::layout::{self, Layout, LayoutError, Names, Put};
-use crate::registry::Client;
+use crate::registry::{ArtifactPush, Client};
 
 /// Where an image is, without its tag and digest. As text: `registry/repo`, `oci:DIR` or `oci-archive:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,9 @@ impl ImageLocation {
         watch: Watch<'_>,
     ) -> Result<(), AttestError> {
         match self {
-            Self::Registry(repository) => client.refer(repository, artifact, blobs, &[]).map(drop)?,
+            Self::Registry(repository) => {
+                client.put_referrer(repository, ArtifactPush { artifact, blobs, mount: &[] })?;
+            }
             Self::Layout(dir) => {
                 let referrers = Some((std::slice::from_ref(artifact), blobs));
                 layout::put_into(

@@ -29,7 +29,7 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let reference: RegistryRef = args.registry.parse()?;
-    let found = context.client.examine(&reference)?;
+    let found = context.client.diagnose(&reference)?;
     let text = if args.json { as_json(&found).to_string() } else { lines(&found).join("\n") };
     Ui::data(&text)?;
     let Some(error) = found.first_failure() else { return Ok(ExitCode::SUCCESS) };
@@ -40,16 +40,16 @@ pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outco
 }
 
 fn lines(found: &DoctorReport) -> Vec<String> {
-    let mut lines = vec![format!("registry    `{}`", found.at)];
-    lines.extend(found.way.iter().map(|way| format!("            {way}")));
-    if let Some(mirrored) = &found.mirrored {
+    let mut lines = vec![format!("registry    `{}`", found.url)];
+    lines.extend(found.connection.iter().map(|way| format!("            {way}")));
+    if let Some(mirrored) = &found.mirrors {
         lines.push(format!("            {}", mirrored.entry));
         lines.extend(mirrored.sources.iter().map(|(at, finding)| format!("pulled from `{at}`: {}", text(finding))));
     }
-    let asks = found.asks.as_deref().unwrap_or("for no login so far");
+    let asks = found.auth_scheme.as_deref().unwrap_or("for no login so far");
     lines.push(format!("asks        {asks}"));
     let mut name = "login";
-    for look in &found.looks {
+    for look in &found.login_lookup {
         lines.push(format!("{name:<12}{look}"));
         name = "";
     }
@@ -67,16 +67,16 @@ fn lines(found: &DoctorReport) -> Vec<String> {
 }
 
 fn as_json(found: &DoctorReport) -> Value {
-    let mirrored = found.mirrored.as_ref().map(|mirrored| {
+    let mirrored = found.mirrors.as_ref().map(|mirrored| {
         let source = |(at, has): &(String, Finding)| json!({ "at": at, "has": finding(has) });
         json!({ "entry": mirrored.entry, "sources": mirrored.sources.iter().map(source).collect::<Vec<_>>() })
     });
     json!({
-        "registry": found.at,
-        "way": found.way,
+        "registry": found.url,
+        "way": found.connection,
         "mirrors": mirrored,
-        "asks": found.asks,
-        "looked": found.looks.iter().map(look).collect::<Vec<_>>(),
+        "asks": found.auth_scheme,
+        "looked": found.login_lookup.iter().map(look).collect::<Vec<_>>(),
         "login": finding(&found.login),
         "pull": finding(&found.pull),
         "push": finding(&found.push),
@@ -87,10 +87,10 @@ fn as_json(found: &DoctorReport) -> Value {
 
 fn look(look: &LookupStep) -> Value {
     let place = look.place.replace('`', "");
-    match &look.sight {
+    match &look.result {
         LookupResult::Absent => json!({ "place": place, "found": "absent" }),
-        LookupResult::Nothing => json!({ "place": place, "found": "nothing" }),
-        LookupResult::Silent { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
+        LookupResult::NoLogin => json!({ "place": place, "found": "nothing" }),
+        LookupResult::HelperWithoutLogin { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
         LookupResult::Login { key, helper, kind } => {
             json!({ "place": place, "found": "login", "key": key, "helper": helper, "kind": kind })
         }
@@ -100,7 +100,7 @@ fn look(look: &LookupStep) -> Value {
 fn finding(finding: &Finding) -> Value {
     match finding {
         Finding::Works(how) => json!({ "state": "works", "text": how }),
-        Finding::Not(why) => json!({ "state": "no", "text": why }),
+        Finding::Unsupported(why) => json!({ "state": "no", "text": why }),
         Finding::Unknown(why) => json!({ "state": "unknown", "text": why }),
         Finding::Failed(error) => {
             json!({ "state": "fails", "text": chain(error), "hint": error.hint(), "exit": error.exit_kind().code() })
@@ -111,7 +111,7 @@ fn finding(finding: &Finding) -> Value {
 fn text(finding: &Finding) -> String {
     match finding {
         Finding::Works(how) => format!("works: {how}"),
-        Finding::Not(why) => format!("no: {why}"),
+        Finding::Unsupported(why) => format!("no: {why}"),
         Finding::Unknown(why) => format!("not known: {why}"),
         Finding::Failed(error) => format!("fails: {}", chain(error)),
     }

@@ -185,8 +185,8 @@ fn with_context(host: &Host, common: &Common, act: impl FnOnce(&Context<'_>, &Ui
         let cancel: &'static AtomicBool = signals::listen().map_err(CliError::Signals)?;
         let store = Store::open(&cache_dir(host, common))?;
         let listener = Arc::clone(&ui);
-        let client = Client::from_host(host, &common.network_options(host))?.with_notes(store.uploads_dir());
-        let client = client.telling(move |event| listener.hear(event));
+        let client = Client::from_host(host, &common.network_options(host))?.with_upload_journal(store.uploads_dir());
+        let client = client.with_notices(move |event| listener.hear(event));
         let watch = |event| ui.hear(event);
         act(&Context { host, store: &store, client: &client, watch: &watch, cancel }, &ui)
     };

@@ -109,6 +109,12 @@ pub enum ImageError {
         #[source]
         source: super::BlobError,
     },
+    /// Indexes inside indexes.
+    #[error("indexes are nested deeper than {limit}")]
+    NestedIndexes {
+        /// The levels that are followed.
+        limit: usize,
+    },
     /// No image for this platform, or more than one.
     #[error("{found} images for `{wanted}` in the index; it has {offered}")]
     Platform {

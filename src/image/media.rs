@@ -1,6 +1,5 @@
-//! Media types: the words of the OCI image specification, and Docker's words for the same things.
+//! Media types of the OCI image specification (`media-types.md`), and Docker's types for the same documents.
 
-use oci_spec::image::MediaType;
 use phial_layers::Compression;
 
 use super::error::{ImageError, shown};
@@ -17,7 +16,7 @@ pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A layer compressed by zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-/// Nothing: the two bytes `{}` where a manifest must have a config.
+/// The empty config `{}` of artifacts.
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// An in-toto statement without an envelope (in-toto attestation framework, `spec/v1/envelope.md`).
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -34,26 +33,19 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// Docker's layer compressed by zstd.
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-/// How a layer of this media type is compressed. Foreign, encrypted and unknown types are refused by name.
+/// How a layer of this media type is compressed. Non-distributable, encrypted and unknown types are refused by name.
 pub fn layer_compression(media_type: &str) -> Result<Compression, ImageError> {
-    let refused = |why| Err(ImageError::LayerType { media_type: shown(media_type), why });
-    match MediaType::from(media_type) {
-        MediaType::ImageLayer => Ok(Compression::None),
-        MediaType::ImageLayerGzip => Ok(Compression::Gzip),
-        MediaType::ImageLayerZstd => Ok(Compression::Zstd),
-        MediaType::ImageLayerNonDistributable
-        | MediaType::ImageLayerNonDistributableGzip
-        | MediaType::ImageLayerNonDistributableZstd => refused("a non-distributable layer is not fetched"),
-        MediaType::Other(docker) => match docker.as_str() {
-            DOCKER_LAYER => Ok(Compression::None),
-            DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
-            DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
-            other if other.contains(".foreign.") => refused("a foreign layer is not fetched"),
-            other if other.ends_with("+encrypted") => refused("the layer is encrypted"),
-            _ => refused("unknown layer type"),
-        },
-        _ => refused("not a layer type"),
-    }
+    let why = match media_type {
+        OCI_LAYER | DOCKER_LAYER => return Ok(Compression::None),
+        OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => return Ok(Compression::Gzip),
+        OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => return Ok(Compression::Zstd),
+        OCI_MANIFEST | OCI_INDEX | OCI_CONFIG | EMPTY => "not a layer type",
+        other if other.contains(".layer.nondistributable.") => "a non-distributable layer is not fetched",
+        other if other.contains(".foreign.") => "a foreign layer is not fetched",
+        other if other.ends_with("+encrypted") => "the layer is encrypted",
+        _ => "unknown layer type",
+    };
+    Err(ImageError::LayerType { media_type: shown(media_type), why })
 }
 
 /// The OCI media type of a layer.
@@ -65,7 +57,7 @@ pub const fn layer_media_type(compression: Compression) -> &'static str {
     }
 }
 
-/// Whether this is the config of a container image, in either dialect.
+/// Whether this is the config of a container image, in OCI's or Docker's format.
 pub(super) fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
@@ -76,7 +68,7 @@ mod tests {
 
     #[test]
     fn layers_that_cannot_be_unpacked_are_refused_by_name() {
-        for (media_type, said) in [
+        for (media_type, reason) in [
             ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "non-distributable"),
             ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
             ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
@@ -84,12 +76,12 @@ mod tests {
             ("text/plain", "unknown"),
         ] {
             let error = layer_compression(media_type).unwrap_err().to_string();
-            assert!(error.contains(said) && error.contains(media_type), "{error}");
+            assert!(error.contains(reason) && error.contains(media_type), "{error}");
         }
     }
 
     #[test]
-    fn both_dialects_name_the_same_compressions() {
+    fn oci_and_docker_types_name_the_same_compressions() {
         for (oci, docker) in
             [(OCI_LAYER, DOCKER_LAYER), (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP), (OCI_LAYER_ZSTD, DOCKER_LAYER_ZSTD)]
         {

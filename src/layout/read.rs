@@ -16,12 +16,10 @@ use serde::Deserialize;
 use super::REF_NAME;
 use super::error::LayoutError;
 use crate::image::{
-    BlobError, Descriptor, Image, Index, MAX_MANIFEST_PULL, ManifestOrIndex, Platform, Verified, read_json,
-    read_manifest, shown,
+    BlobError, Descriptor, Document, DocumentSource, Image, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex,
+    Platform, Verified, read_json, read_manifest, shown,
 };
 
-/// How deep an index may hold an index.
-const MAX_DEPTH: usize = 3;
 /// No archive of an image has more entries.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -130,31 +128,15 @@ impl Layout {
         platform: &Platform,
     ) -> Result<Image, LayoutError> {
         let index = self.index()?;
-        let mut descriptor = match digest {
+        let entry = match digest {
             Some(digest) => self.by_digest(&index, digest)?,
             None => self.by_tag(&index, tag, platform)?.clone(),
         };
-        let mut chosen = descriptor.platform.is_some();
-        for _ in 0..=MAX_DEPTH {
-            let bytes = self.bytes(&descriptor)?;
-            let announced = Some(descriptor.media_type.as_str());
-            match read_manifest(&bytes, announced).map_err(LayoutError::image(&self.path))? {
-                ManifestOrIndex::Manifest(manifest) => {
-                    manifest.check_image().map_err(LayoutError::image(&self.path))?;
-                    let config = self.bytes(&manifest.config)?;
-                    let image = Image::read(bytes, announced, config).map_err(LayoutError::image(&self.path))?;
-                    if chosen {
-                        image.check_platform(platform).map_err(LayoutError::image(&self.path))?;
-                    }
-                    return Ok(image);
-                }
-                ManifestOrIndex::Index(inner) => {
-                    descriptor = platform.select(&inner).map_err(LayoutError::image(&self.path))?.clone();
-                    chosen = true;
-                }
-            }
+        let image = self.manifest(&entry)?.into_image(platform, self)?;
+        if entry.platform.is_some() {
+            image.check_platform(platform).map_err(LayoutError::image(&self.path))?;
         }
-        Err(LayoutError::not_a_layout(&self.path, format!("indexes are nested deeper than {MAX_DEPTH}")))
+        Ok(image)
     }
 
     /// The blob as a stream that errs, before its last bytes, unless digest and size are the descriptor's.
@@ -236,8 +218,7 @@ impl Layout {
     pub fn bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
         if descriptor.size > MAX_MANIFEST_PULL {
             let size = descriptor.size;
-            let source =
-                crate::image::ImageError::TooLarge { what: "a manifest or config", size, limit: MAX_MANIFEST_PULL };
+            let source = ImageError::TooLarge { what: "a manifest or config", size, limit: MAX_MANIFEST_PULL };
             return Err(LayoutError::Image { path: self.path.clone(), source });
         }
         let digest = &descriptor.digest;
@@ -276,6 +257,22 @@ impl Layout {
             }
             Files::Dir(fd) => open_regular(fd.as_fd(), &self.path, name),
         }
+    }
+}
+
+impl DocumentSource for Layout {
+    type Error = LayoutError;
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Document, LayoutError> {
+        Ok(Document { bytes: self.bytes(descriptor)?, media_type: descriptor.media_type.clone() })
+    }
+
+    fn config(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+        self.bytes(descriptor)
+    }
+
+    fn refused(&self, _: Option<&Digest>, error: ImageError) -> LayoutError {
+        LayoutError::image(&self.path)(error)
     }
 }
 

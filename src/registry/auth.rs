@@ -1,4 +1,4 @@
-//! Tokens and passwords: which header a request gets, and what to do when the registry asks for another
+//! The `Authorization` of requests: passwords, tokens, and what to do when a registry asks for another one
 //! (distribution, `spec/auth/{token,oauth,scope}.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,60 +11,39 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
+use super::access::RepositoryAccess;
 use super::challenge::{self, Challenge, check_realm, checked_realm};
-use super::credentials::{Credentials, Login};
-use super::error::RegistryError;
-use super::http::{Body, Call, Response, Transport, bounded, error_text, is_passing, place, refusal};
+use super::credentials::Credentials;
+use super::error::{RegistryError, is_retryable};
+use super::http::{Body, HttpRequest, Response, Transport, error_text, read_bounded, refusal};
+use super::login::Login;
 use super::secret::Secret;
+use super::url::display_url;
 
-/// A token's answer is not larger.
+/// Bytes of a token server's response that are read.
 const MAX_TOKEN: u64 = 1 << 20;
-/// How long a token lasts that does not say so (`spec/auth/token.md`).
-const DEFAULT_LIFE: u64 = 60;
+/// Seconds that a token lasts if its response does not state it (`spec/auth/token.md`).
+const DEFAULT_LIFETIME: u64 = 60;
 
-/// What a request needs rights for.
-#[derive(Clone, Debug)]
-pub(super) struct Access<'a> {
-    pub(super) host: &'a str,
-    pub(super) base: &'a Url,
-    /// As `Site::is_lax`.
-    pub(super) is_lax: bool,
-    pub(super) repository: &'a str,
-    pub(super) push: bool,
-    /// Another repository on the same host, to mount from.
-    pub(super) mount: Option<&'a str>,
-}
-
-impl Access<'_> {
-    fn scopes(&self) -> BTreeSet<String> {
-        let own = format!("repository:{}:{}", self.repository, if self.push { "pull,push" } else { "pull" });
-        let mount = self.mount.map(|source| format!("repository:{source}:pull"));
-        [own].into_iter().chain(mount).collect()
-    }
-
-    fn name(&self) -> String {
-        format!("{}/{}", self.host, self.repository)
-    }
-}
-
-/// What is known of registries so far.
+/// The authorization for requests to any number of registries.
 pub(super) struct Auth {
     credentials: Credentials,
-    known: Mutex<Known>,
+    state: Mutex<AuthState>,
 }
 
+/// What was learned about registries.
 #[derive(Default)]
-struct Known {
-    /// How each host asks.
+struct AuthState {
+    /// The challenge of each host.
     challenges: BTreeMap<String, Challenge>,
-    /// By host and repository, since keys may hold paths.
+    /// By host and repository, since keys of logins may have paths.
     logins: BTreeMap<(String, String), Option<Login>>,
     /// By host and scopes.
     tokens: BTreeMap<(String, BTreeSet<String>), Token>,
 }
 
-impl Known {
-    /// A token for these scopes that is good for a while, or one for more than them: who may push may pull.
+impl AuthState {
+    /// A fresh token for these scopes, or for more than these: a token for pushing also serves for pulling.
     fn token(&self, key: &(String, BTreeSet<String>)) -> Option<&Token> {
         let now = Instant::now();
         let is_fresh = |token: &&Token| now < token.fresh_until;
@@ -77,18 +56,21 @@ impl Known {
     }
 }
 
-/// Whether a scope is no more than another: `repository:a:pull` of `repository:a:pull,push`.
+/// Whether a scope is part of another one, as `repository:a:pull` is of `repository:a:pull,push`.
 fn is_within(scope: &str, more: &str) -> bool {
     scope == more || scope.strip_suffix(":pull").is_some_and(|name| more.strip_suffix(":pull,push") == Some(name))
 }
 
+/// An access token.
 struct Token {
+    /// The value of `Authorization`.
     header: Secret,
     fresh_until: Instant,
 }
 
+/// A token server's response, as JSON.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<f64>,
@@ -96,59 +78,68 @@ struct Answer {
 
 impl Auth {
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self { credentials, known: Mutex::default() }
+        Self { credentials, state: Mutex::default() }
     }
 
     pub(super) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
-    /// How a host asked for credentials, as it may be shown; none if it did not.
-    pub(super) fn asks(&self, host: &str) -> Option<String> {
-        match self.known().challenges.get(host)? {
+    /// The way in which a host asked for credentials, for `phial doctor`; `None` if it did not.
+    pub(super) fn auth_scheme(&self, host: &str) -> Option<String> {
+        match self.state().challenges.get(host)? {
             Challenge::Basic => Some("a user and a password with each request".into()),
             Challenge::Bearer { realm, .. } => {
-                let realm = Url::parse(realm).map_or_else(|_| crate::image::shown(realm), |url| place(&url));
+                let realm = Url::parse(realm).map_or_else(|_| crate::image::shown(realm), |url| display_url(&url));
                 Some(format!("a token from `{realm}`"))
             }
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, AuthState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The header for a request, as far as the registry has said what it wants. One thread asks for a token, the others wait.
-    pub(super) fn header(&self, transport: &Transport, access: &Access<'_>) -> Result<Option<Secret>, RegistryError> {
-        let mut known = self.known();
-        let Some(challenge) = known.challenges.get(access.host).cloned() else { return Ok(None) };
-        let login = self.login(&mut known, access)?;
+    /// The `Authorization` of a request, if the registry has asked for one. One thread gets a token, the others wait for it.
+    pub(super) fn header(
+        &self,
+        transport: &Transport,
+        access: &RepositoryAccess,
+    ) -> Result<Option<Secret>, RegistryError> {
+        let mut state = self.state();
+        let Some(challenge) = state.challenges.get(&access.host).cloned() else { return Ok(None) };
+        let login = self.login(&mut state, access)?;
         match (challenge, login) {
             (_, Some(Login::Bearer(token))) => Ok(Some(bearer(token.expose()))),
-            (Challenge::Basic, login) => match login.as_ref().and_then(Login::pair) {
+            (Challenge::Basic, login) => match login.as_ref().and_then(Login::user_and_password) {
                 Some((user, password)) => Ok(Some(basic(user, password))),
-                None => Err(self.denied(&mut known, access, String::new())),
+                None => Err(self.denied(&mut state, access, String::new())),
             },
             (Challenge::Bearer { realm, service, .. }, login) => {
-                let key = (access.host.to_owned(), access.scopes());
-                if let Some(token) = known.token(&key) {
+                let key = (access.host.clone(), access.scopes());
+                if let Some(token) = state.token(&key) {
                     return Ok(Some(token.header.clone()));
                 }
-                let ask =
-                    Ask { access, realm: &realm, service: service.as_deref(), scopes: &key.1, login: login.as_ref() };
-                let token = ask.token(transport)?;
+                let request = TokenRequest {
+                    access,
+                    realm: &realm,
+                    service: service.as_deref(),
+                    scopes: &key.1,
+                    login: login.as_ref(),
+                };
+                let token = request.token(transport)?;
                 let header = token.header.clone();
-                known.tokens.insert(key, token);
+                state.tokens.insert(key, token);
                 Ok(Some(header))
             }
         }
     }
 
-    /// Takes a 401 in, so that [`Auth::header`] does better. `used` is what was sent.
+    /// Learns from a response of status 401, so that [`Auth::header`] returns something better than `used`, which was sent.
     pub(super) fn learn(
         &self,
         transport: &Transport,
-        access: &Access<'_>,
+        access: &RepositoryAccess,
         used: Option<&Secret>,
         response: Response,
     ) -> Result<(), RegistryError> {
@@ -157,56 +148,57 @@ impl Auth {
             found => found,
         };
         let text = error_text(response);
-        let mut known = self.known();
-        let Some(challenge) = found.or_else(|| known.challenges.get(access.host).cloned()) else {
+        let mut state = self.state();
+        let Some(challenge) = found.or_else(|| state.challenges.get(&access.host).cloned()) else {
             let why = if text.is_empty() { "no `WWW-Authenticate`".into() } else { text };
-            return Err(RegistryError::Challenge { host: access.host.to_owned(), why });
+            return Err(RegistryError::Challenge { host: access.host.clone(), why });
         };
-        let login = self.login(&mut known, access)?;
-        let is_hopeless = match &challenge {
+        let login = self.login(&mut state, access)?;
+        let is_final = match &challenge {
             Challenge::Basic => {
-                let has_some = |login: &Login| login.pair().is_some() || matches!(login, Login::Bearer(_));
+                let has_some = |login: &Login| login.user_and_password().is_some() || matches!(login, Login::Bearer(_));
                 used.is_some() || !login.as_ref().is_some_and(has_some)
             }
             Challenge::Bearer { .. } => used.is_some() && matches!(login, Some(Login::Bearer(_))),
         };
-        if is_hopeless {
-            return Err(self.denied(&mut known, access, text));
+        if is_final {
+            return Err(self.denied(&mut state, access, text));
         }
-        let key = (access.host.to_owned(), access.scopes());
-        known.tokens.retain(|(host, _), token| *host != key.0 || used != Some(&token.header));
+        let key = (access.host.clone(), access.scopes());
+        state.tokens.retain(|(host, _), token| *host != key.0 || used != Some(&token.header));
         if let Challenge::Bearer { realm, service, scope: Some(scope), error: Some(error) } = &challenge
             && error == "insufficient_scope"
         {
             let more = scope.split(' ').filter(|scope| scope.starts_with("repository:") && !scope.contains('*'));
             let scopes = key.1.iter().cloned().chain(more.map(str::to_owned)).collect();
-            let ask = Ask { access, realm, service: service.as_deref(), scopes: &scopes, login: login.as_ref() };
-            let token = ask.token(transport)?;
-            known.tokens.insert(key, token);
+            let request =
+                TokenRequest { access, realm, service: service.as_deref(), scopes: &scopes, login: login.as_ref() };
+            let token = request.token(transport)?;
+            state.tokens.insert(key, token);
         }
-        known.challenges.insert(access.host.to_owned(), challenge);
+        state.challenges.insert(access.host.clone(), challenge);
         Ok(())
     }
 
     /// The error for a last 401 or a 403.
-    pub(super) fn refused(&self, access: &Access<'_>, response: Response) -> RegistryError {
+    pub(super) fn refused(&self, access: &RepositoryAccess, response: Response) -> RegistryError {
         let text = error_text(response);
-        self.denied(&mut self.known(), access, text)
+        self.denied(&mut self.state(), access, text)
     }
 
-    fn denied(&self, known: &mut Known, access: &Access<'_>, text: String) -> RegistryError {
-        let had_login = self.login(known, access).is_ok_and(|login| login.is_some());
+    fn denied(&self, state: &mut AuthState, access: &RepositoryAccess, text: String) -> RegistryError {
+        let had_login = self.login(state, access).is_ok_and(|login| login.is_some());
         RegistryError::Denied { name: access.name(), text, had_login }
     }
 
-    /// Looked up once: a helper may be slow.
-    fn login(&self, known: &mut Known, access: &Access<'_>) -> Result<Option<Login>, RegistryError> {
-        let key = (access.host.to_owned(), access.repository.to_owned());
-        if let Some(login) = known.logins.get(&key) {
+    /// The login for a repository. It is looked up once: a credential helper may be slow.
+    fn login(&self, state: &mut AuthState, access: &RepositoryAccess) -> Result<Option<Login>, RegistryError> {
+        let key = (access.host.clone(), access.repository.clone());
+        if let Some(login) = state.logins.get(&key) {
             return Ok(login.clone());
         }
-        let login = self.credentials.find(access.host, access.repository)?;
-        known.logins.insert(key, login.clone());
+        let login = self.credentials.find(&access.host, &access.repository)?;
+        state.logins.insert(key, login.clone());
         Ok(login)
     }
 }
@@ -223,45 +215,42 @@ fn from_headers(headers: &HeaderMap) -> Option<Challenge> {
     challenge::parse(headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()))
 }
 
-/// Some registries say how they want to be asked at `/v2/` only.
-fn ping(transport: &Transport, access: &Access<'_>) -> Result<Option<Challenge>, RegistryError> {
-    let Ok(url) = access.base.join("/v2/") else { return Ok(None) };
-    let call = Call::new(Method::GET, url);
-    let response = transport.patience.retry(|| {
-        let response = transport.follow(&call, None)?;
-        if is_passing(response.status()) { Err(refusal(&call, response)) } else { Ok(response) }
+/// The challenge at `/v2/`: some registries send it there only.
+fn ping(transport: &Transport, access: &RepositoryAccess) -> Result<Option<Challenge>, RegistryError> {
+    let Ok(url) = access.endpoint.url.join("/v2/") else { return Ok(None) };
+    let request = HttpRequest::new(Method::GET, url);
+    let response = transport.retry_policy.retry(|| {
+        let response = transport.send(&request, None)?;
+        if is_retryable(response.status().as_u16()) { Err(refusal(&request, response)) } else { Ok(response) }
     })?;
     Ok(from_headers(response.headers()))
 }
 
-/// One question to a token server.
-struct Ask<'a> {
-    access: &'a Access<'a>,
+/// A request for a token.
+struct TokenRequest<'a> {
+    access: &'a RepositoryAccess,
     realm: &'a str,
     service: Option<&'a str>,
     scopes: &'a BTreeSet<String>,
     login: Option<&'a Login>,
 }
 
-impl Ask<'_> {
+impl TokenRequest<'_> {
     fn token(&self, transport: &Transport) -> Result<Token, RegistryError> {
-        let host = self.access.host.to_owned();
-        let realm = checked_realm(self.realm, self.access.base).map_err(|(realm, why)| RegistryError::Realm {
-            host,
-            realm,
-            why,
-        })?;
-        let asked = Instant::now();
+        let host = self.access.host.clone();
+        let realm = checked_realm(self.realm, &self.access.endpoint.url)
+            .map_err(|(realm, why)| RegistryError::Realm { host, realm, why })?;
+        let started = Instant::now();
         let response = match self.login {
             Some(Login::Identity { token, .. }) => {
                 let posted = self.post(transport, &realm, token)?;
-                // A token server that knows no exchange (go-containerregistry, `bearer.go`).
+                // A token server without OAuth2 (go-containerregistry, `bearer.go`).
                 let is_unknown = matches!(posted.status().as_u16(), 404 | 405 | 501);
                 if is_unknown { self.get(transport, &realm)? } else { posted }
             }
             _ => self.get(transport, &realm)?,
         };
-        let refused = |why: String| RegistryError::Token { realm: place(&realm), why };
+        let refused = |why: String| RegistryError::Token { realm: display_url(&realm), why };
         if !response.status().is_success() {
             if matches!(response.status().as_u16(), 400 | 401 | 403) {
                 let (name, had_login) = (self.access.name(), self.login.is_some());
@@ -270,17 +259,18 @@ impl Ask<'_> {
             let status = response.status();
             return Err(refused(format!("{} {}", status.as_u16(), error_text(response)).trim().to_owned()));
         }
-        let bytes = bounded(response, &format!("GET {}", place(&realm)), MAX_TOKEN)?;
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| refused("its answer is not a token".into()))?;
+        let bytes = read_bounded(response, &format!("GET {}", display_url(&realm)), MAX_TOKEN)?;
+        let answer: TokenResponse =
+            serde_json::from_slice(&bytes).map_err(|_| refused("its response is not JSON with a token".into()))?;
         let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        let token = token.ok_or_else(|| refused("its answer has neither `token` nor `access_token`".into()))?;
-        let life = answer.expires_in.filter(|life| *life >= 1.0).map_or(DEFAULT_LIFE, |life| {
+        let token = token.ok_or_else(|| refused("its response has neither `token` nor `access_token`".into()))?;
+        let lifetime = answer.expires_in.filter(|lifetime| *lifetime >= 1.0).map_or(DEFAULT_LIFETIME, |lifetime| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a day just here")]
-            let seconds = life.min(86_400.0) as u64;
+            let seconds = lifetime.min(86_400.0) as u64;
             seconds
         });
-        // Renewed at four fifths of its life, so that it does not end on the way.
-        let fresh_until = asked + Duration::from_secs(life) * 4 / 5;
+        // Renewed after four fifths of its lifetime, so that it does not expire on the way.
+        let fresh_until = started + Duration::from_secs(lifetime) * 4 / 5;
         Ok(Token { header: bearer(&token), fresh_until })
     }
 
@@ -291,8 +281,8 @@ impl Ask<'_> {
             query.extend_pairs(self.service.map(|service| ("service", service)));
             query.extend_pairs(self.scopes.iter().map(|scope| ("scope", scope.as_str())));
         }
-        let header = self.login.and_then(Login::pair).map(|(user, password)| basic(user, password));
-        self.send(transport, Call::new(Method::GET, url), header.as_ref())
+        let header = self.login.and_then(Login::user_and_password).map(|(user, password)| basic(user, password));
+        self.send(transport, HttpRequest::new(Method::GET, url), header.as_ref())
     }
 
     fn post(&self, transport: &Transport, realm: &Url, identity: &Secret) -> Result<Response, RegistryError> {
@@ -301,26 +291,32 @@ impl Ask<'_> {
         form.set_query(None);
         form.query_pairs_mut()
             .append_pair("grant_type", "refresh_token")
-            .append_pair("service", self.service.unwrap_or(self.access.host))
+            .append_pair("service", self.service.unwrap_or(&self.access.host))
             .append_pair("client_id", "phial")
             .append_pair("scope", &scopes.join(" "))
             .append_pair("refresh_token", identity.expose());
-        let mut call = Call::new(Method::POST, realm.clone()).with(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let mut request =
+            HttpRequest::new(Method::POST, realm.clone()).with(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let body = form.query().unwrap_or_default().as_bytes();
-        call.body = Body::Bytes(body);
-        self.send(transport, call, None)
+        request.body = Body::Bytes(body);
+        self.send(transport, request, None)
     }
 
-    /// Redirects of the token server are held to the rule for token servers, and get no credentials elsewhere.
-    fn send(&self, transport: &Transport, call: Call<'_>, header: Option<&Secret>) -> Result<Response, RegistryError> {
-        let rule = |url: &Url| check_realm(url, self.access.base);
-        let call = Call { rule: Some(&rule), ..call };
-        let response = transport.follow(&call, header).map_err(|error| match error {
+    /// Redirects follow the rule for token servers.
+    fn send(
+        &self,
+        transport: &Transport,
+        request: HttpRequest<'_>,
+        header: Option<&Secret>,
+    ) -> Result<Response, RegistryError> {
+        let rule = |url: &Url| check_realm(url, &self.access.endpoint.url);
+        let request = HttpRequest { redirect_rule: Some(&rule), ..request };
+        let response = transport.send(&request, header).map_err(|error| match error {
             RegistryError::Redirect { to, why, .. } => {
-                RegistryError::Realm { host: self.access.host.to_owned(), realm: to, why }
+                RegistryError::Realm { host: self.access.host.clone(), realm: to, why }
             }
             other => other,
         })?;
-        if is_passing(response.status()) { Err(refusal(&call, response)) } else { Ok(response) }
+        if is_retryable(response.status().as_u16()) { Err(refusal(&request, response)) } else { Ok(response) }
     }
 }

@@ -1,4 +1,4 @@
-//! A file of logins as Docker and containers-auth.json(5) write it, and `~/.dockercfg` before them.
+//! A file of logins: Docker's `config.json`, containers-auth.json(5), and the older `~/.dockercfg`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,29 +9,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 
-use super::credentials::Login;
 use super::error::RegistryError;
+use super::login::Login;
 use super::secret::Secret;
 use crate::image::shown;
 
-/// No file of logins is larger.
+/// Bytes of the largest file of logins that is read.
 const MAX_FILE: u64 = 4 << 20;
 
-/// What such a file says.
+/// The settings of a file of logins.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct AuthFile {
     #[serde(deserialize_with = "null_is_empty")]
-    auths: BTreeMap<String, Option<Entry>>,
+    auths: BTreeMap<String, Option<AuthEntry>>,
     #[serde(deserialize_with = "null_is_empty")]
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
-/// What it says of one registry or repository.
+/// The login for one registry or repository, as JSON.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct AuthEntry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -43,8 +43,17 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from:
     Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
 
+/// How a file of logins is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthFileFormat {
+    /// `config.json` and `auth.json`: logins under `auths`.
+    Config,
+    /// `~/.dockercfg`: logins at the top.
+    Dockercfg,
+}
+
 impl AuthFile {
-    /// The file at `path`; `None` if there is none. Errors name `place`.
+    /// The file at `path`; `None` if it does not exist. Errors name it as `place`.
     pub(super) fn read(path: &Path, place: &str) -> Result<Option<Self>, RegistryError> {
         let broken = |why: String| RegistryError::Credentials { place: place.to_owned(), why };
         let file = match File::open(path) {
@@ -57,38 +66,39 @@ impl AuthFile {
         if bytes.len() as u64 > MAX_FILE {
             return Err(broken(format!("more than {MAX_FILE} bytes")));
         }
-        Self::parse(place, &bytes, path.ends_with(".dockercfg")).map(Some)
+        let format = if path.ends_with(".dockercfg") { AuthFileFormat::Dockercfg } else { AuthFileFormat::Config };
+        Self::parse(place, &bytes, format).map(Some)
     }
 
-    /// The text of such a file, of `~/.dockercfg` if it `is_old`. Of what is no JSON only the place is said: the parser's own message
-    /// may quote a password.
-    pub(super) fn parse(place: &str, bytes: &[u8], is_old: bool) -> Result<Self, RegistryError> {
+    /// The settings in the text of a file. A syntax error is reported by line and column only: the parser's own message may
+    /// quote a password.
+    pub(super) fn parse(place: &str, bytes: &[u8], format: AuthFileFormat) -> Result<Self, RegistryError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        let parsed = if is_old {
+        let parsed = if format == AuthFileFormat::Dockercfg {
             serde_json::from_slice(bytes).map(|auths| Self { auths, ..Self::default() })
         } else {
             serde_json::from_slice(bytes)
         };
         parsed.map_err(|error| {
-            let why = format!("not the JSON it should be, at line {}, column {}", error.line(), error.column());
+            let why = format!("not JSON of the expected form, at line {}, column {}", error.line(), error.column());
             RegistryError::Credentials { place: place.to_owned(), why }
         })
     }
 
-    /// The helper that has the logins to one registry, and the key as it is written.
+    /// The credential helper for a registry, and its key as written in the file.
     pub(super) fn helper(&self, host: &str) -> Option<(&str, &str)> {
-        let own = self.cred_helpers.iter().filter(|(key, _)| normal(key) == host);
+        let own = self.cred_helpers.iter().filter(|(key, _)| normalized(key) == host);
         own.min_by_key(|(key, _)| *key != host).map(|(key, helper)| (key.as_str(), helper.as_str()))
     }
 
-    /// The helper that has all logins.
+    /// The credential helper for all registries.
     pub(super) fn store(&self) -> Option<&str> {
         self.creds_store.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// The login under the most specific key, and that key as it is written.
+    /// The login with the most specific key, and that key as written in the file.
     pub(super) fn login(
         &self,
         place: &str,
@@ -98,7 +108,7 @@ impl AuthFile {
         let full = format!("{host}/{repository}");
         let mut wanted = full.as_str();
         loop {
-            let mut fitting: Vec<_> = self.auths.iter().filter(|(key, _)| normal(key) == wanted).collect();
+            let mut fitting: Vec<_> = self.auths.iter().filter(|(key, _)| normalized(key) == wanted).collect();
             fitting.sort_by_key(|(key, _)| *key != wanted);
             for (key, entry) in fitting {
                 let Some(entry) = entry else { continue };
@@ -112,8 +122,8 @@ impl AuthFile {
     }
 }
 
-impl Entry {
-    /// `None` for `{}`, which says that a helper has it.
+impl AuthEntry {
+    /// `None` for `{}`, which Docker writes if a credential helper has the login.
     fn login(&self, place: &str, key: &str) -> Result<Option<Login>, RegistryError> {
         let some = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
         if let Some(token) = some(&self.registrytoken) {
@@ -131,15 +141,15 @@ impl Entry {
             None => some(&self.username).zip(some(&self.password).map(Secret::new)),
         };
         if let Some(token) = some(&self.identitytoken) {
-            let beside = pair.filter(|(_, password)| !password.expose().is_empty());
-            return Ok(Some(Login::Identity { token: Secret::new(token), beside }));
+            let fallback = pair.filter(|(_, password)| !password.expose().is_empty());
+            return Ok(Some(Login::Identity { token: Secret::new(token), fallback }));
         }
         Ok(pair.map(|(user, password)| Login::from_pair(user, password)))
     }
 }
 
-/// A key as `host` or `host/path`; keys that are URLs name their host alone, and Docker Hub's names are one.
-pub(super) fn normal(key: &str) -> String {
+/// A key as `host` or `host/path`. Of a URL only the host counts, and all names of Docker Hub are `docker.io`.
+pub(super) fn normalized(key: &str) -> String {
     let url = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let text = match url {
         Some(rest) => rest.split('/').next().unwrap_or_default(),

@@ -1,5 +1,6 @@
-//! Certificates that one host wants or shows: `certs.d` as Docker and containers-certs.d(5) have it. `HOST[:PORT]/*.crt` are
-//! certificates to trust for that host, `X.cert` with `X.key` is what one shows it.
+//! Certificates: those of one host in `certs.d` (Docker; containers-certs.d(5)), and those that replace the system's.
+//!
+//! In `certs.d/HOST[:PORT]`, `*.crt` are certificates to trust for that host, `X.cert` with `X.key` is a client certificate.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,22 +12,22 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::error::RegistryError;
-use super::network::quoted;
 use crate::host::Host;
 
-/// No file of certificates is larger.
+/// Bytes of the largest file of certificates that is read.
 const MAX_FILE: u64 = 4 << 20;
 
-/// The folders, in the order of their weight.
+/// The `certs.d` directories, the one that wins first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CertDirs(pub(super) Vec<PathBuf>);
 
-/// What one folder holds for a host.
+/// The certificates of a host.
 pub(super) struct HostCerts {
-    /// The folder.
+    /// The directory that has them.
     pub(super) dir: PathBuf,
     pub(super) trusted: Vec<Certificate>,
-    pub(super) own: Option<Identity>,
+    /// The client certificate.
+    pub(super) identity: Option<Identity>,
 }
 
 impl CertDirs {
@@ -36,8 +37,8 @@ impl CertDirs {
         Self(vec![own, "/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()])
     }
 
-    /// What the first folder that knows the host has for it. `name` is `host[:port]`. A folder that may not be read counts
-    /// as absent, as it does for others; a file in it that is broken is an error.
+    /// The certificates of a host in the first directory that has any. `name` is `host[:port]`. A directory that may not be
+    /// read counts as absent, as for other tools; a broken file in it is an error.
     pub(super) fn of(&self, name: &str) -> Result<Option<HostCerts>, RegistryError> {
         let others = match name {
             "registry-1.docker.io" => vec!["docker.io".to_owned()],
@@ -52,14 +53,14 @@ impl CertDirs {
             Some((dir, files))
         });
         let Some((dir, files)) = found else { return Ok(None) };
-        let mut certs = HostCerts { dir, trusted: Vec::new(), own: None };
+        let mut certs = HostCerts { dir, trusted: Vec::new(), identity: None };
         for path in files {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => certs.trusted.extend(certificates(&path)?),
-                // Of several pairs the first by name: which of them a host wants cannot be told before it is asked.
-                Some("cert") if certs.own.is_none() => certs.own = Some(pair(&path)?),
+                // Of several pairs the first by name: which one the host wants is not known before the connection.
+                Some("cert") if certs.identity.is_none() => certs.identity = Some(client_certificate(&path)?),
                 Some("key") if !path.with_extension("cert").exists() => {
-                    return Err(bad(&path, "there is no `.cert` of the same name beside it"));
+                    return Err(RegistryError::setting(&path, "there is no `.cert` of the same name in its directory"));
                 }
                 _ => {}
             }
@@ -68,12 +69,8 @@ impl CertDirs {
     }
 }
 
-fn bad(path: &Path, why: &str) -> RegistryError {
-    RegistryError::Setting { place: quoted(path), why: why.into() }
-}
-
-/// The certificates to trust instead of the system's: `SSL_CERT_FILE`, and the files in the folders of `SSL_CERT_DIR`, as
-/// OpenSSL and Go have them.
+/// The certificates to trust instead of the system's: `SSL_CERT_FILE`, and the files in the directories of `SSL_CERT_DIR`,
+/// as in OpenSSL and Go.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roots {
     file: Option<PathBuf>,
@@ -87,17 +84,17 @@ impl Roots {
         Self { file, dirs: dirs.map(|dir| host.cwd.join(dir)).collect() }
     }
 
-    /// The variables that name them; none if the system's certificates count.
-    pub(super) fn shown(&self) -> Option<String> {
-        let file = self.file.iter().map(|path| format!("{} of `SSL_CERT_FILE`", quoted(path)));
-        let dirs = self.dirs.iter().map(|path| format!("{} of `SSL_CERT_DIR`", quoted(path)));
+    /// The paths and the variables that name them; `None` if the system's certificates are trusted.
+    pub(super) fn describe(&self) -> Option<String> {
+        let file = self.file.iter().map(|path| format!("`{}` of `SSL_CERT_FILE`", path.display()));
+        let dirs = self.dirs.iter().map(|path| format!("`{}` of `SSL_CERT_DIR`", path.display()));
         Some(file.chain(dirs).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
     }
 
-    /// `None` if the system's certificates count. What is no certificate in a folder is passed over, and so is a folder that is
-    /// not there; that nothing is left is an error, and so is a file without any.
+    /// The certificates; `None` if the system's are trusted. Other files in a directory are skipped, and so is a directory
+    /// that does not exist. It is an error if no certificate is left, or if the file has none.
     pub(super) fn read(&self) -> Result<Option<Vec<Certificate>>, RegistryError> {
-        let Some(places) = self.shown() else { return Ok(None) };
+        let Some(places) = self.describe() else { return Ok(None) };
         let of_file = self.file.as_deref().map(certificates).transpose();
         let mut found = match of_file {
             Err(RegistryError::Setting { why, .. }) => return Err(RegistryError::Setting { place: places, why }),
@@ -115,30 +112,31 @@ impl Roots {
     }
 }
 
-/// The certificates of a PEM file, at least one. Bundles hold all kinds: one that cannot be trusted, since it cannot be read, does
-/// not take the others with it.
+/// The certificates of a PEM file, at least one. Those that cannot be parsed are skipped: bundles have all kinds.
 pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
     let bytes = read(path)?;
     let read = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok);
     let usable = read.filter(|der| RootCertStore::empty().add(der.clone()).is_ok());
     let found: Vec<Certificate> = usable.filter_map(|der| Certificate::from_der(&der).ok()).collect();
-    if found.is_empty() { Err(bad(path, "it holds no certificate in PEM form")) } else { Ok(found) }
+    if found.is_empty() { Err(RegistryError::setting(path, "it holds no certificate in PEM form")) } else { Ok(found) }
 }
 
-/// A client's certificate, and the key of the same name.
-fn pair(path: &Path) -> Result<Identity, RegistryError> {
+/// A client certificate, and the key of the same name.
+fn client_certificate(path: &Path) -> Result<Identity, RegistryError> {
     let key = path.with_extension("key");
     if !key.exists() {
-        return Err(bad(path, "there is no `.key` of the same name beside it"));
+        return Err(RegistryError::setting(path, "there is no `.key` of the same name in its directory"));
     }
     let mut both = read(path)?;
     both.push(b'\n');
     both.extend(read(&key)?);
-    Identity::from_pem(&both).map_err(|_| bad(path, "it and its `.key` are no certificate and private key in PEM form"))
+    Identity::from_pem(&both).map_err(|_| {
+        RegistryError::setting(path, "it and its `.key` are not a certificate and a private key in PEM form")
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
-    let broken = |error: std::io::Error| bad(path, &error.to_string());
+    let broken = |error: std::io::Error| RegistryError::setting(path, error.to_string());
     let size = fs::metadata(path).map_err(broken)?.len();
     if size > MAX_FILE {
         return Err(broken(ErrorKind::FileTooLarge.into()));
@@ -151,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_folder_that_knows_the_host_counts_and_what_is_broken_in_it_is_named() {
+    fn the_first_directory_with_the_host_wins_and_a_broken_file_in_it_is_named() {
         let home = tempfile::tempdir().unwrap();
         let dirs = CertDirs(vec![home.path().join("a"), home.path().join("b")]);
         let write = |name: &str| {
@@ -163,7 +161,7 @@ mod tests {
         for name in ["b/empty.example/ca.crt", "b/trust.example:443/ca.crt", "b/docker.io/x.key", "a/h:5000/x.cert"] {
             write(name);
         }
-        for (name, said) in [
+        for (name, expected) in [
             ("unknown.example", None),
             ("trust.example:5000", None),
             ("h", None),
@@ -171,9 +169,9 @@ mod tests {
             ("registry-1.docker.io", Some("x.key`: there is no `.cert`")),
             ("h:5000", Some("x.cert`: there is no `.key`")),
         ] {
-            match (dirs.of(name), said) {
+            match (dirs.of(name), expected) {
                 (Ok(None), None) => {}
-                (Err(error), Some(said)) => assert!(error.to_string().contains(said), "{name}: {error}"),
+                (Err(error), Some(expected)) => assert!(error.to_string().contains(expected), "{name}: {error}"),
                 (other, _) => panic!("{name}: {:?}", other.map(|found| found.map(|found| found.dir))),
             }
         }

@@ -1,16 +1,16 @@
-//! `WWW-Authenticate`: how a registry wants to be asked (RFC 9110, 11.6.1; distribution, `spec/auth/token.md`).
+//! `WWW-Authenticate`: which credentials a registry asks for (RFC 9110, 11.6.1; distribution, `spec/auth/token.md`).
 
 use std::collections::BTreeMap;
 
 use reqwest::Url;
 
-use super::http::{is_loopback, is_private};
+use super::url::{display_url, is_loopback, is_private};
 use crate::image::shown;
 
-/// Challenges longer than this are not read.
+/// Longer headers are not read, in bytes.
 const MAX_LENGTH: usize = 8 << 10;
 
-/// How a registry wants to be asked.
+/// Which credentials a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User and password with each request.
@@ -19,9 +19,9 @@ pub(super) enum Challenge {
     Bearer {
         /// The token server.
         realm: String,
-        /// What it calls the registry.
+        /// The registry, as the token server knows it.
         service: Option<String>,
-        /// What the registry would have one ask for.
+        /// The scopes that the token must have.
         scope: Option<String>,
         /// `insufficient_scope`, `invalid_token`.
         error: Option<String>,
@@ -47,7 +47,7 @@ pub(super) fn parse<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challe
     basic
 }
 
-/// `Scheme name="value", name=value, Scheme2 ...`. What does not parse ends its scheme.
+/// Schemes and their parameters: `Scheme name="value", name=value, Scheme2 ...`. Parsing stops at a syntax error.
 fn schemes(header: &str) -> Vec<(&str, BTreeMap<String, String>)> {
     let mut found: Vec<(&str, BTreeMap<String, String>)> = Vec::new();
     let mut rest = header;
@@ -89,27 +89,28 @@ fn value_of(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// A token server to which credentials may go: https, or loopback for a registry on loopback; not a private address, unless
-/// it is the registry's own (go-containerregistry, `validateRealmURL`; CVE-2024-3727). Errors name the rule.
+/// The URL of a token server that may get credentials: https, or loopback for a registry on loopback; not a private
+/// address, unless it is the registry's own (go-containerregistry, `validateRealmURL`; CVE-2024-3727). An error is the
+/// realm as it may be shown and the rule that it breaks.
 pub(super) fn checked_realm(realm: &str, registry: &Url) -> Result<Url, (String, &'static str)> {
     let Ok(url) = Url::parse(realm) else { return Err((shown(realm), "it is not an absolute URL")) };
-    check_realm(&url, registry).map_err(|why| (super::http::place(&url), why)).map(|()| url)
+    check_realm(&url, registry).map_err(|why| (display_url(&url), why)).map(|()| url)
 }
 
-/// The rule of [`checked_realm`], for redirects too.
+/// The rule of [`checked_realm`], which holds for redirects too.
 pub(super) fn check_realm(url: &Url, registry: &Url) -> Result<(), &'static str> {
-    let both_near = is_loopback(registry) && is_loopback(url);
+    let both_loopback = is_loopback(registry) && is_loopback(url);
     match url.scheme() {
         "https" => {}
-        // Of a registry that was named for plain http, the same host; see `Network::may_be_plain`.
-        "http" if registry.scheme() == "http" && (both_near || url.host() == registry.host()) => {}
+        // A registry that may be reached in plain http may have its token server on the same host.
+        "http" if registry.scheme() == "http" && (both_loopback || url.host() == registry.host()) => {}
         "http" => return Err("it is not https"),
         _ => return Err("its scheme is neither http nor https"),
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it holds user information");
     }
-    if is_private(url) && !both_near && url.origin() != registry.origin() {
+    if is_private(url) && !both_loopback && url.origin() != registry.origin() {
         return Err("it is a private address and not the registry's own");
     }
     Ok(())
@@ -151,27 +152,27 @@ mod tests {
 
     #[test]
     fn credentials_go_only_to_token_servers_that_may_have_them() {
-        let far = Url::parse("https://registry.example/").unwrap();
-        let near = Url::parse("http://127.0.0.1:5000/").unwrap();
-        let own = Url::parse("https://10.0.0.5:5000/").unwrap();
+        let remote = Url::parse("https://registry.example/").unwrap();
+        let local = Url::parse("http://127.0.0.1:5000/").unwrap();
+        let private = Url::parse("https://10.0.0.5:5000/").unwrap();
         for (realm, registry, ok) in [
-            ("https://auth.example/token", &far, true),
-            ("http://auth.example/token", &far, false),
-            ("http://169.254.169.254/latest", &far, false),
-            ("https://169.254.169.254/latest", &far, false),
-            ("https://[fd00:ec2::254]/", &far, false),
-            ("https://[::ffff:127.0.0.1]/", &far, false),
-            ("https://10.0.0.5:5000/token", &far, false),
-            ("https://10.0.0.5:5000/token", &own, true),
-            ("https://10.0.0.5:5001/token", &own, false),
-            ("https://localhost/token", &far, false),
-            ("http://127.0.0.1:6000/token", &near, true),
-            ("http://auth.example/token", &near, false),
-            ("https://user:pw@auth.example/", &far, false),
-            ("file:///etc/passwd", &far, false),
-            ("gopher://x/", &far, false),
-            ("/token", &far, false),
-            ("", &far, false),
+            ("https://auth.example/token", &remote, true),
+            ("http://auth.example/token", &remote, false),
+            ("http://169.254.169.254/latest", &remote, false),
+            ("https://169.254.169.254/latest", &remote, false),
+            ("https://[fd00:ec2::254]/", &remote, false),
+            ("https://[::ffff:127.0.0.1]/", &remote, false),
+            ("https://10.0.0.5:5000/token", &remote, false),
+            ("https://10.0.0.5:5000/token", &private, true),
+            ("https://10.0.0.5:5001/token", &private, false),
+            ("https://localhost/token", &remote, false),
+            ("http://127.0.0.1:6000/token", &local, true),
+            ("http://auth.example/token", &local, false),
+            ("https://user:pw@auth.example/", &remote, false),
+            ("file:///etc/passwd", &remote, false),
+            ("gopher://x/", &remote, false),
+            ("/token", &remote, false),
+            ("", &remote, false),
         ] {
             assert_eq!(checked_realm(realm, registry).is_ok(), ok, "{realm}");
         }

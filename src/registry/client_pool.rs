@@ -1,49 +1,52 @@
-//! HTTP clients, each made when it is first needed: for plain http and for TLS one with proxies and one without, and one for
-//! each host that has certificates of its own or needs none.
+//! HTTP clients, made when they are first needed: for each scheme one with proxies and one without, and one for each host
+//! with certificates of its own or with TLS that is not verified.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Client as Http, Url};
+use reqwest::{Client as HttpClient, Url};
 
 use super::certs::certificates;
 use super::error::RegistryError;
-use super::network::{Network, authority};
+use super::network::Network;
+use super::url::{Tls, authority};
 
-const CONNECT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) struct Clients {
+pub(super) struct ClientPool {
     network: Network,
-    made: Mutex<BTreeMap<String, Http>>,
+    /// By what they are for: a host, or all hosts that need nothing special.
+    clients: Mutex<BTreeMap<String, HttpClient>>,
 }
 
-impl Clients {
+impl ClientPool {
     pub(super) fn new(network: Network) -> Self {
-        // Fails only if a provider is there already, which is as good.
+        // Fails only if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { network, made: Mutex::default() }
+        Self { network, clients: Mutex::default() }
     }
 
     pub(super) fn network(&self) -> &Network {
         &self.network
     }
 
-    /// The client for a place; clones of a client share its connections. `is_lax` is whether any certificate will do.
-    pub(super) fn of(&self, url: &Url, is_lax: bool) -> Result<Http, RegistryError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = format!("{}{}://{}", if is_lax { "lax " } else { "" }, url.scheme(), authority(url));
-        if let Some(client) = made.get(&name) {
+    /// The client for a URL; clones of a client share its connections.
+    pub(super) fn client_for(&self, url: &Url, tls: Tls) -> Result<HttpClient, RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = if tls == Tls::Unverified { "unverified " } else { "" };
+        let name = format!("{prefix}{}://{}", url.scheme(), authority(url));
+        if let Some(client) = clients.get(&name) {
             return Ok(client.clone());
         }
         let is_plain = url.scheme() == "http";
-        let own = if is_plain { None } else { self.network.certs.of(&authority(url))? };
+        let host_certs = if is_plain { None } else { self.network.certs.of(&authority(url))? };
         let is_direct = self.network.is_direct(url);
-        // What hosts without certificates of their own share.
-        let common = format!("{}://{}", url.scheme(), if is_direct { "direct/" } else { "*/" });
-        let is_common = own.is_none() && !is_lax;
-        if is_common && let Some(client) = made.get(&common).cloned() {
-            made.insert(name, client.clone());
+        // The client of all hosts without certificates of their own.
+        let shared = format!("{}://{}", url.scheme(), if is_direct { "direct/" } else { "*/" });
+        let is_shared = host_certs.is_none() && tls == Tls::Verified;
+        if is_shared && let Some(client) = clients.get(&shared).cloned() {
+            clients.insert(name, client.clone());
             return Ok(client);
         }
         let mut builder = builder();
@@ -51,7 +54,7 @@ impl Clients {
         if is_plain {
             builder = builder.tls_certs_only([]);
         } else {
-            builder = builder.https_only(true).tls_danger_accept_invalid_certs(is_lax);
+            builder = builder.https_only(true).tls_danger_accept_invalid_certs(tls == Tls::Unverified);
             if let Some(roots) = self.network.roots.read()? {
                 builder = builder.tls_certs_only(roots);
             }
@@ -59,26 +62,26 @@ impl Clients {
                 builder = builder.tls_certs_merge(certificates(path)?);
             }
         }
-        if let Some(own) = own {
-            builder = builder.tls_certs_merge(own.trusted);
-            if let Some(identity) = own.own {
+        if let Some(certs) = host_certs {
+            builder = builder.tls_certs_merge(certs.trusted);
+            if let Some(identity) = certs.identity {
                 builder = builder.identity(identity);
             }
         }
         let client = builder.build().map_err(|source| RegistryError::Tls { source })?;
-        if is_common {
-            made.insert(common, client.clone());
+        if is_shared {
+            clients.insert(shared, client.clone());
         }
-        made.insert(name, client.clone());
+        clients.insert(name, client.clone());
         Ok(client)
     }
 }
 
 fn builder() -> reqwest::ClientBuilder {
-    Http::builder()
+    HttpClient::builder()
         .user_agent(concat!("phial/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        .connect_timeout(CONNECT)
+        .connect_timeout(CONNECT_TIMEOUT)
 }

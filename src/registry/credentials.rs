@@ -1,103 +1,97 @@
-//! Who one is to a registry: the files of Docker and of containers-auth.json(5), their helpers, and what CI engines say, in
-//! one search list.
+//! Where logins are looked for: files of Docker and Podman, credential helpers, variables of CI systems.
 //!
-//! `--authfile` and no other place; or else `PHIAL_REGISTRY_AUTH` (such a file's path or its text), `DOCKER_AUTH_CONFIG`, then
-//! `REGISTRY_AUTH_FILE` and no other file, or else `$DOCKER_CONFIG/config.json`, the runtime's and the user's
-//! `containers/auth.json`, `~/.docker/config.json`, `~/.dockercfg`, and before or after these files the `credential-helpers` of
-//! `registries.conf`; at last GitLab's variables and Amazon's programs, each for its own hosts. The first that knows wins; in a file
-//! the most specific key does.
+//! With `--authfile`, that file alone. Otherwise, in this order: `PHIAL_REGISTRY_AUTH` (the path or the text of such a file);
+//! `DOCKER_AUTH_CONFIG` (its text); `REGISTRY_AUTH_FILE`, or else `$DOCKER_CONFIG/config.json`, `containers/auth.json` of the
+//! runtime directory and of the user's configuration, `~/.docker/config.json` and `~/.dockercfg`, with the
+//! `credential-helpers` of `registries.conf` before or after these files; GitLab's variables and Amazon's programs, each for
+//! its own hosts. The first source with a login wins; in a file, the most specific key wins.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::auth_file::{AuthFile, normal};
+use super::auth_file::{AuthFile, AuthFileFormat, normalized};
+use super::ecr::ecr_region;
 use super::error::RegistryError;
-use super::helper::{Helpers, Reply};
+use super::helper::{CredentialHelpers, HelperReply};
+use super::login::Login;
 use super::registries::Registries;
 use super::secret::Secret;
 use crate::host::Host;
 
-/// What Docker calls its Hub in its files and to its helpers.
+/// Docker Hub in Docker's files and for credential helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-/// What stands for the files among the helpers of `registries.conf`.
+/// The entry that stands for the files among the helpers of `registries.conf`.
 const FILES: &str = "containers-auth.json";
 
-/// What one can show a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Login {
-    /// A user and a password.
-    Basic {
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-    /// An identity token, to be exchanged for others.
-    Identity {
-        /// The token.
-        token: Secret,
-        /// A user and a password beside it, for token servers that know no exchange.
-        beside: Option<(String, Secret)>,
-    },
-    /// A token for the registry itself.
-    Bearer(Secret),
-}
-
-/// Where to look for logins. Nothing is read before a registry asks.
+/// The sources of logins, in order. Nothing is read before a registry asks for a login.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    places: Vec<Source>,
-    helpers: Helpers,
+    sources: Vec<LoginSource>,
+    helpers: CredentialHelpers,
 }
 
 #[derive(Clone)]
-enum Source {
-    /// A file's text in a variable.
+enum LoginSource {
+    /// The text of a file of logins, in a variable.
     Inline { variable: &'static str, text: Secret },
-    /// A file; one that was named must be there.
-    File { path: PathBuf, must: bool },
-    /// The helpers of `registries.conf` that it names before the files, or else the others.
-    Listed { registries: Arc<Registries>, before: bool },
-    /// A login for one host in variables.
+    /// A file of logins; it is an error if a required one does not exist.
+    File { path: PathBuf, required: bool },
+    /// The helpers that `registries.conf` names before the files, or after them.
+    Helpers { registries: Arc<Registries>, before_files: bool },
+    /// A login for one host, in variables.
     Variables { names: &'static str, host: String, user: String, password: Secret },
-    /// Amazon's own programs, for its hosts.
+    /// Amazon's programs, for its own hosts.
     Amazon,
 }
 
-/// One place that was looked at, and what it had: for `phial doctor`. It holds no secret.
+/// One source of logins and what it had, for `phial doctor`. It holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupStep {
     /// The file, variable or program.
     pub place: String,
-    /// What was there.
-    pub sight: LookupResult,
+    /// What it had.
+    pub result: LookupResult,
 }
 
-/// What a place had.
+/// What a source of logins had for a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupResult {
-    /// The place is not there.
+    /// The source does not exist.
     Absent,
-    /// It knows nothing of the registry.
-    Nothing,
-    /// A helper was asked and has nothing.
-    Silent {
-        /// The helper.
+    /// It has no login for the registry.
+    NoLogin,
+    /// It names a helper, which has no login.
+    HelperWithoutLogin {
+        /// The program.
         helper: String,
     },
     /// A login.
     Login {
-        /// The key that fits, as it is written there.
+        /// The key that matched, as written in the source.
         key: String,
-        /// The helper that has it, if it is not in the place itself.
+        /// The helper that has it, if it is not in the source itself.
         helper: Option<String>,
-        /// What it is.
+        /// What kind of login it is.
         kind: &'static str,
     },
 }
 
-/// A login, the key and the helper that has it.
-type Hit = (Login, String, Option<String>);
+/// A login that was found.
+struct FoundLogin {
+    login: Login,
+    /// The key that matched, as written in the source.
+    key: String,
+    /// The helper that has it.
+    helper: Option<String>,
+}
+
+/// One search for a login.
+struct Search<'a> {
+    host: &'a str,
+    repository: &'a str,
+    /// Gets each source that was looked at.
+    report: &'a mut dyn FnMut(LookupStep),
+}
 
 impl Credentials {
     /// No logins at all.
@@ -105,157 +99,170 @@ impl Credentials {
         Self::default()
     }
 
-    /// As [`Credentials::from_host`]; a file that is named by a flag is the only place.
-    pub fn told(host: &Host, authfile: Option<&Path>) -> Self {
+    /// As [`Credentials::from_host`]. A file that the command line names is the only source.
+    pub fn from_options(host: &Host, authfile: Option<&Path>) -> Self {
         match authfile {
             Some(path) => {
-                let place = Source::File { path: path.into(), must: true };
-                Self { places: vec![place], helpers: Helpers::from_host(host) }
+                let source = LoginSource::File { path: path.into(), required: true };
+                Self { sources: vec![source], helpers: CredentialHelpers::from_host(host) }
             }
             None => Self::from_host(host),
         }
     }
 
-    /// The search list that this environment names.
+    /// The sources of this machine and its environment variables.
     pub fn from_host(host: &Host) -> Self {
-        let mut places = Vec::new();
+        let mut sources = Vec::new();
         if let Some(text) = host.var("PHIAL_REGISTRY_AUTH") {
-            places.push(if text.trim_start().starts_with('{') {
-                Source::Inline { variable: "PHIAL_REGISTRY_AUTH", text: Secret::new(text) }
+            sources.push(if text.trim_start().starts_with('{') {
+                LoginSource::Inline { variable: "PHIAL_REGISTRY_AUTH", text: Secret::new(text) }
             } else {
-                Source::File { path: host.cwd.join(text), must: true }
+                LoginSource::File { path: host.cwd.join(text), required: true }
             });
         }
         if let Some(text) = host.var("DOCKER_AUTH_CONFIG") {
-            places.push(Source::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
+            sources.push(LoginSource::Inline { variable: "DOCKER_AUTH_CONFIG", text: Secret::new(text) });
         }
         let registries = Arc::new(Registries::from_host(host));
-        places.push(Source::Listed { registries: Arc::clone(&registries), before: true });
-        places.extend(files(host).into_iter().map(|path| Source::File { path, must: false }));
-        places.push(Source::Listed { registries, before: false });
-        places.extend(gitlab(host));
-        places.push(Source::Amazon);
-        Self { places, helpers: Helpers::from_host(host) }
+        sources.push(LoginSource::Helpers { registries: Arc::clone(&registries), before_files: true });
+        sources.extend(files(host).into_iter().map(|path| LoginSource::File { path, required: false }));
+        sources.push(LoginSource::Helpers { registries, before_files: false });
+        sources.extend(gitlab(host));
+        sources.push(LoginSource::Amazon);
+        Self { sources, helpers: CredentialHelpers::from_host(host) }
     }
 
-    /// The login for a repository, or `None`. A file that is broken or a helper that fails is an error, not an absence.
+    /// The login for a repository. A broken file or a helper that fails is an error.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Login>, RegistryError> {
         self.search(host, repository, &mut |_| {})
     }
 
-    /// The same, telling what was looked at.
+    /// As [`Credentials::find`]; `report` gets each source that was looked at.
     pub fn search(
         &self,
         host: &str,
         repository: &str,
-        tell: &mut dyn FnMut(LookupStep),
+        report: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Login>, RegistryError> {
-        for place in &self.places {
-            let name = place.name();
-            if let Some((login, key, helper)) = self.look(place, &name, (host, repository), tell)? {
+        let mut search = Search { host, repository, report };
+        for source in &self.sources {
+            let name = source.name();
+            if let Some(FoundLogin { login, key, helper }) = self.look_in(source, &name, &mut search)? {
                 let kind = login.kind();
-                tell(LookupStep { place: name, sight: LookupResult::Login { key, helper, kind } });
+                search.report(&name, LookupResult::Login { key, helper, kind });
                 return Ok(Some(login));
             }
         }
         Ok(None)
     }
 
-    /// What a place has; that it has nothing is told here.
-    fn look(
+    /// The login of one source. That it has none is reported here.
+    fn look_in(
         &self,
-        place: &Source,
+        source: &LoginSource,
         name: &str,
-        (host, repository): (&str, &str),
-        tell: &mut dyn FnMut(LookupStep),
-    ) -> Result<Option<Hit>, RegistryError> {
-        let look = |sight| LookupStep { place: name.to_owned(), sight };
-        let file = match place {
-            Source::Inline { text, .. } => AuthFile::parse(name, text.expose().as_bytes(), false)?,
-            Source::File { path, must } => match AuthFile::read(path, name)? {
+        search: &mut Search<'_>,
+    ) -> Result<Option<FoundLogin>, RegistryError> {
+        let file = match source {
+            LoginSource::Inline { text, .. } => {
+                AuthFile::parse(name, text.expose().as_bytes(), AuthFileFormat::Config)?
+            }
+            LoginSource::File { path, required } => match AuthFile::read(path, name)? {
                 Some(file) => file,
-                None if *must => {
+                None if *required => {
                     let why = "there is no such file".into();
                     return Err(RegistryError::Credentials { place: name.to_owned(), why });
                 }
                 None => {
-                    tell(look(LookupResult::Absent));
+                    search.report(name, LookupResult::Absent);
                     return Ok(None);
                 }
             },
-            Source::Listed { registries, before } => {
+            LoginSource::Helpers { registries, before_files } => {
                 let all = registries.helpers()?;
                 let at = all.iter().position(|helper| helper == FILES).unwrap_or(all.len());
-                let listed = if *before { &all[..at] } else { all.get(at + 1..).unwrap_or_default() };
-                for helper in listed {
-                    if let Some(hit) = self.ask(helper, host, name, tell)? {
-                        return Ok(Some(hit));
+                let helpers = if *before_files { &all[..at] } else { all.get(at + 1..).unwrap_or_default() };
+                for helper in helpers {
+                    let key = search.host;
+                    if let Some(found) = self.run_helper(helper, key, name, search)? {
+                        return Ok(Some(found));
                     }
                 }
                 return Ok(None);
             }
-            Source::Variables { host: own, user, password, .. } if own == without_default_port(host) => {
+            LoginSource::Variables { host, user, password, .. } if host == without_default_port(search.host) => {
                 let login = Login::Basic { user: user.clone(), password: password.clone() };
-                return Ok(Some((login, own.clone(), None)));
+                return Ok(Some(FoundLogin { login, key: host.clone(), helper: None }));
             }
-            Source::Variables { .. } => {
-                tell(look(LookupResult::Nothing));
+            LoginSource::Variables { .. } => {
+                search.report(name, LookupResult::NoLogin);
                 return Ok(None);
             }
-            Source::Amazon => {
-                let Some(region) = ecr_region(host) else { return Ok(None) };
-                let sight = match self.helpers.amazon(host, region)? {
-                    Some((helper, Reply::Login(login))) => return Ok(Some((login, host.into(), Some(helper)))),
-                    Some((helper, Reply::Nothing)) => LookupResult::Silent { helper },
-                    None => LookupResult::Absent,
-                };
-                tell(look(sight));
-                return Ok(None);
-            }
+            LoginSource::Amazon => return self.ask_amazon(name, search),
         };
-        let hit = self.in_file(&file, name, (host, repository), tell)?;
-        if hit.is_none() {
-            tell(look(LookupResult::Nothing));
+        let found = self.look_in_file(&file, name, search)?;
+        if found.is_none() {
+            search.report(name, LookupResult::NoLogin);
         }
-        Ok(hit)
+        Ok(found)
     }
 
-    fn in_file(
+    fn look_in_file(
         &self,
         file: &AuthFile,
-        place: &str,
-        (host, repository): (&str, &str),
-        tell: &mut dyn FnMut(LookupStep),
-    ) -> Result<Option<Hit>, RegistryError> {
+        name: &str,
+        search: &mut Search<'_>,
+    ) -> Result<Option<FoundLogin>, RegistryError> {
+        let host = search.host;
         if let Some((key, helper)) = file.helper(host)
-            && let Some(hit) = self.ask(helper, key, place, tell)?
+            && let Some(found) = self.run_helper(helper, key, name, search)?
         {
-            return Ok(Some(hit));
+            return Ok(Some(found));
         }
-        if let Some((login, key)) = file.login(place, host, repository)? {
-            return Ok(Some((login, key, None)));
+        if let Some((login, key)) = file.login(name, host, search.repository)? {
+            return Ok(Some(FoundLogin { login, key, helper: None }));
         }
         match file.store() {
-            Some(store) => self.ask(store, if host == "docker.io" { HUB_KEY } else { host }, place, tell),
+            Some(store) => self.run_helper(store, if host == "docker.io" { HUB_KEY } else { host }, name, search),
             None => Ok(None),
         }
     }
 
-    fn ask(
+    /// The login of a credential helper that the source `name` names.
+    fn run_helper(
         &self,
         helper: &str,
         key: &str,
-        place: &str,
-        tell: &mut dyn FnMut(LookupStep),
-    ) -> Result<Option<Hit>, RegistryError> {
-        let name = format!("docker-credential-{helper}");
+        name: &str,
+        search: &mut Search<'_>,
+    ) -> Result<Option<FoundLogin>, RegistryError> {
+        let program = format!("docker-credential-{helper}");
         match self.helpers.get(helper, key)? {
-            Reply::Login(login) => Ok(Some((login, key.to_owned(), Some(name)))),
-            Reply::Nothing => {
-                tell(LookupStep { place: place.to_owned(), sight: LookupResult::Silent { helper: name } });
+            HelperReply::Login(login) => Ok(Some(FoundLogin { login, key: key.to_owned(), helper: Some(program) })),
+            HelperReply::Nothing => {
+                search.report(name, LookupResult::HelperWithoutLogin { helper: program });
                 Ok(None)
             }
         }
+    }
+
+    fn ask_amazon(&self, name: &str, search: &mut Search<'_>) -> Result<Option<FoundLogin>, RegistryError> {
+        let Some(region) = ecr_region(search.host) else { return Ok(None) };
+        let result = match self.helpers.amazon(search.host, region)? {
+            Some((helper, HelperReply::Login(login))) => {
+                return Ok(Some(FoundLogin { login, key: search.host.into(), helper: Some(helper) }));
+            }
+            Some((helper, HelperReply::Nothing)) => LookupResult::HelperWithoutLogin { helper },
+            None => LookupResult::Absent,
+        };
+        search.report(name, result);
+        Ok(None)
+    }
+}
+
+impl Search<'_> {
+    fn report(&mut self, place: &str, result: LookupResult) {
+        (self.report)(LookupStep { place: place.to_owned(), result });
     }
 }
 
@@ -276,13 +283,13 @@ fn files(host: &Host) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What GitLab gives its jobs for its own registry, and for its proxy of others (docs.gitlab.com, "authenticate with the
-/// container registry", "dependency proxy").
-fn gitlab(host: &Host) -> impl Iterator<Item = Source> {
+/// The logins in the variables of a GitLab job: for GitLab's registry, and for its dependency proxy (docs.gitlab.com,
+/// "authenticate with the container registry", "dependency proxy").
+fn gitlab(host: &Host) -> impl Iterator<Item = LoginSource> {
     let place = |names, server: &str, pair: Option<(&str, &str)>| {
         let (user, password) = pair?;
-        let own = without_default_port(&normal(server)).to_owned();
-        Some(Source::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
+        let own = without_default_port(&normalized(server)).to_owned();
+        Some(LoginSource::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
     };
     let pair = |user: &str, password: &str| host.var(user).zip(host.var(password));
     let registry = host.var("CI_REGISTRY").and_then(|server| {
@@ -298,63 +305,23 @@ fn gitlab(host: &Host) -> impl Iterator<Item = Source> {
     registry.into_iter().chain(proxy)
 }
 
-/// GitLab writes its proxy's host with the port of https.
+/// GitLab writes the host of its dependency proxy with the port of https.
 fn without_default_port(host: &str) -> &str {
     host.strip_suffix(":443").unwrap_or(host)
 }
 
-/// The region of an ECR registry's host; `None` for all other hosts (amazon-ecr-credential-helper, `api/client.go`).
-pub(super) fn ecr_region(host: &str) -> Option<&str> {
-    let (account, rest) = host.split_once('.')?;
-    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    let kinds = ["dkr.ecr.", "dkr.ecr-fips.", "dkr-ecr.", "dkr-ecr-fips."];
-    let (region, domain) = kinds.iter().find_map(|kind| rest.strip_prefix(kind))?.split_once('.')?;
-    let domains = ["amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn"];
-    let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    (is_account && is_region && domains.contains(&domain)).then_some(region)
-}
-
-impl Source {
+impl LoginSource {
+    /// The source in messages.
     fn name(&self) -> String {
         match self {
             Self::Inline { variable, .. } => format!("`{variable}`"),
             Self::File { path, .. } => format!("`{}`", path.display()),
-            Self::Listed { .. } => "`credential-helpers` of `registries.conf`".into(),
+            Self::Helpers { .. } => "`credential-helpers` of `registries.conf`".into(),
             Self::Variables { names, .. } => (*names).to_owned(),
             Self::Amazon => "`docker-credential-ecr-login` or `aws`".into(),
         }
     }
 }
 
-impl Login {
-    /// A user and a password, and what stands in for them.
-    pub(super) fn from_pair(user: String, password: Secret) -> Self {
-        // Docker's own sign for a token in place of a password.
-        if user == "<token>" {
-            Self::Identity { token: password, beside: None }
-        } else {
-            Self::Basic { user, password }
-        }
-    }
-
-    /// The user and the password, if there are any.
-    pub(super) fn pair(&self) -> Option<(&str, &Secret)> {
-        match self {
-            Self::Basic { user, password } => Some((user, password)),
-            Self::Identity { beside, .. } => beside.as_ref().map(|(user, password)| (user.as_str(), password)),
-            Self::Bearer(_) => None,
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Basic { .. } => "user and password",
-            Self::Identity { .. } => "identity token",
-            Self::Bearer(_) => "registry token",
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "credentials_tests.rs"]
 mod tests;

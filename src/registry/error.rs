@@ -1,71 +1,71 @@
-//! What can go wrong with a registry, and what to do about it. No text here holds a secret: URLs are shown without their
-//! user information and query, answers of registries escaped and cut.
+//! Errors of registries. No text here holds a secret: URLs are shown without user information and query, texts of registries
+//! are escaped and cut.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use phial_layers::Digest;
 
-use super::credentials::ecr_region;
+use super::ecr::ecr_region;
 use crate::error::{ExitKind, UserError};
 use crate::image::{BlobError, BlobSourceError, ImageError};
 
-/// Why a registry did not do what was asked.
+/// Why a request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// No answer: no connection, no TLS, or it broke.
+    /// No response: there is no connection, or no TLS, or it broke.
     #[error("cannot reach the registry for `{request}`{}", proxy.as_ref().map(|proxy| format!(" through {proxy}")).unwrap_or_default())]
     Reach {
-        /// Method and place.
+        /// Method and URL.
         request: String,
-        /// The proxy, if it went through one, and the variable that names it.
+        /// The proxy and the variable that names it, if one was used.
         proxy: Option<String>,
-        /// The network's answer, without the URL.
+        /// The error of the HTTP client, without the URL.
         #[source]
         source: reqwest::Error,
     },
-    /// The connection stood still.
-    #[error("the registry keeps silent: nothing moved for {} seconds during `{request}`", after.as_secs_f32())]
+    /// The transfer stood still.
+    #[error("timed out: no data for {} seconds during `{request}`", after.as_secs_f32())]
     Stalled {
-        /// Method and place.
+        /// Method and URL.
         request: String,
-        /// How long was waited.
+        /// How long no data moved.
         after: Duration,
     },
-    /// An answer that ended before its end.
-    #[error("the answer to `{request}` broke off")]
+    /// A response that ended early.
+    #[error("the response to `{request}` broke off")]
     BrokeOff {
-        /// Method and place.
+        /// Method and URL.
         request: String,
         /// How, if that is known.
         #[source]
         source: Option<reqwest::Error>,
     },
-    /// This machine gives no thread for the connections.
-    #[error("cannot start the thread that speaks to registries")]
+    /// The thread for connections did not start.
+    #[error("cannot start the thread for requests to registries")]
     Thread {
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// This machine has no usable TLS roots, or another part of the client could not be made.
+    /// No trusted certificates, or another part of the HTTP client cannot be set up.
     #[error("cannot set up TLS")]
     Tls {
         /// Why.
         #[source]
         source: reqwest::Error,
     },
-    /// An answer that is not the one hoped for.
-    #[error("`{request}` was answered {status}{}{text}", if text.is_empty() { "" } else { ": " })]
+    /// A response with another status than expected.
+    #[error("`{request}` returned status {status}{}{text}", if text.is_empty() { "" } else { ": " })]
     Status {
-        /// Method and place.
+        /// Method and URL.
         request: String,
         /// HTTP status.
         status: u16,
-        /// What the registry said, escaped and cut.
+        /// The registry's own text, escaped and cut.
         text: String,
-        /// How long it asks to wait.
+        /// The pause that the registry asks for.
         retry_after: Option<Duration>,
     },
     /// No such manifest.
@@ -74,33 +74,33 @@ pub enum RegistryError {
         /// What was asked for.
         reference: String,
     },
-    /// The answer comes from something else, such as a login page.
-    #[error("`{place}` does not answer as a registry does: {why}")]
+    /// The response is not one of a registry, but a login page, for example.
+    #[error("`{place}` does not respond like a registry: {why}")]
     NotARegistry {
         /// Host and path.
         place: String,
-        /// What is odd.
+        /// What is unexpected.
         why: String,
     },
     /// A redirect or upload location that must not be followed.
     #[error("`{request}` is redirected to `{to}`, which is refused: {why}")]
     Redirect {
-        /// Method and place.
+        /// Method and URL.
         request: String,
-        /// Where it leads, without its query.
+        /// Its target, without query.
         to: String,
         /// The rule it breaks.
         why: &'static str,
     },
-    /// An answer longer than is read.
-    #[error("the answer to `{request}` has more than {limit} bytes")]
+    /// A response that is too large.
+    #[error("the response to `{request}` has more than {limit} bytes")]
     TooLarge {
-        /// Method and place.
+        /// Method and URL.
         request: String,
         /// The limit in bytes.
         limit: u64,
     },
-    /// What came is refused.
+    /// A manifest or config is refused.
     #[error("`{reference}` is refused")]
     Image {
         /// What was asked for.
@@ -109,8 +109,8 @@ pub enum RegistryError {
         #[source]
         source: ImageError,
     },
-    /// Other bytes came than the digest says.
-    #[error("`{reference}` is not what its digest says")]
+    /// The bytes do not have the digest.
+    #[error("`{reference}` does not match its digest")]
     Blob {
         /// What was asked for.
         reference: String,
@@ -118,14 +118,14 @@ pub enum RegistryError {
         #[source]
         source: BlobError,
     },
-    /// A name in the registry does not hold what was just put there.
-    #[error("`{reference}` should now be `{expected}` but the registry says {found}")]
+    /// A name does not name what was just put there.
+    #[error("`{reference}` should now be `{expected}`, but the registry reports {found}")]
     Verify {
         /// Tag or digest.
         reference: String,
         /// What was pushed.
         expected: Digest,
-        /// What it says now.
+        /// What it names now.
         found: String,
     },
     /// A tag that cannot be moved.
@@ -136,7 +136,7 @@ pub enum RegistryError {
         /// What it names.
         found: Digest,
     },
-    /// A blob to be pushed could not be had.
+    /// A blob to be pushed is not available.
     #[error("cannot get the blob `{digest}` to push it")]
     Source {
         /// The blob.
@@ -145,15 +145,15 @@ pub enum RegistryError {
         #[source]
         source: BlobSourceError,
     },
-    /// A name that `registries.conf` lets nobody use.
+    /// A name that `registries.conf` blocks.
     #[error("`{name}` is blocked by `{}`", file.display())]
     Blocked {
         /// Host and repository.
         name: String,
-        /// The file that says so.
+        /// The file with that entry.
         file: PathBuf,
     },
-    /// A setting of this machine, a flag or a file, that cannot be used.
+    /// A flag, variable or settings file that cannot be used.
     #[error("cannot use {place}: {why}")]
     Setting {
         /// The file, variable or flag.
@@ -161,18 +161,18 @@ pub enum RegistryError {
         /// What is wrong.
         why: String,
     },
-    /// Refused, with the best credentials there were.
+    /// No access with the credentials that were found, or without any.
     #[error("`{name}` refuses access{}{text}", if text.is_empty() { "" } else { ": " })]
     Denied {
         /// Host and repository.
         name: String,
-        /// What the registry said, escaped and cut.
+        /// The registry's own text, escaped and cut.
         text: String,
-        /// Whether there were credentials to send.
+        /// Whether credentials were found.
         had_login: bool,
     },
-    /// The registry wants credentials in a way that is not known.
-    #[error("`{host}` asks for credentials in no way that is known: {why}")]
+    /// The registry asks for credentials in a way that Phial does not support.
+    #[error("`{host}`: unsupported auth challenge: {why}")]
     Challenge {
         /// The registry.
         host: String,
@@ -180,7 +180,7 @@ pub enum RegistryError {
         why: String,
     },
     /// A token server that must not get credentials.
-    #[error("`{host}` sends to the token server `{realm}`, which is refused: {why}")]
+    #[error("`{host}` names the token server `{realm}`, which is refused: {why}")]
     Realm {
         /// The registry.
         host: String,
@@ -190,11 +190,11 @@ pub enum RegistryError {
         why: &'static str,
     },
     /// No token from the token server.
-    #[error("the token server `{realm}` gives no token: {why}")]
+    #[error("the token server `{realm}` returned no token: {why}")]
     Token {
         /// Host and path.
         realm: String,
-        /// What it answered.
+        /// What it returned.
         why: String,
     },
     /// A file or variable with credentials that cannot be used.
@@ -202,52 +202,64 @@ pub enum RegistryError {
     Credentials {
         /// The file or variable.
         place: String,
-        /// What is wrong; never what it holds.
+        /// What is wrong, without any part of its content.
         why: String,
     },
     /// A credential helper that fails.
-    #[error("`{helper}` gives no credentials for `{host}`: {why}")]
+    #[error("`{helper}` returned no credentials for `{host}`: {why}")]
     Helper {
         /// The program.
         helper: String,
         /// The registry.
         host: String,
-        /// What it said or did.
+        /// Its error.
         why: String,
     },
 }
 
 impl RegistryError {
+    /// The error of a settings file.
+    pub(super) fn setting(file: &Path, why: impl Into<String>) -> Self {
+        Self::Setting { place: format!("`{}`", file.display()), why: why.into() }
+    }
+
+    /// For `map_err`: the error of a refused document.
     pub(super) fn image(reference: &impl ToString) -> impl FnOnce(ImageError) -> Self {
         let reference = reference.to_string();
         move |source| Self::Image { reference, source }
     }
 
+    /// For `map_err`: the error of bytes without the expected digest.
     pub(super) fn blob(reference: &impl ToString) -> impl FnOnce(BlobError) -> Self {
         let reference = reference.to_string();
         move |source| Self::Blob { reference, source }
     }
 
-    /// Whether the same request may do better a little later.
+    /// Whether the same request may succeed a little later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Reach { source, .. } => !source.is_builder() && !is_about_tls(source),
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
+            Self::Status { status, .. } => is_retryable(*status),
             Self::Stalled { .. } | Self::BrokeOff { .. } => true,
             _ => false,
         }
     }
 
-    /// Whether a manifest was refused for something it names that is not there.
-    pub(super) fn is_about_content(&self) -> bool {
+    /// Whether a manifest was refused because a blob or manifest that it names is missing.
+    pub(super) fn is_missing_content(&self) -> bool {
         matches!(self, Self::Status { status: 400 | 404, text, .. }
             if text.contains("BLOB_UNKNOWN") || text.contains("MANIFEST_UNKNOWN"))
     }
 
-    /// Whether no connection came about.
-    pub(super) fn is_about_connecting(&self) -> bool {
+    /// Whether no connection was made.
+    pub(super) fn is_connect_error(&self) -> bool {
         matches!(self, Self::Reach { source, .. } if source.is_connect())
     }
+}
+
+/// Whether a later try may get another status.
+pub(super) fn is_retryable(status: u16) -> bool {
+    matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
 impl UserError for RegistryError {
@@ -276,29 +288,28 @@ impl UserError for RegistryError {
         match self {
             Self::Denied { name, had_login, .. } if ecr_region(name.split('/').next().unwrap_or_default()).is_some() => {
                 Some(if *had_login {
-                    "a login of ECR ends after 12 hours; or it lacks rights on this repository".into()
+                    "a login for ECR expires after 12 hours; or it lacks rights on this repository".into()
                 } else {
-                    "`docker-credential-ecr-login`, which writes why it has nothing to `~/.ecr/log`, or else `aws` is asked if it is in `PATH`"
-                        .into()
+                    "install `docker-credential-ecr-login`, which logs its failures to `~/.ecr/log`, or `aws`".into()
                 })
             }
             Self::Denied { name, had_login, .. } => {
                 let host = name.split('/').next().unwrap_or_default();
                 Some(if *had_login {
                     format!(
-                        "the credentials for `{host}` may be wrong or expired, or lack rights on this repository; `phial doctor --registry {name}` says which they are"
+                        "the credentials for `{host}` may be wrong or expired, or lack rights on this repository; `phial doctor --registry {name}` shows which ones are used"
                     )
                 } else {
                     format!(
-                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked"
+                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry {name}` shows where Phial looked"
                     )
                 })
             }
             Self::Status { status: 404, text, .. } if text.contains("NAME_UNKNOWN") => {
-                Some("some registries want a repository to be created before the first push".into())
+                Some("create the repository: some registries do not create it at the first push".into())
             }
             Self::Status { request, status: 400 | 405, .. } if request.starts_with("DELETE") => {
-                Some("the registry removes nothing when asked: give it a rule of its own for such tags".into())
+                Some("the registry does not delete on request: set up a cleanup rule there".into())
             }
             Self::Status { status: 413, .. } => {
                 Some("the registry or a proxy before it limits the size of a request".into())
@@ -307,19 +318,19 @@ impl UserError for RegistryError {
                 Some(format!("the registry asks to wait {} seconds", after.as_secs()))
             }
             Self::Status { status: 429, .. } => {
-                Some("the registry limits how often it is asked: wait, log in, or name a mirror of it in `registries.conf`".into())
+                Some("the registry limits the rate of requests: wait, log in, or name a mirror of it in `registries.conf`".into())
             }
             Self::Reach { source, .. } if is_about_tls(source) => {
-                Some("name the file of certificates to trust with `--ca-file`, or with `SSL_CERT_FILE` instead of the system's".into())
+                Some("name a file of certificates to trust with `--ca-file`, or with `SSL_CERT_FILE` in place of the system's".into())
             }
             Self::Reach { source, proxy: Some(_), .. } if source.is_connect() => {
-                Some("the proxy may be down, want a login (`http://user:password@host:port`), or not lead there; `NO_PROXY` names hosts that are reached without it".into())
+                Some("the proxy may be down, require a login (`http://user:password@host:port`), or not reach that host; `NO_PROXY` lists hosts that are reached without it".into())
             }
             Self::Status { status: 407, .. } => {
-                Some("the proxy wants a login, as `http://user:password@host:port` in its variable".into())
+                Some("the proxy requires a login: write `http://user:password@host:port` in its variable".into())
             }
             Self::Reach { source, .. } if source.is_connect() => {
-                Some("the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only".into())
+                Some("check host and port; plain http is used for loopback and for hosts named with `--plain-http` only".into())
             }
             Self::Tls { .. } => {
                 Some("install `ca-certificates`, or name a file of certificates in `SSL_CERT_FILE`".into())
@@ -327,7 +338,7 @@ impl UserError for RegistryError {
             Self::Image { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
             Self::Immutable { reference, .. } if reference.contains(":sha256-") => {
-                Some("what refers to an image is listed there: exclude `sha256-*` from the immutable tags".into())
+                Some("referrers are listed under that tag: exclude `sha256-*` from the immutable tags".into())
             }
             Self::Immutable { .. } => Some("choose another tag".into()),
             _ => None,
@@ -335,9 +346,9 @@ impl UserError for RegistryError {
     }
 }
 
-/// Whether the other side's certificate or way of TLS is the trouble: no later try changes that.
+/// Whether TLS failed, for example because of a certificate: no later try changes that.
 fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    // An `io::Error` hides what it wraps from `source`.
+    // `source` of an `io::Error` skips the error that it wraps; the HTTP client wraps those of TLS so.
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     error.is::<rustls::Error>()
         || inner.is_some_and(|inner| is_about_tls(inner))

@@ -1,5 +1,5 @@
-//! Credential helpers: `docker-credential-NAME get`, the registry on stdin, a login on stdout
-//! (docker/docker-credential-helpers, `client/client.go`); and Amazon's programs, which nobody needs to configure.
+//! Credential helpers: `docker-credential-NAME get` reads the registry from stdin and writes a login to stdout
+//! (docker/docker-credential-helpers, `client/client.go`). Amazon's programs are used without being configured.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,24 +12,26 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::credentials::Login;
 use super::error::RegistryError;
+use super::login::Login;
 use super::secret::Secret;
 use crate::host::Host;
 use crate::image::shown;
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long a helper may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of output that are read.
 const MAX_OUTPUT: u64 = 64 << 10;
-/// Said on stdout, with exit code 1, by a helper that works but has nothing.
+/// What a helper without a login for the registry writes to stdout; it exits with 1.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// The environment that helpers run in.
+/// Runs credential helpers in the environment of the command.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Helpers {
+pub(super) struct CredentialHelpers {
     env: Env,
 }
 
-/// Not shown: it may hold secrets.
+/// Environment variables. `Debug` does not show them: they may hold secrets.
 #[derive(Clone, Default)]
 struct Env(BTreeMap<String, String>);
 
@@ -39,26 +41,27 @@ impl std::fmt::Debug for Env {
     }
 }
 
-/// What a helper answers.
-pub(super) enum Reply {
+/// What a helper returns.
+pub(super) enum HelperReply {
     Login(Login),
     Nothing,
 }
 
+/// A helper's output, as JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperOutput {
     username: String,
     secret: String,
 }
 
-impl Helpers {
+impl CredentialHelpers {
     pub(super) fn from_host(host: &Host) -> Self {
         Self { env: Env(host.env.clone()) }
     }
 
-    /// Asks one helper. `key` is the registry as the configuration writes it.
-    pub(super) fn get(&self, name: &str, key: &str) -> Result<Reply, RegistryError> {
+    /// Runs a helper. `key` is the registry as written in the configuration.
+    pub(super) fn get(&self, name: &str, key: &str) -> Result<HelperReply, RegistryError> {
         let helper = format!("docker-credential-{}", shown(name));
         let failed = |why: String| RegistryError::Helper { helper: helper.clone(), host: shown(key), why };
         let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -66,27 +69,27 @@ impl Helpers {
             return Err(failed("its name may have lower-case letters, digits and hyphens only".into()));
         }
         let program = self.find(&helper).ok_or_else(|| failed("it is not in `PATH`".into()))?;
-        let (success, stdout, stderr) = self.run(&program, &["get"], key).map_err(failed)?;
-        let said = String::from_utf8_lossy(&stdout);
+        let Finished { success, stdout, stderr } = self.run(&program, &["get"], key).map_err(failed)?;
+        let output = String::from_utf8_lossy(&stdout);
         if !success {
-            if said.trim() == NOT_FOUND {
-                return Ok(Reply::Nothing);
+            if output.trim() == NOT_FOUND {
+                return Ok(HelperReply::Nothing);
             }
             let stderr = String::from_utf8_lossy(&stderr);
-            let text = if said.trim().is_empty() { stderr.trim() } else { said.trim() };
-            // A helper that prints a secret and then fails is not to be quoted.
+            let text = if output.trim().is_empty() { stderr.trim() } else { output.trim() };
+            // The output of a helper that prints a secret and then fails is not shown.
             let why = if text.to_ascii_lowercase().contains("\"secret\"") { "it failed".into() } else { shown(text) };
             return Err(failed(why));
         }
-        let answer: Answer =
-            serde_json::from_slice(&stdout).map_err(|_| failed("its answer is not the JSON it should be".into()))?;
+        let answer: HelperOutput =
+            serde_json::from_slice(&stdout).map_err(|_| failed("its output is not a login in JSON".into()))?;
         let secret = Secret::new(answer.secret);
-        Ok(Reply::Login(Login::from_pair(answer.username, secret)))
+        Ok(HelperReply::Login(Login::from_pair(answer.username, secret)))
     }
 
-    /// Asks what this machine has for a registry of Amazon: its credential helper, or else its command line. The program
-    /// and its reply; `None` if there is neither. The token of either is the password of the user `AWS`, for 12 hours.
-    pub(super) fn amazon(&self, host: &str, region: &str) -> Result<Option<(String, Reply)>, RegistryError> {
+    /// The login for a registry of Amazon, from its credential helper or from `aws`: the program and its reply; `None` if
+    /// neither is installed. The password of the user `AWS` is valid for 12 hours.
+    pub(super) fn amazon(&self, host: &str, region: &str) -> Result<Option<(String, HelperReply)>, RegistryError> {
         if self.find("docker-credential-ecr-login").is_some() {
             return Ok(Some(("docker-credential-ecr-login".into(), self.get("ecr-login", host)?)));
         }
@@ -94,15 +97,15 @@ impl Helpers {
         let Some(program) = self.find("aws") else { return Ok(None) };
         let failed = |why: String| RegistryError::Helper { helper: helper.clone(), host: shown(host), why };
         let args = ["ecr", "get-login-password", "--region", region];
-        let (success, stdout, stderr) = self.run(&program, &args, "").map_err(failed)?;
+        let Finished { success, stdout, stderr } = self.run(&program, &args, "").map_err(failed)?;
         let password = String::from_utf8_lossy(&stdout).trim().to_owned();
         if !success || password.is_empty() || password.contains(char::is_whitespace) {
-            // What it printed to stdout may be the secret; why it failed is on stderr.
+            // stdout may have the secret; the reason of a failure is on stderr.
             let why = String::from_utf8_lossy(&stderr).trim().to_owned();
-            return Err(failed(if why.is_empty() { "it gave no password".into() } else { shown(&why) }));
+            return Err(failed(if why.is_empty() { "it printed no password".into() } else { shown(&why) }));
         }
         let login = Login::Basic { user: "AWS".into(), password: Secret::new(password) };
-        Ok(Some((helper, Reply::Login(login))))
+        Ok(Some((helper, HelperReply::Login(login))))
     }
 
     fn find(&self, helper: &str) -> Option<PathBuf> {
@@ -115,8 +118,8 @@ impl Helpers {
             .find(|p| is_program(p))
     }
 
-    /// Success, stdout and stderr. A helper that takes too long is ended with all its children.
-    fn run(&self, program: &Path, args: &[&str], key: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
+    /// Runs a program with `key` on stdin. One that takes too long is killed with its children.
+    fn run(&self, program: &Path, args: &[&str], key: &str) -> Result<Finished, String> {
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
@@ -127,38 +130,41 @@ impl Helpers {
             .process_group(0)
             .spawn()
             .map_err(|error| format!("it does not start: {error}"))?;
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
         if let Some(mut stdin) = child.stdin.take() {
-            let _ = stdin.write_all(key.as_bytes()); // one that does not read has its own reasons
+            let _ = stdin.write_all(key.as_bytes()); // a helper need not read it
         }
         let outcome = finish(&mut child, deadline, &out, &err);
         if outcome.is_err() {
-            end(&mut child);
+            kill(&mut child);
         }
         outcome
     }
 }
 
+/// A program that has exited.
+struct Finished {
+    success: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
 type Output = mpsc::Receiver<Vec<u8>>;
 
-fn finish(
-    child: &mut Child,
-    deadline: Instant,
-    out: &Output,
-    err: &Output,
-) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
+/// Waits until a program has closed its stdout and exited.
+fn finish(child: &mut Child, deadline: Instant, out: &Output, err: &Output) -> Result<Finished, String> {
     let left = || deadline.saturating_duration_since(Instant::now());
-    let late = |_| format!("no answer within {} seconds", LIMIT.as_secs());
+    let late = |_| format!("no output within {} seconds", TIMEOUT.as_secs());
     let stdout = out.recv_timeout(left()).map_err(late)?;
     if stdout.len() as u64 > MAX_OUTPUT {
-        return Err(format!("its answer has more than {MAX_OUTPUT} bytes"));
+        return Err(format!("its output has more than {MAX_OUTPUT} bytes"));
     }
     loop {
         match child.try_wait() {
             Ok(Some(status)) => {
                 let stderr = err.recv_timeout(left().min(Duration::from_millis(200))).unwrap_or_default();
-                return Ok((status.success(), stdout, stderr));
+                return Ok(Finished { success: status.success(), stdout, stderr });
             }
             Ok(None) if left().is_zero() => return Err(late(mpsc::RecvTimeoutError::Timeout)),
             Ok(None) => std::thread::sleep(Duration::from_millis(5)),
@@ -167,20 +173,20 @@ fn finish(
     }
 }
 
-/// Reads in a thread of its own, so that a pipe which stays open holds up nobody.
+/// Reads a pipe in a thread of its own: a pipe that stays open does not block the caller.
 fn collect(from: Option<impl Read + Send + 'static>) -> Output {
     let (to, output) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(from) = from {
-            let _ = from.take(MAX_OUTPUT + 1).read_to_end(&mut bytes); // what came before an error is judged as it is
+            let _ = from.take(MAX_OUTPUT + 1).read_to_end(&mut bytes); // what came before an error is used as it is
         }
-        let _ = to.send(bytes); // nobody waits after the limit
+        let _ = to.send(bytes); // after the timeout nobody waits for it
     });
     output
 }
 
-fn end(child: &mut Child) {
+fn kill(child: &mut Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL); // it may be gone already
     }

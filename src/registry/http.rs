@@ -1,92 +1,94 @@
-//! One request and its answer: which scheme, which redirects, how much of a body.
+//! HTTP requests and their responses: which redirects are followed, who gets credentials, how much of a body is read.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, DATE, HeaderName, LOCATION, RETRY_AFTER};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, Url};
 use serde_json::Value;
 
-use super::auth::Access;
-use super::body_stream::{Pipe, Progress};
-use super::client_pool::Clients;
+use super::body_stream::{BodyProgress, BodyStream};
+use super::client_pool::ClientPool;
 use super::error::RegistryError;
 pub(super) use super::http_runtime::Response;
-use super::http_runtime::{Load, TransferError, Wire};
-use super::network::{Network, authority};
+use super::http_runtime::{HttpRuntime, SentBody};
+use super::network::Network;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
+use super::url::{Endpoint, PLAIN_HTTP_RULE, Tls, authority, check_redirect, display_url, is_private};
 use super::warnings::Warnings;
-use crate::image::{BlobReader, from_rfc3339, shown};
+use crate::image::{BlobReader, shown};
 
-/// Redirects that are followed in a row.
+/// Redirects in a row that are followed.
 const MAX_REDIRECTS: usize = 5;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
-/// The rule for plain http.
-const PLAIN: &str = "plain http is for loopback and hosts named with `--plain-http`";
 
-/// Where a redirect may lead; an error names what is broken.
-pub(super) type Rule<'a> = &'a dyn Fn(&Url) -> Result<(), &'static str>;
+/// A check of a redirect's target; the error names the rule that it breaks.
+pub(super) type RedirectRule<'a> = &'a dyn Fn(&Url) -> Result<(), &'static str>;
 
-/// What is sent.
-pub(super) struct Call<'a> {
+/// A request without its authorization.
+pub(super) struct HttpRequest<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: Vec<(HeaderName, &'a str)>,
     pub(super) body: Body<'a>,
-    /// A rule for redirects beyond the general one.
-    pub(super) rule: Option<Rule<'a>>,
+    /// A rule for redirects, besides those of [`check_redirect`].
+    pub(super) redirect_rule: Option<RedirectRule<'a>>,
 }
 
-/// The body of a request, such that it can be sent again.
+/// The body of a request; it can be sent more than once.
 pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
     Shared(bytes::Bytes),
-    /// Bytes that are held anyway.
+    /// `size` bytes of a blob, which is opened each time.
     Stream {
         size: u64,
         open: &'a dyn Fn() -> Result<BlobReader, RegistryError>,
     },
 }
 
-impl<'a> Call<'a> {
+impl<'a> HttpRequest<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: Vec::new(), body: Body::None, rule: None }
+        Self { method, url, headers: Vec::new(), body: Body::None, redirect_rule: None }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &'a str) -> Self {
         self.headers.push((name, value));
         self
     }
+
+    /// Method and URL, for errors.
+    pub(super) fn describe(&self) -> String {
+        format!("{} {}", self.method, display_url(&self.url))
+    }
 }
 
-/// The way to registries, for any number of threads.
+/// Sends requests from any number of threads.
 #[derive(Clone)]
 pub(super) struct Transport {
-    clients: Arc<Clients>,
-    wire: Arc<Wire>,
-    pub(super) patience: RetryPolicy,
-    pub(super) teller: Warnings,
-    /// A host whose TLS need not be right, nor be there at all.
-    lax: Option<String>,
-    /// Where such hosts were found to be.
-    found: Arc<Mutex<BTreeMap<String, Url>>>,
+    clients: Arc<ClientPool>,
+    runtime: Arc<HttpRuntime>,
+    pub(super) retry_policy: RetryPolicy,
+    pub(super) warnings: Warnings,
+    /// `host[:port]` of the registry whose TLS is not verified, if the registry in question is one.
+    unverified: Option<String>,
+    /// The URLs of such registries, by `host[:port]`.
+    unverified_urls: Arc<Mutex<BTreeMap<String, Url>>>,
 }
 
 impl Transport {
     pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
-        let wire = Wire::start().map_err(|source| RegistryError::Thread { source })?;
+        let runtime = HttpRuntime::start().map_err(|source| RegistryError::Thread { source })?;
         Ok(Self {
-            clients: Arc::new(Clients::new(network)),
-            wire: Arc::new(wire),
-            patience: RetryPolicy::USUAL,
-            teller: Warnings::default(),
-            lax: None,
-            found: Arc::default(),
+            clients: Arc::new(ClientPool::new(network)),
+            runtime: Arc::new(runtime),
+            retry_policy: RetryPolicy::USUAL,
+            warnings: Warnings::default(),
+            unverified: None,
+            unverified_urls: Arc::default(),
         })
     }
 
@@ -94,233 +96,185 @@ impl Transport {
         self.clients.network()
     }
 
-    /// The same for requests to one registry: what it may do, others may not.
-    pub(super) fn toward(&self, access: &Access<'_>) -> Self {
-        Self { lax: access.is_lax.then(|| authority(access.base)), ..self.clone() }
+    /// A transport for requests to one registry: unverified TLS is for its host and no other.
+    pub(super) fn toward(&self, endpoint: &Endpoint) -> Self {
+        let unverified = (endpoint.tls == Tls::Unverified).then(|| authority(&endpoint.url));
+        Self { unverified, ..self.clone() }
     }
 
-    fn is_lax(&self, url: &Url) -> bool {
-        self.lax.as_ref().is_some_and(|lax| *lax == authority(url))
+    fn tls(&self, url: &Url) -> Tls {
+        if self.unverified.as_ref().is_some_and(|host| *host == authority(url)) {
+            Tls::Unverified
+        } else {
+            Tls::Verified
+        }
     }
 
-    /// Where a registry is spoken to that `registries.conf` calls insecure: by TLS with whatever certificate if it answers so,
-    /// else in plain http (containers/image, `docker_client.go`). Asked once.
-    pub(super) fn insecure_base(&self, base: Url) -> Url {
-        let name = authority(&base);
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = found.entry(name.clone()).or_insert_with(|| {
-            let lax = Self { lax: Some(name), ..self.clone() };
-            let ping = base.join("/v2/").map(|url| Call::new(Method::GET, url));
-            let answer = ping.map(|ping| lax.follow(&ping, None));
-            let mut base = base;
-            if matches!(answer, Ok(Err(RegistryError::Reach { .. } | RegistryError::Stalled { .. }))) {
-                let _ = base.set_scheme("http"); // a URL with a host takes it
+    /// The endpoint of a registry that `registries.conf` calls insecure: https with any certificate if it answers, or else
+    /// plain http (containers/image, `docker_client.go`). It is asked once.
+    pub(super) fn unverified_endpoint(&self, url: Url) -> Endpoint {
+        let name = authority(&url);
+        let mut urls = self.unverified_urls.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = urls.entry(name.clone()).or_insert_with(|| {
+            let unverified = Self { unverified: Some(name), ..self.clone() };
+            let ping = url.join("/v2/").map(|ping| HttpRequest::new(Method::GET, ping));
+            let response = ping.map(|ping| unverified.send(&ping, None));
+            let mut url = url;
+            if matches!(response, Ok(Err(RegistryError::Reach { .. } | RegistryError::Stalled { .. }))) {
+                let _ = url.set_scheme("http"); // a URL with a host takes it
             }
-            base
+            url
         });
-        asked.clone()
+        Endpoint { url: found.clone(), tls: Tls::Unverified }
     }
 
-    /// Sends `call` and follows its redirects. The credentials go to the origin of `call.url` alone, and are gone for good
-    /// once a redirect leaves it (distribution specification, "pulling blobs"; CVE-2020-15157).
-    pub(super) fn follow(&self, call: &Call<'_>, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
+    /// Sends a request and follows its redirects. The credentials go to the origin of the request's URL only; after the
+    /// first redirect to another origin they are not sent any more (distribution specification, "pulling blobs";
+    /// CVE-2020-15157).
+    pub(super) fn send(
+        &self,
+        request: &HttpRequest<'_>,
+        authorization: Option<&Secret>,
+    ) -> Result<Response, RegistryError> {
         let mut authorization = authorization;
-        let mut url = call.url.clone();
+        let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.once(call, &url, authorization)?;
+            let response = self.send_to(request, &url, authorization)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let refused = |to: &Url, why| RegistryError::Redirect { request: request(call), to: place(to), why };
+            let refused = |to: &Url, why| redirect_error(request, to, why);
             let Some(next) = location(&response) else { return Err(refused(&url, "it names no new place")) };
-            let own_rule = |()| call.rule.map_or(Ok(()), |rule| rule(&next));
-            may_redirect(&url, &next).and_then(own_rule).map_err(|why| refused(&next, why))?;
-            let moved = url.origin() != next.origin();
-            let is_read = matches!(call.method, Method::GET | Method::HEAD);
-            if !is_read && (moved || !matches!(response.status().as_u16(), 307 | 308)) {
+            let own_rule = |()| request.redirect_rule.map_or(Ok(()), |rule| rule(&next));
+            check_redirect(&url, &next).and_then(own_rule).map_err(|why| refused(&next, why))?;
+            let other_origin = url.origin() != next.origin();
+            let is_read = matches!(request.method, Method::GET | Method::HEAD);
+            if !is_read && (other_origin || !matches!(response.status().as_u16(), 307 | 308)) {
                 return Err(refused(&next, "a request that writes is not sent elsewhere"));
             }
-            if moved {
+            if other_origin {
                 authorization = None;
             }
             url = next;
         }
-        Err(RegistryError::Redirect { request: request(call), to: place(&url), why: "more than 5 redirects in a row" })
+        Err(redirect_error(request, &url, "more than 5 redirects in a row"))
     }
 
-    fn once(&self, call: &Call<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Response, RegistryError> {
-        if url.scheme() != "https" && !self.network().may_be_plain(url) && !self.is_lax(url) {
-            let why = PLAIN;
-            return Err(RegistryError::Redirect { request: request(call), to: place(url), why });
+    fn send_to(
+        &self,
+        request: &HttpRequest<'_>,
+        url: &Url,
+        authorization: Option<&Secret>,
+    ) -> Result<Response, RegistryError> {
+        let tls = self.tls(url);
+        if url.scheme() != "https" && !self.network().may_be_plain(url) && tls == Tls::Verified {
+            return Err(redirect_error(request, url, PLAIN_HTTP_RULE));
         }
-        let client = self.clients.of(url, self.is_lax(url))?;
-        let mut builder = client.request(call.method.clone(), url.clone());
-        for (name, value) in &call.headers {
+        let client = self.clients.client_for(url, tls)?;
+        let mut builder = client.request(request.method.clone(), url.clone());
+        for (name, value) in &request.headers {
             builder = builder.header(name, *value);
         }
         if let Some(secret) = authorization {
-            let mut value = reqwest::header::HeaderValue::from_str(secret.expose()).map_err(|_| {
-                let why = "they hold characters that no header can carry".into();
-                RegistryError::Credentials { place: "a login".into(), why }
-            })?;
-            value.set_sensitive(true);
-            builder = builder.header(AUTHORIZATION, value);
+            builder = builder.header(AUTHORIZATION, sensitive(secret)?);
         }
-        let mut load = None;
-        builder = match &call.body {
-            Body::None if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => builder.body(Vec::new()),
+        let mut sent_body = None;
+        builder = match &request.body {
+            Body::None if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
+                builder.body(Vec::new())
+            }
             Body::None => builder,
             Body::Bytes(bytes) => builder.body(bytes.to_vec()),
             Body::Shared(bytes) => builder.body(bytes.clone()),
             Body::Stream { size, open } => {
-                let progress = Arc::new(Progress::default());
-                load = Some(Load { size: *size, progress: Arc::clone(&progress) });
-                builder.body(reqwest::Body::wrap(Pipe::from(open()?, *size, progress)))
+                let progress = Arc::new(BodyProgress::default());
+                sent_body = Some(SentBody { size: *size, progress: Arc::clone(&progress) });
+                builder.body(reqwest::Body::wrap(BodyStream::new(open()?, *size, progress)))
             }
         };
-        let unreachable = |source: reqwest::Error| RegistryError::Reach { request: request(call), proxy: None, source };
-        let built = builder.build().map_err(|error| unreachable(error.without_url()))?;
-        let sent = self.wire.send(&client, built, load, self.patience);
+        let built = builder.build().map_err(|error| RegistryError::Reach {
+            request: request.describe(),
+            proxy: None,
+            source: error.without_url(),
+        })?;
+        let response = self.runtime.send(&client, built, sent_body, self.retry_policy);
         let proxy = || self.network().proxy_for(url).map(|(at, name)| format!("the proxy `{at}` of `{name}`"));
-        let response = sent.map_err(|error| error.during_request(request(call), proxy()))?;
-        self.teller.warnings(&authority(url), response.headers());
+        let response = response.map_err(|error| error.during_request(request.describe(), proxy()))?;
+        self.warnings.read(&authority(url), response.headers());
         Ok(response)
     }
 }
 
-/// Method and place, for errors.
-pub(super) fn request(call: &Call<'_>) -> String {
-    format!("{} {}", call.method, place(&call.url))
+fn sensitive(secret: &Secret) -> Result<HeaderValue, RegistryError> {
+    let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+        let why = "they hold characters that no header can carry".into();
+        RegistryError::Credentials { place: "a login".into(), why }
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
-/// A URL as it may be shown: no user information, no query, no fragment.
-pub(super) fn place(url: &Url) -> String {
-    let mut bare = url.clone();
-    let _ = (bare.set_username(""), bare.set_password(None)); // URLs without a host have none
-    bare.set_query(None);
-    bare.set_fragment(None);
-    shown(bare.as_str())
+fn redirect_error(request: &HttpRequest<'_>, to: &Url, why: &'static str) -> RegistryError {
+    RegistryError::Redirect { request: request.describe(), to: display_url(to), why }
 }
 
-/// Where the answer sends to, resolved against where it came from (RFC 3986, 5).
-pub(super) fn location(response: &Response) -> Option<Url> {
+/// A header of a response, if it is there and is text.
+pub(super) fn header(response: &Response, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// The `Location` of a response, resolved against the response's own URL (RFC 3986, 5).
+fn location(response: &Response) -> Option<Url> {
     let text = response.headers().get(LOCATION)?.to_str().ok().filter(|text| !text.is_empty())?;
     response.url().join(text).ok()
 }
 
-/// `localhost`, 127.0.0.0/8, `::1`.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match address(url) {
-        Some(address) => address.is_loopback(),
-        None => url.host_str() == Some("localhost"),
-    }
-}
-
-pub(super) fn address(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    let address: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
-    Some(address.to_canonical())
-}
-
-/// Addresses that only make sense within this machine or its link, where metadata services live.
-pub(super) fn is_inside(url: &Url) -> bool {
-    is_loopback(url)
-        || match address(url) {
-            Some(IpAddr::V4(v4)) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
-            Some(IpAddr::V6(v6)) => v6.is_unicast_link_local() || v6.is_unspecified() || v6.segments()[0] == 0xfd00,
-            None => false,
-        }
-}
-
-/// Those, and the private networks.
-pub(super) fn is_private(url: &Url) -> bool {
-    is_inside(url)
-        || match address(url) {
-            Some(IpAddr::V4(v4)) => v4.is_private(),
-            Some(IpAddr::V6(v6)) => v6.is_unique_local(),
-            None => false,
-        }
-}
-
-/// Whether a read may go on from `from` to `to`.
-fn may_redirect(from: &Url, to: &Url) -> Result<(), &'static str> {
-    match to.scheme() {
-        "https" => {}
-        "http" if from.scheme() == "https" => return Err("it leaves https"),
-        // From plain http to plain http: whether that host may be spoken to so is seen when it is.
-        "http" if is_loopback(to) || (from.scheme() == "http" && !is_loopback(from)) => {}
-        "http" => return Err(PLAIN),
-        _ => return Err("its scheme is neither http nor https"),
-    }
-    if from.host() != to.host() && !is_loopback(from) && is_inside(to) {
-        return Err("it leads to an address inside this machine or link");
-    }
-    Ok(())
-}
-
-/// Where an upload is to be sent. Proxies that end TLS often announce http for their own host: that is read as https.
+/// The URL at which an upload continues. Proxies that terminate TLS often announce http for their own host: that is read
+/// as https.
 pub(super) fn upload_location(response: &Response, method: &Method) -> Result<Url, RegistryError> {
     let from = response.url();
-    let refused = |to: String, why| RegistryError::Redirect { request: format!("{method} {}", place(from)), to, why };
+    let refused =
+        |to: String, why| RegistryError::Redirect { request: format!("{method} {}", display_url(from)), to, why };
     let Some(mut to) = location(response) else {
-        return Err(refused(place(from), "no `Location` for the upload"));
+        return Err(refused(display_url(from), "no `Location` for the upload"));
     };
     if from.scheme() == "https" && to.scheme() == "http" && from.host() == to.host() {
         let port = from.port();
         let _ = (to.set_scheme("https"), to.set_port(port)); // a URL with a host takes both
     }
-    may_redirect(from, &to).map_err(|why| refused(place(&to), why))?;
+    check_redirect(from, &to).map_err(|why| refused(display_url(&to), why))?;
     if to.origin() != from.origin() && is_private(&to) {
-        return Err(refused(place(&to), "an upload does not go to a private address on another host"));
+        return Err(refused(display_url(&to), "an upload does not go to a private address on another host"));
     }
     Ok(to)
 }
 
-/// The whole body, if it is not longer than `limit`.
-pub(super) fn bounded(mut response: Response, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
-    let too_large = || RegistryError::TooLarge { request: what.to_owned(), limit };
+/// The whole body, unless it has more than `limit` bytes. `request` is for the errors.
+pub(super) fn read_bounded(mut response: Response, request: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    let too_large = || RegistryError::TooLarge { request: request.to_owned(), limit };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     match response.read_up_to(limit + 1) {
-        (_, Some(error)) => Err(error.during_body(what)),
+        (_, Some(error)) => Err(error.during_body(request)),
         (bytes, None) if bytes.len() as u64 > limit => Err(too_large()),
         (bytes, None) => Ok(bytes),
     }
 }
 
-impl TransferError {
-    /// The error of a request that got no answer.
-    fn during_request(self, request: String, proxy: Option<String>) -> RegistryError {
-        match self {
-            Self::Http(source) => RegistryError::Reach { request, proxy, source },
-            other => other.during_body(&request),
-        }
-    }
-
-    /// The error of an answer that broke off while its body was read.
-    pub(super) fn during_body(self, request: &str) -> RegistryError {
-        let request = request.to_owned();
-        match self {
-            Self::Http(source) => RegistryError::BrokeOff { request, source: Some(source) },
-            Self::Stalled(after) => RegistryError::Stalled { request, after },
-            Self::Ended => RegistryError::BrokeOff { request, source: None },
-        }
-    }
-}
-
-/// An answer that was not hoped for, with what the registry says about it (distribution specification, "error codes").
-pub(super) fn refusal(call: &Call<'_>, response: Response) -> RegistryError {
-    let status = response.status();
+/// The error for a response with an unexpected status.
+pub(super) fn refusal(request: &HttpRequest<'_>, response: Response) -> RegistryError {
+    let status = response.status().as_u16();
     let retry_after = retry_after(&response);
-    let text = if call.method == Method::HEAD { String::new() } else { error_text(response) };
-    RegistryError::Status { request: request(call), status: status.as_u16(), text, retry_after }
+    let text = if request.method == Method::HEAD { String::new() } else { error_text(response) };
+    RegistryError::Status { request: request.describe(), status, text, retry_after }
 }
 
+/// What a registry states as the reason of an error (distribution specification, "error codes"), escaped and cut.
 pub(super) fn error_text(mut response: Response) -> String {
     let (bytes, _) = response.read_up_to(MAX_ERROR_BODY); // half a reason is better than none
-    let said: Option<Value> = serde_json::from_slice(&bytes).ok();
-    let errors = said.as_ref().and_then(|said| said["errors"].as_array());
+    let body: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let errors = body.as_ref().and_then(|body| body["errors"].as_array());
     let Some(errors) = errors else {
         let text = String::from_utf8_lossy(&bytes);
         let is_page = text.trim_start().starts_with('<');
@@ -336,42 +290,14 @@ pub(super) fn error_text(mut response: Response) -> String {
     shown(&lines.join("; "))
 }
 
-/// Seconds, or a date to be compared with the answer's own (RFC 9110, 10.2.3); anything else is no wish.
+/// The pause that a registry asks for: seconds, or a date, compared with the response's own `Date` (RFC 9110, 10.2.3).
 fn retry_after(response: &Response) -> Option<Duration> {
     let text = |name| response.headers().get(name)?.to_str().ok().map(str::trim);
-    let wish = text(RETRY_AFTER)?;
-    if let Ok(seconds) = wish.parse() {
+    let asked = text(RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let millis = http_date(wish)?.saturating_sub(http_date(text(DATE)?)?);
-    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT` as milliseconds since 1970; older forms are no date.
-fn http_date(text: &str) -> Option<i64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let words: Vec<&str> = text.strip_suffix(" GMT")?.split(' ').collect();
-    let [_, day, month, year, clock] = words[..] else { return None };
-    let month = MONTHS.find(month).filter(|at| month.len() == 3 && at % 3 == 0)? / 3 + 1;
-    from_rfc3339(&format!("{year}-{month:02}-{day}T{clock}Z"))
-}
-
-/// Whether the answer is one that a later try may change; see `retry`.
-pub(super) fn is_passing(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_date_is_read_in_its_one_form() {
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
-        for text in
-            ["Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "soon", "", "Sun, 06 nNo 1994 08:49:37 GMT"]
-        {
-            assert_eq!(http_date(text), None, "{text}");
-        }
-    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let now = httpdate::parse_http_date(text(DATE)?).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
 }

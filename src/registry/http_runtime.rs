@@ -1,6 +1,7 @@
-//! Requests under way: each runs on one background thread, and is given up when it stands still, however long it may take.
+//! The asynchronous HTTP client behind a synchronous interface: requests run on one background thread.
 //!
-//! Silence and slowness end a request, its length does not: a layer of a gigabyte may take its time over a thin line.
+//! A request has no time limit, since a large layer takes long over a slow line. It fails when no data, or almost none,
+//! moves for [`RetryPolicy::stall_timeout`].
 
 use std::io;
 use std::pin::pin;
@@ -16,52 +17,74 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::body_stream::Progress;
+use super::body_stream::BodyProgress;
+use super::error::RegistryError;
 use super::retry::RetryPolicy;
 
-/// Pieces of an answer that are read ahead.
+/// Pieces of a response that are read ahead.
 const AHEAD: usize = 8;
-/// How fast a registry stores at least what it has got, in bytes a second: so long it may keep silent afterwards.
-const STORING: u64 = 8 << 20;
+/// Bytes a second that a registry stores at least: it may take so long to respond to a body.
+const STORING_SPEED: u64 = 8 << 20;
 
 /// Why there is no answer to a request, or no more of it.
 #[derive(Debug)]
 pub(super) enum TransferError {
     /// The HTTP client failed. Its error has no URL.
     Http(reqwest::Error),
-    /// Less than [`RetryPolicy::slowest`] bytes a second came or went for so long.
+    /// Less than [`RetryPolicy::min_speed`] bytes a second came or went for so long.
     Stalled(Duration),
     /// The body ended early, and nothing is known of why.
     Ended,
 }
 
-/// The thread that drives all connections of a client; it ends with the client and its last answer.
-pub(super) struct Wire {
+impl TransferError {
+    /// The error of a request that got no response.
+    pub(super) fn during_request(self, request: String, proxy: Option<String>) -> RegistryError {
+        match self {
+            Self::Http(source) => RegistryError::Reach { request, proxy, source },
+            other => other.during_body(&request),
+        }
+    }
+
+    /// The error of a response that broke off while its body was read.
+    pub(super) fn during_body(self, request: &str) -> RegistryError {
+        let request = request.to_owned();
+        match self {
+            Self::Http(source) => RegistryError::BrokeOff { request, source: Some(source) },
+            Self::Stalled(after) => RegistryError::Stalled { request, after },
+            Self::Ended => RegistryError::BrokeOff { request, source: None },
+        }
+    }
+}
+
+/// The thread that drives all connections of a client; it ends with the client and its last response.
+pub(super) struct HttpRuntime {
     handle: Handle,
     stop: Arc<oneshot::Sender<()>>,
 }
 
-/// What a request sends, as far as it must be watched.
-pub(super) struct Load {
+/// A body whose progress is watched.
+pub(super) struct SentBody {
+    /// Bytes of the whole body.
     pub(super) size: u64,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<BodyProgress>,
 }
 
-/// An answer: its head, and its body as it comes.
+/// A response: its head, and its body as it arrives.
 #[derive(Debug)]
 pub(super) struct Response {
     status: StatusCode,
     headers: HeaderMap,
     url: Url,
     length: Option<u64>,
-    /// An empty piece is the end; none at all is not.
+    /// An empty piece is the end of the body; a closed channel is an error.
     pieces: mpsc::Receiver<Result<Bytes, TransferError>>,
     piece: Bytes,
-    is_over: bool,
+    has_ended: bool,
     _stop: Arc<oneshot::Sender<()>>,
 }
 
-impl Wire {
+impl HttpRuntime {
     pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -72,68 +95,68 @@ impl Wire {
         Ok(Self { handle, stop: Arc::new(stop) })
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response.
     pub(super) fn send(
         &self,
         client: &reqwest::Client,
         request: reqwest::Request,
-        load: Option<Load>,
-        patience: RetryPolicy,
+        body: Option<SentBody>,
+        policy: RetryPolicy,
     ) -> Result<Response, TransferError> {
         let (to, head) = oneshot::channel();
         let (client, stop) = (client.clone(), Arc::clone(&self.stop));
         self.handle.spawn(async move {
-            let answer = match watched(client.execute(request), load.as_ref(), patience).await {
+            let answer = match watched(client.execute(request), body.as_ref(), policy).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => return drop(to.send(Err(TransferError::Http(error.without_url())))),
                 Err(stalled) => return drop(to.send(Err(stalled))),
             };
-            let (pieces, body) = mpsc::channel(AHEAD);
+            let (to_reader, pieces) = mpsc::channel(AHEAD);
             let response = Response {
                 status: answer.status(),
                 headers: answer.headers().clone(),
                 url: answer.url().clone(),
                 length: answer.content_length(),
-                pieces: body,
+                pieces,
                 piece: Bytes::new(),
-                is_over: false,
+                has_ended: false,
                 _stop: stop,
             };
             if to.send(Ok(response)).is_ok() {
-                pump(answer, &pieces, patience).await;
+                pass_body(answer, &to_reader, policy).await;
             }
         });
-        // The thread lives as long as `self`, so that there is always an answer.
+        // The thread lives as long as `self`, so that it always responds.
         head.blocking_recv().unwrap_or(Err(TransferError::Ended))
     }
 }
 
-/// Waits for `work` as long as its load moves, and after that as long as the registry may need to store it.
-async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy) -> Result<F::Output, TransferError> {
+/// Waits for a request while its body moves, and then for as long as the registry may need to store the body.
+async fn watched<F: Future>(work: F, body: Option<&SentBody>, policy: RetryPolicy) -> Result<F::Output, TransferError> {
     let mut work = pin!(work);
     let mut since = Instant::now();
     let mut before = 0;
     let mut is_sent = false;
     loop {
-        if let Ok(output) = timeout(patience.silence / 8, &mut work).await {
+        if let Ok(output) = timeout(policy.stall_timeout / 8, &mut work).await {
             return Ok(output);
         }
-        let mut limit = patience.silence;
+        let mut limit = policy.stall_timeout;
         let mut moved = 0;
-        if let Some(Load { size, progress }) = load {
-            let taken = progress.taken.load(Ordering::Relaxed);
-            moved = taken - before;
-            let was_sent = std::mem::replace(&mut is_sent, taken >= *size);
-            if progress.hungry.load(Ordering::Relaxed) && !is_sent || is_sent != was_sent {
-                (since, before) = (Instant::now(), taken);
+        if let Some(SentBody { size, progress }) = body {
+            let sent = progress.sent.load(Ordering::Relaxed);
+            moved = sent - before;
+            let was_sent = std::mem::replace(&mut is_sent, sent >= *size);
+            if progress.waits_for_source.load(Ordering::Relaxed) && !is_sent || is_sent != was_sent {
+                (since, before) = (Instant::now(), sent);
                 continue;
             }
             if is_sent {
-                limit += Duration::from_secs(size / STORING);
+                limit += Duration::from_secs(size / STORING_SPEED);
             }
         }
         if since.elapsed() >= limit {
-            if patience.is_too_slow(moved, limit) {
+            if policy.is_too_slow(moved, limit) {
                 return Err(TransferError::Stalled(limit));
             }
             (since, before) = (Instant::now(), before + moved);
@@ -141,30 +164,34 @@ async fn watched<F: Future>(work: F, load: Option<&Load>, patience: RetryPolicy)
     }
 }
 
-/// Hands an answer's body over. Time that the reader takes does not count against the network.
-async fn pump(mut answer: reqwest::Response, to: &mpsc::Sender<Result<Bytes, TransferError>>, patience: RetryPolicy) {
+/// Passes the body of a response on. Time that the reader takes does not count.
+async fn pass_body(
+    mut answer: reqwest::Response,
+    to: &mpsc::Sender<Result<Bytes, TransferError>>,
+    policy: RetryPolicy,
+) {
     let (mut waited, mut moved) = (Duration::ZERO, 0);
     loop {
         let start = Instant::now();
-        let chunk = timeout(patience.silence, answer.chunk()).await;
+        let chunk = timeout(policy.stall_timeout, answer.chunk()).await;
         waited += start.elapsed();
         let mut piece = match chunk {
             Ok(Ok(Some(piece))) if piece.is_empty() => continue,
             Ok(Ok(piece)) => Ok(piece.unwrap_or_default()),
             Ok(Err(error)) => Err(TransferError::Http(error.without_url())),
-            Err(_) => Err(TransferError::Stalled(patience.silence)),
+            Err(_) => Err(TransferError::Stalled(policy.stall_timeout)),
         };
         moved += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         let is_last = piece.as_ref().map_or(true, Bytes::is_empty);
-        if waited >= patience.silence && !is_last {
-            if patience.is_too_slow(moved, waited) {
+        if waited >= policy.stall_timeout && !is_last {
+            if policy.is_too_slow(moved, waited) {
                 piece = Err(TransferError::Stalled(waited));
             }
             (waited, moved) = (Duration::ZERO, 0);
         }
         let is_last = is_last || piece.is_err();
         if to.send(piece).await.is_err() || is_last {
-            return; // nobody reads on
+            return; // the reader has stopped
         }
     }
 }
@@ -178,21 +205,21 @@ impl Response {
         &self.headers
     }
 
-    /// Where it came from: after a redirect, not where it was asked for.
+    /// The URL that sent it: after a redirect, not the one of the request.
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
 
-    /// How long the body is said to be.
+    /// The stated length of the body in bytes.
     pub(super) fn content_length(&self) -> Option<u64> {
         self.length
     }
 
     /// Reads some bytes of the body; 0 at its end. As `Read::read`, but with the error that it is.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransferError> {
-        if self.piece.is_empty() && !self.is_over && !buffer.is_empty() {
+        if self.piece.is_empty() && !self.has_ended && !buffer.is_empty() {
             self.piece = self.pieces.blocking_recv().unwrap_or(Err(TransferError::Ended))?;
-            self.is_over = self.piece.is_empty();
+            self.has_ended = self.piece.is_empty();
         }
         let n = self.piece.len().min(buffer.len());
         self.piece.copy_to_slice(&mut buffer[..n]);

@@ -1,4 +1,4 @@
-//! A manifest under its digest or a tag, and a look whether it is there.
+//! Puts manifests under a digest or a tag, and checks that they are there.
 
 use std::thread::sleep;
 
@@ -6,13 +6,14 @@ use phial_layers::Digest;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 
+use super::access::Rights;
 use super::client::Client;
 use super::error::RegistryError;
-use super::http::{Body, Call, refusal};
+use super::http::{Body, HttpRequest, refusal};
 use crate::image::{ImageError, MAX_MANIFEST_PUSH, RegistryRef};
 
 impl Client {
-    /// Puts a manifest under its digest or a tag, and looks whether it is there.
+    /// Puts a manifest under its digest or a tag, and checks that it is there.
     pub(super) fn put(
         &self,
         to: &RegistryRef,
@@ -32,27 +33,31 @@ impl Client {
             let source = ImageError::TooLarge { what: "the manifest", size: length, limit };
             return Err(RegistryError::Image { reference: named.to_string(), source });
         }
-        let site = self.site(to)?;
-        let mut call = Call::new(Method::PUT, site.manifest(selector)).with(CONTENT_TYPE, media_type);
-        call.body = Body::Bytes(bytes);
-        // Once more if it is not there afterwards: something else may have said yes for the registry.
+        let access = self.access(to, Rights::Push)?;
+        let mut request = HttpRequest::new(Method::PUT, access.manifest_url(selector)).with(CONTENT_TYPE, media_type);
+        request.body = Body::Bytes(bytes);
+        // Once more if it is not there afterwards: a proxy may have reported success.
         for is_last in [false, true] {
-            let response = match self.send(&site.access(true), &call) {
-                // Only the answers may be lost.
-                Err(error) if error.is_transient() => match self.head(&named, true) {
+            let response = match self.send(&access, &request) {
+                // Perhaps only the response was lost.
+                Err(error) if error.is_transient() => match self.head(&named, Rights::Push) {
                     Ok(Some(found)) if found == digest => return Ok(()),
                     _ => return Err(error),
                 },
                 response => response?,
             };
             let status = response.status();
-            // Registries with immutable tags refuse even the same manifest: only what the tag names counts.
+            // Registries with immutable tags refuse even the same manifest: what the tag names decides.
             let may_be_there = matches!(status.as_u16(), 400 | 409 | 412);
             if !status.is_success() && !may_be_there {
-                return Err(refusal(&call, response));
+                return Err(refusal(&request, response));
             }
-            let refused = (!status.is_success()).then(|| refusal(&call, response));
-            match (self.settled(&named, &digest, refused.is_none())?, refused) {
+            let refused = (!status.is_success()).then(|| refusal(&request, response));
+            let found = match refused {
+                None => self.wait_for(&named, &digest)?,
+                Some(_) => self.head(&named, Rights::Push)?,
+            };
+            match (found, refused) {
                 (Some(found), _) if found == digest => return Ok(()),
                 (Some(found), Some(error)) if named.tag.is_some() => {
                     let reference = named.to_string();
@@ -73,23 +78,18 @@ impl Client {
         Ok(())
     }
 
-    /// What a name has come to name. Registries of several machines need a moment until all of them know it; that it names
-    /// something else is looked at twice, and is then another's doing.
-    fn settled(
-        &self,
-        named: &RegistryRef,
-        expected: &Digest,
-        was_taken: bool,
-    ) -> Result<Option<Digest>, RegistryError> {
-        let patience = self.transport.patience;
-        for tried in 1..patience.tries {
-            match self.head(named, true)? {
-                Some(found) if was_taken && found != *expected => return self.head(named, true),
-                None if was_taken => sleep(patience.pause(tried)),
+    /// What a name names after a manifest was put there. A registry of several machines may take a moment to know the name. If
+    /// it names another manifest twice, somebody else has moved it.
+    fn wait_for(&self, named: &RegistryRef, expected: &Digest) -> Result<Option<Digest>, RegistryError> {
+        let policy = self.transport.retry_policy;
+        for tried in 1..policy.tries {
+            match self.head(named, Rights::Push)? {
+                Some(found) if found != *expected => return self.head(named, Rights::Push),
+                None => sleep(policy.pause(tried)),
                 found => return Ok(found),
             }
         }
-        self.head(named, true)
+        self.head(named, Rights::Push)
     }
 }
 

@@ -1,94 +1,84 @@
-//! Pulls by way of mirrors, as `registries.conf` names them. Nothing is ever pushed there, and what must be seen as it is now
-//! (tags before and after a push, records, the deps cache) is read where its name says.
+//! Pulls through the mirrors of `registries.conf`. Nothing is pushed to a mirror, and whatever must be current (tags before
+//! and after a push, test records, the deps cache) is read from the registry itself.
 
 use std::sync::PoisonError;
 
-use super::client::Client;
+use super::client::{Client, ReadFrom};
 use super::error::RegistryError;
-use super::registries::Source;
+use super::registries::{NamedBy, PullSource};
 use super::warnings::Warnings;
 use crate::event::Event;
 use crate::image::{RegistryRef, shown};
 
-/// Where a client reads.
-#[derive(Clone, Copy)]
-pub(super) enum Reads {
-    /// Where the name says.
-    Named,
-    /// At the mirrors of the name, then at its location. `by_digest` is whether the image was named so; `past` is whether the
-    /// mirrors are passed over.
-    Mirrored { by_digest: bool, past: bool },
-    /// At a place that an entry led to.
-    At { insecure: bool },
-}
-
 impl Client {
-    /// The same with somebody who hears what a user should know.
+    /// The same client with a receiver of notices: warnings of registries, mirrors that failed.
     #[must_use]
-    pub fn telling(mut self, to: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        self.transport.teller = Warnings::to(to);
+    pub fn with_notices(mut self, to: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.transport.warnings = Warnings::to(to);
         self
     }
 
-    /// The same for reading this image: from its mirrors first, then from its location, if `registries.conf` names any. A
-    /// mirror that does not have it or does not answer is passed over.
+    /// A client that reads this image from its mirrors first, then from its location, if `registries.conf` names any. A mirror
+    /// that does not have the image or does not respond is skipped.
     #[must_use]
-    pub fn pulling(&self, image: &RegistryRef) -> Self {
-        Self { reads: Reads::Mirrored { by_digest: image.digest.is_some(), past: false }, ..self.clone() }
+    pub fn through_mirrors(&self, image: &RegistryRef) -> Self {
+        let named_by = if image.digest.is_some() { NamedBy::Digest } else { NamedBy::Tag };
+        Self { reads: ReadFrom::Mirrors { named_by, skip: false }, ..self.clone() }
     }
 
-    /// The same once a mirror has given other bytes than were asked for: from the location only.
+    /// The same client without its mirrors, after one of them sent other bytes than were asked for.
     #[must_use]
-    pub fn past_mirrors(mut self) -> Self {
-        if let Reads::Mirrored { past, .. } = &mut self.reads {
-            *past = true;
+    pub fn without_mirrors(mut self) -> Self {
+        if let ReadFrom::Mirrors { skip, .. } = &mut self.reads {
+            *skip = true;
         }
         self
     }
 
-    /// The places to read from, the best first; at least one. Mirrors that failed before are left out.
-    pub(super) fn sources(&self, of: &RegistryRef) -> Result<Vec<(Self, RegistryRef)>, RegistryError> {
-        let entry = self.transport.network().registries.entry(of)?;
-        let (Some(entry), Reads::Mirrored { by_digest, past }) = (entry, self.reads) else {
-            return Ok(vec![(self.clone(), of.clone())]);
+    /// The mirrors and the location of an image, in the order in which they are asked; at least one. Mirrors that failed before
+    /// are left out.
+    pub(super) fn sources(&self, image: &RegistryRef) -> Result<Vec<(Self, RegistryRef)>, RegistryError> {
+        let entry = self.transport.network().registries.entry(image)?;
+        let (Some(entry), ReadFrom::Mirrors { named_by, skip }) = (entry, self.reads) else {
+            return Ok(vec![(self.clone(), image.clone())]);
         };
-        let mut sources = entry.sources(of, by_digest)?;
+        let mut sources = entry.sources(image, named_by)?;
         let location = sources.pop();
-        if past && !sources.is_empty() {
-            let name = shown(&of.name());
+        if skip && !sources.is_empty() {
+            let name = shown(&image.name());
             self.transport
-                .teller
-                .tell(format!("the mirrors of `{name}` are passed over: other bytes came than were asked for"));
+                .warnings
+                .notice(format!("the mirrors of `{name}` are skipped: other bytes came than were asked for"));
         }
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.retain(|mirror| !past && !failed.contains(&mirror.at.host));
+        let failed = self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.retain(|mirror| !skip && !failed.contains(&mirror.name.host));
         let client =
-            |source: Source| (Self { reads: Reads::At { insecure: source.insecure }, ..self.clone() }, source.at);
+            |source: PullSource| (Self { reads: ReadFrom::Location { tls: source.tls }, ..self.clone() }, source.name);
         Ok(sources.into_iter().chain(location).map(client).collect())
     }
 
-    /// Reads at one place after the other until it works.
-    pub(super) fn through<T>(
+    /// Reads an image from its mirrors and its location, one after the other, until one of them has it.
+    pub(super) fn read_from_each<T>(
         &self,
-        of: &RegistryRef,
+        image: &RegistryRef,
         read: impl Fn(&Self, &RegistryRef) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let mut sources = self.sources(of)?.into_iter().peekable();
+        let mut sources = self.sources(image)?.into_iter().peekable();
         while let Some((client, at)) = sources.next() {
             match read(&client, &at) {
-                Err(error) if sources.peek().is_some() => self.pass_over(&at, &error),
+                Err(error) if sources.peek().is_some() => self.report_failed_mirror(&at, &error),
                 result => return result,
             }
         }
-        Err(RegistryError::NotFound { reference: of.to_string() })
+        Err(RegistryError::NotFound { reference: image.to_string() })
     }
 
-    /// Notes that a mirror failed. One that is down is not asked again; one that lacks this may have that.
-    pub(super) fn pass_over(&self, mirror: &RegistryRef, error: &RegistryError) {
+    /// Reports that a mirror failed. It is not asked again, unless it lacks this image only.
+    pub(super) fn report_failed_mirror(&self, mirror: &RegistryRef, error: &RegistryError) {
         if !matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. }) {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.host.clone());
+            self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.host.clone());
         }
         let name = shown(&mirror.name());
-        self.transport.teller.tell(format!("the mirror `{name}` is passed over: {error}"));
+        self.transport.warnings.notice(format!("the mirror `{name}` is skipped: {error}"));
     }
 }

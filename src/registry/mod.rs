@@ -1,44 +1,52 @@
-//! The distribution API (opencontainers/distribution-spec): resolve, pull, push, mount and tag.
+//! The distribution API (opencontainers/distribution-spec): resolve, pull, push, mount and tag, list and delete.
 //!
-//! What comes is hashed here, never believed; credentials go to the registry they are for and nowhere else; a tag moves
-//! last. Plain http is for loopback and for hosts that were named for it, and nothing else falls back to it.
+//! Everything that is received is checked against its digest. Credentials go only to the registry that they are for, or to its
+//! token server. A tag is set last. Plain http is for loopback and for hosts that were named for it.
+//!
+//! The client is our own: `oci-client` does not resume transfers, has no mirrors, and does not report why a registry refuses.
 
+mod access;
 mod auth;
 mod auth_file;
+mod body_stream;
 mod certs;
 mod challenge;
 mod client;
 mod client_pool;
 mod credentials;
+mod ecr;
 mod error;
 mod helper;
 mod http;
+mod http_runtime;
+mod login;
+mod manifests;
 mod mirrors;
 mod network;
 mod no_proxy;
-mod body_stream;
+mod paging;
 mod probe;
 mod pull;
 mod push;
-mod manifests;
 mod referrers;
 mod registries;
 mod retry;
 mod secret;
-mod upload_session;
-mod upload_journal;
 mod tags;
-mod warnings;
 mod upload;
-mod http_runtime;
+mod upload_journal;
+mod upload_session;
+mod url;
+mod warnings;
 
 pub use client::{Client, Resolved};
-pub use credentials::{Credentials, Login, LookupResult, LookupStep};
+pub use credentials::{Credentials, LookupResult, LookupStep};
 pub use error::RegistryError;
+pub use login::Login;
 pub use network::NetworkOptions;
-pub use probe::{DoctorReport, Finding, Mirrored};
-pub use push::{Outcome, Push};
-pub use referrers::Keeping;
+pub use probe::{DoctorReport, Finding, MirrorReport};
+pub use push::{Push, PushOutcome};
+pub use referrers::{ArtifactPush, ReferrersSupport};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use upload::Pushed;

@@ -1,76 +1,77 @@
-//! How the network is entered: further certificates to trust, client certificates, proxies, and which hosts are spoken to in
-//! plain http. All of it follows from the host's facts and the flags; nothing is read before the first connection.
+//! Network settings: certificates, proxies, and hosts that are reached in plain http. They follow from environment variables
+//! and flags; no file is read before the first connection.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use reqwest::{Proxy, Url};
 
 use super::certs::{CertDirs, Roots};
 use super::error::RegistryError;
-use super::http::is_loopback;
 use super::no_proxy::NoProxy;
 use super::registries::Registries;
 use super::secret::Secret;
+use super::url::{authority, display_url, is_loopback};
 use crate::host::Host;
 
-/// What flags say about registries.
+/// Options of the command line about registries.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkOptions {
-    /// The only file of logins.
+    /// The one file of logins to use (`--authfile`).
     pub authfile: Option<PathBuf>,
-    /// A file of certificates to trust beside the system's.
+    /// A file of certificates to trust besides the system's (`--ca-file`).
     pub ca_file: Option<PathBuf>,
-    /// Hosts (`host[:port]`) that are spoken to in plain http.
+    /// Hosts (`host[:port]`) that are reached in plain http (`--plain-http`).
     pub plain_http: Vec<String>,
 }
 
-/// Where the network is entered.
+/// The network settings of a client.
 #[derive(Clone, Default)]
 pub(super) struct Network {
     pub(super) roots: Roots,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) certs: CertDirs,
     pub(super) registries: Registries,
+    /// `host[:port]` of registries in plain http.
     plain: BTreeSet<String>,
-    https_proxy: Option<Given>,
-    http_proxy: Option<Given>,
+    https_proxy: Option<ProxySetting>,
+    http_proxy: Option<ProxySetting>,
     no_proxy: NoProxy,
 }
 
-/// How a proxy is made for one scheme.
-type Make = fn(Url) -> reqwest::Result<Proxy>;
+/// Makes a proxy for one scheme.
+type ProxyConstructor = fn(Url) -> reqwest::Result<Proxy>;
 
-/// A proxy, and the variable that names it: its URL may hold a password.
+/// A proxy, and the variable that names it. Its URL may have a password.
 #[derive(Clone)]
-struct Given {
+struct ProxySetting {
     url: Secret,
     variable: &'static str,
 }
 
 impl Network {
-    pub(super) fn from_host(host: &Host, wishes: &NetworkOptions) -> Result<Self, RegistryError> {
-        let ca_file = wishes.ca_file.clone().or_else(|| host.var("PHIAL_CA_FILE").map(PathBuf::from));
+    pub(super) fn from_host(host: &Host, options: &NetworkOptions) -> Result<Self, RegistryError> {
+        let ca_file = options.ca_file.clone().or_else(|| host.var("PHIAL_CA_FILE").map(PathBuf::from));
         let named = host.var("PHIAL_PLAIN_HTTP").unwrap_or_default().split([',', ' ']).map(str::to_owned);
-        let given = |names: &[&'static str]| {
-            let find = |name: &&'static str| Some(Given { url: Secret::new(host.var(name)?), variable: name });
+        let proxy = |names: &[&'static str]| {
+            let find = |name: &&'static str| Some(ProxySetting { url: Secret::new(host.var(name)?), variable: name });
             names.iter().find_map(find)
         };
-        // A web server's `Proxy` header must not pass for a variable (httpoxy).
+        // In a CGI program, `HTTP_PROXY` comes from the `Proxy` header of a request (httpoxy).
         let is_cgi = host.var("REQUEST_METHOD").is_some();
         let http: &[_] = if is_cgi { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };
-        let any = || given(&["all_proxy", "ALL_PROXY"]);
+        let any = || proxy(&["all_proxy", "ALL_PROXY"]);
         let mut network = Self {
             roots: Roots::from_host(host),
             ca_file: ca_file.map(|path| host.cwd.join(path)),
             certs: CertDirs::from_host(host),
             registries: Registries::from_host(host),
             plain: BTreeSet::new(),
-            https_proxy: given(&["https_proxy", "HTTPS_PROXY"]).or_else(any),
-            http_proxy: given(http).or_else(any),
+            https_proxy: proxy(&["https_proxy", "HTTPS_PROXY"]).or_else(any),
+            http_proxy: proxy(http).or_else(any),
             no_proxy: NoProxy::parse(host.var("no_proxy").or_else(|| host.var("NO_PROXY")).unwrap_or_default()),
         };
-        for name in wishes.plain_http.iter().cloned().chain(named).filter(|name| !name.is_empty()) {
+        for name in options.plain_http.iter().cloned().chain(named).filter(|name| !name.is_empty()) {
             let url = Url::parse(&format!("http://{name}/")).ok();
             let is_host = |url: &Url| url.path() == "/" && url.query().is_none() && url.username().is_empty();
             let Some(url) = url.filter(|url| is_host(url) && !name.contains('/')) else {
@@ -83,13 +84,13 @@ impl Network {
         Ok(network)
     }
 
-    /// Whether plain http may be spoken to this place: loopback, or a host that was named for it.
+    /// Whether a URL may be reached in plain http: loopback, and hosts that were named for it.
     pub(super) fn may_be_plain(&self, url: &Url) -> bool {
         is_loopback(url) || self.plain.contains(&authority(url))
     }
 
-    /// Where a registry is spoken to: https, but for loopback and the hosts that were named.
-    pub(super) fn base(&self, host: &str) -> Result<Url, RegistryError> {
+    /// The root of a registry's API: https, except for loopback and the hosts that were named.
+    pub(super) fn base_url(&self, host: &str) -> Result<Url, RegistryError> {
         let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
         let parse = |scheme: &str| {
             Url::parse(&format!("{scheme}://{host}/")).map_err(|error| RegistryError::NotARegistry {
@@ -101,56 +102,43 @@ impl Network {
         if self.may_be_plain(&plain) { Ok(plain) } else { parse("https") }
     }
 
-    /// Whether a place is gone to past the proxies: loopback, and what `NO_PROXY` names.
+    /// Whether a URL is reached without a proxy: loopback, and what `NO_PROXY` names.
     pub(super) fn is_direct(&self, url: &Url) -> bool {
         is_loopback(url) || self.no_proxy.covers(url)
     }
 
-    /// Adds the proxies of the environment, and no other.
+    /// Adds the proxies of the environment.
     pub(super) fn through_proxies(
         &self,
         mut builder: reqwest::ClientBuilder,
     ) -> Result<reqwest::ClientBuilder, RegistryError> {
         builder = builder.no_proxy();
-        for (given, make) in [(&self.https_proxy, Proxy::https as Make), (&self.http_proxy, Proxy::http as Make)] {
-            let Some(given) = given else { continue };
-            let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", given.variable), why: why.into() };
-            builder = builder.proxy(make(given.parse()?).map_err(|_| bad("no proxy can be made of it"))?);
+        for (setting, make) in
+            [(&self.https_proxy, Proxy::https as ProxyConstructor), (&self.http_proxy, Proxy::http as ProxyConstructor)]
+        {
+            let Some(setting) = setting else { continue };
+            let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", setting.variable), why: why.into() };
+            builder = builder.proxy(make(setting.parse()?).map_err(|_| bad("it cannot be used as a proxy"))?);
         }
         Ok(builder)
     }
 
-    /// The proxy for a place as it may be shown, and the variable that names it.
+    /// The proxy for a URL, without user information, and the variable that names it.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<(String, &'static str)> {
-        let given = if url.scheme() == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
-        let proxy = given.parse().ok().filter(|_| !self.is_direct(url))?;
-        Some((super::http::place(&proxy), given.variable))
+        let setting = if url.scheme() == "http" { &self.http_proxy } else { &self.https_proxy }.as_ref()?;
+        let proxy = setting.parse().ok().filter(|_| !self.is_direct(url))?;
+        Some((display_url(&proxy), setting.variable))
     }
 }
 
-impl Given {
+impl ProxySetting {
     fn parse(&self) -> Result<Url, RegistryError> {
         let text = self.url.expose();
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let bad = |why: &str| RegistryError::Setting { place: format!("`{}`", self.variable), why: why.into() };
         let url = Url::parse(&whole).map_err(|_| bad("it is not the URL of a proxy"))?;
-        if matches!(url.scheme(), "http" | "https") {
-            Ok(url)
-        } else {
-            Err(bad("a proxy is spoken to by http or https"))
-        }
+        if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(bad("a proxy must be http or https")) }
     }
-}
-
-/// `host[:port]` as a reference writes it.
-pub(super) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// A path as errors show it.
-pub(super) fn quoted(path: &Path) -> String {
-    format!("`{}`", path.display())
 }
 
 #[cfg(test)]
@@ -187,7 +175,7 @@ mod tests {
             ("deep.named.example", "https://deep.named.example/"),
             ("other.example", "http://other.example/"),
         ] {
-            assert_eq!(network.base(host).unwrap().as_str(), base);
+            assert_eq!(network.base_url(host).unwrap().as_str(), base);
         }
     }
 

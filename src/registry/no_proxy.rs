@@ -1,25 +1,30 @@
-//! `NO_PROXY`, read as Go's programs read it (golang.org/x/net, `http/httpproxy`), so that one value serves all tools of this
-//! field: names with all below them, `.name` and `*.name` for what is below alone, addresses, ranges of them, each with or
-//! without a port, and `*`.
+//! `NO_PROXY` by the rules of Go (golang.org/x/net, `http/httpproxy`), which the other tools for images follow: a domain with
+//! its subdomains, `.domain` and `*.domain` for subdomains alone, an IP address, each with or without a port, a CIDR range,
+//! and `*`. `reqwest` has rules of its own, which differ in ports and in `*.domain`.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use reqwest::Url;
 
-use super::http::address;
+use super::url::ip_address;
 
-/// Which places are gone to past the proxies.
+/// The hosts that are reached without a proxy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NoProxy(Vec<Rule>);
 
 #[derive(Clone, Debug)]
 enum Rule {
     All,
-    /// The leading bits of an address.
-    Range(IpAddr, u32),
+    Range(IpNet),
     Address(IpAddr, Option<u16>),
-    /// A domain that begins with a dot, and whether the name without the dot counts.
-    Domain(String, bool, Option<u16>),
+    Domain {
+        /// The domain with a dot before it.
+        suffix: String,
+        /// Whether the domain itself counts, or its subdomains alone.
+        itself: bool,
+        port: Option<u16>,
+    },
 }
 
 impl NoProxy {
@@ -33,15 +38,13 @@ impl NoProxy {
 }
 
 impl Rule {
-    /// `None` for what nobody can mean.
+    /// The rule of an entry in lower case; `None` for one that makes no sense, which is ignored.
     fn parse(entry: &str) -> Option<Self> {
         if entry == "*" {
             return Some(Self::All);
         }
-        if let Some((address, bits)) = entry.split_once('/')
-            && let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse())
-        {
-            return (bits <= width(address)).then_some(Self::Range(address, bits));
+        if let Ok(range) = entry.parse::<IpNet>() {
+            return Some(Self::Range(range));
         }
         let (host, port) = match entry.rsplit_once(':') {
             Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port.parse().ok()?)),
@@ -52,8 +55,8 @@ impl Rule {
             return Some(Self::Address(address.to_canonical(), port));
         }
         match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
-            Some(below) => Some(Self::Domain(format!(".{below}"), false, port)),
-            None => (!host.is_empty()).then(|| Self::Domain(format!(".{host}"), true, port)),
+            Some(domain) => Some(Self::Domain { suffix: format!(".{domain}"), itself: false, port }),
+            None => (!host.is_empty()).then(|| Self::Domain { suffix: format!(".{host}"), itself: true, port }),
         }
     }
 
@@ -61,29 +64,13 @@ impl Rule {
         let is_port = |port: &Option<u16>| port.is_none() || *port == url.port_or_known_default();
         match self {
             Self::All => true,
-            Self::Range(range, bits) => address(url).is_some_and(|address| {
-                let spare = width(address) - bits.min(&width(address));
-                width(address) == width(*range)
-                    && number(address).checked_shr(spare) == number(*range).checked_shr(spare)
-            }),
-            Self::Address(own, port) => address(url) == Some(*own) && is_port(port),
-            Self::Domain(domain, own, port) => {
+            Self::Range(range) => ip_address(url).is_some_and(|address| range.contains(&address)),
+            Self::Address(address, port) => ip_address(url) == Some(*address) && is_port(port),
+            Self::Domain { suffix, itself, port } => {
                 let host = url.host_str().unwrap_or_default();
-                (host.ends_with(domain.as_str()) || *own && *host == domain[1..]) && is_port(port)
+                (host.ends_with(suffix.as_str()) || *itself && *host == suffix[1..]) && is_port(port)
             }
         }
-    }
-}
-
-/// Bits of an address.
-fn width(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 

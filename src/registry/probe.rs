@@ -1,74 +1,76 @@
-//! What a registry lets one do with a repository, found out by doing it and leaving nothing behind: for `phial doctor`.
+//! Finds out by requests what a registry allows in a repository, for `phial doctor`. Nothing is left there.
 
 use phial_layers::Digest;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, Url};
 
-use super::client::{Client, Site};
-use super::credentials::{LookupResult, LookupStep, ecr_region};
+use super::access::{RepositoryAccess, Rights};
+use super::client::Client;
+use super::credentials::{LookupResult, LookupStep};
+use super::ecr::ecr_region;
 use super::error::RegistryError;
-use super::http::Call;
-use super::network::authority;
-use super::referrers::Keeping;
-use super::upload_session::Session;
+use super::http::HttpRequest;
+use super::referrers::ReferrersSupport;
+use super::url::{authority, display_url};
 use crate::image::{Descriptor, ManifestOrIndex, RegistryRef, read_manifest, shown};
 
-/// What is known of a repository and the way to it. It holds no secret.
+/// What `phial doctor` reports about a repository. It holds no secret.
 pub struct DoctorReport {
-    /// Where the registry is spoken to.
-    pub at: String,
-    /// Certificates of its own or of the user's, and the proxy, each with the place that names it.
-    pub way: Vec<String>,
-    /// What `registries.conf` says, if it says anything.
-    pub mirrored: Option<Mirrored>,
-    /// Where a login was looked for, in order.
-    pub looks: Vec<LookupStep>,
-    /// How the registry asks for one, if it does.
-    pub asks: Option<String>,
-    /// The login itself, if a file or helper is broken.
+    /// The URL of the registry.
+    pub url: String,
+    /// Certificates and proxy that are used, each with the file or variable that names it.
+    pub connection: Vec<String>,
+    /// The entry of `registries.conf`, if there is one.
+    pub mirrors: Option<MirrorReport>,
+    /// The sources of logins that were looked at, in order.
+    pub login_lookup: Vec<LookupStep>,
+    /// How the registry asks for a login, if it does.
+    pub auth_scheme: Option<String>,
+    /// The login; it fails if a file or helper is broken.
     pub login: Finding,
-    /// Reading a manifest.
+    /// Whether a manifest can be read.
     pub pull: Finding,
-    /// Beginning an upload.
+    /// Whether an upload can be begun.
     pub push: Finding,
-    /// Taking a blob over from a repository that has it.
+    /// Whether a blob can be mounted from a repository.
     pub mount: Finding,
-    /// The referrers API.
+    /// Whether the registry has the referrers API.
     pub referrers: Finding,
 }
 
-/// What `registries.conf` says about a name.
-pub struct Mirrored {
+/// The entry of `registries.conf` for a name.
+pub struct MirrorReport {
     /// The entry, and the file that has it.
     pub entry: String,
-    /// The places to pull from but for the name itself, in order, and what each has.
+    /// The mirrors and the location, in order, and whether each has the image.
     pub sources: Vec<(String, Finding)>,
 }
 
-/// What one trial showed.
+/// The result of one check.
 pub enum Finding {
     /// It works.
     Works(String),
-    /// It is refused in a way that Phial can do without.
-    Not(String),
-    /// It was not tried, or says nothing.
+    /// It is refused, but Phial works without it.
+    Unsupported(String),
+    /// It was not tried, or the result is not clear.
     Unknown(String),
     /// It fails.
     Failed(RegistryError),
 }
 
 impl Client {
-    /// Tries what a build and a release need. Nothing is left in the repository: the upload that is begun is cancelled.
-    pub fn examine(&self, reference: &RegistryRef) -> Result<DoctorReport, RegistryError> {
-        let site = self.site(reference)?;
-        let mut looks = Vec::new();
-        let found = self.auth.credentials().search(&site.host, &site.repository, &mut |look| looks.push(look));
+    /// Checks what a build and a release need. Nothing is left in the repository: the upload that is begun is cancelled.
+    pub fn diagnose(&self, reference: &RegistryRef) -> Result<DoctorReport, RegistryError> {
+        let access = self.access(reference, Rights::Pull)?;
+        let mut login_lookup = Vec::new();
+        let found =
+            self.auth.credentials().search(&access.host, &access.repository, &mut |step| login_lookup.push(step));
         let login = match found {
             Ok(Some(_)) => Finding::Works(String::new()),
-            Ok(None) => Finding::Unknown("no login: as anybody".into()),
+            Ok(None) => Finding::Unknown("no login: anonymous access".into()),
             Err(error) => Finding::Failed(error),
         };
-        let way = self.way(&site)?;
-        let mirrored = self.mirrored(reference)?;
+        let connection = self.connection(&access.endpoint.url)?;
+        let mirrors = self.mirrors(reference)?;
         let head = self.head_manifest(reference);
         let image = head.as_ref().ok().and_then(Option::as_ref).cloned();
         let pull = match head {
@@ -76,75 +78,80 @@ impl Client {
             Ok(None) => Finding::Works(format!("allowed, and `{reference}` is not there")),
             Err(error) => Finding::Failed(error),
         };
-        let push = self.push_finding(&site, reference);
+        let push = self.push_finding(&access, reference);
         let mount = match (&push, &image) {
-            (Finding::Failed(_), _) => Finding::Unknown("not tried: there is no pushing".into()),
-            (_, None) => Finding::Unknown("not tried: it takes an image in the repository to mount a blob of".into()),
-            (_, Some(digest)) => self.mount_finding(&site, reference, digest),
+            (Finding::Failed(_), _) => Finding::Unknown("not tried: pushing fails".into()),
+            (_, None) => Finding::Unknown("not tried: the repository has no such image to mount a blob of".into()),
+            (_, Some(digest)) => self.mount_finding(&access, reference, digest),
         };
         let referrers = self.referrers_finding(reference, image.as_ref());
-        let (at, asks) = (super::http::place(&site.base), self.auth.asks(&site.host));
-        Ok(DoctorReport { at, way, mirrored, looks, asks, login, pull, push, mount, referrers })
+        Ok(DoctorReport {
+            url: display_url(&access.endpoint.url),
+            connection,
+            mirrors,
+            login_lookup,
+            auth_scheme: self.auth.auth_scheme(&access.host),
+            login,
+            pull,
+            push,
+            mount,
+            referrers,
+        })
     }
 
-    fn mirrored(&self, reference: &RegistryRef) -> Result<Option<Mirrored>, RegistryError> {
+    fn mirrors(&self, reference: &RegistryRef) -> Result<Option<MirrorReport>, RegistryError> {
         let Some(entry) = self.transport.network().registries.entry(reference)? else { return Ok(None) };
         let insecure = if entry.insecure { ", insecure" } else { "" };
         let entry = format!("the entry `{}` of `{}`{insecure}", shown(&entry.prefix), entry.file.display());
         let mut sources = Vec::new();
-        for (client, at) in self.pulling(reference).sources(reference)? {
+        for (client, at) in self.through_mirrors(reference).sources(reference)? {
             let finding = match client.head_manifest(&at) {
                 Ok(Some(digest)) => Finding::Works(format!("it is `{digest}`")),
-                Ok(None) => Finding::Not("it is not there".into()),
+                Ok(None) => Finding::Unsupported("it is not there".into()),
                 Err(error) => Finding::Failed(error),
             };
             sources.push((shown(&at.to_string()), finding));
         }
-        // The name itself is looked at anyway.
+        // The name itself is checked anyway.
         sources.retain(|(at, _)| *at != shown(&reference.to_string()));
-        Ok(Some(Mirrored { entry, sources }))
+        Ok(Some(MirrorReport { entry, sources }))
     }
 
-    fn way(&self, site: &Site) -> Result<Vec<String>, RegistryError> {
+    fn connection(&self, url: &Url) -> Result<Vec<String>, RegistryError> {
         let network = self.transport.network();
-        let mut way = Vec::new();
-        if site.base.scheme() == "https" {
-            let certs = network.certs.of(&authority(&site.base))?;
-            way.extend(
-                network.roots.shown().map(|place| format!("trusts {place} instead of the system's certificates")),
+        let mut lines = Vec::new();
+        if url.scheme() == "https" {
+            let certs = network.certs.of(&authority(url))?;
+            lines.extend(
+                network.roots.describe().map(|place| format!("trusts {place} instead of the system's certificates")),
             );
-            way.extend(network.ca_file.iter().map(|path| format!("trusts `{}`", path.display())));
-            way.extend(certs.map(|certs| {
-                let own = if certs.own.is_some() { ", with a client certificate" } else { "" };
-                format!("certificates of `{}`{own}", certs.dir.display())
+            lines.extend(network.ca_file.iter().map(|path| format!("trusts `{}`", path.display())));
+            lines.extend(certs.map(|certs| {
+                let client = if certs.identity.is_some() { ", with a client certificate" } else { "" };
+                format!("certificates of `{}`{client}", certs.dir.display())
             }));
         }
-        if let Some((proxy, variable)) = network.proxy_for(&site.base) {
-            way.push(format!("through the proxy `{proxy}` of `{variable}`"));
+        if let Some((proxy, variable)) = network.proxy_for(url) {
+            lines.push(format!("through the proxy `{proxy}` of `{variable}`"));
         }
-        Ok(way)
+        Ok(lines)
     }
 
-    /// Begins an upload and cancels it. Whether it is gone: some registries let nobody cancel.
+    /// Begins an upload and cancels it. False if the registry does not let uploads be cancelled.
     pub fn probe_push(&self, repository: &RegistryRef) -> Result<bool, RegistryError> {
-        let site = self.site(repository)?;
-        let session = self.transport.patience.retry(|| self.begin(&site))?;
-        Ok(self.is_cancelled(&site, &session))
+        let access = self.access(repository, Rights::Push)?;
+        let session = self.transport.retry_policy.retry(|| self.open_session(&access))?;
+        Ok(self.cancel(&access, &session))
     }
 
-    fn is_cancelled(&self, site: &Site, session: &Session) -> bool {
-        let call = Call::new(Method::DELETE, session.url.clone());
-        self.send_once(&site.access(true), &call).is_ok_and(|answer| answer.status().is_success())
-    }
-
-    fn push_finding(&self, site: &Site, reference: &RegistryRef) -> Finding {
-        // There an upload may create the repository, which nobody would take back.
-        if ecr_region(&site.host).is_some() {
-            let list = Call::new(Method::GET, site.url("tags/list"));
-            match self.send(&site.access(false), &list) {
-                Ok(answer) if answer.status() == StatusCode::NOT_FOUND => {
+    fn push_finding(&self, access: &RepositoryAccess, reference: &RegistryRef) -> Finding {
+        // In ECR, an upload may create the repository, which would then stay.
+        if ecr_region(&access.host).is_some() {
+            let list = HttpRequest::new(Method::GET, access.url("tags/list"));
+            match self.send(access, &list) {
+                Ok(response) if response.status() == StatusCode::NOT_FOUND => {
                     return Finding::Unknown(
-                        "not tried: the repository is not there, and a trial might create it".into(),
+                        "not tried: the repository does not exist, and the check might create it".into(),
                     );
                 }
                 Ok(_) => {}
@@ -154,40 +161,42 @@ impl Client {
         match self.probe_push(reference) {
             Ok(true) => Finding::Works("an upload was begun and cancelled".into()),
             Ok(false) => Finding::Works(
-                "an upload was begun; the registry does not let it be cancelled, and forgets it by itself".into(),
+                "an upload was begun; the registry does not cancel it on request, and drops it by itself".into(),
             ),
             Err(error) => Finding::Failed(error),
         }
     }
 
-    /// Mounts a blob from the repository into itself, where it is already.
-    fn mount_finding(&self, site: &Site, reference: &RegistryRef, digest: &Digest) -> Finding {
+    /// Mounts a blob from the repository into the same repository.
+    fn mount_finding(&self, access: &RepositoryAccess, reference: &RegistryRef, digest: &Digest) -> Finding {
         let named = RegistryRef { digest: Some(digest.clone()), ..reference.clone() };
         let blob = match self.resolve(&named).map(|found| some_blob(&found.bytes, &found.media_type)) {
             Ok(Some(blob)) => blob,
-            Ok(None) => return Finding::Unknown("not tried: that is an index, which has no blobs".into()),
+            Ok(None) => return Finding::Unknown("not tried: it is an index, which has no blobs".into()),
             Err(error) => return Finding::Failed(error),
         };
-        match self.mount(site, &blob, &site.repository) {
+        match self.mount(access, &blob, &access.repository) {
             Ok(None) => Finding::Works(
-                "a blob was mounted where it is already; of other repositories it takes the right to pull them".into(),
+                "a blob was mounted from the repository itself; from others, the login needs the right to pull".into(),
             ),
             Ok(Some(session)) => {
-                let left = if self.is_cancelled(site, &session) { "" } else { ", which could not be cancelled" };
-                Finding::Not(format!("the registry wants the bytes instead, and opened an upload{left}"))
+                let left = if self.cancel(access, &session) { "" } else { ", which could not be cancelled" };
+                Finding::Unsupported(format!("the registry does not mount, and opened an upload{left}"))
             }
-            Err(error) => Finding::Not(error.to_string()),
+            Err(error) => Finding::Unsupported(error.to_string()),
         }
     }
 
     fn referrers_finding(&self, reference: &RegistryRef, image: Option<&Digest>) -> Finding {
         let nothing = Digest::of(b"");
-        match self.keeping(reference, image.unwrap_or(&nothing)) {
-            Ok(Keeping::Api) => Finding::Works("the API answers".into()),
-            Ok(Keeping::FallbackTag) if image.is_some() => {
-                Finding::Not("no API: what refers to an image is listed under a tag `sha256-...`".into())
+        match self.referrers_support(reference, image.unwrap_or(&nothing)) {
+            Ok(ReferrersSupport::Api) => Finding::Works("the API answers".into()),
+            Ok(ReferrersSupport::FallbackTag) if image.is_some() => {
+                Finding::Unsupported("no API: referrers are listed under a tag `sha256-...`".into())
             }
-            Ok(Keeping::FallbackTag) => Finding::Unknown("no API, at least while the image is not there".into()),
+            Ok(ReferrersSupport::FallbackTag) => {
+                Finding::Unknown("no API, at least while the image is not there".into())
+            }
             Err(error) => Finding::Failed(error),
         }
     }
@@ -204,10 +213,10 @@ fn some_blob(bytes: &[u8], media_type: &str) -> Option<Descriptor> {
 impl std::fmt::Display for LookupStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let place = &self.place;
-        match &self.sight {
+        match &self.result {
             LookupResult::Absent => write!(f, "{place}: not there"),
-            LookupResult::Nothing => write!(f, "{place}: nothing for this repository"),
-            LookupResult::Silent { helper } => write!(f, "{place}: `{helper}` has nothing"),
+            LookupResult::NoLogin => write!(f, "{place}: nothing for this repository"),
+            LookupResult::HelperWithoutLogin { helper } => write!(f, "{place}: `{helper}` has nothing"),
             LookupResult::Login { key, helper, kind } => {
                 write!(f, "{place}: {kind} under the key `{}`", shown(key))?;
                 helper.iter().try_for_each(|helper| write!(f, ", from `{helper}`"))
@@ -217,7 +226,7 @@ impl std::fmt::Display for LookupStep {
 }
 
 impl DoctorReport {
-    /// The first trial that failed.
+    /// The first check that failed.
     pub fn first_failure(&self) -> Option<&RegistryError> {
         [&self.login, &self.pull, &self.push, &self.referrers].into_iter().find_map(|finding| match finding {
             Finding::Failed(error) => Some(error),

@@ -1,4 +1,4 @@
-//! A blob on its way out: whatever breaks off is gone on with from where it broke.
+//! Downloads of blobs: a download that breaks off is resumed where it broke, at another mirror if need be.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -7,36 +7,40 @@ use std::thread::sleep;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
 
-use super::client::{Client, header};
+use super::access::Rights;
+use super::client::Client;
 use super::error::RegistryError;
-use super::http::{Call, Response, place, refusal};
+use super::http::{HttpRequest, Response, header, refusal};
 use super::http_runtime::TransferError;
+use super::url::display_url;
 use crate::image::{BlobError, BlobReader, Descriptor, RegistryRef, Verified, stream_error};
 
-/// Bytes that make up for a try.
+/// Bytes after which the tries are counted anew.
 const PROGRESS: u64 = 1 << 20;
 
 /// A blob as a stream, not yet checked.
-pub(super) struct Pull {
-    /// Where it is read, and where it can be read instead.
+pub(super) struct BlobDownload {
+    /// Where it is read.
     client: Client,
     repository: RegistryRef,
+    /// Where it can be read instead.
     others: VecDeque<(Client, RegistryRef)>,
     descriptor: Descriptor,
-    answer: Option<Response>,
-    /// Bytes handed out.
+    response: Option<Response>,
+    /// Bytes that the reader has.
     offset: u64,
-    /// Tries since the last good piece, and where that began.
+    /// Tries since the last progress.
     tried: u32,
-    mark: u64,
-    /// Whether parts are worth asking for.
-    in_parts: bool,
-    /// Whether an answer of another length was sent back already.
-    doubted: bool,
+    /// The offset at the last failure.
+    failed_at: u64,
+    /// Whether the registry is asked for the rest alone (`Range`).
+    use_range: bool,
+    /// Whether a response of another length than the blob's was rejected already.
+    rejected_length: bool,
 }
 
-impl Pull {
-    /// Asks for the blob; that it is not there is said at once.
+impl BlobDownload {
+    /// Requests the blob. A blob that is not there is an error here, not at the first read.
     pub(super) fn begin(
         client: &Client,
         repository: &RegistryRef,
@@ -45,76 +49,77 @@ impl Pull {
         let mut others: VecDeque<_> = client.sources(&repository.repository_only())?.into();
         let first = others.pop_front();
         let (client, repository) = first.unwrap_or_else(|| (client.clone(), repository.repository_only()));
-        let mut pull = Self {
+        let mut download = Self {
             client,
             repository,
             others,
             descriptor: descriptor.clone(),
-            answer: None,
+            response: None,
             offset: 0,
             tried: 0,
-            mark: 0,
-            in_parts: true,
-            doubted: false,
+            failed_at: 0,
+            use_range: true,
+            rejected_length: false,
         };
-        let asked = pull.ask();
-        pull.answer = Some(asked.or_else(|error| pull.elsewhere(error))?);
-        Ok(pull)
+        let first = download.request_rest();
+        download.response = Some(first.or_else(|error| download.try_next_source(error))?);
+        Ok(download)
     }
 
-    /// Goes on at the next place, if there is one: bytes that are named by their digest are the same everywhere.
-    fn elsewhere(&mut self, mut error: RegistryError) -> Result<Response, RegistryError> {
+    /// Continues at the next mirror or location, if there is one: the digest is the same everywhere.
+    fn try_next_source(&mut self, mut error: RegistryError) -> Result<Response, RegistryError> {
         while let Some((client, repository)) = self.others.pop_front() {
-            self.client.pass_over(&self.repository, &error);
+            self.client.report_failed_mirror(&self.repository, &error);
             (self.client, self.repository) = (client, repository);
-            (self.tried, self.in_parts, self.doubted) = (0, true, false);
-            match self.ask() {
-                Ok(answer) => return Ok(answer),
+            (self.tried, self.use_range, self.rejected_length) = (0, true, false);
+            match self.request_rest() {
+                Ok(response) => return Ok(response),
                 Err(again) => error = again,
             }
         }
         Err(error)
     }
 
-    /// An answer whose next byte is the one at `offset`. The registry is asked each time: a signed address that it gave
-    /// before may have expired.
-    fn ask(&mut self) -> Result<Response, RegistryError> {
+    /// A response whose next byte is the one at `offset`. The registry is asked each time: a signed URL that it
+    /// redirected to before may have expired.
+    fn request_rest(&mut self) -> Result<Response, RegistryError> {
         loop {
-            let site = self.client.site(&self.repository)?;
+            let access = self.client.access(&self.repository, Rights::Pull)?;
             let range = format!("bytes={}-", self.offset);
-            let mut call = Call::new(Method::GET, site.blob(&self.descriptor.digest)).with(ACCEPT_ENCODING, "identity");
-            let in_parts = self.in_parts && self.offset > 0;
-            if in_parts {
-                call = call.with(RANGE, &range);
+            let mut request = HttpRequest::new(Method::GET, access.blob_url(&self.descriptor.digest))
+                .with(ACCEPT_ENCODING, "identity");
+            let use_range = self.use_range && self.offset > 0;
+            if use_range {
+                request = request.with(RANGE, &range);
             }
-            let response = self.client.send(&site.access(false), &call)?;
+            let response = self.client.send(&access, &request)?;
             match response.status() {
-                StatusCode::PARTIAL_CONTENT if in_parts && self.fits(&response) => return Ok(response),
+                StatusCode::PARTIAL_CONTENT if use_range && self.is_rest(&response) => return Ok(response),
                 StatusCode::OK => {}
-                _ if in_parts => {
-                    self.in_parts = false;
+                _ if use_range => {
+                    self.use_range = false;
                     continue;
                 }
                 StatusCode::NOT_FOUND => {
                     let reference = format!("{}@{}", self.repository.name(), self.descriptor.digest);
                     return Err(RegistryError::NotFound { reference });
                 }
-                _ => return Err(refusal(&call, response)),
+                _ => return Err(refusal(&request, response)),
             }
             if header(&response, CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
                 let why = "the blob came with a `Content-Encoding` that was not asked for".into();
-                return Err(RegistryError::NotARegistry { place: place(response.url()), why });
+                return Err(RegistryError::NotARegistry { place: display_url(response.url()), why });
             }
-            let is_odd = response.content_length().is_some_and(|length| length != self.descriptor.size);
-            if is_odd && !std::mem::replace(&mut self.doubted, true) {
-                continue; // a page for people, perhaps; if it comes again, the check of the bytes says what is wrong
+            let is_other_length = response.content_length().is_some_and(|length| length != self.descriptor.size);
+            if is_other_length && !std::mem::replace(&mut self.rejected_length, true) {
+                continue; // an HTML page, perhaps; if it comes again, the check of the bytes reports what is wrong
             }
-            return self.skipped(response);
+            return self.skip_to_offset(response);
         }
     }
 
-    /// Whether a part begins where it should and ends where the blob does (RFC 9110, 14.4).
-    fn fits(&self, response: &Response) -> bool {
+    /// Whether a response begins at the offset and ends where the blob does (RFC 9110, 14.4).
+    fn is_rest(&self, response: &Response) -> bool {
         let range = header(response, CONTENT_RANGE.as_str());
         let Some((range, total)) = range.as_deref().and_then(|range| range.strip_prefix("bytes ")?.split_once('/'))
         else {
@@ -125,8 +130,8 @@ impl Pull {
         range == ends.0 && (total == "*" || total == ends.1)
     }
 
-    /// The whole came: what is known of it already is read away.
-    fn skipped(&self, mut response: Response) -> Result<Response, RegistryError> {
+    /// Reads away what the reader has already, of a response with the whole blob.
+    fn skip_to_offset(&self, mut response: Response) -> Result<Response, RegistryError> {
         let mut left = self.offset;
         let mut buffer = vec![0; 64 << 10];
         while left > 0 {
@@ -144,24 +149,24 @@ impl Pull {
         format!("GET {}@{}", self.repository.name(), self.descriptor.digest)
     }
 
-    /// Takes an error in, waits, and asks again; gives up in the end.
-    fn go_on(&mut self, mut error: RegistryError) -> Result<(), RegistryError> {
-        let patience = self.client.transport.patience;
-        if self.offset - self.mark >= PROGRESS {
+    /// Waits after an error and requests the rest, as often as the retry policy says.
+    fn resume(&mut self, mut error: RegistryError) -> Result<(), RegistryError> {
+        let policy = self.client.transport.retry_policy;
+        if self.offset - self.failed_at >= PROGRESS {
             self.tried = 0;
         }
-        self.mark = self.offset;
+        self.failed_at = self.offset;
         loop {
             self.tried += 1;
-            let pause = patience.before_next(&error, self.tried).filter(|_| error.is_transient());
-            let Some(pause) = pause.filter(|_| self.tried < patience.tries) else {
-                self.answer = Some(self.elsewhere(error)?);
+            let pause = policy.pause_after(&error, self.tried).filter(|_| error.is_transient());
+            let Some(pause) = pause.filter(|_| self.tried < policy.tries) else {
+                self.response = Some(self.try_next_source(error)?);
                 return Ok(());
             };
             sleep(pause);
-            match self.ask() {
-                Ok(answer) => {
-                    self.answer = Some(answer);
+            match self.request_rest() {
+                Ok(response) => {
+                    self.response = Some(response);
                     return Ok(());
                 }
                 Err(again) => error = again,
@@ -172,9 +177,9 @@ impl Pull {
     /// Reads some bytes; 0 at the end of the blob, or where every answer ends.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
         loop {
-            let Some(answer) = self.answer.as_mut() else { return Ok(0) };
+            let Some(response) = self.response.as_mut() else { return Ok(0) };
             let is_complete = self.offset >= self.descriptor.size;
-            let error = match answer.read(buffer) {
+            let error = match response.read(buffer) {
                 Ok(0) if !is_complete && !buffer.is_empty() => TransferError::Ended,
                 Ok(n) => {
                     self.offset += n as u64;
@@ -184,8 +189,8 @@ impl Pull {
                 Err(error) => error,
             };
             let is_end = matches!(error, TransferError::Ended);
-            self.answer = None;
-            match self.go_on(error.during_body(&self.request())) {
+            self.response = None;
+            match self.resume(error.during_body(&self.request())) {
                 Ok(()) => {}
                 // Every answer ends here: the check of the bytes reports how many are missing.
                 Err(RegistryError::BrokeOff { .. }) if is_end => return Ok(0),
@@ -210,7 +215,7 @@ impl Pull {
     }
 }
 
-impl Read for Pull {
+impl Read for BlobDownload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_some(buffer).map_err(stream_error)
     }
@@ -224,7 +229,7 @@ impl Client {
         repository: &RegistryRef,
         descriptor: &Descriptor,
     ) -> Result<Verified<BlobReader>, RegistryError> {
-        Ok(Verified::new(Box::new(Pull::begin(self, repository, descriptor)?), descriptor))
+        Ok(Verified::new(Box::new(BlobDownload::begin(self, repository, descriptor)?), descriptor))
     }
 
     /// The checked bytes of a blob that is small enough for memory.
@@ -233,7 +238,7 @@ impl Client {
         repository: &RegistryRef,
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, RegistryError> {
-        let bytes = Pull::begin(self, repository, descriptor)?.read_whole()?;
+        let bytes = BlobDownload::begin(self, repository, descriptor)?.read_whole()?;
         let reference = format!("{}@{}", repository.name(), descriptor.digest);
         BlobError::check_blob(descriptor, &bytes).map_err(RegistryError::blob(&reference))?;
         Ok(bytes)

@@ -1,4 +1,4 @@
-//! A whole image into a registry: blobs, then the manifest by its digest, then a look, then the tags.
+//! Pushes an image: its blobs, then the manifest by its digest, which is checked, then the tags.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,72 +9,78 @@ use std::time::Duration;
 
 use phial_layers::Digest;
 
+use super::access::Rights;
 use super::client::Client;
 use super::error::RegistryError;
-use super::upload::{BlobUpload, Pushed};
+use super::upload::{ExistenceCheck, Pushed};
+use super::upload_session::BlobUpload;
 use crate::event::{Event, Watch};
 use crate::image::{BlobReader, BlobSourceError, Blobs, Descriptor, Image, RegistryRef};
 
-/// Transfers at once: what go-containerregistry does, and no registry minds.
-const TRANSFERS: usize = 4;
+/// Uploads at the same time, as in go-containerregistry.
+const MAX_TRANSFERS: usize = 4;
+/// How often progress is reported.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What is to be pushed.
+/// An image to be pushed, and where to.
 #[derive(Clone, Copy)]
 pub struct Push<'a> {
     /// The image.
     pub image: &'a Image,
-    /// Its layers, as far as they are at hand.
+    /// The source of its layers.
     pub blobs: Blobs<'a>,
-    /// A repository that has the lowest so many layers: they are mounted from there, or streamed if they are not at hand.
+    /// A repository that has the lowest layers, and how many. They are mounted from there, or copied if `blobs` does not have
+    /// them.
     pub base: Option<(&'a RegistryRef, usize)>,
-    /// The tags to move, in this order, after all else. None is fine.
+    /// The tags to set, in this order, after all else; there may be none.
     pub tags: &'a [String],
 }
 
 /// What a push did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Each blob, and how it came to be there; empty if the image was there already.
+pub struct PushOutcome {
+    /// Each blob, and how it came into the repository; empty if the image was there before.
     pub blobs: Vec<(Digest, Pushed)>,
-    /// Whether nothing had to be done: manifest and tags were there.
-    pub was_there: bool,
+    /// Whether manifest and tags were there before, so that nothing had to be done.
+    pub existed: bool,
 }
 
-/// One blob in work.
+/// One blob of a push.
 struct Transfer<'a> {
     descriptor: &'a Descriptor,
+    /// Whether it is a layer of the base image.
     in_base: bool,
+    /// Bytes sent so far.
     sent: Arc<AtomicU64>,
 }
 
 impl Client {
-    /// Pushes an image to the repository of `to`. A tag moves only when everything it names is there, whatever is killed
-    /// when; a second push of the same image costs one request for each tag, or one for the manifest if there is none.
-    pub fn push(&self, to: &RegistryRef, push: &Push<'_>, watch: Watch<'_>) -> Result<Outcome, RegistryError> {
+    /// Pushes an image to the repository of `to`. A tag is set only when everything that it names is there, whenever the
+    /// process is killed. Pushing the same image again costs one request for each tag, or one for the manifest without tags.
+    pub fn push(&self, to: &RegistryRef, push: &Push<'_>, watch: Watch<'_>) -> Result<PushOutcome, RegistryError> {
         let digest = &push.image.manifest_digest;
         let to = to.repository_only();
         let mut missing = Vec::new();
         for tag in push.tags {
             let named = RegistryRef { tag: Some(tag.clone()), ..to.clone() };
-            if self.head(&named, true)?.as_ref() != Some(digest) {
+            if self.head(&named, Rights::Push)?.as_ref() != Some(digest) {
                 missing.push(tag);
             }
         }
         let by_digest = RegistryRef { digest: Some(digest.clone()), ..to.clone() };
-        let is_named = missing.len() < push.tags.len();
-        let has_manifest = is_named || self.head(&by_digest, true)?.is_some();
+        let has_tag = missing.len() < push.tags.len();
+        let has_manifest = has_tag || self.head(&by_digest, Rights::Push)?.is_some();
         if has_manifest && missing.is_empty() {
-            return Ok(Outcome { blobs: Vec::new(), was_there: true });
+            return Ok(PushOutcome { blobs: Vec::new(), existed: true });
         }
         let (bytes, media_type) = (&push.image.manifest_bytes, push.image.manifest.media_type());
-        let mut outcome = Outcome::default();
+        let mut outcome = PushOutcome::default();
         if !has_manifest {
-            outcome.blobs = self.push_blobs(&to, push, true, watch)?;
+            outcome.blobs = self.push_blobs(&to, push, ExistenceCheck::Head, watch)?;
             match self.put(&to, digest.as_str(), bytes, media_type) {
-                // What was there when it was looked for is gone: the registry cleans up, or spoke for another machine.
-                Err(error) if error.is_about_content() => {
-                    outcome.blobs = self.push_blobs(&to, push, false, watch)?;
+                // A blob that HEAD reported is missing: the registry is collecting garbage, or one of its machines is behind.
+                Err(error) if error.is_missing_content() => {
+                    outcome.blobs = self.push_blobs(&to, push, ExistenceCheck::Skip, watch)?;
                     self.put(&to, digest.as_str(), bytes, media_type)?;
                 }
                 result => result?,
@@ -86,12 +92,12 @@ impl Client {
         Ok(outcome)
     }
 
-    /// Gives a manifest that is in the repository another name: the same bytes under a tag.
+    /// Puts a manifest that is in the repository under a tag.
     pub fn tag(&self, to: &RegistryRef, tag: &str, bytes: &[u8], media_type: &str) -> Result<(), RegistryError> {
         self.put(to, tag, bytes, media_type)
     }
 
-    /// Puts one blob into a repository; `mount` names repositories of the same registry that may have it.
+    /// Puts one blob into a repository. `mount` are repositories of the same registry that may have it.
     pub fn push_blob(
         &self,
         to: &RegistryRef,
@@ -100,17 +106,18 @@ impl Client {
         mount: &[&str],
     ) -> Result<Pushed, RegistryError> {
         let open = || match blobs(&descriptor.digest) {
-            Ok(blob) => blob.ok_or_else(|| lost(descriptor, BlobSourceError::Missing)),
-            Err(error) => Err(lost(descriptor, error)),
+            Ok(blob) => blob.ok_or_else(|| source_error(descriptor, BlobSourceError::Missing)),
+            Err(error) => Err(source_error(descriptor, error)),
         };
-        self.upload(to, &BlobUpload { descriptor, look: true, mount, open: &open, sent: &Arc::default() })
+        let upload = BlobUpload { descriptor, open: &open, sent: &Arc::default() };
+        self.upload(to, &upload, mount, ExistenceCheck::Head)
     }
 
     fn push_blobs(
         &self,
         to: &RegistryRef,
         push: &Push<'_>,
-        look: bool,
+        check: ExistenceCheck,
         watch: Watch<'_>,
     ) -> Result<Vec<(Digest, Pushed)>, RegistryError> {
         let transfers = transfers(push);
@@ -118,15 +125,15 @@ impl Client {
         let results = Mutex::new(Vec::new());
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            let ticker = scope.spawn(|| tick(&transfers, &done, watch));
-            let workers: Vec<_> = (0..TRANSFERS.min(transfers.len()))
+            let reporter = scope.spawn(|| report_progress(&transfers, &done, watch));
+            let workers: Vec<_> = (0..MAX_TRANSFERS.min(transfers.len()))
                 .map(|_| {
                     scope.spawn(|| {
                         while let Some(transfer) = transfers.get(next.fetch_add(1, Ordering::Relaxed)) {
                             if stopped.load(Ordering::Relaxed) {
                                 return;
                             }
-                            let result = self.transfer(to, push, look, transfer);
+                            let result = self.transfer(to, push, check, transfer);
                             if result.is_err() {
                                 stopped.store(true, Ordering::Relaxed);
                             }
@@ -137,10 +144,10 @@ impl Client {
                 })
                 .collect();
             for worker in workers {
-                let _ = worker.join(); // a panic shows when the scope ends
+                let _ = worker.join(); // a panic is raised again when the scope ends
             }
             done.store(true, Ordering::Relaxed);
-            ticker.thread().unpark();
+            reporter.thread().unpark();
         });
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by(|a, b| a.0.cmp(&b.0));
@@ -151,7 +158,7 @@ impl Client {
         &self,
         to: &RegistryRef,
         push: &Push<'_>,
-        look: bool,
+        check: ExistenceCheck,
         transfer: &Transfer<'_>,
     ) -> Result<Pushed, RegistryError> {
         let descriptor = transfer.descriptor;
@@ -165,15 +172,16 @@ impl Client {
             match ((push.blobs)(&descriptor.digest), base) {
                 (Ok(Some(blob)), _) => Ok(blob),
                 (Ok(None), Some(base)) => Ok(Box::new(self.blob(base, descriptor)?)),
-                (Ok(None), None) => Err(lost(descriptor, BlobSourceError::Missing)),
-                (Err(error), _) => Err(lost(descriptor, error)),
+                (Ok(None), None) => Err(source_error(descriptor, BlobSourceError::Missing)),
+                (Err(error), _) => Err(source_error(descriptor, error)),
             }
         };
-        self.upload(to, &BlobUpload { descriptor, look, mount: &mount, open: &open, sent: &transfer.sent })
+        let upload = BlobUpload { descriptor, open: &open, sent: &transfer.sent };
+        self.upload(to, &upload, &mount, check)
     }
 }
 
-fn lost(descriptor: &Descriptor, source: impl Into<BlobSourceError>) -> RegistryError {
+fn source_error(descriptor: &Descriptor, source: impl Into<BlobSourceError>) -> RegistryError {
     RegistryError::Source { digest: descriptor.digest.clone(), source: source.into() }
 }
 
@@ -194,15 +202,15 @@ fn transfers<'a>(push: &Push<'a>) -> Vec<Transfer<'a>> {
     transfers
 }
 
-/// Says how far the transfers are, until all are done.
-fn tick(transfers: &[Transfer<'_>], done: &AtomicBool, watch: Watch<'_>) {
-    let mut said = vec![0; transfers.len()];
+/// Reports the progress of transfers until all are done.
+fn report_progress(transfers: &[Transfer<'_>], done: &AtomicBool, watch: Watch<'_>) {
+    let mut reported = vec![0; transfers.len()];
     loop {
-        let is_over = done.load(Ordering::Relaxed);
-        for (transfer, said) in transfers.iter().zip(&mut said) {
+        let is_last = done.load(Ordering::Relaxed);
+        for (transfer, reported) in transfers.iter().zip(&mut reported) {
             let sent = transfer.sent.load(Ordering::Relaxed);
-            if sent != *said {
-                *said = sent;
+            if sent != *reported {
+                *reported = sent;
                 let descriptor = transfer.descriptor;
                 watch(Event::BytesTransferred {
                     digest: descriptor.digest.clone(),
@@ -211,7 +219,7 @@ fn tick(transfers: &[Transfer<'_>], done: &AtomicBool, watch: Watch<'_>) {
                 });
             }
         }
-        if is_over {
+        if is_last {
             return;
         }
         thread::park_timeout(TICK);

@@ -1,9 +1,9 @@
-//! What refers to a manifest (distribution specification, "listing referrers" and "pushing manifests with subject"): by
-//! the API where it really works, else by the fallback tag.
+//! Referrers of a manifest (distribution specification, "listing referrers" and "pushing manifests with subject"): by the
+//! referrers API where it works, or else by the fallback tag.
 //!
-//! Whether it works is found out by asking, not by `OCI-Subject`: ECR sent that header before it had the API, and Quay has
-//! the API without the header. What the fallback tag names is believed only if it is an index: GitLab resolves
-//! `sha256-<hex>` to the manifest `sha256:<hex>` itself, so there the list lives under a tag of another form.
+//! Whether the API works is found out by a request, not by `OCI-Subject`: ECR sent that header before it had the API, and
+//! Quay has the API without the header. What the fallback tag names is used only if it is an index: GitLab resolves
+//! `sha256-<hex>` to the manifest `sha256:<hex>` itself, so there the list has a tag of another form.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -11,142 +11,154 @@ use std::time::{Duration, Instant};
 
 use phial_layers::Digest;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::client::{Client, Resolved, Site, header};
+use super::access::{RepositoryAccess, Rights};
+use super::client::{Client, Resolved};
 use super::error::RegistryError;
-use super::http::{Call, bounded, place, refusal, request};
+use super::http::{HttpRequest, header, read_bounded, refusal};
+use super::paging::{OTHER_HOST_PAGE, next_page};
+use super::url::display_url;
 use crate::error::Error;
 use crate::image::{
     Artifact, BlobReader, Blobs, Descriptor, EMPTY_BYTES, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex,
     OCI_INDEX, RegistryRef, canonical_json, fallback_tag, read_json, read_manifest,
 };
 
-/// Pages of one list.
+/// Pages of one list that are read.
 const MAX_PAGES: usize = 100;
-/// Looks whether the API lists what was put, with doubling pauses: some registries are a little late.
-const LOOKS: u32 = 6;
+/// Tries after which a registry must list what was put, with doubling pauses: some are a little late.
+const MAX_CHECKS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Rounds of reading, writing and looking again at the fallback tag, while others write it too.
-const ROUNDS: u32 = 24;
+/// Rounds of reading, writing and reading again of the fallback tag, while others write it too.
+const MAX_ROUNDS: u32 = 24;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// How a repository keeps what refers to a manifest.
+/// How a registry lists the referrers of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeping {
-    /// The registry's own API.
+pub enum ReferrersSupport {
+    /// By the referrers API.
     Api,
-    /// An index under the tag `sha256-<hex>`, or GitLab's stand-in for that.
+    /// By an index under the tag `sha256-<hex>`; on GitLab under another tag.
     FallbackTag,
 }
 
-/// The list under the fallback tag: its entries as they were written, whoever wrote them.
-struct Listed {
+/// An artifact to be put into a repository, and where its blobs are.
+#[derive(Clone, Copy)]
+pub struct ArtifactPush<'a> {
+    /// The artifact.
+    pub artifact: &'a Artifact,
+    /// The source of its layers.
+    pub blobs: Blobs<'a>,
+    /// Repositories of the same registry that may have them.
+    pub mount: &'a [&'a str],
+}
+
+/// The index under a fallback tag. Its entries keep all fields that other tools wrote.
+struct FallbackIndex {
     tag: String,
     index: Value,
 }
 
 impl Client {
-    /// How the registry keeps referrers in this repository: asked, not guessed.
-    pub fn keeping(&self, repository: &RegistryRef, subject: &Digest) -> Result<Keeping, RegistryError> {
-        let listed = self.by_api(&self.site(repository)?, subject)?;
-        Ok(listed.map_or(Keeping::FallbackTag, |_| Keeping::Api))
+    /// How the registry lists referrers in this repository.
+    pub fn referrers_support(
+        &self,
+        repository: &RegistryRef,
+        subject: &Digest,
+    ) -> Result<ReferrersSupport, RegistryError> {
+        let listed = self.referrers_by_api(&self.access(repository, Rights::Pull)?, subject)?;
+        Ok(listed.map_or(ReferrersSupport::FallbackTag, |_| ReferrersSupport::Api))
     }
 
-    /// What is said to refer to `subject`, in no order that means something. Entries by the fallback tag may lack their
-    /// `artifactType`, or have a wrong one (cosign until 3.1 writes the config's): what a referrer is, its manifest says.
+    /// The descriptors that are listed as referrers of `subject`, in no particular order. Those by the fallback tag may have no
+    /// `artifactType`, or a wrong one (cosign before 3.1 writes the config's): only a referrer's manifest is reliable.
     pub fn referrers(&self, repository: &RegistryRef, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
         let repository = repository.repository_only();
-        if let Some(listed) = self.by_api(&self.site(&repository)?, subject)? {
+        if let Some(listed) = self.referrers_by_api(&self.access(&repository, Rights::Pull)?, subject)? {
             return Ok(listed);
         }
-        let listed = self.by_tag(&repository, subject)?;
+        let listed = self.fallback_index(&repository, subject)?;
         let index: Index = serde_json::from_value(listed.index)
             .map_err(|source| ImageError::Json { what: "the index of referrers", source })
-            .map_err(RegistryError::image(&under(&repository, &listed.tag)))?;
+            .map_err(RegistryError::image(&tagged(&repository, &listed.tag)))?;
         Ok(index.manifests)
     }
 
-    /// A referrer's manifest; `None` if it is gone, or is an index.
-    pub fn artifact(&self, repository: &RegistryRef, of: &Digest) -> Result<Option<Artifact>, RegistryError> {
-        let exact = RegistryRef { digest: Some(of.clone()), ..repository.repository_only() };
+    /// The manifest of a referrer; `None` if it was removed, or is an index.
+    pub fn artifact(&self, repository: &RegistryRef, digest: &Digest) -> Result<Option<Artifact>, RegistryError> {
+        let exact = RegistryRef { digest: Some(digest.clone()), ..repository.repository_only() };
         match self.resolve(&exact) {
-            Ok(found) => Artifact::read(of, found.bytes, Some(&found.media_type)).map_err(RegistryError::image(&exact)),
+            Ok(found) => {
+                Artifact::read(digest, found.bytes, Some(&found.media_type)).map_err(RegistryError::image(&exact))
+            }
             Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The bytes of a blob that may be held in memory, as a test record may.
-    pub fn document(&self, repository: &RegistryRef, of: &Descriptor) -> Result<Vec<u8>, RegistryError> {
-        let reference = format!("{}@{}", repository.name(), of.digest);
-        if of.size > MAX_MANIFEST_PULL {
+    /// The checked bytes of a small blob, such as a test record: at most 8 MiB.
+    pub fn document(&self, repository: &RegistryRef, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+        let reference = format!("{}@{}", repository.name(), descriptor.digest);
+        if descriptor.size > MAX_MANIFEST_PULL {
             return Err(RegistryError::TooLarge { request: format!("GET {reference}"), limit: MAX_MANIFEST_PULL });
         }
-        self.whole_blob(repository, of)
+        self.whole_blob(repository, descriptor)
     }
 
-    /// Puts `artifact` into the repository, so that whoever lists what refers to its subject finds it. `blobs` gives its
-    /// layers; `mount` names repositories of the same registry that may have them. Safe to repeat and to run twice at once.
-    pub fn refer(
+    /// Puts an artifact into the repository, and makes sure that it is listed as a referrer of its subject. It may be repeated,
+    /// and run twice at the same time.
+    pub fn put_referrer(
         &self,
         repository: &RegistryRef,
-        artifact: &Artifact,
-        blobs: Blobs<'_>,
-        mount: &[&str],
-    ) -> Result<Keeping, RegistryError> {
+        push: ArtifactPush<'_>,
+    ) -> Result<ReferrersSupport, RegistryError> {
         let to = repository.repository_only();
+        let artifact = push.artifact;
         let Some(subject) = artifact.manifest.subject.as_ref().map(|subject| subject.digest.clone()) else {
             let source = ImageError::Ambiguous { why: "it has no `subject` to refer to" };
             return Err(RegistryError::Image { reference: artifact.digest.to_string(), source });
         };
         let open = |digest: &Digest| -> Result<Option<BlobReader>, Error> {
-            if *digest == Digest::of(EMPTY_BYTES) { Ok(Some(Box::new(EMPTY_BYTES))) } else { blobs(digest) }
+            if *digest == Digest::of(EMPTY_BYTES) { Ok(Some(Box::new(EMPTY_BYTES))) } else { (push.blobs)(digest) }
         };
-        self.put_artifact(&to, artifact, &open, mount)?;
-        let site = self.site(&to)?;
+        self.put_artifact(&to, ArtifactPush { blobs: &open, ..push })?;
+        let access = self.access(&to, Rights::Pull)?;
         let mut pause = FIRST_PAUSE;
-        for _ in 0..LOOKS {
-            match self.by_api(&site, &subject)? {
-                None => return self.join(&to, &subject, artifact).map(|()| Keeping::FallbackTag),
-                Some(listed) if listed.iter().any(|entry| entry.digest == artifact.digest) => return Ok(Keeping::Api),
+        for _ in 0..MAX_CHECKS {
+            match self.referrers_by_api(&access, &subject)? {
+                None => {
+                    return self.add_to_fallback_index(&to, &subject, artifact).map(|()| ReferrersSupport::FallbackTag);
+                }
+                Some(listed) if listed.iter().any(|entry| entry.digest == artifact.digest) => {
+                    return Ok(ReferrersSupport::Api);
+                }
                 Some(_) => sleep(pause),
             }
             pause *= 2;
         }
-        let why = format!("it took `{}`, and does not list it as referring to `{subject}`", artifact.digest);
+        let why = format!("it stores `{}`, but does not list it as a referrer of `{subject}`", artifact.digest);
         Err(RegistryError::NotARegistry { place: to.name(), why })
     }
 
-    /// Puts an artifact that refers to nothing under a tag, as cosign keeps its signatures beside the image.
-    pub fn put_tagged(
-        &self,
-        to: &RegistryRef,
-        tag: &str,
-        (artifact, blobs): (&Artifact, Blobs<'_>),
-        mount: &[&str],
-    ) -> Result<(), RegistryError> {
-        self.put_artifact(to, artifact, blobs, mount)?;
-        self.put(to, tag, &artifact.bytes, artifact.manifest.media_type())
+    /// Puts an artifact without a subject under a tag, as cosign stores signatures.
+    pub fn put_tagged(&self, to: &RegistryRef, tag: &str, push: ArtifactPush<'_>) -> Result<(), RegistryError> {
+        self.put_artifact(to, push)?;
+        self.put(to, tag, &push.artifact.bytes, push.artifact.manifest.media_type())
     }
 
-    /// Blobs and manifest. Writers of the same blob disturb each other in distribution 2.8: for a moment it is not there
-    /// for whoever puts a manifest that names it, though it was. All artifacts share the empty config.
-    fn put_artifact(
-        &self,
-        to: &RegistryRef,
-        artifact: &Artifact,
-        blobs: Blobs<'_>,
-        mount: &[&str],
-    ) -> Result<(), RegistryError> {
+    /// Puts blobs and manifest. In distribution 2.8, writers of the same blob disturb each other: for a moment the blob is
+    /// missing for whoever puts a manifest with it. All artifacts share the empty config, so this happens.
+    fn put_artifact(&self, to: &RegistryRef, push: ArtifactPush<'_>) -> Result<(), RegistryError> {
+        let ArtifactPush { artifact, blobs, mount } = push;
         let mut pause = FIRST_PAUSE;
         for nth in 1.. {
             for blob in artifact.blobs() {
                 self.push_blob(to, blob, blobs, mount)?;
             }
             match self.put(to, artifact.digest.as_str(), &artifact.bytes, artifact.manifest.media_type()) {
-                Err(error) if nth < LOOKS && error.is_about_content() => sleep(pause),
+                Err(error) if nth < MAX_CHECKS && error.is_missing_content() => sleep(pause),
                 result => return result,
             }
             pause *= 2;
@@ -154,88 +166,105 @@ impl Client {
         Ok(())
     }
 
-    /// Those of `manifests` that are not there any more.
+    /// Those of `manifests` that the repository does not have any more.
     fn removed(&self, at: &RegistryRef, manifests: &[Digest]) -> Result<Vec<String>, RegistryError> {
         let mut removed = Vec::new();
         for digest in manifests {
-            if self.head(&RegistryRef { digest: Some(digest.clone()), ..at.clone() }, true)?.is_none() {
+            if self.head(&RegistryRef { digest: Some(digest.clone()), ..at.clone() }, Rights::Push)?.is_none() {
                 removed.push(digest.to_string());
             }
         }
         Ok(removed)
     }
 
-    /// All pages of the API's answer; `None` if there is no such API.
-    fn by_api(&self, site: &Site, subject: &Digest) -> Result<Option<Vec<Descriptor>>, RegistryError> {
-        let first = site.url(&format!("referrers/{subject}"));
+    /// All pages of the referrers API; `None` if the registry does not have it.
+    fn referrers_by_api(
+        &self,
+        access: &RepositoryAccess,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+        let first = access.url(&format!("referrers/{subject}"));
         let mut url = first.clone();
         let mut listed = Vec::new();
         for page in 0..MAX_PAGES {
-            let call = Call::new(Method::GET, url.clone()).with(ACCEPT, OCI_INDEX);
-            let response = self.send(&site.access(false), &call)?;
+            let request = HttpRequest::new(Method::GET, url.clone()).with(ACCEPT, OCI_INDEX);
+            let response = self.send(access, &request)?;
             match response.status() {
                 StatusCode::OK => {}
                 // 404 by the specification; 400, 405 and 501 by those that know no such path.
                 status if page == 0 && (status.is_client_error() || status.is_server_error()) => return Ok(None),
-                _ => return Err(refusal(&call, response)),
+                _ => return Err(refusal(&request, response)),
             }
-            let at = place(response.url());
+            let at = display_url(response.url());
             let announced = header(&response, CONTENT_TYPE.as_str()).unwrap_or_default();
             let is_announced = announced.split(';').next().unwrap_or_default().trim() == OCI_INDEX;
             let next = header(&response, LINK.as_str()).and_then(|link| next_page(&link, &url));
-            let bytes = bounded(response, &request(&call), MAX_MANIFEST_PULL)?;
+            let bytes = read_bounded(response, &request.describe(), MAX_MANIFEST_PULL)?;
             match read_manifest(&bytes, None) {
                 Ok(ManifestOrIndex::Index(index)) if is_announced || index.media_type.as_deref() == Some(OCI_INDEX) => {
                     listed.extend(index.manifests);
                 }
-                // A page for people, or whatever else is answered to any path.
+                // An HTML page, or whatever else some servers send for any path.
                 _ if page == 0 && !is_announced => return Ok(None),
-                Ok(_) => return Err(RegistryError::NotARegistry { place: at, why: "that is no index".into() }),
+                Ok(_) => {
+                    return Err(RegistryError::NotARegistry {
+                        place: at,
+                        why: "its list of referrers is not an index".into(),
+                    });
+                }
                 Err(source) => return Err(RegistryError::Image { reference: at, source }),
             }
             match next {
                 None => return Ok(Some(listed)),
                 Some(next) if next.origin() == first.origin() => url = next,
                 Some(next) => {
-                    let why = "a list goes on where it began";
-                    return Err(RegistryError::Redirect { request: request(&call), to: place(&next), why });
+                    let (request, to) = (request.describe(), display_url(&next));
+                    return Err(RegistryError::Redirect { request, to, why: OTHER_HOST_PAGE });
                 }
             }
         }
-        Err(RegistryError::NotARegistry { place: place(&first), why: format!("it has more than {MAX_PAGES} pages") })
+        Err(RegistryError::NotARegistry {
+            place: display_url(&first),
+            why: format!("it has more than {MAX_PAGES} pages"),
+        })
     }
 
-    /// The list under the fallback tag; an empty one if there is none yet.
-    fn by_tag(&self, repository: &RegistryRef, subject: &Digest) -> Result<Listed, RegistryError> {
+    /// The index under the fallback tag; an empty one if there is none yet.
+    fn fallback_index(&self, repository: &RegistryRef, subject: &Digest) -> Result<FallbackIndex, RegistryError> {
         let tag = fallback_tag(subject);
-        let stand_in = format!("{tag}.referrers");
-        for tag in [tag, stand_in] {
-            let named = under(repository, &tag);
+        let other_form = format!("{tag}.referrers");
+        for tag in [tag, other_form] {
+            let named = tagged(repository, &tag);
             match self.resolve(&named) {
                 Ok(found) if found.digest == *subject => {}
-                Ok(found) => return Ok(Listed { index: entries(&named, &found)?, tag }),
+                Ok(found) => return Ok(FallbackIndex { index: checked_index(&named, &found)?, tag }),
                 Err(RegistryError::NotFound { .. }) => {
                     let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] });
-                    return Ok(Listed { tag, index });
+                    return Ok(FallbackIndex { tag, index });
                 }
                 Err(error) => return Err(error),
             }
         }
-        let why = format!("it answers with `{subject}` to any tag that could list what refers to it");
+        let why = format!("it returns `{subject}` itself for every tag that could list its referrers");
         Err(RegistryError::NotARegistry { place: repository.name(), why })
     }
 
-    /// Writes the artifact's entry into the list under the fallback tag, beside those of others. No registry in use
-    /// honours a conditional PUT, so whoever wrote looks again a little later whether another's list has replaced it.
-    fn join(&self, to: &RegistryRef, subject: &Digest, artifact: &Artifact) -> Result<(), RegistryError> {
+    /// Adds the artifact to the index under the fallback tag. No registry in use honours a conditional PUT, so the index is
+    /// read again a little later: another writer may have replaced it.
+    fn add_to_fallback_index(
+        &self,
+        to: &RegistryRef,
+        subject: &Digest,
+        artifact: &Artifact,
+    ) -> Result<(), RegistryError> {
         let entry = json!(artifact.descriptor());
         let mut gone: BTreeSet<String> = BTreeSet::new();
-        for round in 0..ROUNDS {
+        for round in 0..MAX_ROUNDS {
             let began = Instant::now();
-            let Listed { tag, mut index } = self.by_tag(to, subject)?;
+            let FallbackIndex { tag, mut index } = self.fallback_index(to, subject)?;
             let Some(list) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-                let source = ImageError::Ambiguous { why: "its `manifests` is no list" };
-                return Err(RegistryError::Image { reference: under(to, &tag).to_string(), source });
+                let source = ImageError::Ambiguous { why: "its `manifests` is not a list" };
+                return Err(RegistryError::Image { reference: tagged(to, &tag).to_string(), source });
             };
             if list.contains(&entry) {
                 return Ok(());
@@ -248,56 +277,31 @@ impl Client {
             list.push(entry.clone());
             match self.put(to, &tag, &canonical_json(&index), OCI_INDEX) {
                 Ok(()) | Err(RegistryError::Verify { .. }) => {}
-                // It names a manifest that somebody removed: such an entry is of no use to anybody.
-                Err(error) if error.is_about_content() && round < LOOKS => gone.extend(self.removed(to, &others)?),
+                // It names a manifest that was removed: such an entry is of no use.
+                Err(error) if error.is_missing_content() && round < MAX_CHECKS => {
+                    gone.extend(self.removed(to, &others)?)
+                }
                 Err(error) => return Err(error),
             }
-            // Longer than another's way from reading to writing takes, and not in step with it.
+            // Longer than another writer takes from reading to writing, and not in step with it.
             let uneven = u32::from(artifact.digest.hex().as_bytes()[round as usize] % 8);
             sleep((began.elapsed() * 2 + FIRST_PAUSE + FIRST_PAUSE * uneven / 2).min(LONGEST_PAUSE));
         }
-        let why = "others wrote the list of referrers over and over".into();
-        Err(RegistryError::NotARegistry { place: under(to, &fallback_tag(subject)).to_string(), why })
+        let why = "other writers kept replacing the list of referrers".into();
+        Err(RegistryError::NotARegistry { place: tagged(to, &fallback_tag(subject)).to_string(), why })
     }
 }
 
-fn under(repository: &RegistryRef, tag: &str) -> RegistryRef {
+fn tagged(repository: &RegistryRef, tag: &str) -> RegistryRef {
     RegistryRef { tag: Some(tag.into()), ..repository.repository_only() }
 }
 
-/// What a fallback tag names, if it is an index. Anything else is not written over.
-fn entries(named: &RegistryRef, found: &Resolved) -> Result<Value, RegistryError> {
+/// The index that a fallback tag names. Anything else is an error, so that it is not overwritten.
+fn checked_index(named: &RegistryRef, found: &Resolved) -> Result<Value, RegistryError> {
     let refused = RegistryError::image(named);
     if found.media_type != OCI_INDEX {
         let (announced, found) = ("an index of referrers".into(), crate::image::shown(&found.media_type));
         return Err(refused(ImageError::MediaType { announced, found }));
     }
     read_json("the index of referrers", &found.bytes).map_err(refused)
-}
-
-/// The target of a `Link` with `rel="next"` (RFC 8288).
-pub(super) fn next_page(link: &str, from: &Url) -> Option<Url> {
-    link.split(',').find_map(|one| {
-        let (target, rest) = one.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = rest.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));
-        if is_next { from.join(target).ok() } else { None }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_page_is_found_among_links() {
-        let from: Url = "http://r/v2/a/referrers/sha256:1".parse().unwrap();
-        for (link, next) in [
-            ("</v2/a/referrers/sha256:1?n=2>; rel=\"next\"", Some("http://r/v2/a/referrers/sha256:1?n=2")),
-            ("<http://o/x>; rel=prev, <?page=2>; rel=next", Some("http://r/v2/a/referrers/sha256:1?page=2")),
-            ("</v2/a>; rel=\"first\"", None),
-            ("nonsense", None),
-        ] {
-            assert_eq!(next_page(link, &from).as_ref().map(Url::as_str), next, "{link}");
-        }
-    }
 }

@@ -1,5 +1,5 @@
-//! Uploads that were begun and not finished, kept from run to run: whoever is killed in the middle of a layer goes on from
-//! where the registry says it got to.
+//! Uploads in progress, recorded on disk: a run that was killed in the middle of a layer is resumed by the next one from
+//! where the registry reports the upload to be.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -9,34 +9,35 @@ use std::path::PathBuf;
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
-/// A note is not longer.
-const MAX_NOTE: u64 = 64 << 10;
-/// Smaller blobs are sent anew.
-const WORTH_IT: u64 = 1 << 20;
+/// Bytes of a record that are read.
+const MAX_RECORD: u64 = 64 << 10;
+/// Blobs of fewer bytes are sent again from their beginning.
+const MIN_BLOB: u64 = 1 << 20;
 
-/// The folder of notes, if there is one.
+/// The directory of records, if there is one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Journal(pub(super) Option<PathBuf>);
+pub(super) struct UploadJournal(pub(super) Option<PathBuf>);
 
-/// The note about one blob for one repository, locked: another process that sends the same blob has its own session.
+/// The record of one upload. Its file is locked: another process that sends the same blob has a session of its own. Without
+/// a file nothing is recorded.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoint(Option<(File, PathBuf)>);
 
-/// What is noted. The URL may hold a signature: the folder is private.
+/// What is recorded, as JSON. The URL may hold a signature: the directory is private.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Resumable {
-    /// Where the upload goes on.
+pub(super) struct UploadPosition {
+    /// Where the upload continues.
     pub(super) url: String,
-    /// What the registry has confirmed, in bytes.
+    /// Bytes that the registry has confirmed.
     pub(super) offset: u64,
 }
 
-impl Journal {
-    /// The note about a blob. Where none can be kept, nothing is remembered.
-    pub(super) fn note(&self, host: &str, repository: &str, digest: &Digest, size: u64) -> Checkpoint {
-        let Some(folder) = self.0.as_ref().filter(|_| size >= WORTH_IT) else { return Checkpoint::default() };
-        let path = folder.join(Digest::of(format!("{host}\n{repository}\n{digest}").as_bytes()).hex());
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+impl UploadJournal {
+    /// The record of a blob's upload to a repository; an empty one where none can be kept, or the blob is small.
+    pub(super) fn checkpoint(&self, host: &str, repository: &str, digest: &Digest, size: u64) -> Checkpoint {
+        let Some(dir) = self.0.as_ref().filter(|_| size >= MIN_BLOB) else { return Checkpoint::default() };
+        let path = dir.join(Digest::of(format!("{host}\n{repository}\n{digest}").as_bytes()).hex());
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         let opened = made.and_then(|()| {
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)
         });
@@ -48,23 +49,23 @@ impl Journal {
 }
 
 impl Checkpoint {
-    /// What an earlier run has left.
-    pub(super) fn read(&mut self) -> Option<Resumable> {
+    /// Where an earlier run stopped.
+    pub(super) fn read(&mut self) -> Option<UploadPosition> {
         let (file, _) = self.0.as_mut()?;
         let mut text = Vec::new();
-        file.take(MAX_NOTE).read_to_end(&mut text).ok()?;
+        file.take(MAX_RECORD).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Notes where the upload stands. That it cannot be written is no reason to stop.
-    pub(super) fn keep(&mut self, url: &str, offset: u64) {
+    /// Records where the upload is. A failure is ignored: the upload itself goes on.
+    pub(super) fn write(&mut self, url: &str, offset: u64) {
         let Some((file, _)) = self.0.as_mut() else { return };
-        let Ok(text) = serde_json::to_vec(&Resumable { url: url.into(), offset }) else { return };
+        let Ok(text) = serde_json::to_vec(&UploadPosition { url: url.into(), offset }) else { return };
         let _ = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(&text));
     }
 
-    /// The upload is over.
-    pub(super) fn forget(&mut self) {
+    /// Removes the record: the upload has ended.
+    pub(super) fn remove(&mut self) {
         if let Some((_, path)) = self.0.take() {
             let _ = fs::remove_file(path);
         }

@@ -1,7 +1,8 @@
-//! The bytes of one blob into an upload session: one PUT where that works, chunks where a body may only be so long, and from
-//! the middle where a session was interrupted.
+//! The bytes of one blob into an upload session: one PUT where that works, chunks where a body has a limit, and from the
+//! middle where a session was interrupted.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,43 +11,69 @@ use phial_layers::Digest;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
-use super::auth::Access;
-use super::client::{Client, DIGEST_HEADER, header};
+use super::access::RepositoryAccess;
+use super::client::{Client, DIGEST_HEADER};
 use super::error::RegistryError;
-use super::http::{Body, Call, refusal, upload_location};
-use super::upload::BlobUpload;
+use super::http::{Body, HttpRequest, header, refusal, upload_location};
 use super::upload_journal::Checkpoint;
-use crate::image::{Verified, shown};
+use crate::image::{BlobReader, Descriptor, Verified, shown};
 
-/// What bodies hold.
-const BYTES: &str = "application/octet-stream";
+/// The content type of blobs.
+const OCTET_STREAM: &str = "application/octet-stream";
+
+/// A blob to upload, and where its bytes come from.
+#[derive(Clone, Copy)]
+pub(super) struct BlobUpload<'a> {
+    pub(super) descriptor: &'a Descriptor,
+    /// Opens the blob; called anew for each try.
+    pub(super) open: &'a dyn Fn() -> Result<BlobReader, RegistryError>,
+    /// Bytes that this try has sent.
+    pub(super) sent: &'a Arc<AtomicU64>,
+}
 
 /// An upload that the registry has opened.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
-    /// Where it goes on.
+pub(super) struct UploadSession {
+    /// Where the upload continues.
     pub(super) url: Url,
-    /// What the registry has of the blob.
+    /// Bytes of the blob that the registry has.
     pub(super) offset: u64,
-    /// The shortest chunk that it takes, but for the last.
-    pub(super) shortest: u64,
+    /// The fewest bytes of a chunk, except for the last one.
+    pub(super) min_chunk: u64,
 }
 
-/// How a blob is sent, and where that is noted.
+/// How a blob is sent.
 pub(super) struct UploadMode {
-    /// The longest body, if the registry takes only so much.
+    /// The most bytes of a body; `None` for one PUT with all of them.
     pub(super) chunk: Option<u64>,
-    pub(super) note: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
 }
 
-/// A body that is counted, and whose own error is not lost in the error of the request.
-struct Counted {
-    inner: Box<dyn Read + Send>,
+/// How a blob is cut, and where each chunk that was taken is recorded.
+struct Chunks<'a> {
+    /// Bytes of a chunk.
+    length: u64,
+    checkpoint: &'a mut Checkpoint,
+}
+
+/// What the PUT that closes a session carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ClosingBody {
+    WholeBlob,
+    Empty,
+}
+
+/// The error of a blob's source. It is kept here, since the HTTP client returns only that the body failed.
+type SourceFailure = Arc<Mutex<Option<io::Error>>>;
+
+/// A body that counts its bytes and keeps the error of its source.
+struct CountedBody {
+    inner: BlobReader,
     sent: Arc<AtomicU64>,
-    failed: Arc<Mutex<Option<io::Error>>>,
+    failure: SourceFailure,
 }
 
-impl Read for Counted {
+impl Read for CountedBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.inner.read(buffer) {
             Ok(n) => {
@@ -55,175 +82,180 @@ impl Read for Counted {
             }
             Err(error) => {
                 let kind = error.kind();
-                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Err(kind.into())
             }
         }
     }
 }
 
-impl Client {
-    /// Brings the rest of a blob into its session and closes it. The session tells how far it got, whatever happens.
-    pub(super) fn fill(
-        &self,
-        access: &Access<'_>,
-        parcel: &BlobUpload<'_>,
-        session: &mut Session,
-        way: &mut UploadMode,
-    ) -> Result<(), RegistryError> {
-        parcel.sent.store(session.offset, Ordering::Relaxed);
-        let size = parcel.descriptor.size;
-        match way.chunk {
-            None if session.offset == 0 => return self.close(access, parcel, session, true),
-            None if session.offset < size => self.stream(access, parcel, session)?,
-            None => {}
-            Some(chunk) => self.chunks(access, parcel, session, (chunk.max(session.shortest), &mut way.note))?,
+impl BlobUpload<'_> {
+    /// The blob from `offset` on, checked from its first byte.
+    fn read_from(&self, offset: u64, failure: &SourceFailure) -> Result<BlobReader, RegistryError> {
+        let mut inner: BlobReader = Box::new(Verified::new((self.open)()?, self.descriptor));
+        let skipped = io::copy(&mut (&mut inner).take(offset), &mut io::sink());
+        skipped.map_err(|error| self.source_error(failure, error))?;
+        Ok(Box::new(CountedBody { inner, sent: Arc::clone(self.sent), failure: Arc::clone(failure) }))
+    }
+
+    fn source_error(&self, failure: &SourceFailure, error: io::Error) -> RegistryError {
+        let first = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        RegistryError::Source { digest: self.descriptor.digest.clone(), source: first.unwrap_or(error).into() }
+    }
+
+    /// The result of a request whose body was this blob: if the source failed, its error is the cause of all others.
+    fn result<T>(&self, failure: &SourceFailure, result: Result<T, RegistryError>) -> Result<T, RegistryError> {
+        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(RegistryError::Source { digest: self.descriptor.digest.clone(), source: error.into() }),
+            None => result,
         }
-        way.note.keep(session.url.as_str(), session.offset);
-        self.close(access, parcel, session, false)
+    }
+}
+
+impl Client {
+    /// Sends the rest of a blob into its session and closes it. `session.offset` is what the registry has, also after an
+    /// error.
+    pub(super) fn send_rest(
+        &self,
+        access: &RepositoryAccess,
+        upload: &BlobUpload<'_>,
+        session: &mut UploadSession,
+        mode: &mut UploadMode,
+    ) -> Result<(), RegistryError> {
+        upload.sent.store(session.offset, Ordering::Relaxed);
+        let size = upload.descriptor.size;
+        match mode.chunk {
+            None if session.offset == 0 => return self.close(access, upload, session, ClosingBody::WholeBlob),
+            None if session.offset < size => self.send_stream(access, upload, session)?,
+            None => {}
+            Some(chunk) => {
+                let length = chunk.max(session.min_chunk);
+                let chunks = Chunks { length, checkpoint: &mut mode.checkpoint };
+                self.send_chunks(access, upload, session, chunks)?;
+            }
+        }
+        mode.checkpoint.write(session.url.as_str(), session.offset);
+        self.close(access, upload, session, ClosingBody::Empty)
     }
 
     /// One PATCH with all that is missing.
-    fn stream(&self, access: &Access<'_>, parcel: &BlobUpload<'_>, session: &mut Session) -> Result<(), RegistryError> {
-        let range = session.offset..parcel.descriptor.size;
-        let failed = Arc::default();
+    fn send_stream(
+        &self,
+        access: &RepositoryAccess,
+        upload: &BlobUpload<'_>,
+        session: &mut UploadSession,
+    ) -> Result<(), RegistryError> {
+        let range = session.offset..upload.descriptor.size;
+        let failure = SourceFailure::default();
         let open = || {
-            parcel.sent.store(range.start, Ordering::Relaxed);
-            from(parcel, range.start, &failed)
+            upload.sent.store(range.start, Ordering::Relaxed);
+            upload.read_from(range.start, &failure)
         };
         let body = Body::Stream { size: range.end - range.start, open: &open };
-        let sent = self.patch(access, session, range.clone(), body);
-        refine(parcel, &failed, sent)
+        let patched = self.patch(access, session, range.clone(), body);
+        upload.result(&failure, patched)
     }
 
-    /// PATCH after PATCH. A chunk is held in memory, so that it can be sent again.
-    fn chunks(
+    /// PATCH after PATCH of at most `chunk` bytes. A chunk is held in memory, so that it can be sent again.
+    fn send_chunks(
         &self,
-        access: &Access<'_>,
-        parcel: &BlobUpload<'_>,
-        session: &mut Session,
-        (chunk, note): (u64, &mut Checkpoint),
+        access: &RepositoryAccess,
+        upload: &BlobUpload<'_>,
+        session: &mut UploadSession,
+        chunks: Chunks<'_>,
     ) -> Result<(), RegistryError> {
-        let size = parcel.descriptor.size;
-        let failed = Arc::default();
-        let mut source = from(parcel, session.offset, &failed)?;
+        let size = upload.descriptor.size;
+        let failure = SourceFailure::default();
+        let mut source = upload.read_from(session.offset, &failure)?;
         while session.offset < size {
-            let length = chunk.min(size - session.offset);
+            let length = chunks.length.min(size - session.offset);
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            source.read_exact(&mut bytes).map_err(|error| lost(parcel, &failed, error))?;
+            source.read_exact(&mut bytes).map_err(|error| upload.source_error(&failure, error))?;
             let range = session.offset..session.offset + length;
             self.patch(access, session, range, Body::Shared(Bytes::from(bytes)))?;
-            note.keep(session.url.as_str(), session.offset);
+            chunks.checkpoint.write(session.url.as_str(), session.offset);
         }
         Ok(())
     }
 
-    /// `Content-Range` has neither a unit nor a total: the registry of Azure takes no other.
+    /// `Content-Range` has neither a unit nor a total: Azure's registry takes no other form.
     fn patch(
         &self,
-        access: &Access<'_>,
-        session: &mut Session,
-        range: std::ops::Range<u64>,
+        access: &RepositoryAccess,
+        session: &mut UploadSession,
+        range: Range<u64>,
         body: Body<'_>,
     ) -> Result<(), RegistryError> {
         let content_range = format!("{}-{}", range.start, range.end - 1);
-        let mut call =
-            Call::new(Method::PATCH, session.url.clone()).with(CONTENT_TYPE, BYTES).with(CONTENT_RANGE, &content_range);
-        call.body = body;
-        let response = self.send_once(access, &call)?;
-        let is_taken = matches!(response.status().as_u16(), 200 | 201 | 202 | 204);
-        if !is_taken {
-            return Err(refusal(&call, response));
+        let mut request = HttpRequest::new(Method::PATCH, session.url.clone())
+            .with(CONTENT_TYPE, OCTET_STREAM)
+            .with(CONTENT_RANGE, &content_range);
+        request.body = body;
+        let response = self.send_once(access, &request)?;
+        let is_accepted = matches!(response.status().as_u16(), 200 | 201 | 202 | 204);
+        if !is_accepted {
+            return Err(refusal(&request, response));
         }
         if response.headers().contains_key(LOCATION) {
-            session.url = upload_location(&response, &call.method)?;
+            session.url = upload_location(&response, &request.method)?;
         }
-        // What its `Range` says is not believed: Amazon's stays at the first chunk. The digest decides.
+        // `Range` is ignored: Amazon's stays at the first chunk. The digest decides in the end.
         session.offset = range.end;
         Ok(())
     }
 
-    /// The PUT that ends a session, with the whole blob or without any of it.
+    /// The PUT that ends a session.
     fn close(
         &self,
-        access: &Access<'_>,
-        parcel: &BlobUpload<'_>,
-        session: &Session,
-        is_whole: bool,
+        access: &RepositoryAccess,
+        upload: &BlobUpload<'_>,
+        session: &UploadSession,
+        body: ClosingBody,
     ) -> Result<(), RegistryError> {
-        let descriptor = parcel.descriptor;
-        let failed = Arc::default();
+        let descriptor = upload.descriptor;
+        let failure = SourceFailure::default();
         let open = || {
-            parcel.sent.store(0, Ordering::Relaxed);
-            from(parcel, 0, &failed)
+            upload.sent.store(0, Ordering::Relaxed);
+            upload.read_from(0, &failure)
         };
-        let mut call =
-            Call::new(Method::PUT, with_digest(session.url.clone(), &descriptor.digest)).with(CONTENT_TYPE, BYTES);
-        if is_whole {
-            call.body = Body::Stream { size: descriptor.size, open: &open };
+        let url = with_digest(session.url.clone(), &descriptor.digest);
+        let mut request = HttpRequest::new(Method::PUT, url).with(CONTENT_TYPE, OCTET_STREAM);
+        if body == ClosingBody::WholeBlob {
+            request.body = Body::Stream { size: descriptor.size, open: &open };
         }
-        let response = refine(parcel, &failed, self.send_once(access, &call))?;
+        let response = upload.result(&failure, self.send_once(access, &request))?;
         if !response.status().is_success() {
-            return Err(refusal(&call, response));
+            return Err(refusal(&request, response));
         }
-        let said = header(&response, DIGEST_HEADER);
-        let is_sure =
-            response.status() == StatusCode::CREATED && said.as_deref().is_none_or(|d| d == descriptor.digest.as_str());
-        if is_sure || self.has(access, descriptor)? {
+        let stated = header(&response, DIGEST_HEADER);
+        let is_expected = stated.as_deref().is_none_or(|digest| digest == descriptor.digest.as_str());
+        if response.status() == StatusCode::CREATED && is_expected || self.has(access, descriptor)? {
             return Ok(());
         }
-        let found = said.map_or_else(|| "that it has nothing".into(), |said| format!("`{}`", shown(&said)));
-        let reference = format!("{}/{}", access.host, access.repository);
-        Err(RegistryError::Verify { reference, expected: descriptor.digest.clone(), found })
+        let found = stated.map_or_else(|| "that it has nothing".into(), |stated| format!("`{}`", shown(&stated)));
+        Err(RegistryError::Verify { reference: access.name(), expected: descriptor.digest.clone(), found })
     }
 
-    /// How far the registry says a session is; `None` if it is dead, or has nothing to go on from. `0-0` is said for nothing
-    /// and for one byte alike.
-    pub(super) fn progress(&self, access: &Access<'_>, session: &Session) -> Option<Session> {
-        let call = Call::new(Method::GET, session.url.clone());
-        let response = self.send_once(access, &call).ok().filter(|response| response.status().is_success())?;
+    /// The state of a session as the registry reports it; `None` if the session is gone or has no bytes: registries report
+    /// `0-0` for none and for one byte alike.
+    pub(super) fn session_state(&self, access: &RepositoryAccess, session: &UploadSession) -> Option<UploadSession> {
+        let request = HttpRequest::new(Method::GET, session.url.clone());
+        let response = self.send_once(access, &request).ok().filter(|response| response.status().is_success())?;
         let end: u64 = header(&response, RANGE.as_str())?.strip_prefix("0-")?.parse().ok().filter(|end| *end > 0)?;
         let url = if response.headers().contains_key(LOCATION) {
-            upload_location(&response, &call.method).ok()?
+            upload_location(&response, &request.method).ok()?
         } else {
             session.url.clone()
         };
-        // It has at least what it has confirmed, whatever it says now.
-        Some(Session { url, offset: session.offset.max(end + 1), shortest: session.shortest })
+        // It has at least what it confirmed before, whatever it reports now.
+        Some(UploadSession { url, offset: session.offset.max(end + 1), min_chunk: session.min_chunk })
     }
 
-    /// Tells the registry that a session is of no use any more.
-    pub(super) fn cancel(&self, access: &Access<'_>, session: &Session) {
-        let _ = self.send_once(access, &Call::new(Method::DELETE, session.url.clone())); // it may know no DELETE
+    /// Tells the registry to forget a session. Whether it did: some registries have no DELETE.
+    pub(super) fn cancel(&self, access: &RepositoryAccess, session: &UploadSession) -> bool {
+        let request = HttpRequest::new(Method::DELETE, session.url.clone());
+        self.send_once(access, &request).is_ok_and(|response| response.status().is_success())
     }
-}
-
-/// The blob from `offset` on, checked from its first byte.
-fn from(
-    parcel: &BlobUpload<'_>,
-    offset: u64,
-    failed: &Arc<Mutex<Option<io::Error>>>,
-) -> Result<Box<dyn Read + Send>, RegistryError> {
-    let mut inner: Box<dyn Read + Send> = Box::new(Verified::new((parcel.open)()?, parcel.descriptor));
-    io::copy(&mut (&mut inner).take(offset), &mut io::sink()).map_err(|error| lost(parcel, failed, error))?;
-    Ok(Box::new(Counted { inner, sent: Arc::clone(parcel.sent), failed: Arc::clone(failed) }))
-}
-
-/// Whatever became of the request: if its source failed, that is why.
-fn refine<T>(
-    parcel: &BlobUpload<'_>,
-    failed: &Mutex<Option<io::Error>>,
-    result: Result<T, RegistryError>,
-) -> Result<T, RegistryError> {
-    match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(error) => Err(RegistryError::Source { digest: parcel.descriptor.digest.clone(), source: error.into() }),
-        None => result,
-    }
-}
-
-fn lost(parcel: &BlobUpload<'_>, failed: &Mutex<Option<io::Error>>, error: io::Error) -> RegistryError {
-    let first = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-    RegistryError::Source { digest: parcel.descriptor.digest.clone(), source: first.unwrap_or(error).into() }
 }
 
 /// Adds `digest` to the location's query and leaves the rest of it as it is, order and escapes included.

@@ -1,4 +1,4 @@
-//! What a user should know that is not an error, said once each: warnings of registries, mirrors that are passed over.
+//! Notices about registries, each reported once: their own warnings, and mirrors that failed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,44 +8,46 @@ use reqwest::header::{HeaderMap, WARNING};
 use crate::event::Event;
 use crate::image::shown;
 
-/// Warnings of one answer that are read, and all that are said: a registry must not fill the log.
-const PER_ANSWER: usize = 4;
-const IN_ALL: usize = 50;
+/// Warnings of one response that are read.
+const MAX_PER_RESPONSE: usize = 4;
+/// Notices of one process: a registry must not fill the log.
+const MAX_NOTICES: usize = 50;
 
-/// Who hears it, and what was said already.
+/// Where notices go, and which were reported already.
 #[derive(Clone, Default)]
 pub(super) struct Warnings {
     to: Option<Arc<dyn Fn(Event) + Send + Sync>>,
-    said: Arc<Mutex<BTreeSet<String>>>,
+    reported: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Warnings {
+    /// Notices that go to `to`.
     pub(super) fn to(to: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { to: Some(Arc::new(to)), said: Arc::default() }
+        Self { to: Some(Arc::new(to)), reported: Arc::default() }
     }
 
-    /// One sentence without a period, control characters shown.
-    pub(super) fn tell(&self, text: String) {
+    /// Reports a notice: one sentence without a period, control characters escaped.
+    pub(super) fn notice(&self, text: String) {
         let Some(to) = &self.to else { return };
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = said.len() < IN_ALL && said.insert(text.clone());
-        drop(said);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = reported.len() < MAX_NOTICES && reported.insert(text.clone());
+        drop(reported);
         if is_new {
             to(Event::Notice { text });
         }
     }
 
-    /// Passes a registry's warnings on (distribution specification, "warnings").
-    pub(super) fn warnings(&self, host: &str, headers: &HeaderMap) {
-        for value in headers.get_all(WARNING).iter().take(PER_ANSWER) {
+    /// Reports the warnings of a response (distribution specification, "warnings").
+    pub(super) fn read(&self, host: &str, headers: &HeaderMap) {
+        for value in headers.get_all(WARNING).iter().take(MAX_PER_RESPONSE) {
             if let Some(text) = warning(&String::from_utf8_lossy(value.as_bytes())) {
-                self.tell(format!("`{host}` warns: {}", shown(&text)));
+                self.notice(format!("`{host}` warns: {}", shown(&text)));
             }
         }
     }
 }
 
-/// The text of `299 - "text"`; the specification knows no other form.
+/// The text of `299 - "text"`, the one form in the specification.
 fn warning(value: &str) -> Option<String> {
     let quoted = value.strip_prefix("299 - \"")?.strip_suffix('"')?;
     let mut text = String::new();

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Artifact, BlobReader, Blobs, RegistryRef, fallback_tag};
 use crate::layout::{self, Names, Put};
-use crate::registry::{Push, RegistryError};
+use crate::registry::{ArtifactPush, Push, RegistryError};
 
 /// How deep referrers of referrers are copied: enough for a signature of an SBOM of an image.
 const MAX_DEPTH: usize = 3;
@@ -123,7 +123,8 @@ impl Apply<'_> {
         let same_registry = from.filter(|from| from.host == to.host);
         let mount: Vec<&str> = same_registry.iter().map(|from| from.repository.as_str()).collect();
         for artifact in &self.referrers {
-            client.refer(to, artifact, &|digest: &Digest| self.blob_of(artifact, digest), &mount)?;
+            let blobs = |digest: &Digest| self.blob_of(artifact, digest);
+            client.put_referrer(to, ArtifactPush { artifact, blobs: &blobs, mount: &mount })?;
         }
         let cosign = self.copy_cosign_tags(to, &mount)?;
         let note = format!("{} and {} referrers", image.manifest_digest, self.referrers.len() + cosign);
@@ -153,7 +154,7 @@ impl Apply<'_> {
                 }
                 None => {
                     let blobs = |digest: &Digest| self.blob_of(&artifact, digest);
-                    client.put_tagged(to, &tag, (&artifact, &blobs), mount)?;
+                    client.put_tagged(to, &tag, ArtifactPush { artifact: &artifact, blobs: &blobs, mount })?;
                     count += 1;
                 }
             }
@@ -163,7 +164,8 @@ impl Apply<'_> {
 
     fn record_untested(&self, to: &RegistryRef) -> Result<(), Error> {
         let Some((artifact, document)) = &self.untested else { return Ok(()) };
-        self.context.client.refer(to, artifact, &single_blob(document), &[])?;
+        let blobs = single_blob(document);
+        self.context.client.put_referrer(to, ArtifactPush { artifact, blobs: &blobs, mount: &[] })?;
         self.context.notice(format!("the reason is recorded in `{}@{}`", to.name(), artifact.digest));
         Ok(())
     }

@@ -167,9 +167,9 @@ impl ResolvedImage {
         Ok(match &self.origin {
             Origin::Layout(layout) => Box::new(layout.blob(of)?),
             Origin::Registry(named) if mirrors == Mirrors::Skipped => {
-                Box::new(context.client.pulling(named).past_mirrors().blob(named, of)?)
+                Box::new(context.client.through_mirrors(named).without_mirrors().blob(named, of)?)
             }
-            Origin::Registry(named) => Box::new(context.client.pulling(named).blob(named, of)?),
+            Origin::Registry(named) => Box::new(context.client.through_mirrors(named).blob(named, of)?),
         })
     }
 

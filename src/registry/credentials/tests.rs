@@ -39,9 +39,9 @@ fn helper(home: &Path, name: &str, script: &str) {
 fn user(found: Result<Option<Login>, RegistryError>) -> String {
     match found {
         Ok(Some(Login::Basic { user, password })) => format!("{user}/{}", password.expose()),
-        Ok(Some(Login::Identity { token, beside })) => {
-            let beside = beside.map(|(user, password)| format!("/{user}/{}", password.expose()));
-            format!("identity/{}{}", token.expose(), beside.unwrap_or_default())
+        Ok(Some(Login::Identity { token, fallback })) => {
+            let fallback = fallback.map(|(user, password)| format!("/{user}/{}", password.expose()));
+            format!("identity/{}{}", token.expose(), fallback.unwrap_or_default())
         }
         Ok(Some(Login::Bearer(token))) => format!("bearer/{}", token.expose()),
         Ok(None) => "none".into(),
@@ -160,7 +160,8 @@ fn a_named_file_is_the_only_place_and_must_be_there() {
     write(home.path(), ".docker/config.json", r#"{"auths":{"r.example":{"username":"docker","password":"p"}}}"#);
     write(home.path(), "own.json", r#"{"auths":{"o.example":{"username":"own","password":"p"}}}"#);
     let host = host(home.path(), &[("CI_REGISTRY", "r.example"), ("CI_JOB_TOKEN", "t")]);
-    let find = |file: &str, name: &str| user(Credentials::told(&host, Some(&home.path().join(file))).find(name, "x"));
+    let find =
+        |file: &str, name: &str| user(Credentials::from_options(&host, Some(&home.path().join(file))).find(name, "x"));
     assert_eq!(find("own.json", "o.example"), "own/p");
     assert_eq!(find("own.json", "r.example"), "none");
     assert!(find("gone.json", "r.example").contains("gone.json`: there is no such file"));
@@ -219,7 +220,7 @@ fn gitlab_gives_its_jobs_a_login_for_its_own_registry_only() {
 }
 
 #[test]
-fn tokens_are_told_from_passwords_and_the_exact_key_from_a_url() {
+fn tokens_differ_from_passwords_and_an_exact_key_wins_over_a_url() {
     let home = tempfile::tempdir().unwrap();
     let acr = STANDARD.encode("00000000-0000-0000-0000-000000000000:");
     let both = STANDARD.encode("u:p");
@@ -269,7 +270,7 @@ fn amazons_programs_are_asked_for_amazons_hosts() {
     let mut looks = Vec::new();
     let credentials = Credentials::from_host(&host(home.path(), &[]));
     assert!(credentials.search(ecr, "app", &mut |look| looks.push(look)).unwrap().is_none());
-    assert_eq!(looks.last().unwrap().sight, LookupResult::Absent);
+    assert_eq!(looks.last().unwrap().result, LookupResult::Absent);
     let find = |name: &str| user(credentials.find(name, "app"));
     write(home.path(), "bin/aws", "#!/bin/sh\necho 'Unable to locate credentials' >&2; exit 253\n");
     fs::set_permissions(home.path().join("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -305,7 +306,7 @@ fn helpers_of_registries_conf_know_of_all_registries_before_or_after_the_files()
     assert!(find("'missing'", "r.example").contains("`docker-credential-missing`"));
     write(home.path(), ".config/containers/registries.conf.d/1.conf", "credential-helpers = ['one']\n");
     assert_eq!(find("'missing'", "r.example"), "one/r.example");
-    let told = Credentials::told(&host(home.path(), &[]), Some(&home.path().join(".docker/config.json")));
+    let named = Credentials::from_options(&host(home.path(), &[]), Some(&home.path().join(".docker/config.json")));
     assert_eq!(user(told.find("o.example", "x")), "none", "a file that is named is the only place");
 }
 
@@ -324,11 +325,11 @@ fn what_was_looked_at_is_told_without_a_secret() {
         looks
     };
     let helper = Some("docker-credential-keys".to_owned());
-    let sight = LookupResult::Login { key: "r.example".into(), helper, kind: "user and password" };
-    assert_eq!(look(&credentials, "team/app"), [LookupStep { place: "`DOCKER_AUTH_CONFIG`".into(), sight }]);
+    let result = LookupResult::Login { key: "r.example".into(), helper, kind: "user and password" };
+    assert_eq!(look(&credentials, "team/app"), [LookupStep { place: "`DOCKER_AUTH_CONFIG`".into(), result }]);
     let looks = look(&Credentials::from_host(&host(home.path(), &[])), "team/app");
-    let sights: Vec<&LookupResult> = looks.iter().map(|look| &look.sight).collect();
-    let silent = LookupResult::Silent { helper: "docker-credential-empty".into() };
+    let results: Vec<&LookupResult> = looks.iter().map(|look| &look.result).collect();
+    let without = LookupResult::HelperWithoutLogin { helper: "docker-credential-empty".into() };
     let login = LookupResult::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
-    assert_eq!(sights, [&LookupResult::Absent, &silent, &LookupResult::Nothing, &login]);
+    assert_eq!(results, [&LookupResult::Absent, &without, &LookupResult::NoLogin, &login]);
 }

@@ -10,8 +10,8 @@ fn reference(text: &str) -> RegistryRef {
 }
 
 fn conf(text: &str) -> Result<Registries, RegistryError> {
-    let read = OnceLock::from(parse(Path::new("registries.conf"), text)?);
-    Ok(Registries { read, ..Registries::default() })
+    let settings = OnceLock::from(parse(Path::new("registries.conf"), text)?);
+    Ok(Registries { settings, ..Registries::default() })
 }
 
 #[track_caller]
@@ -100,10 +100,10 @@ fn mirrors_come_in_order_and_the_location_last() {
     ] {
         let name = reference(name);
         let entry = conf.entry(&name).unwrap().unwrap();
-        let found = entry.sources(&name, name.digest.is_some()).unwrap();
-        let text: Vec<String> = found.iter().map(|source| source.at.to_string()).collect();
+        let found = entry.sources(&name, if name.digest.is_some() { NamedBy::Digest } else { NamedBy::Tag }).unwrap();
+        let text: Vec<String> = found.iter().map(|source| source.name.to_string()).collect();
         assert_eq!(text, sources.split(' ').map(|s| s.replace(":latest", "")).collect::<Vec<_>>(), "{name}");
-        let insecure = found.iter().filter(|source| source.insecure).count();
+        let insecure = found.iter().filter(|source| source.tls == Tls::Unverified).count();
         assert_eq!(insecure, usize::from(name.host == "docker.io" || name.host.ends_with("same.example")));
     }
 }
@@ -129,9 +129,11 @@ fn what_cannot_be_used_is_named_with_its_line() {
     for location in ["registry", "team/x", "x.example/app:tag", "x.example/UPPER"] {
         let conf = conf(&format!("[[registry]]\nprefix = 'r.example'\nlocation = '{location}'\n")).unwrap();
         let name = reference("r.example/a");
-        let error = conf.entry(&name).unwrap().unwrap().sources(&name, false).unwrap_err().to_string();
+        let error = conf.entry(&name).unwrap().unwrap().sources(&name, NamedBy::Tag).unwrap_err().to_string();
         assert!(
-            error.ends_with(&format!("for `r.example/a` it leads to `{location}/a`, which is no name of a repository")),
+            error.ends_with(&format!(
+                "for `r.example/a` it leads to `{location}/a`, which is not the name of a repository"
+            )),
             "{error}"
         );
         assert!(conf.entry(&reference("other.example/a")).unwrap().is_none());
@@ -146,7 +148,7 @@ fn what_cannot_be_used_is_named_with_its_line() {
 }
 
 #[test]
-fn a_users_own_file_stands_in_for_the_systems_and_folders_add_to_it() {
+fn a_users_own_file_replaces_the_systems_and_directories_add_to_it() {
     let home = tempfile::tempdir().unwrap();
     let write = |name: &str, mirror: &str| {
         let path = home.path().join(name);
@@ -159,20 +161,22 @@ fn a_users_own_file_stands_in_for_the_systems_and_folders_add_to_it() {
         let host = Host { env, home: home.path().into(), cwd: home.path().into(), ..Host::read() };
         let name = reference("r.example/a");
         let registries = Registries::from_host(&host);
-        registries.entry(&name).map(|entry| entry.map(|entry| entry.sources(&name, false).unwrap()[0].at.host.clone()))
+        registries
+            .entry(&name)
+            .map(|entry| entry.map(|entry| entry.sources(&name, NamedBy::Tag).unwrap()[0].name.host.clone()))
     };
-    let told = ("CONTAINERS_REGISTRIES_CONF", "told.conf");
+    let named = ("CONTAINERS_REGISTRIES_CONF", "named.conf");
     assert_eq!(mirror(&[]).unwrap(), None);
-    assert!(mirror(&[told]).unwrap_err().to_string().contains("told.conf"), "what is named must be there");
+    assert!(mirror(&[named]).unwrap_err().to_string().contains("named.conf"), "a named file must exist");
     write(".config/containers/registries.conf", "own.example");
     assert_eq!(mirror(&[]).unwrap().as_deref(), Some("own.example"));
-    write("told.conf", "told.example");
-    assert_eq!(mirror(&[told]).unwrap().as_deref(), Some("told.example"));
+    write("named.conf", "named.example");
+    assert_eq!(mirror(&[named]).unwrap().as_deref(), Some("named.example"));
     write(".config/containers/registries.conf.d/20.conf", "second.example");
     write(".config/containers/registries.conf.d/10.conf", "first.example");
     write(".config/containers/registries.conf.d/30.off", "off.example");
     assert_eq!(mirror(&[]).unwrap().as_deref(), Some("second.example"));
-    assert_eq!(mirror(&[told]).unwrap().as_deref(), Some("second.example"));
+    assert_eq!(mirror(&[named]).unwrap().as_deref(), Some("second.example"));
     let elsewhere = home.path().join("xdg").display().to_string();
     write("xdg/containers/registries.conf", "xdg.example");
     assert_eq!(mirror(&[("XDG_CONFIG_HOME", &elsewhere)]).unwrap().as_deref(), Some("xdg.example"));

@@ -1,0 +1,33 @@
+//! Lists of several pages: the link from one to the next (RFC 8288; distribution specification, "listing tags").
+
+use reqwest::Url;
+
+/// Why a page on another host is not read.
+pub(super) const OTHER_HOST_PAGE: &str = "the next page of a list is on another host";
+
+/// The target of a `Link` with `rel="next"`, resolved against the page's own URL.
+pub(super) fn next_page(link: &str, from: &Url) -> Option<Url> {
+    link.split(',').find_map(|one| {
+        let (target, rest) = one.trim().strip_prefix('<')?.split_once('>')?;
+        let is_next = rest.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));
+        if is_next { from.join(target).ok() } else { None }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        let from: Url = "http://r/v2/a/referrers/sha256:1".parse().unwrap();
+        for (link, next) in [
+            ("</v2/a/referrers/sha256:1?n=2>; rel=\"next\"", Some("http://r/v2/a/referrers/sha256:1?n=2")),
+            ("<http://o/x>; rel=prev, <?page=2>; rel=next", Some("http://r/v2/a/referrers/sha256:1?page=2")),
+            ("</v2/a>; rel=\"first\"", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(next_page(link, &from).as_ref().map(Url::as_str), next, "{link}");
+        }
+    }
+}
