@@ -202,7 +202,7 @@ fn entries_are_listed_and_removed_by_age() {
     let at = firm.reference("app").to_string();
     run(Runner::new().build(&firm.reference("app:v1").to_string(), &["--cache", "write"])).ok();
     let error = run(runner.env.phial(["cache", "prune", "--in", &at, "--limit", "0"])).failed(4);
-    assert!(error.contains("was answered 405") && error.contains("a rule of its own"), "{error}");
+    assert!(error.contains("returned status 405") && error.contains("set up a cleanup rule"), "{error}");
 }
 
 /// What a tool prints of a registry without TLS.

@@ -67,7 +67,7 @@ fn a_registry_that_does_not_answer_is_named() {
     let output = error_of(&scene, 4, &format!("{host}/elixir:1.18"));
     assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `GET http://[HOST]/v2/elixir/manifests/1.18`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
-    hint: the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only
+    hint: check host and port; plain http is used for loopback and for hosts named with `--plain-http` only
     ");
 }
 

@@ -126,14 +126,14 @@ fn a_push_without_a_login_is_refused_and_nothing_is_sent() {
     let output = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
     assert_snapshot!(output, @r"
     error: `[HOST]/team/app` refuses access
-    hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry` says where was looked
+    hint: no credentials for `[HOST]` were found: log in with `docker login [HOST]`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry [HOST]/team/app` shows where Phial looked
     ");
 
     log_in(&scene, &registry, "wrong horse");
     let output = scene.refused(5, push()).replace(&registry.host(), "[HOST]");
     assert_snapshot!(output, @r"
     error: `[HOST]/team/app` refuses access
-    hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository; `phial doctor --registry [HOST]/team/app` says which they are
+    hint: the credentials for `[HOST]` may be wrong or expired, or lack rights on this repository; `phial doctor --registry [HOST]/team/app` shows which ones are used
     ");
     assert!(!output.contains("wrong horse"));
     assert_eq!(tagged(&registry, "team/app", "prod"), None);
@@ -162,7 +162,7 @@ fn a_login_without_the_right_to_push_is_an_error_and_the_other_targets_are_compl
         assert_eq!(ran.stdout, "");
         let output = scene.error(ran, 5).replace(&registry.host, "[HOST]");
         assert!(output.starts_with("error: `[HOST]/team/app` refuses access: "), "{kind:?}: {output}");
-        assert!(output.contains("`phial doctor --registry [HOST]/team/app` says which they are"), "{output}");
+        assert!(output.contains("`phial doctor --registry [HOST]/team/app` shows which ones are used"), "{output}");
         assert!(!output.contains(&secret) && !output.contains(PASSWORD), "{output}");
         assert_eq!(registry.tag("team/app", "prod"), None, "{kind:?}");
         registry.heal();
@@ -194,7 +194,7 @@ fn a_registry_that_is_not_there_takes_nothing() {
     let output = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
     assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `HEAD http://[HOST]/v2/team/app/manifests/prod`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
-    hint: the host and port may be wrong; plain http is spoken to loopback and to hosts named with `--plain-http` only
+    hint: check host and port; plain http is used for loopback and for hosts named with `--plain-http` only
     ");
 }
 

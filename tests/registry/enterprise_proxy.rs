@@ -33,7 +33,7 @@ fn client(front: &NginxFront, home: &Path, trusted: bool) -> Client {
     let ca_file = trusted.then(|| front.ca().into());
     let wishes = NetworkOptions { ca_file, ..NetworkOptions::default() };
     let client = Client::from_host(&host(home, &[("HTTPS_PROXY", &front.proxy())]), &wishes).unwrap();
-    client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
+    client.with_retry_policy(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
 }
 
 fn push(client: &Client, to: &str) -> Result<Image, RegistryError> {
@@ -138,7 +138,11 @@ fn doctor_reports_what_fails_and_leaves_nothing_behind() {
     };
     let output = doctor(&["--ca-file", &front.ca()]);
     assert_eq!(output.code, Some(5), "{output:?}");
-    assert!(output.stdout.contains("push        fails") && output.stdout.contains("as anybody"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains("push        fails") && output.stdout.contains("anonymous access"),
+        "{}",
+        output.stdout
+    );
     let output = doctor(&["--json", "--ca-file", &front.ca()]);
     let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!((output.code, &json["push"]["state"], &json["push"]["exit"]), (Some(5), &json!("fails"), &json!(5)));
@@ -192,7 +196,7 @@ fn no_proxy_bypasses_the_proxy_whose_password_goes_to_it_alone() {
     let wishes = NetworkOptions { ca_file: Some(front.ca().into()), ..NetworkOptions::default() };
     let make = |env: &[(&str, &str)]| {
         let client = Client::from_host(&host(home.path(), env), &wishes).unwrap();
-        client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
+        client.with_retry_policy(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
     };
     let name: RegistryRef = "registry.example/app".parse().unwrap();
     let denied = make(&[("ALL_PROXY", &with_login)]).resolve(&name).unwrap_err();
@@ -235,7 +239,7 @@ fn plain_http_is_used_for_listed_hosts_only() {
         let plain_http = plain_http.iter().map(|name| (*name).to_owned()).collect();
         let wishes = NetworkOptions { plain_http, ..NetworkOptions::default() };
         let client = Client::from_host(&host(home.path(), &[("HTTP_PROXY", &proxy)]), &wishes).unwrap();
-        client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
+        client.with_retry_policy(RetryPolicy { tries: 1, ..RetryPolicy::USUAL })
     };
     let name = "registry.example/team/app:v1";
     for others in [&[][..], &["registry.example:5000"], &["example"], &["127.0.0.1"]] {
@@ -267,7 +271,7 @@ fn a_failing_proxy_is_named_without_its_password() {
             let wishes = NetworkOptions { plain_http: plain_http.to_vec(), ..NetworkOptions::default() };
             let env = [("HTTPS_PROXY", url.as_str()), ("HTTP_PROXY", url.as_str())];
             let client = Client::from_host(&host(home.path(), &env), &wishes).unwrap();
-            let client = client.with_patience(RetryPolicy { tries: 1, ..RetryPolicy::USUAL });
+            let client = client.with_retry_policy(RetryPolicy { tries: 1, ..RetryPolicy::USUAL });
             client.resolve(&name.parse().unwrap()).unwrap_err()
         };
         let error = resolve("registry.example/app:v1", &[]);

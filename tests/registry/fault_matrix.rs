@@ -74,7 +74,7 @@ fn client(registry: &Registry) -> Client {
     let mut host = phial::host::Host::read();
     host.env = [("DOCKER_AUTH_CONFIG".to_owned(), registry.config().to_string())].into();
     host.home = "/nonexistent".into();
-    Client::new(Credentials::from_host(&host)).unwrap().with_patience(quick_timeouts())
+    Client::new(Credentials::from_host(&host)).unwrap().with_retry_policy(quick_timeouts())
 }
 
 /// A registry with the base in it, and with what makes a request of that kind happen.

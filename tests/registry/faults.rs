@@ -17,7 +17,7 @@ use super::scripted::{
 use crate::harness::{TestEnv, run};
 
 pub(super) fn client() -> Client {
-    Client::new(Credentials::none()).unwrap().with_patience(quick_retries())
+    Client::new(Credentials::none()).unwrap().with_retry_policy(quick_retries())
 }
 
 pub(super) fn layer(bytes: &[u8]) -> Descriptor {
@@ -137,7 +137,7 @@ fn a_stalled_connection_is_closed_and_retried() {
     let registry = Registry::open(Quirks::none());
     let mut blob_map = BlobMap::default();
     let image = two_layers(&mut blob_map, &(0..=255).collect::<Vec<u8>>().repeat(40_000));
-    let client = client().with_patience(quick_timeouts());
+    let client = client().with_retry_policy(quick_timeouts());
     let open = |d: &Digest| blob_map.open(d);
     let tags = ["v1".to_owned()];
     let push = Push { image: &image, blobs: &open, base: None, tags: &tags };
@@ -149,7 +149,7 @@ fn a_stalled_connection_is_closed_and_retried() {
     registry.fail(Kind::GetTag, When::Always, Fault::Stall);
     let error = client.resolve(&registry.reference("app:v1")).unwrap_err();
     assert_eq!(error.exit_kind().code(), 4);
-    assert!(error.to_string().contains("keeps silent"), "{error}");
+    assert!(error.to_string().contains("timed out"), "{error}");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn a_warning_is_passed_on_once_and_cannot_move_the_cursor() {
     });
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let to = Arc::clone(&heard);
-    let client = client().telling(move |event| match event {
+    let client = client().with_notices(move |event| match event {
         Event::Notice { text } => to.lock().unwrap().push(text),
         other => panic!("{other:?}"),
     });

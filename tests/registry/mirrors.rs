@@ -40,8 +40,8 @@ impl User {
         let host = Host { env, cwd: home.path().into(), home: home.path().into(), ..Host::read() };
         let notices: Arc<Mutex<Vec<String>>> = Arc::default();
         let to = Arc::clone(&notices);
-        let client = Client::from_host(&host, &NetworkOptions::default()).unwrap().with_patience(quick_retries());
-        let client = client.telling(move |event| match event {
+        let client = Client::from_host(&host, &NetworkOptions::default()).unwrap().with_retry_policy(quick_retries());
+        let client = client.with_notices(move |event| match event {
             Event::Notice { text } => to.lock().unwrap().push(text),
             other => panic!("{other:?}"),
         });
@@ -58,7 +58,7 @@ impl User {
 
     /// The image with all its layers.
     fn pull(&self, name: &RegistryRef) -> Result<Image, RegistryError> {
-        let client = self.client.pulling(name);
+        let client = self.client.through_mirrors(name);
         let image = client.image(name, &Platform::host())?;
         for layer in &image.manifest.layers {
             let read = client.blob(name, layer)?.read_to_end(&mut Vec::new());
@@ -136,13 +136,13 @@ fn a_failing_mirror_is_skipped_with_a_notice() {
         (
             "copies/team/app:v1",
             |mirror| mirror.fail(Kind::GetTag, When::Always, Fault::Status(500)),
-            "was answered 500",
+            "returned status 500",
         ),
         ("copies/team/app:v1", |mirror| mirror.fail(Kind::GetTag, When::Always, Fault::ResetBefore), "cannot reach"),
         (
             "copies/team/app:v1",
             |mirror| mirror.fail(Kind::GetTag, When::Always, Fault::Garbage),
-            "does not answer as a registry",
+            "does not respond like a registry",
         ),
         (
             "copies/team/app:v1",
@@ -152,7 +152,7 @@ fn a_failing_mirror_is_skipped_with_a_notice() {
         (
             "copies/team/app:v1",
             |mirror| mirror.fail(Kind::GetBlob, When::Always, Fault::WrongDigest),
-            "is not what its digest says",
+            "does not match its digest",
         ),
         (
             "copies/team/app:v1",
@@ -173,7 +173,7 @@ fn a_failing_mirror_is_skipped_with_a_notice() {
         let pulled = user.pull(&origin.reference("team/app:v1"));
         assert_eq!(pulled.map_err(|error| chain(&error)).unwrap(), image, "{expected}");
         let notices = user.notices();
-        let start = format!("the mirror `{}/copies/team/app` is passed over: ", mirror.host);
+        let start = format!("the mirror `{}/copies/team/app` is skipped: ", mirror.host);
         assert!(!notices.is_empty() && notices.iter().all(|text| text.starts_with(&start)), "{expected}: {notices:?}");
         assert!(notices[0].contains(expected), "{expected}: {notices:?}");
     }
@@ -193,7 +193,7 @@ fn whatever_goes_wrong_at_a_mirror_the_image_is_the_same() {
             push(&user.client, &mirror.reference("team/app:v1"), b"one");
             mirror.fail(kind, When::Always, fault);
             mirror.fail(Kind::GetRange, When::Always, fault);
-            let user = User { client: user.client.with_patience(quick_timeouts()), ..user };
+            let user = User { client: user.client.with_retry_policy(quick_timeouts()), ..user };
             let name = if kind == Kind::GetManifest { &digest } else { &tag };
             let pulled = user.pull(name).unwrap_or_else(|error| panic!("{kind:?} {fault:?}: {}", chain(&error)));
             assert_eq!(pulled, image, "{kind:?} {fault:?}");
@@ -342,7 +342,7 @@ fn a_layer_that_is_corrupt_on_a_mirror_comes_from_the_location() {
     fs::write(home.join("registries.conf"), mirrored(&origin, &mirror.host)).unwrap();
     let (before, to) = (origin.journal().len(), format!("oci:{}", env.path("out")));
     let built = run(env.phial(["build", repo.source(), "--base", &base, "--to", &to]));
-    let note = format!("note: the mirrors of `{}/team/base` are passed over: other bytes came", origin.host);
+    let note = format!("note: the mirrors of `{}/team/base` are skipped: other bytes came", origin.host);
     assert_eq!(built.stderr.matches(&note).count(), 1, "{}", built.stderr);
     built.ok();
     let requests = origin.journal().split_off(before);

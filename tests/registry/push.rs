@@ -75,7 +75,7 @@ fn a_second_push_costs_a_request_for_its_tag_and_a_new_source_one_layer() {
     client().push(&to, &push_of(&one, &open, &tags), &discard).unwrap();
     let mark = registry.requests(0).len();
     let again = client().push(&to, &push_of(&one, &open, &tags), &discard).unwrap();
-    assert!(again.was_there);
+    assert!(again.existed);
     let requests = registry.requests(mark);
     assert_eq!(requests, ["HEAD /v2/app/manifests/v1"]);
     client().push(&to, &push_of(&two, &open, &tags), &discard).unwrap();
@@ -198,7 +198,7 @@ fn a_private_registry_wants_the_right_password() {
     assert_eq!(by_skopeo(&v1, &["--creds", "user:password"]), image.manifest_digest.as_str());
     assert_eq!(with("password").image(&v1, &Platform::host()).unwrap(), image);
     let mark = registry.requests(0).len();
-    assert!(with("password").push(&to, &push, &discard).unwrap().was_there);
+    assert!(with("password").push(&to, &push, &discard).unwrap().existed);
     assert_eq!(registry.requests(mark).len(), 2, "one to be asked for the password");
 }
 

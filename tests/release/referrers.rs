@@ -9,7 +9,7 @@ use phial::error::UserError as _;
 use phial::event::discard;
 use phial::image::{EMPTY, Image, OCI_INDEX, OCI_MANIFEST, Platform, fallback_tag};
 use phial::layout::{self, Layout};
-use phial::registry::{Keeping, RegistryError};
+use phial::registry::{ArtifactPush, ReferrersSupport, RegistryError};
 use serde_json::{Value, json};
 
 use super::{client, descriptors, double, oras, place, pushed, ran, record, skopeo, written};
@@ -38,7 +38,7 @@ fn without_the_api_records_are_listed_under_the_fallback_tag_for_us_and_for_oras
     let registry = Registry::start();
     let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
     let image = pushed(&client, &name, b"one");
-    assert_eq!(client.keeping(&name, &image.manifest_digest).unwrap(), Keeping::FallbackTag);
+    assert_eq!(client.referrers_support(&name, &image.manifest_digest).unwrap(), ReferrersSupport::FallbackTag);
     let at = place(&name);
     let mut put = [
         record(&client, &at, &image, &ran(&image, 1, &[("test", false)])),
@@ -165,7 +165,7 @@ fn the_api_is_used_where_it_works_whatever_headers_say() {
         let mut put: Vec<String> =
             (0..5).map(|nth| record(&client(), &place(&name), &image, &ran(&image, nth, &[("test", true)]))).collect();
         put.sort();
-        assert_eq!(client().keeping(&name, &image.manifest_digest).unwrap(), Keeping::Api);
+        assert_eq!(client().referrers_support(&name, &image.manifest_digest).unwrap(), ReferrersSupport::Api);
         assert_eq!(descriptors(&client().referrers(&name, &image.manifest_digest).unwrap()), put, "all pages");
         assert_eq!(judged(&place(&name), &image), put);
         assert_eq!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)), None);
@@ -191,7 +191,12 @@ fn a_registry_that_takes_a_record_and_never_lists_it_is_an_error() {
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
     let (artifact, document) = ran(&image, 1, &[("test", false)]).record(image.descriptor());
-    let refused = client().refer(&name, &artifact, &phial::attest::single_blob(&document), &[]).unwrap_err();
+    let refused = client()
+        .put_referrer(
+            &name,
+            ArtifactPush { artifact: &artifact, blobs: &phial::attest::single_blob(&document), mount: &[] },
+        )
+        .unwrap_err();
     assert_eq!(refused.exit_kind().code(), 4);
     assert!(refused.to_string().contains("does not list it"), "{refused}");
 }
@@ -216,7 +221,12 @@ fn something_else_under_the_fallback_tag_is_not_written_over() {
     let other = pushed(&client(), &memory.reference(&format!("team/app:{tag}")), b"another image");
     let (artifact, document) = ran(&image, 1, &[("test", true)]).record(image.descriptor());
     for refused in [
-        client().refer(&name, &artifact, &phial::attest::single_blob(&document), &[]).unwrap_err(),
+        client()
+            .put_referrer(
+                &name,
+                ArtifactPush { artifact: &artifact, blobs: &phial::attest::single_blob(&document), mount: &[] },
+            )
+            .unwrap_err(),
         client().referrers(&name, &image.manifest_digest).unwrap_err(),
     ] {
         assert!(matches!(refused, RegistryError::Image { .. }), "{refused}");

@@ -30,5 +30,5 @@ pub(crate) fn quick_retries() -> RetryPolicy {
 
 /// The same with a short timeout, for servers that stall.
 pub(crate) fn quick_timeouts() -> RetryPolicy {
-    RetryPolicy { silence: Duration::from_millis(500), ..quick_retries() }
+    RetryPolicy { stall_timeout: Duration::from_millis(500), ..quick_retries() }
 }

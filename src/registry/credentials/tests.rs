@@ -307,7 +307,7 @@ fn helpers_of_registries_conf_know_of_all_registries_before_or_after_the_files()
     write(home.path(), ".config/containers/registries.conf.d/1.conf", "credential-helpers = ['one']\n");
     assert_eq!(find("'missing'", "r.example"), "one/r.example");
     let named = Credentials::from_options(&host(home.path(), &[]), Some(&home.path().join(".docker/config.json")));
-    assert_eq!(user(told.find("o.example", "x")), "none", "a file that is named is the only place");
+    assert_eq!(user(named.find("o.example", "x")), "none", "a named file is the only source");
 }
 
 #[test]
