@@ -60,7 +60,7 @@ impl ResolvedImage {
             Reference::Registry(name) => {
                 let mut exact = name.clone();
                 exact.digest = pinned.cloned().or(exact.digest);
-                let image = context.client.pulling(&exact).image(&exact, &platform)?;
+                let image = context.client.through_mirrors(&exact).image(&exact, &platform)?;
                 Ok(Self { image, origin: Origin::Registry(exact) })
             }
         }
