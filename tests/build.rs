@@ -80,7 +80,7 @@ fn an_app_with_a_script_of_its_own_loses_what_the_script_deleted() {
 fn hex_rebar3_and_git_dependencies_make_one_deps_layer_that_later_commits_take_from_the_cache() {
     let env = TestEnv::new();
     let hex = hex_registry();
-    let (repo, _git) = env.deps_app(&hex);
+    let repo = env.deps_app(&hex);
     let with_hex = |name: &str, more: &[&str]| build_with(&env, &repo, name, more, |c| c.envs(hex.env()));
     let (digest, _) = with_hex("first.oci", &[]);
     assert_eq!(with_hex("again.oci", &[]).0, digest);
@@ -132,7 +132,7 @@ fn without_a_network_an_app_without_packages_has_the_same_layers_and_its_deps_ar
 fn without_a_network_no_package_is_requested_and_a_deps_layer_that_was_fetched_is_not_used() {
     let env = TestEnv::with_elixir_base_in_cache();
     let hex = hex_registry();
-    let (repo, git) = env.deps_app(&hex);
+    let (repo, git) = env.deps_app_and_git(&hex);
     let offline = || {
         let (base, to) = (elixir(), format!("oci:{}", env.path("none.oci")));
         let mut build = env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--network", "none"]);

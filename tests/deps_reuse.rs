@@ -20,7 +20,7 @@ struct App {
 impl App {
     fn new(env: &TestEnv) -> Self {
         let hex = hex_registry();
-        let (repo, git) = env.deps_app(&hex);
+        let (repo, git) = env.deps_app_and_git(&hex);
         let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
         let lines: Vec<&str> = mix.lines().filter(|line| !line.contains("c_src")).collect();
         let mix = format!("{}\n", lines.join("\n"));

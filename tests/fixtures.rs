@@ -29,7 +29,7 @@ fn apps_without_packages_pass_their_own_tests_in_the_base() {
 fn the_app_with_packages_passes_its_own_tests_in_the_base() {
     let env = TestEnv::new();
     let hex = hex_registry();
-    let (repo, _git) = env.deps_app(&hex);
+    let (repo, _git) = env.deps_app_and_git(&hex);
     let lock = fs::read_to_string(repo.dir().join("mix.lock")).expect("a lock that Mix wrote");
     let read: Vec<String> = dependencies("", &lock).iter().map(ToString::to_string).collect();
     assert_eq!(read.len(), lock.lines().count() - 2, "each line between the braces is understood: {read:?}");

@@ -19,7 +19,7 @@ const LIST: &str = r"cd / && own='( -path ./proc -o -path ./sys -o -path ./dev -
 /// An image of every app of `testdata/apps` that needs no database, all on one base, in one layout.
 fn images(env: &TestEnv) -> Vec<String> {
     let hex = hex_registry();
-    let (deps, _git) = env.deps_app(&hex);
+    let deps = env.deps_app(&hex);
     let apps = ["hello", "umbrella", "shell"].map(|app| (app, env.app(app)));
     let mut names = vec![];
     for (name, repo) in apps.into_iter().chain([("deps", deps)]) {

@@ -63,7 +63,7 @@ fn without_settings_mix_test_is_run_and_parts_of_it_are_parts() {
 fn dependencies_of_every_kind_are_compiled_beside_the_image_and_not_by_the_tests() {
     let env = TestEnv::new();
     let hex = hex_registry();
-    let (repo, _git) = env.deps_app(&hex);
+    let repo = env.deps_app(&hex);
     let base = format!("oci:{}", elixir_base().display());
     let mut build = env.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"]);
     build.envs(hex.env());

@@ -1,4 +1,5 @@
-//! Circles of files inside one module: each file of it uses the others, if only by way of them. Only those are allowed that are argued for.
+//! Circles of files inside one module: each file of it uses the others, if only by way of them. Only those are allowed that are
+//! argued for. That a parent (`mod.rs`) uses its own children is no edge: it is made of them, and they of its types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -81,7 +82,7 @@ impl Files {
             let exported = statements(text, &["pub use ", "pub(crate) use ", "pub(super) use "]);
             let used = paths(text).into_iter().filter(|path| !exported.contains(path));
             let owners = used.filter_map(|path| self.owner(&self.absolute(file, &path)?, 8));
-            let inside = owners.filter(|owner| owner != file && (whole || owner.first() == file.first()));
+            let inside = owners.filter(|owner| !owner.starts_with(file) && (whole || owner.first() == file.first()));
             edges.insert(file.clone(), inside.collect());
         }
         edges
@@ -132,7 +133,7 @@ fn files_of_a_module_use_each_other_in_one_direction() {
 }
 
 #[test]
-fn a_circle_is_found_by_way_of_a_reexport_and_a_third_file() {
+fn a_circle_is_found_by_way_of_a_reexport_and_a_third_file_but_not_between_parent_and_child() {
     let name = |path: &str| path.split("::").map(str::to_owned).collect::<Name>();
     let files = Files::of(BTreeMap::from([
         (Vec::new(), "pub mod a;".to_owned()),
@@ -140,6 +141,8 @@ fn a_circle_is_found_by_way_of_a_reexport_and_a_third_file() {
         (name("a::x"), "use super::Y;\nuse super::Here;".to_owned()),
         (name("a::y"), "fn f() { super::z::go() }".to_owned()),
         (name("a::z"), "use crate::a::x::X;".to_owned()),
+        (name("b"), "mod c;\nfn f() { c::g() }\nstruct B;".to_owned()),
+        (name("b::c"), "use super::B;\nfn g() {}".to_owned()),
     ]));
     let circle = ["a::x", "a::y", "a::z"].map(str::to_owned).to_vec();
     assert_eq!(circles(&files.edges(false)), BTreeSet::from([circle]));

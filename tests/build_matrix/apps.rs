@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::{HexRegistry, Repo, Static, TestEnv, hex_registry, testdata};
+use crate::harness::{HexRegistry, Repo, TestEnv, hex_registry, testdata};
 
 /// So many modules: enough for the compiler to be busy with several at any time.
 const MODULES: usize = 64;
@@ -17,11 +17,11 @@ pub(super) struct Subject {
     /// The environment of its plain build.
     pub(super) env: TestEnv,
     /// What it fetches from, as long as it is held.
-    pub(super) hex: Option<(HexRegistry, Static)>,
+    pub(super) hex: Option<HexRegistry>,
 }
 
 impl Subject {
-    fn over(name: &'static str, env: TestEnv, repo: Repo, hex: Option<(HexRegistry, Static)>) -> Self {
+    fn over(name: &'static str, env: TestEnv, repo: Repo, hex: Option<HexRegistry>) -> Self {
         repo.git(["tag", "before"]);
         repo.write("NOTES.md", "What changes between the two commits is in no layer but the app's.\n");
         repo.commit("Only the source");
@@ -38,8 +38,8 @@ impl Subject {
     /// The app with packages of Hex, a git dependency, and NIFs in C and C++.
     pub(super) fn deps() -> Self {
         let (env, hex) = (TestEnv::new(), hex_registry());
-        let (repo, git) = env.deps_app(&hex);
-        Self::over("deps", env, repo, Some((hex, git)))
+        let repo = env.deps_app(&hex);
+        Self::over("deps", env, repo, Some(hex))
     }
 
     /// The app of many modules, in which everything is left to chance.

@@ -11,7 +11,7 @@ use super::apps::Subject;
 use crate::harness::git_http::GitServer;
 use crate::harness::prebuilt::{copy_base_cache, elixir_base};
 use crate::harness::user::copy;
-use crate::harness::{self, Registry, TestEnv, User, run};
+use crate::harness::{self, HexRegistry, Registry, TestEnv, User, run};
 
 /// One way to build.
 pub(super) struct Cell {
@@ -196,7 +196,7 @@ impl Way {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().envs(self.env.iter().cloned()).current_dir(&self.dir);
         command.env("PHIAL_CACHE_DIR", &self.cache);
-        command.envs(subject.hex.iter().flat_map(|(hex, _)| hex.env()));
+        command.envs(subject.hex.iter().flat_map(HexRegistry::env));
         let line = run(command).ok();
         if rev == "HEAD" {
             assert!(self.lines.iter().all(|before| *before == line), "{line} after {:?}", self.lines);

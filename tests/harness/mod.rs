@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use phial::host::Host;
 use tempfile::TempDir;
@@ -106,27 +107,38 @@ impl TestEnv {
         repo
     }
 
-    /// `testdata/apps/deps` with its git dependency on a server of its own and a mix.lock made by Mix itself. The server
-    /// answers as long as it is held.
-    pub(crate) fn deps_app(&self, hex: &HexRegistry) -> (Repo, Static) {
-        let stamp = Repo::copied(&testdata("apps/stamp"), &self.dir().join("stamp"));
-        stamp.commit("The dependency");
-        stamp.git(["tag", "v1.0.0"]);
-        let bare = self.dir().join("served/stamp.git");
-        stamp.git([OsStr::new("clone"), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
-        Repo::at(&bare).git(["update-server-info"]);
-        let server = Static::start(&self.dir().join("served"));
+    /// `testdata/apps/deps` with its git dependency and a mix.lock made by Mix itself, as a repository of one commit: the same in
+    /// all tests of a run, so that what one of them has built is cached for the others.
+    pub(crate) fn deps_app(&self, hex: &HexRegistry) -> Repo {
+        static FILES: OnceLock<([String; 2], Static)> = OnceLock::new();
+        let ([mix, lock], _) = FILES.get_or_init(|| {
+            let (env, server) = (Self::new(), stamp_server());
+            let repo = env.locked_deps_app(hex, &server);
+            (["mix.exs", "mix.lock"].map(|name| fs::read_to_string(repo.dir().join(name)).expect("a file")), server)
+        });
+        let repo = Repo::copied(&testdata("apps/deps"), &self.dir().join("deps"));
+        repo.write("mix.exs", mix);
+        repo.write("mix.lock", lock);
+        repo.commit("The first commit");
+        repo
+    }
 
+    /// The same with a git server of its own, which answers as long as it is held, and with its dependencies fetched.
+    pub(crate) fn deps_app_and_git(&self, hex: &HexRegistry) -> (Repo, Static) {
+        let server = stamp_server();
+        let repo = self.locked_deps_app(hex, &server);
+        repo.commit("The first commit");
+        (repo, server)
+    }
+
+    fn locked_deps_app(&self, hex: &HexRegistry, server: &Static) -> Repo {
         let repo = Repo::copied(&testdata("apps/deps"), &self.dir().join("deps"));
         let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
         repo.write("mix.exs", mix.replace("@GIT_URL@", &format!("{}/stamp.git", server.url())));
         run(in_rootfs(repo.dir(), ["mix", "deps.get"], &hex.env())).ok();
-        repo.commit("The first commit");
-        (repo, server)
+        repo
     }
-}
 
-impl TestEnv {
     /// `testdata/apps/ledger`, an app with a database, with a mix.lock made by Mix itself.
     pub(crate) fn ledger(&self, hex: &HexRegistry) -> Repo {
         let repo = Repo::copied(&testdata("apps/ledger"), &self.dir().join("ledger"));
@@ -134,6 +146,23 @@ impl TestEnv {
         repo.commit("The first commit");
         repo
     }
+}
+
+/// The git dependency of the deps app, on a server of its own.
+fn stamp_server() -> Static {
+    let env = TestEnv::new();
+    let stamp = Repo::copied(&testdata("apps/stamp"), &env.dir().join("stamp"));
+    let commit = stamp.commit("The dependency");
+    let (made, served) = (env.dir().join("served"), fixtures_dir().join(format!("stamp-{commit}")));
+    let _lock = prebuilt::lock("stamp");
+    if !served.exists() {
+        stamp.git(["tag", "v1.0.0"]);
+        let bare = made.join("stamp.git");
+        stamp.git([OsStr::new("clone"), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);
+        Repo::at(&bare).git(["update-server-info"]);
+        fs::rename(made, &served).expect("a repository to serve");
+    }
+    Static::start(&served)
 }
 
 /// The `PATH` that programs are looked for in.
