@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::config::{self, ConfigError, FileConfig, LockFile};
 use crate::error::Error;
 use crate::recipe::SourceFile;
-use crate::source::{self, Entry, Fetched, Mode};
+use crate::source::{self, CommitEntry, EntryMode, Fetched};
 
 /// The files of a commit.
 pub(super) struct CommitFiles<'a> {
     pub(super) fetched: &'a Fetched,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<CommitEntry>,
     /// The same files as the recipe needs them.
     pub(super) files: Vec<SourceFile>,
     /// The text of `mix.lock`; `None` if the commit has none.
@@ -20,9 +20,9 @@ pub(super) struct CommitFiles<'a> {
 impl<'a> CommitFiles<'a> {
     pub(super) fn read(fetched: &'a Fetched) -> Result<Self, Error> {
         let entries = source::list(fetched)?;
-        let file = |entry: &Entry| SourceFile {
+        let file = |entry: &CommitEntry| SourceFile {
             path: entry.name.as_bytes().to_vec(),
-            executable: entry.mode == Mode::Executable,
+            executable: entry.mode == EntryMode::Executable,
         };
         Ok(Self { fetched, files: entries.iter().map(file).collect(), entries, mix_lock: text(fetched, "mix.lock")? })
     }

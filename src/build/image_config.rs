@@ -11,7 +11,7 @@ use crate::image::{Image, ImageOptions, LABEL, NewLayer, Provenance, Reference, 
 use crate::recipe::{FORMAT, MIX_HOME, Script, WORKDIR};
 use crate::remote_cache::{STEP, entry_digest};
 use crate::runtime::environment;
-use crate::source::web_address;
+use crate::source::Location;
 
 /// The default user: `nonroot`, with the ids that distroless images give it.
 const NONROOT: &str = "65532:65532";
@@ -62,7 +62,7 @@ pub(super) fn provenance(base: &Image, plan: &BuildPlan, files: &CommitFiles<'_>
     let commit = &files.fetched.commit;
     let deps = layers.iter().find(|layer| layer.name == STEP);
     let PreparePlan { recipe, compression, network, .. } = &plan.prepare;
-    let source = plan.image.source.clone().or_else(|| commit.origin.as_deref().and_then(web_address));
+    let source = plan.image.source.clone().or_else(|| commit.origin.as_ref().and_then(Location::web_address));
     let name = match &plan.base {
         Reference::Registry(name) => Some(RegistryRef { digest: None, ..name.clone() }.to_string()),
         _ => None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{BuildRequest, Built};
 use crate::context::Context;
 use crate::image::Target;
-use crate::source::{self, Location, SourceError, web_address};
+use crate::source::{self, Location, SourceError};
 use crate::store::Key;
 
 /// Number of records of each repository.
@@ -83,8 +83,8 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
 /// The name of a repository in the store: its web address, which is the same for all ways to clone it; without one, its URL or
 /// its real path.
 pub fn repository_name(location: &Location, context: &Context<'_>) -> Result<String, SourceError> {
-    let name = source::identity(&from_here(location, context))?;
-    Ok(if name.starts_with('/') { name } else { web_address(&name).unwrap_or(name) })
+    let identity = source::identity(&from_here(location, context))?;
+    Ok(identity.web_address().unwrap_or_else(|| identity.to_string()))
 }
 
 /// The location with a local path made absolute.

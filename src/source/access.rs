@@ -1,4 +1,4 @@
-//! Who one is towards a git server: each credential that is at hand is tried once, in a fixed order, and never shown.
+//! Credentials for a git server: each one that is found is tried once, in a fixed order. Their values are never shown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -17,31 +17,32 @@ use crate::host::Host;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Secret(String);
 
-/// What a fetch may use to prove who one is, and how long it waits for a silent server.
+/// Where a fetch may find credentials, and its timeout.
 #[derive(Clone)]
 pub struct Access {
     env: BTreeMap<String, String>,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// The credentials for one URL that were not tried yet, and the kinds of those that were.
-pub(super) struct Ways {
+/// The credentials for one URL, and which were tried.
+pub(super) struct Credentials {
     url: Url,
     access: Access,
-    left: VecDeque<Way>,
-    given: Option<Way>,
+    untried: VecDeque<CredentialSource>,
+    /// The one that was tried last.
+    current: Option<CredentialSource>,
     tried: Vec<&'static str>,
-    /// Nothing was left when the server asked.
+    /// Whether the server asked when all were tried.
     pub(super) exhausted: bool,
-    /// Another server, to which the first one redirected, asked; without user information.
-    pub(super) stranger: Option<String>,
+    /// The URL of another server, without user information, if that asked after a redirect.
+    pub(super) redirected_to: Option<String>,
 }
 
 const USER_INFO: &str = "the URL's user information";
 
 #[derive(Clone)]
-enum Way {
-    Pair { kind: &'static str, user: String, secret: Secret },
+enum CredentialSource {
+    Password { kind: &'static str, user: String, secret: Secret },
     Helper,
     Agent,
 }
@@ -60,26 +61,26 @@ impl fmt::Debug for Secret {
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("Access").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
 impl Access {
-    /// What the process's environment offers: `GIT_TOKEN` (with `GIT_USERNAME`) for any host, `GITHUB_TOKEN` for github.com,
+    /// From the environment: `GIT_TOKEN` (with `GIT_USERNAME`) for any host, `GITHUB_TOKEN` for github.com,
     /// `CI_JOB_TOKEN` for `CI_SERVER_HOST`, the ssh agent, and `git credential fill` if git is on the `PATH`.
     pub fn of(host: &Host) -> Self {
-        Self { env: host.env.clone(), patience: Duration::from_secs(120) }
+        Self { env: host.env.clone(), timeout: Duration::from_secs(120) }
     }
 
-    /// How long a server may say nothing before the fetch is given up; 120 s unless told.
+    /// Sets how long a server may send nothing before the fetch fails; the default is 120 s.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     fn var(&self, name: &str) -> Option<&str> {
@@ -94,13 +95,17 @@ impl Access {
             .find(|git| git.is_file())
     }
 
-    fn ways(&self, url: &Url) -> VecDeque<Way> {
+    fn sources(&self, url: &Url) -> VecDeque<CredentialSource> {
         if url.is_ssh() {
-            return self.var("SSH_AUTH_SOCK").map(|_| Way::Agent).into_iter().collect();
+            return self.var("SSH_AUTH_SOCK").map(|_| CredentialSource::Agent).into_iter().collect();
         }
-        let mut ways = VecDeque::new();
+        let mut sources = VecDeque::new();
         let mut pair = |kind, user: &str, secret: &str| {
-            ways.push_back(Way::Pair { kind, user: user.to_owned(), secret: Secret::new(secret.to_owned()) });
+            sources.push_back(CredentialSource::Password {
+                kind,
+                user: user.to_owned(),
+                secret: Secret::new(secret.to_owned()),
+            });
         };
         match (&url.user, &url.password) {
             (Some(user), Some(password)) => pair(USER_INFO, user, &password.0),
@@ -113,22 +118,22 @@ impl Access {
         if let Some(token) = self.var("GITHUB_TOKEN").filter(|_| url.host == "github.com") {
             pair("`GITHUB_TOKEN`", "x-access-token", token);
         }
-        let ours = self.var("CI_SERVER_HOST").is_some_and(|host| host.eq_ignore_ascii_case(&url.host));
-        if let Some(token) = self.var("CI_JOB_TOKEN").filter(|_| ours) {
+        let is_ci_server = self.var("CI_SERVER_HOST").is_some_and(|host| host.eq_ignore_ascii_case(&url.host));
+        if let Some(token) = self.var("CI_JOB_TOKEN").filter(|_| is_ci_server) {
             pair("`CI_JOB_TOKEN`", "gitlab-ci-token", token);
         }
         if self.git().is_some() {
-            ways.push_back(Way::Helper);
+            sources.push_back(CredentialSource::Helper);
         }
-        // a lone name is a login for the helper, or a token, as GitHub has it: last, since a wrong login may lock an account
+        // A user without a password is a login for the helper, or a token, as on GitHub. Tried last: a wrong login may lock an account.
         if let (Some(user), None) = (&url.user, &url.password) {
             let (user, secret) = (user.clone(), Secret::new("x-oauth-basic".to_owned()));
-            ways.push_back(Way::Pair { kind: USER_INFO, user, secret });
+            sources.push_back(CredentialSource::Password { kind: USER_INFO, user, secret });
         }
-        ways
+        sources
     }
 
-    /// Asks git's helpers, without a prompt of any kind. `None` if they do not know.
+    /// Asks git's credential helpers, without prompts. `None` if they have no credential.
     fn helper(&self, url: &Url) -> Option<(String, Secret)> {
         let mut command = Command::new(self.git()?);
         command.args(["-c", "core.askPass=", "credential", "fill"]).env_clear().envs(&self.env);
@@ -137,15 +142,15 @@ impl Access {
         }
         command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never").current_dir("/");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
-        let mut question =
+        let mut request =
             format!("protocol={}\nhost={}\npath={}\n", url.scheme(), url.authority(), url.path.trim_start_matches('/'));
         if let Some(user) = &url.user {
-            question.push_str("username=");
-            question.push_str(user);
-            question.push('\n');
+            request.push_str("username=");
+            request.push_str(user);
+            request.push('\n');
         }
-        question.push('\n');
-        child.stdin.take()?.write_all(question.as_bytes()).ok()?;
+        request.push('\n');
+        child.stdin.take()?.write_all(request.as_bytes()).ok()?;
         let output = child.wait_with_output().ok()?;
         let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
@@ -153,72 +158,73 @@ impl Access {
     }
 }
 
-impl Ways {
+impl Credentials {
     pub(super) fn new(url: &Url, access: &Access) -> Self {
-        let left = access.ways(url);
+        let untried = access.sources(url);
         Self {
             url: url.clone(),
             access: access.clone(),
-            left,
-            given: None,
+            untried,
+            current: None,
             tried: Vec::new(),
             exhausted: false,
-            stranger: None,
+            redirected_to: None,
         }
     }
 
-    /// The next credential that fits `allowed`, or an authentication error when none is left. What libgit2 calls back.
+    /// The next credential of a type in `allowed`, or an authentication error when all were tried: the callback for libgit2.
     ///
-    /// libgit2 follows the first redirect wherever it leads, and asks here for the credentials of that other server (`asker`
-    /// is its URL): it gets none.
+    /// libgit2 follows a first redirect to any server, and then asks for credentials for that one (`asker` is its URL): it gets none.
     pub(super) fn next(&mut self, asker: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {
         if !self.url.is_ssh() && !self.url.same_server(asker) {
-            self.stranger =
+            self.redirected_to =
                 Some(asker.parse::<Location>().map_or_else(|_| "another server".to_owned(), |p| p.to_string()));
-            return Err(none_left());
+            return Err(all_tried());
         }
         let login = self.url.user.clone().unwrap_or_else(|| "git".to_owned());
         if allowed.contains(CredentialType::USERNAME) {
             return Cred::username(&login);
         }
-        while let Some(way) = self.left.pop_front() {
-            let cred = match &way {
-                Way::Agent if allowed.contains(CredentialType::SSH_KEY) => {
+        while let Some(source) = self.untried.pop_front() {
+            let cred = match &source {
+                CredentialSource::Agent if allowed.contains(CredentialType::SSH_KEY) => {
                     self.tried.push(SSH_AGENT);
                     Cred::ssh_key_from_agent(&login)
                 }
-                Way::Pair { kind, user, secret } if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
+                CredentialSource::Password { kind, user, secret }
+                    if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) =>
+                {
                     self.tried.push(kind);
                     Cred::userpass_plaintext(user, &secret.0)
                 }
-                Way::Helper if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
+                CredentialSource::Helper if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
                     let Some((user, secret)) = self.access.helper(&self.url) else { continue };
-                    self.left.push_front(Way::Pair { kind: "`git credential`", user, secret });
+                    self.untried.push_front(CredentialSource::Password { kind: "`git credential`", user, secret });
                     continue;
                 }
                 _ => continue,
             };
-            self.given = Some(way);
+            self.current = Some(source);
             return cred;
         }
         self.exhausted = true;
-        Err(none_left())
+        Err(all_tried())
     }
 
-    /// What was given last was accepted: give it again when the next request asks.
+    /// Records that the current credential was accepted: the next request gets it again.
     pub(super) fn accepted(&mut self) {
-        if let Some(way) = self.given.take() {
+        if let Some(source) = self.current.take() {
             self.tried.pop();
-            self.left.push_front(way);
+            self.untried.push_front(source);
         }
     }
 
-    /// The kinds that were tried.
+    /// The kinds of the credentials that were tried.
     pub(super) fn tried(&self) -> Vec<&'static str> {
         self.tried.clone()
     }
 }
 
-fn none_left() -> git2::Error {
+fn all_tried() -> git2::Error {
     git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, "no credentials left to try")
 }

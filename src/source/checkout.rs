@@ -1,6 +1,7 @@
-//! A commit's tree on disk, by our own walk: the same bytes, modes and times whatever the umask and git's configuration.
+//! Writes the files of a commit: with the same bytes, modes and times whatever the umask and git's configuration.
 //!
-//! No filter, line-end conversion, `ident`, `export-subst` or hook has a part in it: a file holds the bytes of its blob.
+//! libgit2's checkout is not used, because it applies filters, line-end conversion, `ident` and hooks: here a file has the bytes of
+//! its blob.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,14 +13,15 @@ use phial_layers::EntryPath;
 use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
-use super::tree::{Entry, Mode};
+use super::tree::{CommitEntry, EntryMode};
 use super::{Fetched, notice};
+use crate::error::IoError;
 use crate::event::Watch;
 
-/// How a Git LFS pointer begins (`docs/spec.md` of git-lfs); it is at most 1024 bytes long.
+/// The first line of a Git LFS pointer (`docs/spec.md` of git-lfs). A pointer has at most 1024 bytes.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
 
-/// A directory that is open while its entries are written.
+/// A directory, open while its entries are written.
 struct Dir {
     fd: OwnedFd,
     name: Vec<u8>,
@@ -32,19 +34,20 @@ struct Writer<'a> {
     times: Timestamps,
 }
 
-/// Writes the commit's tree below `dest`, which is made if it is not there and must be empty: files 0644 or 0755,
-/// directories 0755, symbolic links, all with modification time `mtime` (seconds since 1970), the links and `dest` too.
+/// Writes the files of the commit below `dest`, which must be empty and is created if it does not exist. Modes are 0644 or 0755 for
+/// files and 0755 for directories; the modification time of all entries, symbolic links and `dest` is `mtime` (seconds since
+/// 1970).
 ///
-/// Each entry is made anew in a directory that was just made and is held open, so no link of the tree is ever followed.
-/// Submodules become empty directories. After an error the part that was written stays, for the caller to remove.
+/// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules become
+/// empty directories. After an error the caller has to remove what was written.
 pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    fetched.healed(write_all(fetched, dest, mtime, watch))
+    fetched.quarantine_if_broken(write_all(fetched, dest, mtime, watch))
 }
 
 fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    let objects = &fetched.objects;
+    let git_dir = &fetched.git_dir;
     let repo = fetched.repo();
-    let entries = objects.list(&repo, fetched.oid)?;
+    let entries = git_dir.list(&repo, fetched.oid)?;
     let mut writer = Writer::new(dest, mtime)?;
     let mut pointers = Vec::new();
     for entry in &entries {
@@ -56,31 +59,31 @@ fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Re
     }
     writer.leave(0)?;
     if !pointers.is_empty() {
-        notice(watch, format!("not fetched, the image gets the pointers of Git LFS: {}", some_of(&pointers)));
+        notice(watch, format!("Git LFS files are not fetched, the image has their pointers: {}", some_of(&pointers)));
     }
-    let modules: Vec<&EntryPath> = entries.iter().filter(|e| e.mode == Mode::Submodule).map(|e| &e.name).collect();
+    let modules: Vec<&EntryPath> = entries.iter().filter(|e| e.mode == EntryMode::Submodule).map(|e| &e.name).collect();
     if !modules.is_empty() {
-        notice(watch, format!("submodules are not fetched, the image gets empty directories: {}", some_of(&modules)));
+        notice(watch, format!("submodules are not fetched, the image has empty directories: {}", some_of(&modules)));
     }
     Ok(())
 }
 
-/// A few names, and how many there are.
+/// The first names, and how many more there are.
 fn some_of(names: &[&EntryPath]) -> String {
     let few: Vec<String> = names.iter().take(5).map(|name| format!("`{name:?}`")).collect();
     let more = if names.len() > few.len() { format!(" and {} more", names.len() - few.len()) } else { String::new() };
     few.join(", ") + &more
 }
 
-fn content(fetched: &Fetched, repo: &Repository, entry: &Entry) -> Result<Vec<u8>, SourceError> {
-    if entry.mode == Mode::Submodule {
+fn content(fetched: &Fetched, repo: &Repository, entry: &CommitEntry) -> Result<Vec<u8>, SourceError> {
+    if entry.mode == EntryMode::Submodule {
         return Ok(Vec::new());
     }
     let name = entry.name.as_bytes();
-    let unreadable = |source| fetched.objects.unreadable(format!("`{:?}`", entry.name), source);
+    let unreadable = |source| fetched.git_dir.unreadable(format!("`{:?}`", entry.name), source);
     let id = Oid::from_str(&entry.id).map_err(unreadable)?;
-    let bytes = fetched.objects.blob(repo, id, name, usize::MAX)?;
-    if entry.mode == Mode::Symlink && (bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0)) {
+    let bytes = fetched.git_dir.blob(repo, id, name, usize::MAX)?;
+    if entry.mode == EntryMode::Symlink && (bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0)) {
         let why = "its target is empty, too long, or holds NUL";
         return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
     }
@@ -89,10 +92,10 @@ fn content(fetched: &Fetched, repo: &Repository, entry: &Entry) -> Result<Vec<u8
 
 impl<'a> Writer<'a> {
     fn new(dest: &'a Path, mtime: i64) -> Result<Self, SourceError> {
-        let failed = |what| move |source| SourceError::Io { what, path: dest.to_owned(), source };
+        let failed = |what| move |source| SourceError::from(IoError::at(what, dest)(source));
         match fs::create_dir(dest) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(failed("make"))?,
+            made => made.map_err(failed("create"))?,
         }
         if fs::read_dir(dest).map_err(failed("read"))?.next().is_some() {
             return Err(failed("write into")(std::io::ErrorKind::DirectoryNotEmpty.into()));
@@ -105,7 +108,7 @@ impl<'a> Writer<'a> {
         Ok(Self { dest, open: vec![Dir { fd, name: Vec::new() }], times })
     }
 
-    fn write(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), SourceError> {
+    fn write(&mut self, entry: &CommitEntry, bytes: &[u8]) -> Result<(), SourceError> {
         let path = entry.name.as_bytes();
         let (dirs, name) = match path.iter().rposition(|b| *b == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -113,15 +116,15 @@ impl<'a> Writer<'a> {
         };
         self.enter(dirs)?;
         let written = match entry.mode {
-            Mode::File => self.file(name, bytes, 0o644),
-            Mode::Executable => self.file(name, bytes, 0o755),
-            Mode::Symlink => self.symlink(name, bytes),
-            Mode::Submodule => return self.enter(path),
+            EntryMode::File => self.file(name, bytes, 0o644),
+            EntryMode::Executable => self.file(name, bytes, 0o755),
+            EntryMode::Symlink => self.symlink(name, bytes),
+            EntryMode::Submodule => return self.enter(path),
         };
         written.map_err(|source| self.failed(path, source))
     }
 
-    /// Makes `path` the innermost open directory. Entries come sorted, so each directory is entered and left once.
+    /// Makes `path` the innermost open directory. Entries are sorted, so each directory is entered and left once.
     fn enter(&mut self, path: &[u8]) -> Result<(), SourceError> {
         let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|name| !name.is_empty()).collect();
         let common = self.open[1..].iter().zip(&names).take_while(|(dir, name)| dir.name == **name).count();
@@ -133,7 +136,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Closes directories until `depth` are open, each with its final time.
+    /// Closes directories until `depth` are open, and sets the time of each.
     fn leave(&mut self, depth: usize) -> Result<(), SourceError> {
         while self.open.len() > depth {
             if let Some(dir) = self.open.pop() {
@@ -143,33 +146,33 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn here(&self) -> rustix::fd::BorrowedFd<'_> {
+    fn current_dir(&self) -> rustix::fd::BorrowedFd<'_> {
         self.open.last().map_or(CWD, |dir| rustix::fd::AsFd::as_fd(&dir.fd))
     }
 
     fn dir(&self, name: &[u8]) -> std::io::Result<OwnedFd> {
         let mode = Bits::from_raw_mode(0o755);
-        rustix::fs::mkdirat(self.here(), name, mode)?;
-        rustix::fs::chmodat(self.here(), name, mode, AtFlags::empty())?;
+        rustix::fs::mkdirat(self.current_dir(), name, mode)?;
+        rustix::fs::chmodat(self.current_dir(), name, mode, AtFlags::empty())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(self.here(), name, flags, Bits::empty())?)
+        Ok(rustix::fs::openat(self.current_dir(), name, flags, Bits::empty())?)
     }
 
     fn file(&self, name: &[u8], bytes: &[u8], mode: u32) -> std::io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = fs::File::from(rustix::fs::openat(self.here(), name, flags, Bits::from_raw_mode(0o600))?);
+        let mut file = fs::File::from(rustix::fs::openat(self.current_dir(), name, flags, Bits::from_raw_mode(0o600))?);
         file.write_all(bytes)?;
         rustix::fs::fchmod(&file, Bits::from_raw_mode(mode))?;
         Ok(rustix::fs::futimens(&file, &self.times)?)
     }
 
     fn symlink(&self, name: &[u8], target: &[u8]) -> std::io::Result<()> {
-        rustix::fs::symlinkat(target, self.here(), name)?;
-        Ok(rustix::fs::utimensat(self.here(), name, &self.times, AtFlags::SYMLINK_NOFOLLOW)?)
+        rustix::fs::symlinkat(target, self.current_dir(), name)?;
+        Ok(rustix::fs::utimensat(self.current_dir(), name, &self.times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn failed(&self, path: &[u8], source: std::io::Error) -> SourceError {
         use std::os::unix::ffi::OsStrExt as _;
-        SourceError::Io { what: "write", path: self.dest.join(std::ffi::OsStr::from_bytes(path)), source }
+        SourceError::from(IoError::at("write", &self.dest.join(std::ffi::OsStr::from_bytes(path)))(source))
     }
 }

@@ -1,4 +1,4 @@
-//! A repository on this machine, read in place: found from any directory inside it, never written to.
+//! A repository on this machine: found from any directory inside it, read in place, never written to.
 
 use std::fs;
 use std::io::Read as _;
@@ -7,55 +7,57 @@ use std::path::{Path, PathBuf};
 use git2::{ConfigLevel, ErrorCode, Oid, Repository, Status, StatusOptions};
 
 use super::error::{SourceError, is_hex};
-use super::revision::Rev;
-use super::{Objects, notice};
+use super::revision::Revision;
+use super::{GitDir, notice};
+use crate::error::IoError;
 use crate::event::Watch;
 
 /// A repository on this machine.
-pub(super) struct Local {
-    /// Where `HEAD` is: `.git`, a bare repository, or that of a linked worktree or submodule.
-    pub(super) gitdir: PathBuf,
+pub(super) struct LocalRepository {
+    /// The git directory: `.git`, a bare repository, or that of a linked worktree or submodule.
+    pub(super) git_dir: PathBuf,
     /// The top of the working tree; `None` for a bare repository.
     pub(super) top: Option<PathBuf>,
 }
 
-/// How a working tree differs from its commit.
-pub(super) struct Differences {
+/// How a working tree differs from the commit that is checked out.
+pub(super) struct WorkingTreeStatus {
     changed: usize,
     untracked: usize,
     example: String,
 }
 
-/// The repository that `path` is in: the nearest directory upwards with a `.git`, or that is a bare repository.
-pub(super) fn find(path: &Path) -> Result<Local, SourceError> {
+/// The repository of `path`: the nearest directory at or above it that has a `.git` or is a bare repository.
+pub(super) fn find(path: &Path) -> Result<LocalRepository, SourceError> {
     let none = || SourceError::NoRepository { path: path.to_owned() };
     let start = fs::canonicalize(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => none(),
-        _ => SourceError::Io { what: "open", path: path.to_owned(), source },
+        _ => SourceError::from(IoError::at("open", &path)(source)),
     })?;
     for dir in start.ancestors() {
         let dot = dir.join(".git");
-        if is_gitdir(&dot) {
-            return Ok(Local { gitdir: dot, top: Some(dir.to_owned()) });
+        if is_git_dir(&dot) {
+            return Ok(LocalRepository { git_dir: dot, top: Some(dir.to_owned()) });
         }
-        if let Some(gitdir) = linked(&dot).map(|target| dir.join(target)).filter(|gitdir| is_gitdir(gitdir)) {
-            return Ok(Local { gitdir, top: Some(dir.to_owned()) });
+        if let Some(git_dir) = linked(&dot).map(|target| dir.join(target)).filter(|git_dir| is_git_dir(git_dir)) {
+            return Ok(LocalRepository { git_dir, top: Some(dir.to_owned()) });
         }
-        if is_gitdir(dir) {
+        if is_git_dir(dir) {
             let top = dir.parent().filter(|_| dir.ends_with(".git")).map(Path::to_owned);
-            return Ok(Local { gitdir: dir.to_owned(), top });
+            return Ok(LocalRepository { git_dir: dir.to_owned(), top });
         }
     }
     Err(none())
 }
 
-/// `gitrepository-layout(5)`: `HEAD`, and objects and refs here or in the common directory.
-fn is_gitdir(dir: &Path) -> bool {
+/// Whether a directory is a git directory: it has `HEAD`, and objects and refs in it or in its common directory
+/// (gitrepository-layout(5)).
+fn is_git_dir(dir: &Path) -> bool {
     let own = dir.join("objects").is_dir() && dir.join("refs").is_dir();
     dir.join("HEAD").symlink_metadata().is_ok() && (own || dir.join("commondir").is_file())
 }
 
-/// Where a `.git` file points to.
+/// The git directory that a `.git` file names.
 fn linked(dot: &Path) -> Option<PathBuf> {
     let file = fs::File::open(dot).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
     let mut text = String::new();
@@ -63,34 +65,39 @@ fn linked(dot: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The commit that `rev` names.
-pub(super) fn resolve(objects: &Objects, repo: &Repository, rev: &Rev, watch: Watch<'_>) -> Result<Oid, SourceError> {
-    let (place, rev_text) = (objects.place.clone(), rev.to_string());
-    let unknown = |tried| SourceError::RevUnknown { place: place.clone(), rev: rev_text.clone(), tried };
+/// The commit of a revision.
+pub(super) fn resolve(
+    git_dir: &GitDir,
+    repo: &Repository,
+    rev: &Revision,
+    watch: Watch<'_>,
+) -> Result<Oid, SourceError> {
+    let (location, rev_text) = (git_dir.location.clone(), rev.to_string());
+    let unknown = |tried| SourceError::RevUnknown { location: location.clone(), rev: rev_text.clone(), tried };
     let peeled = |object: Result<git2::Commit<'_>, git2::Error>| {
         object.map(|commit| commit.id()).map_err(|source| match source.code() {
-            ErrorCode::NotFound => objects.unreadable(format!("`{rev_text}`"), source),
-            _ => SourceError::NotACommit { place: place.clone(), rev: rev_text.clone() },
+            ErrorCode::NotFound => git_dir.unreadable(format!("`{rev_text}`"), source),
+            _ => SourceError::NotACommit { location: location.clone(), rev: rev_text.clone() },
         })
     };
     match rev {
-        Rev::Head => match repo.head() {
+        Revision::Head => match repo.head() {
             Ok(head) => peeled(head.peel_to_commit()),
             Err(error) if matches!(error.code(), ErrorCode::UnbornBranch | ErrorCode::NotFound) => {
-                Err(SourceError::Empty { place })
+                Err(SourceError::Empty { location })
             }
-            Err(source) => Err(objects.unreadable("`HEAD`".to_owned(), source)),
+            Err(source) => Err(git_dir.unreadable("`HEAD`".to_owned(), source)),
         },
-        Rev::Sha(sha) => match Oid::from_str(sha).and_then(|oid| repo.find_object(oid, None)) {
+        Revision::Sha(sha) => match Oid::from_str(sha).and_then(|oid| repo.find_object(oid, None)) {
             Ok(object) => peeled(object.peel_to_commit()),
             Err(error) if error.code() == ErrorCode::NotFound => Err(unknown(vec!["the object itself".to_owned()])),
-            Err(source) => Err(objects.unreadable(format!("`{sha}`"), source)),
+            Err(source) => Err(git_dir.unreadable(format!("`{sha}`"), source)),
         },
-        Rev::Name(name) => {
-            let mut tried = Rev::candidates(name);
+        Revision::Name(name) => {
+            let mut tried = Revision::candidates(name);
             let found: Vec<_> = tried.iter().filter_map(|full| Some((full, repo.find_reference(full).ok()?))).collect();
             if let [(first, _), (second, _), ..] = found.as_slice() {
-                notice(watch, format!("`{name}` is `{first}` and `{second}`: the first is built"));
+                notice(watch, format!("`{name}` is ambiguous: `{first}` is built, not `{second}`"));
             }
             if let Some((_, reference)) = found.first() {
                 return peeled(reference.peel_to_commit());
@@ -100,7 +107,7 @@ pub(super) fn resolve(objects: &Objects, repo: &Repository, rev: &Rev, watch: Wa
                 match repo.find_object_by_prefix(name, None) {
                     Ok(object) => return peeled(object.peel_to_commit()),
                     Err(error) if error.code() == ErrorCode::Ambiguous => {
-                        return Err(SourceError::Ambiguous { place, rev: name.clone() });
+                        return Err(SourceError::Ambiguous { location, rev: name.clone() });
                     }
                     Err(_) => tried.push("an abbreviated SHA".to_owned()),
                 }
@@ -110,52 +117,52 @@ pub(super) fn resolve(objects: &Objects, repo: &Repository, rev: &Rev, watch: Wa
     }
 }
 
-/// `remote.origin.url` of the repository, as it stands in its own configuration.
-pub(super) fn origin(objects: &Objects) -> Option<String> {
-    let repo = Repository::open_bare(&objects.gitdir).ok()?;
+/// `remote.origin.url` in the repository's own configuration.
+pub(super) fn origin(git_dir: &GitDir) -> Option<String> {
+    let repo = Repository::open_bare(&git_dir.path).ok()?;
     repo.config().ok()?.open_level(ConfigLevel::Local).ok()?.snapshot().ok()?.get_string("remote.origin.url").ok()
 }
 
-impl Local {
-    /// What is in the working tree and not in the commit that is checked out. `None` if that cannot be told.
+impl LocalRepository {
+    /// Compares the working tree with the commit that is checked out. `None` if that fails.
     ///
-    /// Here, and only here, the user's own configuration counts (ignored files, line ends): it decides what `git status`
-    /// says, and no byte of an image.
-    pub(super) fn differences(&self) -> Option<Differences> {
+    /// Only here the user's git configuration applies (ignored files, line ends), as for `git status`. It affects no byte of an
+    /// image.
+    pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
         let top = self.top.as_deref()?;
-        let repo = Repository::open_bare(&self.gitdir).ok()?;
+        let repo = Repository::open_bare(&self.git_dir).ok()?;
         repo.set_workdir(top, false).ok()?;
         let mut options = StatusOptions::new();
         options.include_untracked(true).exclude_submodules(true);
         let statuses = repo.statuses(Some(&mut options)).ok()?;
-        let mut seen = Differences { changed: 0, untracked: 0, example: String::new() };
+        let mut status = WorkingTreeStatus { changed: 0, untracked: 0, example: String::new() };
         for entry in statuses.iter().filter(|entry| !entry.status().intersects(Status::IGNORED | Status::CURRENT)) {
             if entry.status() == Status::WT_NEW {
-                seen.untracked += 1;
+                status.untracked += 1;
             } else {
-                seen.changed += 1;
+                status.changed += 1;
             }
-            if seen.example.is_empty() || (seen.changed == 1 && entry.status() != Status::WT_NEW) {
-                seen.example = String::from_utf8_lossy(entry.path_bytes()).escape_debug().to_string();
+            if status.example.is_empty() || (status.changed == 1 && entry.status() != Status::WT_NEW) {
+                status.example = String::from_utf8_lossy(entry.path_bytes()).escape_debug().to_string();
             }
         }
-        Some(seen)
+        Some(status)
     }
 }
 
-impl Differences {
-    /// Whether tracked files differ, in the index or on disk.
-    pub(super) fn dirty(&self) -> bool {
+impl WorkingTreeStatus {
+    /// Whether tracked files differ, in the index or in the working tree.
+    pub(super) fn is_dirty(&self) -> bool {
         self.changed > 0
     }
 
-    /// One sentence, if there is something to say.
-    pub(super) fn sentence(&self, sha: &str) -> Option<String> {
+    /// The differences in one sentence; `None` if there are none.
+    pub(super) fn summary(&self, sha: &str) -> Option<String> {
         let Self { changed, untracked, example } = self;
         (changed + untracked > 0).then(|| {
             format!(
-                "the working tree differs from commit {}, which is what is built: {changed} changed, {untracked} untracked, \
-                 such as `{example}`",
+                "commit {} is built without the changes of the working tree: {changed} changed, {untracked} untracked, such as \
+                 `{example}`",
                 &sha[..12.min(sha.len())]
             )
         })

@@ -1,4 +1,6 @@
-//! SOURCE, parsed once: a local path, or a URL of a scheme that may be used. Its user information is never shown.
+//! The location of a repository: a local path, or a URL of an allowed scheme. `Display` and `Debug` omit user information.
+//!
+//! git's forms of URLs (`user@host:path`) and rules are not those of the crate `url`, so the parser is ours.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,26 +10,26 @@ use std::str::FromStr;
 use super::access::Secret;
 use super::error::{SourceError, shown};
 
-/// Where the repository is.
+/// The location of a repository, such as the argument SOURCE.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Location(pub(super) Kind);
+pub struct Location(pub(super) LocationKind);
 
-/// A path is read in place, a URL is fetched.
+/// A path, which is read in place, or a URL, which is fetched.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LocationKind {
     /// A directory: a worktree, something below one, or a bare repository.
     Local(PathBuf),
     /// A repository on a server.
     Remote(Url),
 }
 
-/// A URL whose parts are safe to hand to a transport.
+/// A URL whose parts are safe to pass to a transport.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) scheme: Scheme,
     pub(super) user: Option<String>,
     pub(super) password: Option<Secret>,
-    /// With brackets around an IPv6 address.
+    /// In lower case, an IPv6 address in brackets.
     pub(super) host: String,
     pub(super) port: Option<u16>,
     /// Begins with `/`, except in the scp form.
@@ -45,19 +47,28 @@ pub(super) enum Scheme {
 }
 
 impl Location {
-    /// The local path, if it is one, as given.
+    /// The path of a local repository, as given.
     pub fn local(&self) -> Option<&Path> {
         match &self.0 {
-            Kind::Local(path) => Some(path),
-            Kind::Remote(_) => None,
+            LocationKind::Local(path) => Some(path),
+            LocationKind::Remote(_) => None,
         }
     }
 
-    /// The last component of path or URL without `.git`; `app` if there is none.
+    /// The address of the repository on the web, `https://host/path`, the same for all URLs that it can be cloned from. `None` for a
+    /// repository on this machine, which has no meaning elsewhere.
+    pub fn web_address(&self) -> Option<String> {
+        match &self.0 {
+            LocationKind::Local(_) => None,
+            LocationKind::Remote(url) => url.web_address(),
+        }
+    }
+
+    /// The last component of the path without `.git`; `app` if there is none.
     pub(super) fn name(&self) -> String {
         let text = match &self.0 {
-            Kind::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            Kind::Remote(url) => url.path.clone(),
+            LocationKind::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            LocationKind::Remote(url) => url.path.clone(),
         };
         let text = text.trim_end_matches('/');
         let last = text.strip_suffix("/.git").unwrap_or(text).rsplit('/').next().unwrap_or_default();
@@ -69,8 +80,8 @@ impl Location {
 impl FromStr for Location {
     type Err = SourceError;
 
-    /// Rules of `git-clone(1)`, GIT URLS, less what runs programs or goes in clear text over a network (`ext::`, `git://`,
-    /// `http://` elsewhere than loopback), and less what could be taken for an option (CVE-2017-1000117).
+    /// The rules of git-clone(1), GIT URLS, without what runs programs or is not encrypted (`ext::`, `git://`, `http://` except to
+    /// loopback), and without what could be taken for an option (CVE-2017-1000117).
     fn from_str(text: &str) -> Result<Self, SourceError> {
         let refuse = |why| Err(SourceError::Location { text: without_user(text), why });
         if text.is_empty() {
@@ -80,16 +91,16 @@ impl FromStr for Location {
             return refuse("it begins with `-`");
         }
         if text.chars().any(char::is_control) {
-            return refuse("it holds control characters");
+            return refuse("it has control characters");
         }
         if text.split_once("::").is_some_and(|(helper, _)| helper.bytes().all(|b| b.is_ascii_alphanumeric())) {
-            return refuse("remote helpers are not run");
+            return refuse("remote helpers are not supported");
         }
         let parsed = match text.split_once("://") {
             Some(("file", rest)) => {
                 let path = rest.strip_prefix("localhost").unwrap_or(rest);
                 return if path.starts_with('/') {
-                    Ok(Self(Kind::Local(path.into())))
+                    Ok(Self(LocationKind::Local(path.into())))
                 } else {
                     refuse("`file` has no host")
                 };
@@ -97,11 +108,11 @@ impl FromStr for Location {
             Some((scheme, rest)) => Url::parse(scheme, rest),
             None => match text.split_once(':') {
                 Some((host, path)) if !host.contains('/') && !host.starts_with('.') => Url::scp(host, path),
-                _ => return Ok(Self(Kind::Local(text.into()))),
+                _ => return Ok(Self(LocationKind::Local(text.into()))),
             },
         };
         match parsed {
-            Ok(url) => Ok(Self(Kind::Remote(url))),
+            Ok(url) => Ok(Self(LocationKind::Remote(url))),
             Err(why) => refuse(why),
         }
     }
@@ -110,8 +121,8 @@ impl FromStr for Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Local(path) => path.display().fmt(f),
-            Kind::Remote(url) => f.write_str(&url.identity()),
+            LocationKind::Local(path) => path.display().fmt(f),
+            LocationKind::Remote(url) => f.write_str(&url.identity()),
         }
     }
 }
@@ -145,7 +156,7 @@ impl Url {
             return Err("it names no repository");
         }
         if scheme == Scheme::Http && !url.is_loopback() {
-            return Err("`http` is for loopback only, since it is neither secret nor proven");
+            return Err("`http` is allowed for loopback only, because it is not encrypted");
         }
         url.checked()
     }
@@ -179,6 +190,16 @@ impl Url {
         Ok(self)
     }
 
+    /// See [`Location::web_address`].
+    fn web_address(&self) -> Option<String> {
+        if self.is_loopback() {
+            return None;
+        }
+        let host = if self.is_ssh() { self.host.clone() } else { self.authority() };
+        let path = self.path.trim_matches('/');
+        Some(format!("https://{host}/{}", path.strip_suffix(".git").unwrap_or(path)))
+    }
+
     fn is_loopback(&self) -> bool {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         bare == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
@@ -189,7 +210,7 @@ impl Url {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
     }
 
-    /// The URL without user information: what is shown, recorded and hashed.
+    /// The URL without user information: for messages, records and names of mirrors.
     pub(super) fn identity(&self) -> String {
         match self.scheme {
             Scheme::Scp => format!("{}:{}", self.host, self.path),
@@ -197,7 +218,7 @@ impl Url {
         }
     }
 
-    /// The URL for libgit2: with the login for ssh, never with a password, which goes through a callback.
+    /// The URL for libgit2: for ssh with the user, never with a password, which libgit2 asks for by a callback.
     pub(super) fn wire(&self) -> String {
         let login = self.user.as_deref().unwrap_or("git");
         match self.scheme {
@@ -207,7 +228,7 @@ impl Url {
         }
     }
 
-    /// Whether `other`, a URL, is of the same scheme, host and port.
+    /// Whether the URL `other` has the same scheme, host and port.
     pub(super) fn same_server(&self, other: &str) -> bool {
         let standard = if self.scheme == Scheme::Https { 443 } else { 80 };
         let server = |url: &Self| (url.scheme(), url.host.clone(), url.port.unwrap_or(standard));
@@ -237,7 +258,7 @@ fn split_user(authority: &str) -> (Option<String>, Option<Secret>, &str) {
     (user, password.map(|password| Secret::new(decoded(password))), host)
 }
 
-/// RFC 3986, 2.1; what is not an escape stays as it is.
+/// Decodes percent-encoding (RFC 3986, 2.1). What is not an escape stays as it is.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -257,9 +278,32 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// For messages about what did not parse: whatever stands before an `@` is left out.
+/// For messages about an invalid location: without what is before an `@`.
 fn without_user(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else { return shown(text) };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     shown(&format!("{scheme}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Location;
+
+    #[test]
+    fn a_repository_has_one_web_address_however_it_was_cloned() {
+        let address = |text: &str| text.parse::<Location>().unwrap().web_address();
+        for text in [
+            "https://git.example/team/app.git",
+            "https://ann@git.example/team/app",
+            "ssh://git@git.example:2222/team/app.git",
+            "git@git.example:team/app.git",
+            "git.example:/team/app.git",
+        ] {
+            assert_eq!(address(text).as_deref(), Some("https://git.example/team/app"), "{text}");
+        }
+        assert_eq!(address("https://git.example:8443/app").as_deref(), Some("https://git.example:8443/app"));
+        for text in ["http://127.0.0.1:4000/app.git", "http://[::1]:4000/app.git", "ssh://localhost/app", "dir/app"] {
+            assert_eq!(address(text), None, "{text}");
+        }
+    }
 }

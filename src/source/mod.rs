@@ -1,13 +1,13 @@
-//! A commit, fetched by libgit2, as a tree with normal modes and times; a function of the commit alone.
+//! Fetches a commit with libgit2 and writes its files, with modes and times that depend on the commit alone.
 //!
-//! A local repository is read in place and never written to. A URL is fetched into a bare mirror in the cache, shallow. The
-//! user's git configuration decides nothing about what is fetched or written (`url.*.insteadOf`, `core.autocrlf`, filters);
-//! credentials alone may come from it, by way of `git credential`.
+//! A local repository is read in place and never written to. A URL is fetched into a bare, shallow mirror in the cache. The
+//! user's git configuration does not affect what is fetched or written (`url.*.insteadOf`, `core.autocrlf`, filters); only
+//! credentials may come from it, through `git credential`.
 //!
-//! Two settings of libgit2 that one would expect here, its search path for configuration and its check of the owner of a
-//! repository, can only be set by unsafe functions. The same is had safely: a repository is opened as bare, which checks no
-//! owner, and its configuration is replaced by an empty one before it is used. Nothing in a repository is executed, so
-//! whose it is does not matter for reading it. The third, the timeout of a server, is a watch over the thread that fetches.
+//! Two settings of libgit2, its search path for configuration and its check of the owner of a repository, can only be changed
+//! by unsafe functions. Instead a repository is opened as bare, which does not check the owner, and its configuration is
+//! replaced by an empty one before use. Nothing in a repository is executed, so its owner does not matter for reading it.
+//! libgit2 has no timeout for a server that sends nothing; a thread that watches the one that fetches is the timeout.
 
 mod access;
 mod checkout;
@@ -18,7 +18,6 @@ mod local_objects;
 mod location;
 mod revision;
 mod tree;
-mod web_address;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,40 +30,40 @@ pub use checkout::checkout;
 pub use error::SourceError;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
-pub use tree::{Entry, Mode, list, read_file};
-pub use web_address::web_address;
+pub use tree::{CommitEntry, EntryMode, list, read_file};
 
+use crate::error::IoError;
 use crate::event::{Event, Watch};
-use location::Kind;
-use revision::Rev;
+use location::LocationKind;
+use revision::Revision;
 
-/// What is built.
+/// The commit that is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// 40 lower-case hex digits.
     pub sha: String,
     /// Committer time, seconds since 1970.
     pub time: i64,
-    /// Where the repository lives: the URL, or that of a local repository's remote `origin`; without user information, and
-    /// `None` for a path, which means nothing on another machine.
-    pub origin: Option<String>,
-    /// `HEAD` of a local working tree is built, and tracked files differ from it.
+    /// The URL of the repository, or of a local repository's remote `origin`. `None` for a local path, which means nothing on another
+    /// machine.
+    pub origin: Option<Location>,
+    /// Whether this is the `HEAD` of a local working tree whose tracked files differ from it.
     pub dirty: bool,
     /// Last part of path or URL without `.git`; never empty.
     pub name: String,
 }
 
-/// A commit whose objects are at hand: what follows needs no network.
+/// A commit whose objects are all on this machine.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// The commit.
     pub commit: Commit,
-    objects: Objects,
+    git_dir: GitDir,
     repo: Opened,
     oid: Oid,
 }
 
-/// A repository that stays open, since opening it costs more than reading a file from it: for one thread at a time.
+/// An open repository, for one thread at a time. Kept open because opening it costs more than reading a file from it.
 #[derive(Clone)]
 struct Opened(Arc<Mutex<Repository>>);
 
@@ -74,76 +73,78 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Where the objects are.
+/// A git directory.
 #[derive(Clone, Debug)]
-struct Objects {
-    gitdir: PathBuf,
-    /// As shown in messages.
-    place: String,
-    /// Ours, in the cache: may be set aside and made again.
-    mirror: bool,
+struct GitDir {
+    path: PathBuf,
+    /// Path or URL, for messages.
+    location: String,
+    /// Whether it is a mirror in the cache, which can be moved away and fetched again.
+    is_mirror: bool,
 }
 
-/// Finds the commit `rev` (a SHA, a tag, a branch, `HEAD`) of `place` and brings its objects near.
+/// Finds the commit `rev` (a SHA, a tag, a branch, `HEAD`) of `location` and fetches its objects.
 ///
-/// A local path is read in place; a dirty working tree is built from its commit and says so. A URL is fetched into a bare
-/// mirror below the directory `mirrors`, which is made if need be; a SHA that is there already needs no network.
+/// A local path is read in place; if its working tree differs from the commit, a notice says so. A URL is fetched into a bare
+/// mirror below the directory `mirrors`, which is created if it does not exist; a SHA that the mirror has needs no network.
 pub fn fetch(
-    place: &Location,
+    location: &Location,
     rev: &str,
     mirrors: &Path,
     access: &Access,
     watch: Watch<'_>,
 ) -> Result<Fetched, SourceError> {
-    let rev = Rev::parse(rev)?;
-    match &place.0 {
-        Kind::Local(path) => in_place(path, &rev, watch),
-        Kind::Remote(url) => {
-            let (objects, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
-            let (origin, name) = (Some(url.identity()), place.name());
-            let repo = objects.open()?;
-            fetched(objects, repo, oid, |commit| Commit { origin, name, ..commit })
+    let rev = Revision::parse(rev)?;
+    match &location.0 {
+        LocationKind::Local(path) => in_place(path, &rev, watch),
+        LocationKind::Remote(url) => {
+            let (git_dir, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
+            let (origin, name) = (Some(location.clone()), location.name());
+            let repo = git_dir.open()?;
+            fetched(git_dir, repo, oid, |commit| Commit { origin, name, ..commit })
         }
     }
 }
 
-/// The top directory of the working tree that `place` is in, absolute; `None` for a URL and for a bare repository.
-pub fn working_tree_root(place: &Location) -> Result<Option<PathBuf>, SourceError> {
-    place.local().map_or(Ok(None), |path| Ok(local::find(path)?.top))
+/// The top directory of the working tree that `location` is in, absolute; `None` for a URL and for a bare repository.
+pub fn working_tree_root(location: &Location) -> Result<Option<PathBuf>, SourceError> {
+    location.local().map_or(Ok(None), |path| Ok(local::find(path)?.top))
 }
 
-fn in_place(path: &Path, rev: &Rev, watch: Watch<'_>) -> Result<Fetched, SourceError> {
+fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {
     let local = local::find(path)?;
-    let objects = Objects { gitdir: local.gitdir.clone(), place: path.display().to_string(), mirror: false };
-    let repo = objects.open()?;
-    let oid = local::resolve(&objects, &repo, rev, watch)?;
-    let origin = origin(&objects);
-    let name = Location(Kind::Local(local.top.clone().unwrap_or_else(|| local.gitdir.clone()))).name();
-    let head = matches!(local::resolve(&objects, &repo, &Rev::Head, watch), Ok(head) if head == oid);
-    let differences = if head { local.differences() } else { None };
-    if head && differences.is_none() && local.top.is_some() {
-        notice(watch, "the working tree cannot be compared with its commit, which is what is built".to_owned());
+    let git_dir = GitDir { path: local.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
+    let repo = git_dir.open()?;
+    let oid = local::resolve(&git_dir, &repo, rev, watch)?;
+    let origin = origin(&git_dir);
+    let name = Location(LocationKind::Local(local.top.clone().unwrap_or_else(|| local.git_dir.clone()))).name();
+    let head = matches!(local::resolve(&git_dir, &repo, &Revision::Head, watch), Ok(head) if head == oid);
+    let status = if head { local.status() } else { None };
+    if head && status.is_none() && local.top.is_some() {
+        notice(
+            watch,
+            "the commit is built without comparing it with the working tree, which cannot be read".to_owned(),
+        );
     }
-    let dirty = differences.as_ref().is_some_and(local::Differences::dirty);
-    if let Some(text) = differences.and_then(|differences| differences.sentence(&oid.to_string())) {
+    let dirty = status.as_ref().is_some_and(local::WorkingTreeStatus::is_dirty);
+    if let Some(text) = status.and_then(|status| status.summary(&oid.to_string())) {
         notice(watch, text);
     }
-    fetched(objects, repo, oid, |commit| Commit { origin, dirty, name, ..commit })
+    fetched(git_dir, repo, oid, |commit| Commit { origin, dirty, name, ..commit })
 }
 
-/// The URL of a local repository's remote `origin`, without user information.
-fn origin(objects: &Objects) -> Option<String> {
-    let place = local::origin(objects)?.parse::<Location>().ok()?;
-    place.local().is_none().then(|| place.to_string())
+/// The URL of a local repository's remote `origin`; `None` if it is a path or cannot be fetched from.
+fn origin(git_dir: &GitDir) -> Option<Location> {
+    local::origin(git_dir)?.parse::<Location>().ok().filter(|location| location.local().is_none())
 }
 
 fn fetched(
-    objects: Objects,
+    git_dir: GitDir,
     repo: Repository,
     oid: Oid,
     complete: impl FnOnce(Commit) -> Commit,
 ) -> Result<Fetched, SourceError> {
-    let commit = repo.find_commit(oid).map_err(|source| objects.unreadable(format!("commit {oid}"), source))?;
+    let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
     let bare = Commit {
         sha: oid.to_string(),
         time: commit.committer().when().seconds(),
@@ -152,7 +153,7 @@ fn fetched(
         name: String::new(),
     };
     drop(commit);
-    Ok(Fetched { commit: complete(bare), objects, repo: Opened(Arc::new(Mutex::new(repo))), oid })
+    Ok(Fetched { commit: complete(bare), git_dir, repo: Opened(Arc::new(Mutex::new(repo))), oid })
 }
 
 impl Fetched {
@@ -160,10 +161,10 @@ impl Fetched {
         self.repo.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was read, or the error; a mirror that turns out to be broken is set aside, so that the next run makes it again.
-    fn healed<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
+    /// Returns `read`. If it is the error of a broken mirror, the mirror is moved away, and the next run fetches it again.
+    fn quarantine_if_broken<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
         if matches!(read, Err(SourceError::Mirror { .. })) {
-            self.objects.set_aside()?;
+            self.git_dir.quarantine()?;
         }
         read
     }
@@ -173,40 +174,44 @@ fn notice(watch: Watch<'_>, text: String) {
     watch(Event::Notice { text });
 }
 
-impl Objects {
+impl GitDir {
     /// The repository, with an empty configuration and no working tree.
     fn open(&self) -> Result<Repository, SourceError> {
         git2::opts::strict_hash_verification(true);
-        let opened = Repository::open_bare(&self.gitdir).and_then(|repo| {
+        let opened = Repository::open_bare(&self.path).and_then(|repo| {
             repo.set_config(&Config::new()?)?;
             Ok(repo)
         });
         opened.map_err(|source| {
-            if self.mirror { self.broken(&source) } else { SourceError::Open { path: self.gitdir.clone(), source } }
+            if self.is_mirror {
+                self.broken_mirror(&source)
+            } else {
+                SourceError::Open { path: self.path.clone(), source }
+            }
         })
     }
 
     fn unreadable(&self, what: String, source: git2::Error) -> SourceError {
-        if self.mirror {
-            return self.broken(&source);
+        if self.is_mirror {
+            return self.broken_mirror(&source);
         }
-        SourceError::Object { place: self.place.clone(), what, source }
+        SourceError::Object { location: self.location.clone(), what, source }
     }
 
-    fn broken(&self, error: &git2::Error) -> SourceError {
-        SourceError::Mirror { place: self.place.clone(), what: error.message().to_owned() }
+    fn broken_mirror(&self, error: &git2::Error) -> SourceError {
+        SourceError::Mirror { location: self.location.clone(), what: error.message().to_owned() }
     }
 
-    /// Moves a broken mirror out of the way, in place of one that was moved before.
-    fn set_aside(&self) -> Result<(), SourceError> {
-        let mut aside = self.gitdir.clone().into_os_string();
-        aside.push(".broken");
-        let failed = |source| SourceError::Io { what: "set aside", path: self.gitdir.clone(), source };
-        match std::fs::remove_dir_all(&aside) {
+    /// Moves a broken mirror away, and replaces one that was moved away before.
+    fn quarantine(&self) -> Result<(), SourceError> {
+        let mut broken = self.path.clone().into_os_string();
+        broken.push(".broken");
+        let failed = |source| SourceError::from(IoError::at("move", &self.path)(source));
+        match std::fs::remove_dir_all(&broken) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        match std::fs::rename(&self.gitdir, &aside) {
+        match std::fs::rename(&self.path, &broken) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             moved => moved.map_err(failed),
         }

@@ -1,13 +1,13 @@
-//! A revision, parsed once: `HEAD`, a full SHA, or the name of a tag or branch; never an expression.
+//! A revision: `HEAD`, a full SHA, or the name of a tag or branch; no expression such as `HEAD~1`.
 
 use std::fmt;
 
 use super::error::{SourceError, is_hex, shown};
 
-/// What to build.
+/// A revision to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Rev {
-    /// What the repository has checked out, or the server's default branch.
+pub(super) enum Revision {
+    /// The commit that is checked out, or the default branch of the server.
     Head,
     /// 40 lower-case hex digits.
     Sha(String),
@@ -15,11 +15,11 @@ pub(super) enum Rev {
     Name(String),
 }
 
-impl Rev {
-    /// `text` as a revision, by the rules of `git-check-ref-format(1)`: so `..`, `@{`, `~`, `^`, `:` and control characters
-    /// are refused, and a leading `-` too (CVE-2018-17456).
+impl Revision {
+    /// Parses a revision by the rules of git-check-ref-format(1), which exclude `..`, `@{`, `~`, `^`, `:` and control characters. A
+    /// leading `-` is an error too (CVE-2018-17456).
     pub(super) fn parse(text: &str) -> Result<Self, SourceError> {
-        let refuse = |why| Err(SourceError::Rev { rev: shown(text), why });
+        let refuse = |why| Err(SourceError::Revision { rev: shown(text), why });
         match text {
             "" => return refuse("it is empty"),
             "HEAD" => return Ok(Self::Head),
@@ -30,12 +30,12 @@ impl Rev {
             _ => {}
         }
         if text == "@" || !git2::Reference::is_valid_name(&format!("refs/heads/{text}")) {
-            return refuse("not a SHA, and not the name of a tag or branch");
+            return refuse("it is not a SHA or a valid name of a tag or branch");
         }
         Ok(Self::Name(text.to_owned()))
     }
 
-    /// The references a name may mean, the first that exists wins: `gitrevisions(7)`.
+    /// The references that a name may mean; the first that exists counts (gitrevisions(7)).
     pub(super) fn candidates(name: &str) -> Vec<String> {
         if name.starts_with("refs/") {
             return vec![name.to_owned()];
@@ -44,7 +44,7 @@ impl Rev {
     }
 }
 
-impl fmt::Display for Rev {
+impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head => f.write_str("HEAD"),

@@ -1,4 +1,4 @@
-//! The tree of a commit as a sorted list, each name judged before anything is written.
+//! The entries of a commit as a sorted list. Names that must not be written to disk are errors.
 
 use std::collections::BTreeSet;
 
@@ -6,69 +6,69 @@ use git2::{ObjectType, Oid, Repository};
 use phial_layers::EntryPath;
 
 use super::error::SourceError;
-use super::{Fetched, Objects};
+use super::{Fetched, GitDir};
 
-/// More entries than a repository has in earnest; a tree that repeats itself reaches billions in a few kilobytes.
+/// The most entries of a commit: trees that contain each other repeatedly have billions in a few kilobytes.
 const MAX_ENTRIES: usize = 1_000_000;
-/// Directories below each other; each holds a descriptor open during the checkout.
+/// The deepest nesting of directories: each is an open descriptor during the checkout.
 const MAX_DEPTH: usize = 128;
-/// libgit2 holds a blob in memory as a whole.
+/// The largest blob, in bytes: libgit2 reads it into memory.
 const MAX_BLOB: usize = 1 << 30;
-/// The most that [`read_file`] returns.
+/// The largest file that [`read_file`] reads, in bytes.
 const MAX_READ: usize = 1 << 20;
 
 /// One entry of a commit that is not a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct CommitEntry {
     /// Its path from the root of the repository.
     pub name: EntryPath,
-    /// What it is.
-    pub mode: Mode,
+    /// Its type.
+    pub mode: EntryMode,
     /// SHA-1 of its blob (of the commit, for a submodule): 40 lower-case hex digits.
     pub id: String,
 }
 
-/// What an entry of a tree is: all that git records.
+/// The type of an entry of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
+pub enum EntryMode {
     /// A regular file, 0644.
     File,
     /// A regular file, 0755.
     Executable,
     /// A symbolic link.
     Symlink,
-    /// A commit of another repository: an empty directory here.
+    /// A commit of another repository. Checked out as an empty directory.
     Submodule,
 }
 
 /// All files, links and submodules of the commit, sorted by the bytes of their paths.
-pub fn list(fetched: &Fetched) -> Result<Vec<Entry>, SourceError> {
-    fetched.healed(fetched.objects.list(&fetched.repo(), fetched.oid))
+pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
+    fetched.quarantine_if_broken(fetched.git_dir.list(&fetched.repo(), fetched.oid))
 }
 
-/// The bytes of the regular file `path` of the commit. `None` if there is none. At most 1 MiB.
+/// The content of the regular file `path` of the commit; `None` if it does not exist. At most 1 MiB.
 pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
-    fetched.healed(read(fetched, path))
+    fetched.quarantine_if_broken(read(fetched, path))
 }
 
 fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
-    let objects = &fetched.objects;
+    let git_dir = &fetched.git_dir;
     let repo = fetched.repo();
-    let mut tree = objects.root(&repo, fetched.oid)?;
+    let mut tree = git_dir.root(&repo, fetched.oid)?;
     let (dirs, file) = path.rsplit_once('/').unwrap_or(("", path));
     for dir in dirs.split('/').filter(|dir| !dir.is_empty()) {
         let entry = tree.get_name(dir).filter(|entry| entry.kind() == Some(ObjectType::Tree)).map(|entry| entry.id());
         let Some(id) = entry else { return Ok(None) };
-        tree = repo.find_tree(id).map_err(|source| objects.unreadable(format!("directory `{dir}`"), source))?;
+        tree = repo.find_tree(id).map_err(|source| git_dir.unreadable(format!("directory `{dir}`"), source))?;
     }
     let Some(entry) = tree.get_name(file) else { return Ok(None) };
-    if !matches!(mode_of(entry.filemode_raw()), Some(Mode::File | Mode::Executable)) {
-        return Err(SourceError::Entry { path: path.to_owned(), why: "a regular file is expected here" });
+    if !matches!(mode_of(entry.filemode_raw()), Some(EntryMode::File | EntryMode::Executable)) {
+        return Err(SourceError::Entry { path: path.to_owned(), why: "it must be a regular file" });
     }
-    objects.blob(&repo, entry.id(), path.as_bytes(), MAX_READ).map(Some)
+    git_dir.blob(&repo, entry.id(), path.as_bytes(), MAX_READ).map(Some)
 }
 
-impl Objects {
+impl GitDir {
     /// The tree of the commit `oid`.
     fn root<'repo>(&self, repo: &'repo Repository, oid: Oid) -> Result<git2::Tree<'repo>, SourceError> {
         repo.find_commit(oid)
@@ -77,7 +77,7 @@ impl Objects {
     }
 
     /// See [`list`].
-    pub(super) fn list(&self, repo: &Repository, oid: Oid) -> Result<Vec<Entry>, SourceError> {
+    pub(super) fn list(&self, repo: &Repository, oid: Oid) -> Result<Vec<CommitEntry>, SourceError> {
         let root = self.root(repo, oid)?;
         let mut entries = Vec::new();
         self.walk(repo, &root, &mut Vec::new(), &mut entries)?;
@@ -90,7 +90,7 @@ impl Objects {
         repo: &Repository,
         tree: &git2::Tree<'_>,
         path: &mut Vec<Vec<u8>>,
-        entries: &mut Vec<Entry>,
+        entries: &mut Vec<CommitEntry>,
     ) -> Result<(), SourceError> {
         let mut names = BTreeSet::new();
         for entry in tree {
@@ -112,15 +112,15 @@ impl Objects {
                 let below = repo.find_tree(entry.id()).map_err(|source| self.unreadable(what(), source))?;
                 self.walk(repo, &below, path, entries)?;
             } else {
-                let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("git knows no such mode") };
-                entries.push(Entry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
+                let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("its mode is unknown to git") };
+                entries.push(CommitEntry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
             }
             path.pop();
         }
         Ok(())
     }
 
-    /// The bytes of a blob, checked against its name, at most `limit` of them.
+    /// The content of a blob, checked against its SHA; an error if it has more than `limit` bytes.
     pub(super) fn blob(&self, repo: &Repository, id: Oid, path: &[u8], limit: usize) -> Result<Vec<u8>, SourceError> {
         let unreadable = |source| self.unreadable(format!("`{}`", path.escape_ascii()), source);
         let odb = repo.odb().map_err(unreadable)?;
@@ -133,19 +133,19 @@ impl Objects {
     }
 }
 
-/// Old repositories hold 0100664 too; git looks at the owner's execute bit alone.
-fn mode_of(raw: i32) -> Option<Mode> {
+/// The type of an entry by its mode. Like git, only checks the owner's execute bit: old repositories have 0100664 too.
+fn mode_of(raw: i32) -> Option<EntryMode> {
     match raw & 0o170_000 {
-        0o100_000 if raw & 0o100 != 0 => Some(Mode::Executable),
-        0o100_000 => Some(Mode::File),
-        0o120_000 => Some(Mode::Symlink),
-        0o160_000 => Some(Mode::Submodule),
+        0o100_000 if raw & 0o100 != 0 => Some(EntryMode::Executable),
+        0o100_000 => Some(EntryMode::File),
+        0o120_000 => Some(EntryMode::Symlink),
+        0o160_000 => Some(EntryMode::Submodule),
         _ => None,
     }
 }
 
-/// Why a name in a tree must not reach a disk: what leaves the directory, and every spelling of `.git` that some file
-/// system takes for it (CVE-2014-9390; `verify_path` and `is_hfs_dotgit` in git).
+/// Why a name must not be written to disk: it leads out of its directory, or some file system takes it for `.git`
+/// (CVE-2014-9390; `verify_path` and `is_hfs_dotgit` in git).
 fn refused(name: &[u8]) -> Option<&'static str> {
     match name {
         b"" => return Some("its name is empty"),
@@ -158,7 +158,7 @@ fn refused(name: &[u8]) -> Option<&'static str> {
     let unseen = |c: &char| matches!(*c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let visible: String = text.chars().filter(|c| !unseen(c)).collect::<String>().to_lowercase();
     let stem = visible.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
-    matches!(stem, ".git" | "git~1").then_some("it could be taken for a repository's own directory")
+    matches!(stem, ".git" | "git~1").then_some("a file system may take it for `.git`")
 }
 
 #[cfg(test)]

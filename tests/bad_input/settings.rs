@@ -8,15 +8,15 @@ use super::Scene;
 fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
     let scene = Scene::new();
     assert_snapshot!(scene.refused(3, scene.build(["--rev", "v9"])), @r"
-    error: `[DIR]/app` has no revision `v9` (looked for refs/tags/v9, refs/heads/v9, refs/v9, refs/remotes/v9)
+    error: `[DIR]/app` has no revision `v9` (searched refs/tags/v9, refs/heads/v9, refs/v9, refs/remotes/v9)
     hint: is it pushed? `git ls-remote` lists what the server has
     ");
     assert_snapshot!(scene.refused(3, scene.build(["--rev", "0123456789012345678901234567890123456789"])), @r"
-    error: `[DIR]/app` has no revision `0123456789012345678901234567890123456789` (looked for the object itself)
+    error: `[DIR]/app` has no revision `0123456789012345678901234567890123456789` (searched the object itself)
     hint: a server may refuse to give a commit by its SHA when no branch or tag leads to it: push the commit, name its branch or tag, or set `uploadpack.allowAnySHA1InWant` on the server
     ");
     assert_snapshot!(scene.refused(2, scene.build(["--rev", "HEAD~1"])), @r"
-    error: `HEAD~1` is not a revision: not a SHA, and not the name of a tag or branch
+    error: `HEAD~1` is not a revision: it is not a SHA or a valid name of a tag or branch
     hint: a revision is a full SHA, a tag, a branch, `refs/...` or `HEAD`
     ");
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use phial::error::UserError as _;
 use phial::event::discard;
 use phial::host::Host;
-use phial::source::{Mode, checkout, list, read_file};
+use phial::source::{EntryMode, checkout, list, read_file};
 
 use super::{SourceTest, T, commit, full_message, git, git_with, notices_of, seen, write};
 use crate::harness::git_http::GitServer;
@@ -77,7 +77,7 @@ fn a_tree_holds_the_bytes_of_its_blobs_with_normal_modes_and_one_time() {
     let entries = list(&here).unwrap();
     assert!(entries.is_sorted() && entries == list(&there).unwrap());
     let modes: Vec<_> = entries.iter().filter(|e| e.name.as_bytes().starts_with(b"bin/")).map(|e| e.mode).collect();
-    assert_eq!(modes, [Mode::Executable, Mode::Symlink]);
+    assert_eq!(modes, [EntryMode::Executable, EntryMode::Symlink]);
 }
 
 /// Not a test by itself: the part of the next one that needs a process of its own.
@@ -213,7 +213,7 @@ fn submodules_and_lfs_pointers_are_named_and_not_fetched() {
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
     let output = notices_of(|watch| checkout(&fetched, &test.path("tree"), T, watch).unwrap());
     assert!(output.contains("empty directories: `vendor/module`"), "{output}");
-    assert!(output.contains("pointers of Git LFS: `priv/big.bin`"), "{output}");
+    assert!(output.contains("the image has their pointers: `priv/big.bin`"), "{output}");
     let tree = seen(&test.path("tree"));
     assert_eq!(tree["vendor/module"], format!("755 {T} /"));
     assert!(!tree.contains_key("vendor/module/mix.exs"));
