@@ -10,7 +10,7 @@ use crate::rootfs::{self, Isolation};
 use crate::runtime::{
     HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation, resolv_conf, user,
 };
-use crate::sandbox::{self, Exit, Ids, Network, OURSELVES, SandboxError, Spec, Stdio};
+use crate::sandbox::{self, Exit, Network, OURSELVES, SandboxError, Spec, Stdio};
 
 /// One call of `phial run`.
 #[derive(Debug)]
@@ -43,21 +43,17 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let scratch = context.store.scratch()?;
     let (env, ids) = (env(request, &base.image, user.home, context), user.ids);
     let run_in = |isolation: Isolation| -> Result<Exit, Error> {
+        let rootfs = rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?;
         let spec = Spec {
-            root: rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?.root,
-            argv: argv.clone(),
             env: env.clone(),
             cwd: request.workdir.clone().unwrap_or_else(|| image.directory()),
             user: ids,
             network: request.network,
-            ids: Ids::Single,
-            binds: vec![],
-            tmpfs: vec![],
-            ready: None,
             hosts: HOSTS.into(),
             resolv: resolv_conf(request.network),
             stdio: Stdio::Inherit,
             read_only: request.read_only,
+            ..Spec::new(rootfs.root, argv.clone())
         };
         Ok(sandbox::run(OURSELVES.as_ref(), &spec, context.cancel, &mut |_| {})?)
     };

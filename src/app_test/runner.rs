@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::image::DEFAULT_PATH;
 use crate::rootfs::{self, Isolation};
 use crate::runtime::{HOSTS, ResolvedImage, environment, resolv_conf};
-use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec, Stdio};
+use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec};
 use crate::store::{Scratch, Tree};
 
 /// What the commands run in.
@@ -143,20 +143,12 @@ impl Runner<'_> {
         env.extend(environment(&self.image.image));
         env.extend(self.env.clone());
         Spec {
-            root,
-            argv: argv.to_vec(),
             env,
             cwd: self.image.image.config.config.directory(),
-            user: (0, 0),
             network: sandbox.network,
-            ids: Ids::Single,
-            binds: vec![],
-            tmpfs: vec![],
-            ready: None,
             hosts: sandbox.hosts.to_owned(),
             resolv: resolv_conf(sandbox.network),
-            stdio: Stdio::Stream,
-            read_only: false,
+            ..Spec::new(root, argv.to_vec())
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::rootfs;
 use crate::runtime::{ResolvedImage, RuntimeError, environment, resolv_conf, user};
-use crate::sandbox::{self, Exit, Ids, OURSELVES, Ready, Said, SandboxError, Spec, Stdio};
+use crate::sandbox::{self, Exit, OURSELVES, Ready, SandboxError, SandboxEvent, Spec};
 
 /// How often the state of services and commands is looked at.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -50,14 +50,10 @@ pub(super) fn prepare(
     env.extend(environment(&image.image));
     env.extend(service.env.clone());
     let spec = Spec {
-        root: rootfs.root,
-        argv,
         env,
         cwd: config.directory(),
         user: account.ids,
         network: sandbox.network,
-        ids: Ids::Single,
-        binds: vec![],
         tmpfs: service.tmpfs.clone(),
         ready: service.ready.clone().map(|probe| match probe {
             ReadyCheck::Command(argv) => Ready::Command(argv),
@@ -65,8 +61,7 @@ pub(super) fn prepare(
         }),
         hosts: sandbox.hosts.to_owned(),
         resolv: resolv_conf(sandbox.network),
-        stdio: Stdio::Stream,
-        read_only: false,
+        ..Spec::new(rootfs.root, argv)
     };
     let log = sandbox.scratch.path().join(file_name(&format!("service-{name}")));
     Ok(PreparedService { name: name.to_owned(), spec, timeout: service.timeout, log })
@@ -111,9 +106,9 @@ impl Services {
         for (service, one) in self.all.iter().zip(prepared) {
             let mut log = Log::create(&one.log)?;
             scope.spawn(move || {
-                let outcome = sandbox::serve(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
-                    Said::Output(bytes) => log.push(bytes),
-                    Said::Ready => *service.status() = Status::Ready,
+                let outcome = sandbox::run_with_events(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
+                    SandboxEvent::Output(bytes) => log.push(bytes),
+                    SandboxEvent::Ready => *service.status() = Status::Ready,
                 });
                 let (log, tail) = log.close();
                 *service.status() = Status::Ended { outcome, log, tail };

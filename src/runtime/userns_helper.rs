@@ -51,7 +51,7 @@ pub(crate) fn try_ranges() -> Result<(), Error> {
 
 fn run_task(ids: Ids, task: &Task, about: &Path) -> Result<Vec<u8>, Error> {
     let input = serde_json::to_vec(task).map_err(|e| failed(about, e.into()))?;
-    Ok(sandbox::inside_ids(OURSELVES.as_ref(), ids, &[NAME], &input)?)
+    Ok(sandbox::run_in_user_namespace(OURSELVES.as_ref(), ids, &[NAME], &input)?)
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {

@@ -1,5 +1,5 @@
-//! The lowest rung: real root in a container that forbids namespaces and mounts. The command sees no other files,
-//! but the machine's processes and network; whatever it starts is killed at the end, however it was started.
+//! Runs a command in a chroot: for real root in a container that forbids namespaces and mounts. The command sees no other files,
+//! but the machine's processes and its network. All processes that it starts are killed at the end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,33 +19,33 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, chroot, fchdir, getpid, kill_process, set_child_subreaper, wait};
 
 use super::exec;
-use super::harden;
+use super::harden::{self, Confinement};
 use super::init::{enter_cwd, exit};
 use super::mount_target::MountTarget;
 use super::net;
 use super::plan::contents;
-use super::protocol::{At, Report, StageError, Step};
+use super::protocol::{At, StageError, StageReport, Step};
 use super::spec::{Exit, Network, Spec};
-use super::stage::{StageChannel, fd_path, guard};
+use super::stage::{CallerDeath, StageChannel, fd_path, guard};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The whole life of a command in a chroot. The caller's end is seen on the pipe, not by a death signal: the
-/// descendants must be killed first.
-pub(super) fn run(order: &Spec, dir: &Path, talk: &mut StageChannel) -> Result<(), StageError> {
+/// Runs the command of a spec. This stage detects the end of the caller on the pipe, not by a parent death signal, because it must
+/// kill the descendants first.
+pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result<(), StageError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StageError::NotRoot);
     }
-    if let Some(bind) = order.binds.first() {
+    if let Some(bind) = spec.binds.first() {
         return Err(Errno::OPNOTSUPP).at(Step::Bind, bind.source.to_string_lossy());
     }
-    if let Some(at) = order.tmpfs.first() {
+    if let Some(at) = spec.tmpfs.first() {
         return Err(Errno::OPNOTSUPP).at(Step::Bind, at);
     }
-    if let Network::Shared(_) = order.network {
+    if let Network::Shared(_) = spec.network {
         return Err(Errno::OPNOTSUPP).at(Step::NetworkNamespace, "setns");
     }
-    if order.network == Network::None {
+    if spec.network == Network::None {
         unshare(CloneFlags::CLONE_NEWNET).at(Step::NetworkNamespace, "unshare")?;
         net::loopback_up().at(Step::Loopback, "lo")?;
     }
@@ -55,35 +55,35 @@ pub(super) fn run(order: &Spec, dir: &Path, talk: &mut StageChannel) -> Result<(
     set_child_subreaper(Some(getpid())).at(Step::Harden, "PR_SET_CHILD_SUBREAPER")?;
     let name = dir.to_string_lossy();
     let root = open(dir, DIR, Mode::empty()).at(Step::Chroot, &name)?;
-    let mut place = MountTarget::new(root);
-    let aside = furnish(&mut place, order)?;
-    if !place.made.is_empty() {
-        talk.say(&Report::Made(place.made.clone()))?;
+    let mut target = MountTarget::new(root);
+    let shadowed = prepare_root(&mut target, spec)?;
+    if !target.made.is_empty() {
+        channel.send(&StageReport::Made(target.made.clone()))?;
     }
-    let machine = open("/proc", DIR, Mode::empty()).at(Step::Chroot, "/proc")?;
-    fchdir(place.root()).at(Step::Chroot, &name)?;
-    let ended = command(order, talk, &machine);
-    aside.into_iter().rev().try_for_each(Shadowed::restore)?;
-    talk.say(&Report::Exit(ended?))
+    let host_proc = open("/proc", DIR, Mode::empty()).at(Step::Chroot, "/proc")?;
+    fchdir(target.root()).at(Step::Chroot, &name)?;
+    let exit = run_in_chroot(spec, channel, &host_proc);
+    shadowed.into_iter().rev().try_for_each(Shadowed::restore)?;
+    channel.send(&StageReport::Exit(exit?))
 }
 
-fn command(order: &Spec, talk: &StageChannel, machine: &OwnedFd) -> Result<Exit, StageError> {
+fn run_in_chroot(spec: &Spec, channel: &StageChannel, host_proc: &OwnedFd) -> Result<Exit, StageError> {
     chroot(".").at(Step::Chroot, "chroot")?;
-    enter_cwd(&order.cwd)?;
-    harden::limit()?;
-    harden::bound(false)?;
-    guard(true)?;
-    harden::filter(false)?;
+    enter_cwd(&spec.cwd)?;
+    harden::set_limits()?;
+    harden::reduce_bounding_set(Confinement::Chroot)?;
+    guard(CallerDeath::Survives)?;
+    harden::filter(Confinement::Chroot)?;
     let (wake, waker) = UnixStream::pair().at(Step::Start, "socketpair")?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, waker).at(Step::Start, "SIGCHLD")?;
-    let user = Some(order.user).filter(|user| *user != (0, 0));
-    let ended = exec::start_as(order, None, user).and_then(|pid| follow(pid, &wake, talk));
-    exterminate(machine)?;
-    ended
+    let user = Some(spec.user).filter(|user| *user != (0, 0));
+    let exit = exec::start_as(spec, None, user).and_then(|pid| wait_for_exit(pid, &wake, channel));
+    kill_descendants(host_proc)?;
+    exit
 }
 
-/// Reaps until the command or the caller has ended.
-fn follow(pid: i32, wake: &UnixStream, talk: &StageChannel) -> Result<Exit, StageError> {
+/// Reaps children until the command ends, or fails when the caller is gone.
+fn wait_for_exit(pid: i32, wake: &UnixStream, channel: &StageChannel) -> Result<Exit, StageError> {
     loop {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -93,7 +93,7 @@ fn follow(pid: i32, wake: &UnixStream, talk: &StageChannel) -> Result<Exit, Stag
                 Err(error) => return Err(error).at(Step::Start, "wait"),
             }
         }
-        let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(&talk.go, PollFlags::empty())];
+        let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(&channel.go, PollFlags::empty())];
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).at(Step::Start, "poll"),
@@ -105,10 +105,10 @@ fn follow(pid: i32, wake: &UnixStream, talk: &StageChannel) -> Result<Exit, Stag
     }
 }
 
-/// Kills every descendant. Orphans become our children, so it is over when there are no children.
-fn exterminate(machine: &OwnedFd) -> Result<(), StageError> {
+/// Kills all descendants. Orphans become children of this process (a subreaper), so it ends when there are no children.
+fn kill_descendants(host_proc: &OwnedFd) -> Result<(), StageError> {
     loop {
-        for pid in descendants(machine).at(Step::Start, "/proc")? {
+        for pid in descendants(host_proc).at(Step::Start, "/proc")? {
             let _ = kill_process(pid, Signal::KILL);
         }
         loop {
@@ -122,12 +122,13 @@ fn exterminate(machine: &OwnedFd) -> Result<(), StageError> {
     }
 }
 
-fn descendants(machine: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
+/// The descendants of this process, by the `/proc` of the machine.
+fn descendants(host_proc: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
     let mut parents = BTreeMap::new();
-    for entry in Dir::read_from(machine)? {
+    for entry in Dir::read_from(host_proc)? {
         let Ok(entry) = entry else { continue };
         let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = openat(machine, format!("{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        let Ok(stat) = openat(host_proc, format!("{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
             continue;
         };
         let text = std::io::read_to_string(File::from(stat)).unwrap_or_default();
@@ -135,48 +136,49 @@ fn descendants(machine: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
         let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
         parents.extend(parent.map(|parent| (pid, parent)));
     }
-    let me = getpid().as_raw_nonzero().get();
-    let ours = |mut pid: i32| {
+    let own = getpid().as_raw_nonzero().get();
+    let is_descendant = |mut pid: i32| {
         (0..parents.len()).any(|_| {
             pid = parents.get(&pid).copied().unwrap_or(0);
-            pid == me
+            pid == own
         })
     };
-    Ok(parents.keys().copied().filter(|pid| *pid != me && ours(*pid)).filter_map(Pid::from_raw).collect())
+    Ok(parents.keys().copied().filter(|pid| *pid != own && is_descendant(*pid)).filter_map(Pid::from_raw).collect())
 }
 
-/// Directories and device nodes that a command expects, and our files in place of the image's.
-fn furnish(place: &mut MountTarget, order: &Spec) -> Result<Vec<Shadowed>, StageError> {
-    place.real_dir("/proc")?;
+/// Creates the directories and device nodes that a command expects, and puts the sandbox's files in place of the image's.
+fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<Vec<Shadowed>, StageError> {
+    target.real_dir("/proc")?;
     for path in ["/tmp", "/run"] {
-        let before = place.made.len();
-        let dir = place.dir(path)?;
-        if path == "/tmp" && place.made.len() > before {
-            open_to_all(&dir, 0o1777).at(Step::MountPoint, path)?;
+        let before = target.made.len();
+        let dir = target.dir(path)?;
+        if path == "/tmp" && target.made.len() > before {
+            set_mode(&dir, 0o1777).at(Step::MountPoint, path)?;
         }
     }
-    let dev = place.real_dir("/dev")?;
+    let dev = target.real_dir("/dev")?;
     for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
         let mode = Mode::from_raw_mode(0o666);
         let path = format!("/dev/{name}");
         match mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(1, minor)) {
-            Ok(()) => place.made.push(path.trim_start_matches('/').to_owned()),
+            Ok(()) => target.made.push(path.trim_start_matches('/').to_owned()),
             Err(Errno::EXIST) => {}
-            // A container without the right to make nodes: an empty file is better than none for `> /dev/null`.
-            Err(Errno::PERM) => drop(place.file(&path)?),
+            // A container without CAP_MKNOD: an empty file is better than none for `> /dev/null`.
+            Err(Errno::PERM) => drop(target.file(&path)?),
             Err(error) => return Err(error).at(Step::Device, path),
         }
         let node = openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
-        node.map_err(Into::into).and_then(|node| open_to_all(&node, 0o666)).at(Step::Device, &path)?;
+        node.map_err(Into::into).and_then(|node| set_mode(&node, 0o666)).at(Step::Device, &path)?;
     }
-    contents(order).map(|(at, content)| Shadowed::put(place, at, content)).collect()
+    contents(spec).map(|(at, content)| Shadowed::put(target, at, content)).collect()
 }
 
-fn open_to_all(file: &OwnedFd, mode: u32) -> std::io::Result<()> {
+fn set_mode(file: &OwnedFd, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(fd_path(file), fs::Permissions::from_mode(mode))
 }
 
-/// A file of the image that is out of the way while one of ours stands in its place.
+/// A file of the image that is renamed while one of the sandbox has its name. The times of its directory do
+/// not change.
 #[derive(Debug)]
 struct Shadowed {
     dir: OwnedFd,
@@ -186,10 +188,10 @@ struct Shadowed {
 }
 
 impl Shadowed {
-    fn put(place: &mut MountTarget, at: &str, content: &str) -> Result<Self, StageError> {
+    fn put(target: &mut MountTarget, at: &str, content: &str) -> Result<Self, StageError> {
         let (parent, name) = at.rsplit_once('/').unwrap_or(("/", at));
-        place.dir(parent)?;
-        let handle = place.find(parent).at(Step::File, at)?;
+        target.dir(parent)?;
+        let handle = target.find(parent).at(Step::File, at)?;
         let dir = openat(&handle, ".", DIR, Mode::empty()).at(Step::File, at)?;
         let stat = fstat(&dir).at(Step::File, at)?;
         let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec.cast_signed() };
@@ -197,7 +199,7 @@ impl Shadowed {
             last_access: time(stat.st_atime, stat.st_atime_nsec),
             last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
         };
-        let existed = match renameat(&dir, name, &dir, kept(name)) {
+        let existed = match renameat(&dir, name, &dir, backup_name(name)) {
             Ok(()) => true,
             Err(Errno::NOENT) => false,
             Err(error) => return Err(error).at(Step::File, at),
@@ -213,15 +215,15 @@ impl Shadowed {
         let before = fstat(&self.dir).at(Step::File, &self.name)?;
         let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
         if self.existed {
-            renameat(&self.dir, kept(&self.name), &self.dir, &self.name).at(Step::File, &self.name)?;
+            renameat(&self.dir, backup_name(&self.name), &self.dir, &self.name).at(Step::File, &self.name)?;
         }
-        // What the command did to the directory's time stays to be seen; what we did does not.
+        // Keeps the modification time that the directory has by the command, not by this function.
         let time = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec.cast_signed() };
         let times = Timestamps { last_access: self.times.last_access, last_modification: time };
         futimens(&self.dir, &times).at(Step::File, &self.name)
     }
 }
 
-fn kept(name: &str) -> String {
+fn backup_name(name: &str) -> String {
     format!(".{name}.phial")
 }

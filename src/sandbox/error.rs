@@ -1,4 +1,5 @@
-//! Why a sandbox could not be set up or did not start its command, and what to do about it.
+//! Why a sandbox could not be set up or did not start its command, and what to do about it. The hints name the setting of the
+//! machine that is known to cause an error.
 
 use std::fs;
 use std::io;
@@ -7,95 +8,95 @@ use super::protocol::{StageError, Step};
 
 use crate::error::{ExitKind, UserError};
 
-/// A sandbox that did not run its command, or did not see its end.
+/// The sandbox could not run its command to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// An order that no sandbox can follow.
-    #[error("the sandbox's order is wrong: {0}")]
+    /// The spec is invalid.
+    #[error("invalid sandbox spec: {0}")]
     Spec(&'static str),
-    /// This program cannot be started as the sandbox's first stage, or the talk with it broke.
+    /// Stage 1 could not be started, or the connection to it failed.
     #[error("cannot {what} for the sandbox")]
     Start {
-        /// What was tried.
+        /// The action: a verb and its object.
         what: &'static str,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The machine refused a step of setting up.
+    /// A system call failed while the sandbox was set up.
     #[error("cannot {what} `{on}`")]
     Refused {
-        /// The step, as a verb.
+        /// The action, such as `mount an overlay at`.
         what: &'static str,
-        /// What it was tried on.
+        /// Its object, such as a path.
         on: String,
-        /// The remedy, if one is known.
-        remedy: Option<String>,
+        /// What to do about it, if that is known.
+        hint: Option<String>,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The root filesystem is not as it must be.
+    /// A path in the root filesystem has the wrong type.
     #[error("`{path}` of the root filesystem {why}")]
     Image {
-        /// Inside the root.
+        /// The path in the root.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with it: a predicate.
         why: String,
     },
     /// The command is not in the root filesystem.
     #[error("there is no command `{command}` in the root filesystem")]
     Missing {
-        /// As ordered.
+        /// As given in the spec.
         command: String,
     },
-    /// The command is there; the program that its first line or its ELF header names is not.
+    /// The command exists, but not the program that its first line or its ELF header names.
     #[error("`{command}` needs `{interpreter}`, which is not in the root filesystem")]
     Interpreter {
-        /// As ordered.
+        /// As given in the spec.
         command: String,
-        /// As named by the command.
+        /// That program.
         interpreter: String,
     },
-    /// The command is there and the kernel does not start it.
+    /// The command exists and the kernel does not start it.
     #[error("cannot start `{command}`")]
     Unstartable {
-        /// As ordered.
+        /// As given in the spec.
         command: String,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The chroot rung, without real root.
+    /// A chroot was asked for without real root.
     #[error("a chroot needs root")]
     NotRoot,
-    /// Ranges of ids were ordered and there are none.
+    /// Ranges of ids were asked for and the user has none.
     #[error("no range of ids for this user in `{file}`")]
     NoRanges {
         /// `/etc/subuid` or `/etc/subgid`.
         file: &'static str,
     },
-    /// `newuidmap` or `newgidmap` refused.
-    #[error("`{program}` failed: {said}")]
+    /// `newuidmap` or `newgidmap` failed.
+    #[error("`{program}` failed: {output}")]
     Mapper {
         /// Which one.
         program: &'static str,
-        /// What it wrote.
-        said: String,
+        /// Its stderr.
+        output: String,
     },
     /// A helper in a user namespace failed.
-    #[error("the helper in a user namespace ended with {code}: {said}")]
+    #[error("the helper in a user namespace failed with exit code {code}: {output}")]
     Helper {
         /// Its exit code.
         code: i32,
-        /// The end of what it wrote to stderr.
-        said: String,
+        /// The end of its stderr.
+        output: String,
     },
-    /// The caller asked for the end.
+    /// The caller cancelled it.
     #[error("interrupted")]
     Interrupted,
-    /// The stage is gone and has not said why.
-    #[error("the sandbox ended without a word ({how})")]
+    /// The stage ended without a report.
+    #[error("the sandbox exited unexpectedly ({how})")]
     Lost {
         /// How its process ended.
         how: String,
@@ -116,7 +117,7 @@ impl UserError for SandboxError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::Refused { hint, .. } => hint.clone(),
             Self::NotRoot => {
                 Some("run as root, or use `--isolation auto` on a machine with user namespaces".to_owned())
             }
@@ -131,7 +132,7 @@ impl UserError for SandboxError {
             }
             Self::Image { .. } => Some("make it a directory in the base image".to_owned()),
             Self::Unstartable { source, .. } if source.raw_os_error() == Some(nix::libc::ENOEXEC) => Some(
-                "a script begins with a line such as `#!/bin/sh`, and a program is made for this kind of machine"
+                "a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture"
                     .to_owned(),
             ),
             _ => None,
@@ -140,12 +141,12 @@ impl UserError for SandboxError {
 }
 
 impl From<StageError> for SandboxError {
-    fn from(trouble: StageError) -> Self {
-        match trouble {
+    fn from(error: StageError) -> Self {
+        match error {
             StageError::Refused { step, on, errno } => Self::Refused {
                 what: step.text(),
                 on,
-                remedy: remedy(step, errno),
+                hint: hint_for(step, errno),
                 source: io::Error::from_raw_os_error(errno),
             },
             StageError::Image { path, why } => Self::Image { path, why },
@@ -159,11 +160,11 @@ impl From<StageError> for SandboxError {
     }
 }
 
-/// The known reasons why machines refuse, the most certain first.
-fn remedy(step: Step, errno: i32) -> Option<String> {
+/// The known causes of a failed step, the most certain first.
+fn hint_for(step: Step, errno: i32) -> Option<String> {
     let denied = errno == nix::libc::EPERM || errno == nix::libc::EACCES;
     let text = match step {
-        Step::UserNamespace | Step::Namespaces | Step::MapIds | Step::Join => return namespaces(step, denied),
+        Step::UserNamespace | Step::Namespaces | Step::MapIds | Step::Join => return namespace_hint(step, denied),
         Step::NetworkNamespace | Step::Loopback => {
             "a chroot has no network of its own on this machine: use `--network host`"
         }
@@ -177,12 +178,12 @@ fn remedy(step: Step, errno: i32) -> Option<String> {
              (`--security-opt systempaths=unconfined`), or as root with `--isolation chroot`"
         }
         Step::Root | Step::Bind | Step::Cwd | Step::File if errno == nix::libc::EACCES => {
-            "the directory, or one above it, does not let this user in"
+            "this user may not enter the directory or one above it"
         }
         Step::Bind if errno == nix::libc::EOPNOTSUPP => {
-            "a chroot has no mounts: copy what is to be in sight into the root"
+            "a chroot has no mounts: copy the file or directory into the root"
         }
-        _ if denied => return namespaces(step, denied),
+        _ if denied => return namespace_hint(step, denied),
         _ if errno == nix::libc::ENOSYS => "Linux 5.6 or newer is needed, and a container that lets `openat2` through",
         _ if errno == nix::libc::ENOSPC => "free some space",
         _ => return None,
@@ -190,7 +191,8 @@ fn remedy(step: Step, errno: i32) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn namespaces(step: Step, denied: bool) -> Option<String> {
+/// Which setting of the machine forbids namespaces.
+fn namespace_hint(step: Step, denied: bool) -> Option<String> {
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let text = if is("/proc/sys/user/max_user_namespaces", "0") {
         "user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`"

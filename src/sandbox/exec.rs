@@ -1,4 +1,4 @@
-//! Starting the command inside its root, and saying exactly why it does not start.
+//! Starts the command in its root, and finds out why it does not start.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,19 +11,19 @@ use super::protocol::StageError;
 use super::spec::Spec;
 use crate::image::DEFAULT_PATH;
 
-/// Starts the command of an order in the current root and working directory; gives its process id.
-pub(super) fn start(order: &Spec, stdin: Option<File>) -> Result<i32, StageError> {
-    start_as(order, stdin, None)
+/// Starts the command of a spec in the current root and working directory, and returns its process id.
+pub(super) fn start(spec: &Spec, stdin: Option<File>) -> Result<i32, StageError> {
+    start_as(spec, stdin, None)
 }
 
-/// As [`start`], as another user and group if they are given (for real root).
-pub(super) fn start_as(order: &Spec, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, StageError> {
-    let name = order.argv.first().map_or("", String::as_str);
-    let path = order.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+/// As [`start`], as another user and group if they are given; that needs real root.
+pub(super) fn start_as(spec: &Spec, stdin: Option<File>, user: Option<(u32, u32)>) -> Result<i32, StageError> {
+    let name = spec.argv.first().map_or("", String::as_str);
+    let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     let program = find(name, path).ok_or_else(|| StageError::Missing { command: name.to_owned() })?;
     let mut command = Command::new(&program);
-    // A process group of its own: `kill 0` must not reach us.
-    command.arg0(name).args(order.argv.iter().skip(1)).env_clear().envs(&order.env).process_group(0);
+    // A process group of its own: `kill 0` in the command must not reach this process.
+    command.arg0(name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).process_group(0);
     if let Some(stdin) = stdin {
         command.stdin(stdin);
     }
@@ -36,7 +36,7 @@ pub(super) fn start_as(order: &Spec, stdin: Option<File>, user: Option<(u32, u32
     }
 }
 
-/// As `execvp` searches.
+/// The program of a command, as execvp(3) searches for it.
 fn find(name: &str, path: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|program| fs::symlink_metadata(program).is_ok());
@@ -59,7 +59,7 @@ fn diagnose(name: &str, program: &Path, error: &io::Error) -> StageError {
     }
 }
 
-/// The program that the first line of a script, or an ELF file's header, names.
+/// The interpreter named in the first line of a script, or the loader named in the header of an ELF file.
 fn interpreter(program: &Path) -> Option<String> {
     let mut head = Vec::new();
     File::open(program).ok()?.take(1 << 16).read_to_end(&mut head).ok()?;
@@ -70,7 +70,7 @@ fn interpreter(program: &Path) -> Option<String> {
     head.starts_with(b"\x7fELF\x02\x01").then(|| loader(&head)).flatten()
 }
 
-/// `PT_INTERP` of a 64-bit little-endian file (elf(5)).
+/// The segment `PT_INTERP` of a 64-bit little-endian file (elf(5)). A few lines, in place of a crate that reads all of ELF.
 fn loader(elf: &[u8]) -> Option<String> {
     let number = |at: usize, size: usize| {
         let bytes = elf.get(at..at.checked_add(size)?)?;

@@ -1,4 +1,4 @@
-//! What the command may not: capabilities, system calls, limits.
+//! Restrictions of the command: capabilities, system calls (seccomp), resource limits.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,16 @@ use seccompiler::{
 
 use super::protocol::{At, StageError, Step};
 
-/// Docker's default list without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
+/// How the command is confined.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confinement {
+    /// Namespaces and a pivoted root.
+    Namespaces,
+    /// A plain chroot.
+    Chroot,
+}
+
+/// The capabilities that remain: Docker's default list without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
 const KEPT: [Capability; 11] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -28,10 +37,11 @@ const KEPT: [Capability; 11] = [
     Capability::CAP_KILL,
 ];
 
-/// Reduces the bounding set, so that not even the sandbox's root gets more than [`KEPT`] by executing a file. In a
-/// plain chroot (`pivoted` is false) `SYS_CHROOT` goes as well: with it, root walks out of one.
-pub(super) fn bound(pivoted: bool) -> Result<(), StageError> {
-    let kept = |capability| KEPT.contains(&capability) && (pivoted || capability != Capability::CAP_SYS_CHROOT);
+/// Reduces the capability bounding set to [`KEPT`], so that not even the sandbox's root gets others by executing a file. In a
+/// chroot `SYS_CHROOT` is dropped too, because root could leave the chroot with it.
+pub(super) fn reduce_bounding_set(confinement: Confinement) -> Result<(), StageError> {
+    let is_escape = |capability| confinement == Confinement::Chroot && capability == Capability::CAP_SYS_CHROOT;
+    let kept = |capability| KEPT.contains(&capability) && !is_escape(capability);
     for capability in caps::all() {
         if !kept(capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, capability)
@@ -45,8 +55,8 @@ pub(super) fn bound(pivoted: bool) -> Result<(), StageError> {
         .at(Step::Harden, "capset")
 }
 
-/// No core files; at most 65536 open files, 1024 unless the command asks for more.
-pub(super) fn limit() -> Result<(), StageError> {
+/// Sets resource limits: no core files; a soft limit of 1024 open files and a hard limit of 65536.
+pub(super) fn set_limits() -> Result<(), StageError> {
     let least = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
     let maximum = least(getrlimit(Resource::Nofile).maximum, 65536);
     let files = Rlimit { current: least(maximum, 1024), maximum };
@@ -54,11 +64,11 @@ pub(super) fn limit() -> Result<(), StageError> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(Step::Harden, "RLIMIT_CORE")
 }
 
-/// Sets `no_new_privs` and the seccomp filters for this thread and all that it starts: the last step.
-/// `alone` says that the command has a process namespace of its own, in which it may trace.
-pub(super) fn filter(alone: bool) -> Result<(), StageError> {
+/// Sets `no_new_privs` and the seccomp filters for this thread and all processes that it starts. The last step: the filters forbid
+/// what the steps before need.
+pub(super) fn filter(confinement: Confinement) -> Result<(), StageError> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
-    for (errno, rules) in [(libc::EPERM, denied(alone)), (libc::ENOSYS, Ok(absent()))] {
+    for (errno, rules) in [(libc::EPERM, denied(confinement)), (libc::ENOSYS, Ok(absent()))] {
         let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
         seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;
     }
@@ -74,7 +84,7 @@ fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
     BpfProgram::try_from(filter).map_err(io::Error::other)
 }
 
-/// Calls that kernels may lack, so programs have another way.
+/// System calls that fail with `ENOSYS`, as on an older kernel: programs then use an older call.
 fn absent() -> Rules {
     let mut rules = Rules::new();
     for call in [
@@ -95,11 +105,12 @@ fn absent() -> Rules {
     rules
 }
 
-/// Calls that ordinary software never makes: mounts, namespaces, keys, kernel interfaces with a record of holes.
-/// After flatpak's `syscall_blocklist` and the default profile of Docker.
-fn denied(alone: bool) -> io::Result<Rules> {
+/// System calls that fail with `EPERM`: mounts, namespaces, keys, kernel interfaces with a history of vulnerabilities. From flatpak's
+/// `syscall_blocklist` and Docker's default profile. In its own PID namespace the command may trace processes.
+fn denied(confinement: Confinement) -> io::Result<Rules> {
     let mut rules = Rules::new();
-    for &call in ALWAYS.iter().chain(if alone { &[] } else { TRACING }) {
+    let tracing: &[i64] = if confinement == Confinement::Namespaces { &[] } else { TRACING };
+    for &call in ALWAYS.iter().chain(tracing) {
         deny(&mut rules, call, vec![]);
     }
     #[cfg(target_arch = "x86_64")]
@@ -179,8 +190,8 @@ const ALWAYS: &[i64] = &[
     libc::SYS_clock_adjtime,
 ];
 
-/// Denies a call under any of the rules, or always without rules. The x32 calls of an `x86_64` kernel carry the same
-/// architecture in their data and another number.
+/// Denies a system call if any of the rules matches, or always if there are none. Also denies its x32 variants: an `x86_64` kernel
+/// reports the same architecture for them, with another number.
 fn deny(rules: &mut Rules, call: i64, when: Vec<SeccompRule>) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -204,7 +215,7 @@ fn masked(mask: u32) -> SeccompCmpOp {
     SeccompCmpOp::MaskedEq(u64::from(mask))
 }
 
-/// All conditions hold: (argument, comparison, value), on the lower 32 bits as the kernel sees them.
+/// A rule that matches if all conditions hold: argument number, comparison, value; on the lower 32 bits, as the kernel reads them.
 fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u32); N]) -> io::Result<SeccompRule> {
     let conditions = conditions
         .into_iter()

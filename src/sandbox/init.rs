@@ -1,5 +1,5 @@
-//! Stage 2, PID 1 of the sandbox: mounts the root and enters it, gives up what it may, starts the command, and reaps
-//! whatever is orphaned until the command has ended. When PID 1 ends, the kernel kills all that is left.
+//! Stage 2, PID 1 of the sandbox: mounts the root and enters it, drops its privileges, starts the command, and reaps orphans until
+//! the command ends. When PID 1 ends, the kernel kills all other processes of the sandbox.
 
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,17 +14,18 @@ use rustix::process::{
     DumpableBehavior, WaitOptions, WaitStatus, chdir, fchdir, getcwd, pivot_root, set_dumpable_behavior, setsid, wait,
 };
 
+use super::harden::{self, Confinement};
+use super::id_map::{MappedId, map_self};
 use super::mount_target::{MountTarget, restrict};
-use super::protocol::{At, Report, StageError, Step};
+use super::protocol::{At, StageError, StageReport, Step};
 use super::spec::{Exit, Ids, Ready, Spec, Stdio};
-use super::stage::{StageChannel, guard};
-use super::stage1::map_self;
-use super::{exec, harden, mounts};
+use super::stage::{CallerDeath, StageChannel, guard};
+use super::{exec, mounts};
 
-/// Becomes PID 1 of an order, having been copied from stage 1.
-pub(super) fn run(order: &Spec, talk: &mut StageChannel) -> Result<(), StageError> {
-    guard(false)?;
-    if talk.alone() {
+/// Runs a spec as PID 1 of its sandbox; called in the copy of stage 1.
+pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageError> {
+    guard(CallerDeath::Dies)?;
+    if channel.caller_is_gone() {
         return Err(StageError::Refused {
             step: Step::Start,
             on: "caller".to_owned(),
@@ -32,36 +33,36 @@ pub(super) fn run(order: &Spec, talk: &mut StageChannel) -> Result<(), StageErro
         });
     }
     let _ = setsid();
-    let place = mounts::build(order)?;
-    if !place.made.is_empty() {
-        talk.say(&Report::Made(place.made.clone()))?;
+    let target = mounts::build(spec)?;
+    if !target.made.is_empty() {
+        channel.send(&StageReport::Made(target.made.clone()))?;
     }
-    enter(&place, order)?;
-    drop(place);
-    become_user(order)?;
-    harden::filter(true)?;
-    let stdin = match order.stdio {
+    enter(&target, spec)?;
+    drop(target);
+    become_user(spec)?;
+    harden::filter(Confinement::Namespaces)?;
+    let stdin = match spec.stdio {
         Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
         Stdio::Inherit => None,
     };
-    let exit = follow(order, stdin, talk)?;
-    talk.say(&Report::Exit(exit))
+    let exit = run_command(spec, stdin, channel)?;
+    channel.send(&StageReport::Exit(exit))
 }
 
-fn enter(place: &MountTarget, order: &Spec) -> Result<(), StageError> {
-    fchdir(place.root()).at(Step::Pivot, "fchdir")?;
+fn enter(target: &MountTarget, spec: &Spec) -> Result<(), StageError> {
+    fchdir(target.root()).at(Step::Pivot, "fchdir")?;
     pivot_root(".", ".").at(Step::Pivot, "pivot_root")?;
     unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "umount")?;
     chdir("/").at(Step::Pivot, "chdir")?;
-    if order.read_only {
+    if spec.read_only {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         open("/", flags, Mode::empty()).and_then(|root| restrict(&root, MountFlags::RDONLY)).at(Step::Root, "/")?;
     }
     sethostname("phial").at(Step::HostName, "sethostname")?;
-    enter_cwd(&order.cwd)
+    enter_cwd(&spec.cwd)
 }
 
-/// Changes to the working directory and sees that the kernel can name it, which it cannot outside the root
+/// Changes to the working directory and checks that getcwd(2) gives a path, which it does not for a directory outside the root
 /// (CVE-2024-21626).
 pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
     chdir(cwd).at(Step::Cwd, cwd)?;
@@ -71,35 +72,35 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
     }
 }
 
-/// Gets the ordered ids, and loses the capabilities.
+/// Becomes the user of the spec, and drops capabilities.
 ///
-/// With one id mapped, another user is the same id under another name, in a second user namespace; a new namespace
-/// starts with all capabilities, so they go afterwards. With ranges, they must go while we may still drop them.
-fn become_user(order: &Spec) -> Result<(), StageError> {
-    let (uid, gid) = order.user;
-    if (uid, gid) != (0, 0) && order.ids == Ids::Single {
+/// If one id is mapped, another user is the same id in a second user namespace. A new user namespace starts with all capabilities,
+/// so they are dropped after that. With ranges they must be dropped before setuid(2), which removes the right to.
+fn become_user(spec: &Spec) -> Result<(), StageError> {
+    let (uid, gid) = spec.user;
+    if (uid, gid) != (0, 0) && spec.ids == Ids::Single {
         unshare(CloneFlags::CLONE_NEWUSER).at(Step::User, "unshare")?;
         set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
-        map_self((uid, 0), (gid, 0))?;
+        map_self(MappedId { inside: uid, outside: 0 }, MappedId { inside: gid, outside: 0 })?;
     }
-    harden::limit()?;
-    harden::bound(true)?;
-    if order.ids == Ids::Ranges {
+    harden::set_limits()?;
+    harden::reduce_bounding_set(Confinement::Namespaces)?;
+    if spec.ids == Ids::Ranges {
         let name = format!("{uid}:{gid}");
         setgroups(&[]).at(Step::User, &name)?;
         setgid(Gid::from_raw(gid)).at(Step::User, &name)?;
         setuid(Uid::from_raw(uid)).at(Step::User, &name)?;
     }
-    guard(false)
+    guard(CallerDeath::Dies)
 }
 
-/// Starts the command and reaps children until it is among them.
-fn follow(order: &Spec, stdin: Option<File>, talk: &mut StageChannel) -> Result<Exit, StageError> {
-    let pid = exec::start(order, stdin)?;
-    if let Some(exit) = attend(order, pid)? {
+/// Starts the command and reaps children until it ends.
+fn run_command(spec: &Spec, stdin: Option<File>, channel: &mut StageChannel) -> Result<Exit, StageError> {
+    let pid = exec::start(spec, stdin)?;
+    if let Some(exit) = wait_until_ready(spec, pid)? {
         return Ok(exit);
     }
-    talk.say(&Report::Ready)?;
+    channel.send(&StageReport::Ready)?;
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((reaped, status))) if reaped.as_raw_nonzero().get() == pid => return Ok(exit(status)),
@@ -109,12 +110,12 @@ fn follow(order: &Spec, stdin: Option<File>, talk: &mut StageChannel) -> Result<
     }
 }
 
-/// How often it is asked whether the command is ready.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The time between two checks whether the command is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Asks until the command is ready; if it ends before, how.
-fn attend(order: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
-    let mut asking = None;
+/// Waits until the command is ready ([`Spec::ready`]). Returns how it ended if it ends before.
+fn wait_until_ready(spec: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
+    let mut check = None;
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((reaped, status))) => {
@@ -122,8 +123,8 @@ fn attend(order: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
                 if reaped == pid {
                     return Ok(Some(exit(status)));
                 }
-                if asking == Some(reaped) {
-                    asking = None;
+                if check == Some(reaped) {
+                    check = None;
                     if exit(status) == Exit::Code(0) {
                         return Ok(None);
                     }
@@ -133,19 +134,20 @@ fn attend(order: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
             Ok(None) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).at(Step::Start, "wait"),
         }
-        match &order.ready {
+        match &spec.ready {
             None => return Ok(None),
             Some(Ready::Port(port)) if TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok() => return Ok(None),
-            Some(Ready::Command(argv)) if asking.is_none() => {
+            Some(Ready::Command(argv)) if check.is_none() => {
                 let null = OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?;
-                asking = Some(exec::start(&Spec { argv: argv.clone(), ..order.clone() }, Some(null))?);
+                check = Some(exec::start(&Spec { argv: argv.clone(), ..spec.clone() }, Some(null))?);
             }
             Some(_) => {}
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(READY_INTERVAL);
     }
 }
 
+/// How a process ended, by its wait status.
 pub(super) fn exit(status: WaitStatus) -> Exit {
     match status.terminating_signal() {
         Some(signal) => Exit::Signal(signal),

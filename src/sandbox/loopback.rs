@@ -1,4 +1,4 @@
-//! A network of one loopback interface that several sandboxes share, and nobody else.
+//! A network namespace with only a loopback interface, which several sandboxes share.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,19 +8,20 @@ use super::protocol::Job;
 use super::run::Running;
 use super::spec::{Ids, Network};
 
-/// Holds the network. Dropped, or with the end of the *thread* that opened it, it takes no more sandboxes; those that are
-/// in it stay.
+/// Holds the network. No sandbox can join it once this is dropped or the *thread* that opened it has ended; sandboxes in it keep
+/// it.
 pub struct Loopback(Running);
 
 impl Loopback {
-    /// Opens one. Sandboxes in it have the same user namespace, so the same `ids`.
+    /// Creates the network. Sandboxes in it share its user namespace and must have the same `ids`.
     pub fn open(exe: &Path, ids: Ids) -> Result<Self, SandboxError> {
-        let mut running = Running::launch(exe, Job::Net { ids }, [Stdio::null(), Stdio::null(), Stdio::null()])?;
-        running.until_ready()?;
+        let mut running =
+            Running::launch(exe, Job::HoldNetwork { ids }, [Stdio::null(), Stdio::null(), Stdio::null()])?;
+        running.wait_until_ready()?;
         Ok(Self(running))
     }
 
-    /// For orders.
+    /// The network of sandboxes that join it, for their specs.
     pub fn network(&self) -> Network {
         Network::Shared(self.0.child.id().cast_signed())
     }

@@ -1,20 +1,21 @@
-//! One command in fresh namespaces (or a chroot), without root, and how it ended.
+//! Runs one command in new namespaces (or a chroot), without root.
 //!
-//! The sandbox is this program, executed afresh with an empty environment and nothing of the caller's memory: stage 1
-//! (`outer`) makes the namespaces, its copy in them (`init`, PID 1) mounts the root, gives up what it may and starts the
-//! command. So [`entry`] must be the first thing that `main` does. When [`run`] returns, or the caller dies in whatever
-//! way, nothing of the sandbox is left.
+//! The sandbox is this program, executed again with an empty environment and without the caller's memory: stage 1 (`stage1`)
+//! creates the namespaces; its copy in them (`init`, PID 1) mounts the root, drops privileges and starts the command. So
+//! [`entry`] must be the first thing that `main` does. When [`run`] returns, or the caller dies in any way, no process and no
+//! mount of the sandbox is left.
 //!
-//! Sandboxes that are given the same [`Loopback`] reach each other on 127.0.0.1 and are apart in all else.
+//! Sandboxes with the same [`Loopback`] reach each other on 127.0.0.1 and share nothing else.
 //!
-//! The promise: a command cannot read or change anything outside its root, its binds and its network, barring a hole
-//! in the kernel. In a chroot it is weaker: real root without most capabilities, among the machine's processes.
+//! Guarantee: a command cannot read or change anything outside its root, its binds and its network, unless the kernel has a
+//! vulnerability. A chroot is weaker: real root without most capabilities, among the machine's processes.
 
 mod chroot;
+mod entry;
 mod error;
 mod exec;
 mod harden;
-mod ids;
+mod id_map;
 mod init;
 mod loopback;
 mod mounts;
@@ -27,15 +28,16 @@ mod probe;
 mod run;
 mod stage;
 mod protocol;
+mod userns;
 
+pub use entry::entry;
 pub use error::SandboxError;
-pub use ids::inside_ids;
 pub use loopback::Loopback;
 pub use probe::Probe;
-pub use run::{Said, run, serve};
+pub use run::{SandboxEvent, run, run_with_events};
 pub use spec::{Bind, Exit, Ids, Network, Ready, Root, Spec, Stdio};
-pub use stage::entry;
+pub use userns::run_in_user_namespace;
 
-/// This program, as the first argument of [`run`], [`Probe`] and [`inside_ids`]. Tests, which are another program, give
-/// the path of a program that calls [`entry`] instead.
+/// This program, for the parameter `exe` of [`run`], [`Probe`] and [`run_in_user_namespace`]. Tests, which are another program, pass
+/// the path of a program that calls [`entry`].
 pub const OURSELVES: &str = "/proc/self/exe";

@@ -1,5 +1,5 @@
-//! Mount points inside an untrusted root: every path is resolved by `openat2` with the root as `/`, and every mount
-//! goes onto the descriptor that came out, so no symbolic link of an image leads elsewhere.
+//! Mount points inside an untrusted root. Every path is resolved by openat2(2) with the root as `/`, and mounts are attached to the
+//! descriptor that it returns: no symbolic link of an image leads out of the root.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,16 +13,16 @@ use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, mo
 use super::protocol::{At, StageError, Step};
 use super::stage::fd_path;
 
-/// A root filesystem that is mounted somewhere, and what had to be made in it.
+/// A mounted root filesystem, and the mount points that were created in it.
 #[derive(Debug)]
 pub(super) struct MountTarget {
     root: OwnedFd,
-    /// Relative to the root, without symbolic links, the outermost first.
+    /// Paths that were created: relative to the root, without symbolic links, the outermost first.
     pub(super) made: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PointKind {
     Dir,
     File,
 }
@@ -39,23 +39,23 @@ impl MountTarget {
         &self.root
     }
 
-    /// What is at a path now, mounts included.
+    /// Opens a path, following mounts.
     pub(super) fn find(&self, path: &str) -> rustix::io::Result<OwnedFd> {
         openat2(&self.root, path, HANDLE, Mode::empty(), IN_ROOT)
     }
 
-    /// The directory at a path, made if it is missing.
+    /// Opens the directory at a path; creates it if it does not exist.
     pub(super) fn dir(&mut self, path: &str) -> Result<OwnedFd, StageError> {
-        self.obtain(path, Kind::Dir, 0)
+        self.open_or_create(path, PointKind::Dir, 0)
     }
 
-    /// The file at a path (any kind but a directory), made empty if it is missing.
+    /// Opens the file at a path (any type but a directory); creates an empty one if it does not exist.
     pub(super) fn file(&mut self, path: &str) -> Result<OwnedFd, StageError> {
-        self.obtain(path, Kind::File, 0)
+        self.open_or_create(path, PointKind::File, 0)
     }
 
-    /// The directory at a path in the root's first level, which must not be a symbolic link (CVE-2025-31133 and its
-    /// like: `/proc` and `/dev` of an image that lead elsewhere).
+    /// Opens a directory at the top level of the root, which must not be a symbolic link (CVE-2025-31133 and similar: `/proc` or
+    /// `/dev` of an image that point elsewhere).
     pub(super) fn real_dir(&mut self, path: &str) -> Result<OwnedFd, StageError> {
         match statat(&self.root, path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
@@ -65,7 +65,7 @@ impl MountTarget {
         }
     }
 
-    fn obtain(&mut self, path: &str, kind: Kind, depth: u8) -> Result<OwnedFd, StageError> {
+    fn open_or_create(&mut self, path: &str, kind: PointKind, depth: u8) -> Result<OwnedFd, StageError> {
         match self.find(path) {
             Ok(found) => return expect_kind(found, path, kind),
             Err(Errno::NOENT) if depth < 40 => {}
@@ -74,26 +74,26 @@ impl MountTarget {
         let path = path.trim_end_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let parent = if parent.is_empty() { "/" } else { parent };
-        let dir = self.obtain(parent, Kind::Dir, depth + 1)?;
+        let dir = self.open_or_create(parent, PointKind::Dir, depth + 1)?;
         if let Ok(target) = readlinkat(&dir, name, Vec::new()) {
-            // A dangling symbolic link, as many an image's resolv.conf.
+            // A dangling symbolic link, as `/etc/resolv.conf` is in many images.
             let target = target.to_string_lossy().into_owned();
             let target = if target.starts_with('/') { target } else { format!("{parent}/{target}") };
-            return self.obtain(&target, kind, depth + 1);
+            return self.open_or_create(&target, kind, depth + 1);
         }
         match kind {
-            Kind::Dir => mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(Step::MountPoint, path)?,
-            Kind::File => {
+            PointKind::Dir => mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(Step::MountPoint, path)?,
+            PointKind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(Step::MountPoint, path)?;
             }
         }
-        self.remember(&dir, name).at(Step::MountPoint, path)?;
+        self.record_made(&dir, name).at(Step::MountPoint, path)?;
         openat(&dir, name, HANDLE | OFlags::NOFOLLOW, Mode::empty()).at(Step::MountPoint, path)
     }
 
-    /// Keeps the path of what was made, unless it is in a mount of ours that vanishes anyway.
-    fn remember(&mut self, dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    /// Records the path of a created entry, unless it is in a mount of the sandbox.
+    fn record_made(&mut self, dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
         if fstat(dir)?.st_dev != fstat(&self.root)?.st_dev {
             return Ok(());
         }
@@ -106,37 +106,37 @@ impl MountTarget {
     }
 }
 
-fn expect_kind(found: OwnedFd, path: &str, kind: Kind) -> Result<OwnedFd, StageError> {
+fn expect_kind(found: OwnedFd, path: &str, kind: PointKind) -> Result<OwnedFd, StageError> {
     let is_dir = FileType::from_raw_mode(fstat(&found).at(Step::MountPoint, path)?.st_mode) == FileType::Directory;
-    if is_dir == (kind == Kind::Dir) {
+    if is_dir == (kind == PointKind::Dir) {
         return Ok(found);
     }
     let why = if is_dir { "is a directory, not a file" } else { "is not a directory" };
     Err(StageError::Image { path: path.to_owned(), why: why.to_owned() })
 }
 
-/// Puts a detached mount onto a descriptor.
+/// Attaches a detached mount to the mount point `onto`.
 pub(super) fn attach(mount: &OwnedFd, onto: &OwnedFd) -> rustix::io::Result<()> {
     move_mount(mount, "", onto, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-/// A detached copy of the mount at a path, or of the descriptor itself if the path is empty.
+/// A detached bind mount of a path, or of `dir` itself if the path is empty.
 pub(super) fn copy_mount(dir: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(dir, path, flags)
 }
 
-/// Adds flags to the mount whose root a descriptor is. Flags that it has are locked in a user namespace, and stay.
-pub(super) fn restrict(mount: &OwnedFd, more: MountFlags) -> rustix::io::Result<()> {
-    let had = fstatvfs(mount)?.f_flag;
-    let mut flags = MountFlags::BIND | more;
+/// Adds flags to the mount whose root is `mount`. Keeps the flags that it has: a user namespace cannot remove them.
+pub(super) fn restrict(mount: &OwnedFd, added: MountFlags) -> rustix::io::Result<()> {
+    let present = fstatvfs(mount)?.f_flag;
+    let mut flags = MountFlags::BIND | added;
     for (has, flag) in [
         (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
     ] {
-        if had.contains(has) {
+        if present.contains(has) {
             flags |= flag;
         }
     }

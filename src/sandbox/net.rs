@@ -1,12 +1,12 @@
-//! The loopback interface of a fresh network namespace.
+//! Brings up the loopback interface of a new network namespace. One netlink message by hand, in place of a netlink crate.
 
 use std::io;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
-/// Brings up `lo`: one `RTM_NEWLINK` (rtnetlink(7)) and its acknowledgement.
+/// Brings up `lo`: sends one `RTM_NEWLINK` (rtnetlink(7)) and reads the acknowledgement.
 pub(super) fn loopback_up() -> io::Result<()> {
-    // No protocol is protocol 0, which is NETLINK_ROUTE.
+    // Protocol `None` is 0, which is NETLINK_ROUTE.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     send(&socket, &request(), SendFlags::empty())?;
     let mut answer = [0; 1024];

@@ -1,23 +1,23 @@
-//! What is mounted over the root, in order: first a list that a test can read, then (in `place`) a short loop.
+//! What is mounted over the root, in order: a list that tests can read. `mounts` carries it out.
 
 use super::spec::{Bind, Spec};
 
-/// One thing to put into the root. Paths are absolute inside it.
+/// One mount or link in the root. Paths are absolute inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mount<'a> {
-    /// A fresh tmpfs with this mode of its root.
+    /// A new tmpfs; `mode` is that of its root.
     Tmpfs { at: &'a str, mode: &'static str, size: Option<&'static str> },
     /// A device node of the host, in `/dev`.
     Device(&'static str),
-    /// A fresh devpts on `/dev/pts`.
+    /// A new devpts on `/dev/pts`.
     Devpts,
     /// A symbolic link in `/dev`: name and target.
     Link(&'static str, &'static str),
-    /// A fresh proc on `/proc`.
+    /// A new proc on `/proc`.
     Proc,
-    /// Hides something of `/proc` behind `/dev/null` or an empty directory, if it is there.
+    /// Covers an entry of `/proc` with `/dev/null` or an empty directory, if it exists.
     Mask(&'static str),
-    /// Makes a subtree of `/proc` read-only, if it is there.
+    /// Makes an entry of `/proc` read-only, if it exists.
     ReadOnly(&'static str),
     /// A read-only file with this content.
     Content { at: &'a str, content: &'a str },
@@ -50,9 +50,9 @@ const MASKED: [&str; 10] = [
 ];
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// The list for an order. `/proc` comes after what an image's symbolic links could lead onto it; the caller's binds
+/// The mounts of a spec. `/proc` comes after everything that symbolic links of an image could redirect onto it; the caller's binds
 /// come last and may cover anything.
-pub(super) fn plan(order: &Spec) -> Vec<Mount<'_>> {
+pub(super) fn plan(spec: &Spec) -> Vec<Mount<'_>> {
     let mut list = vec![
         Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },
         Mount::Tmpfs { at: "/run", mode: "755", size: None },
@@ -65,16 +65,16 @@ pub(super) fn plan(order: &Spec) -> Vec<Mount<'_>> {
     list.push(Mount::Proc);
     list.extend(MASKED.map(Mount::Mask));
     list.extend(READ_ONLY.map(Mount::ReadOnly));
-    list.extend(contents(order).map(|(at, content)| Mount::Content { at, content }));
-    list.extend(order.tmpfs.iter().map(|at| Mount::Tmpfs { at, mode: "755", size: None }));
-    list.extend(order.binds.iter().map(Mount::Bind));
+    list.extend(contents(spec).map(|(at, content)| Mount::Content { at, content }));
+    list.extend(spec.tmpfs.iter().map(|at| Mount::Tmpfs { at, mode: "755", size: None }));
+    list.extend(spec.binds.iter().map(Mount::Bind));
     list
 }
 
-/// The files that we supply.
-pub(super) fn contents(order: &Spec) -> impl Iterator<Item = (&'static str, &str)> {
-    let resolv = order.resolv.as_deref().map(|content| ("/etc/resolv.conf", content));
-    [("/etc/hosts", order.hosts.as_str())].into_iter().chain(resolv)
+/// The files that the sandbox provides: path and content.
+pub(super) fn contents(spec: &Spec) -> impl Iterator<Item = (&'static str, &str)> {
+    let resolv = spec.resolv.as_deref().map(|content| ("/etc/resolv.conf", content));
+    [("/etc/hosts", spec.hosts.as_str())].into_iter().chain(resolv)
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     use super::super::spec::{Network, Root};
     use super::*;
 
-    fn order(resolv: Option<&str>) -> Spec {
+    fn spec(resolv: Option<&str>) -> Spec {
         Spec {
             env: BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]),
             network: Network::None,
@@ -98,27 +98,27 @@ mod tests {
 
     #[test]
     fn proc_is_mounted_after_what_could_hide_it_and_masked_at_once() {
-        let order = order(None);
-        let list = plan(&order);
+        let spec = spec(None);
+        let list = plan(&spec);
         let at = |wanted: &Mount<'_>| list.iter().position(|mount| mount == wanted).unwrap();
         let ours = |mount: &Mount<'_>| matches!(mount, Mount::Tmpfs { at, .. } if *at != "/data");
         let last_tmpfs = list.iter().rposition(ours).unwrap();
         assert!(at(&Mount::Proc) > last_tmpfs);
         assert!(at(&Mount::Mask("kcore")) > at(&Mount::Proc));
         assert!(at(&Mount::ReadOnly("sys")) > at(&Mount::Proc));
-        assert_eq!(list.last(), Some(&Mount::Bind(&order.binds[0])));
+        assert_eq!(list.last(), Some(&Mount::Bind(&spec.binds[0])));
     }
 
     #[test]
     fn the_resolver_of_the_image_is_covered_only_if_there_is_another() {
-        let covered = |order: &Spec| plan(order).iter().filter(|mount| matches!(mount, Mount::Content { .. })).count();
-        assert_eq!(covered(&order(None)), 1);
-        assert_eq!(covered(&order(Some("r"))), 2);
+        let covered = |spec: &Spec| plan(spec).iter().filter(|mount| matches!(mount, Mount::Content { .. })).count();
+        assert_eq!(covered(&spec(None)), 1);
+        assert_eq!(covered(&spec(Some("r"))), 2);
     }
 
     #[test]
-    fn an_order_shows_no_values_of_variables() {
-        let shown = format!("{:?}", order(None));
+    fn the_debug_output_of_a_spec_has_no_values_of_variables() {
+        let shown = format!("{:?}", spec(None));
         assert!(shown.contains("TOKEN") && !shown.contains("hidden"), "{shown}");
     }
 }

@@ -1,8 +1,8 @@
-//! What the stages and the caller tell each other: the order one way, reports the other.
+//! The protocol between the caller and a stage: a job one way, reports the other, both JSON.
 //!
-//! The order is a file in memory (descriptor 3), reports are JSON lines on a pipe (4), and a second pipe (5) tells a
-//! stage to go on; its other end is closed when the caller is gone. Stages open them anew through `/proc/self/fd`,
-//! which is the way to an owned descriptor from a number in safe code.
+//! The job is in an anonymous file in memory (descriptor 3), reports are lines on a pipe (4), and a second pipe (5) lets a stage
+//! continue; the caller's end of it closes when the caller is gone. Stages open the descriptors again through `/proc/self/fd`:
+//! that gives an owned descriptor for a number without unsafe code.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -13,68 +13,69 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::{Exit, Ids, Spec};
 
-pub(super) const OUTER: &str = "__sandbox-outer";
-pub(super) const IDS: &str = "__sandbox-ids";
-pub(super) const NET: &str = "__sandbox-net";
+/// The argument that names each stage.
+pub(super) const STAGE1: &str = "__sandbox-stage1";
+pub(super) const USER_NAMESPACE: &str = "__sandbox-userns";
+pub(super) const NETWORK: &str = "__sandbox-net";
 
-pub(super) const ORDER_FD: i32 = 3;
+pub(super) const JOB_FD: i32 = 3;
 pub(super) const STATUS_FD: i32 = 4;
 pub(super) const GO_FD: i32 = 5;
 
-/// What a stage is to do.
+/// What a stage has to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
     /// Run a command.
     Run(Box<Spec>),
-    /// Become ourselves with these arguments, in a user namespace.
-    Ids { ids: Ids, hidden: Vec<String> },
-    /// Hold a user and a network namespace for others to join.
-    Net { ids: Ids },
+    /// Execute this program with these arguments, in a user namespace.
+    ExecInUserNamespace { ids: Ids, args: Vec<String> },
+    /// Hold a user and a network namespace for sandboxes to join.
+    HoldNetwork { ids: Ids },
 }
 
-/// The first thing that a stage reads.
+/// The content of the file in memory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Envelope {
-    /// The caller's process id, to see that it still lives.
+    /// The caller's process id, to check that it still lives.
     pub(super) parent: i32,
     pub(super) job: Job,
 }
 
-/// What a stage says.
+/// A report of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Report {
-    /// The user namespace waits for its map.
+pub(super) enum StageReport {
+    /// The user namespace needs its id map.
     WantsIds,
-    /// PID 1 of the sandbox is this process.
+    /// The process id of the sandbox's PID 1.
     Init(i32),
-    /// These mount points were missing in the root and were made (relative to it, the outermost first).
+    /// Mount points that did not exist in the root and were created (relative to it, the outermost first).
     Made(Vec<String>),
-    /// Something was refused.
-    StageError(StageError),
+    /// The stage failed.
+    Failed(StageError),
     /// The command is ready, or the namespaces are.
     Ready,
     /// The command ended.
     Exit(Exit),
 }
 
-/// Why a stage gave up.
+/// Why a stage failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum StageError {
     /// A system call failed.
     Refused { step: Step, on: String, errno: i32 },
-    /// The image is not as it must be.
+    /// A path of the image has the wrong type.
     Image { path: String, why: String },
-    /// The command is not there.
+    /// The command does not exist.
     Missing { command: String },
-    /// What would run the command is not there.
+    /// The interpreter or loader of the command does not exist.
     Interpreter { command: String, interpreter: String },
-    /// The command is there and cannot be started.
+    /// The command exists and the kernel does not start it.
     Unstartable { command: String, errno: i32 },
     /// A chroot needs real root.
     NotRoot,
 }
 
-/// The steps of setting up that may be refused.
+/// The operations of setting up a sandbox that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     Start,
@@ -103,7 +104,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// As it reads after "cannot".
+    /// The operation as it follows "cannot" in an error, before its object.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Start => "start the sandbox's stage at",
@@ -133,7 +134,7 @@ impl Step {
     }
 }
 
-/// Attaches step and object to a failed system call.
+/// Adds the operation and its object to a failed system call.
 pub(super) trait At<T> {
     fn at(self, step: Step, on: impl AsRef<str>) -> Result<T, StageError>;
 }
@@ -147,9 +148,9 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
-/// The envelope as a file in memory, read from its beginning by whoever opens it.
+/// Writes the envelope to a new file in memory, positioned at its start.
 pub(super) fn seal(envelope: &Envelope) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("phial-order", MemfdFlags::CLOEXEC)?);
+    let mut file = File::from(memfd_create("phial-job", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(envelope)?)?;
     file.rewind()?;
     Ok(file.into())
@@ -158,17 +159,22 @@ pub(super) fn seal(envelope: &Envelope) -> io::Result<OwnedFd> {
 /// Reads the envelope in a stage.
 pub(super) fn unseal() -> io::Result<Envelope> {
     let mut bytes = Vec::new();
-    reopen(ORDER_FD, false)?.read_to_end(&mut bytes)?;
+    open_for_read(JOB_FD)?.read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Opens an inherited descriptor anew: the result is close-on-exec and owned.
-pub(super) fn reopen(fd: i32, write: bool) -> io::Result<File> {
-    OpenOptions::new().read(!write).write(write).open(format!("/proc/self/fd/{fd}"))
+/// Opens an inherited descriptor again, for reading: the result is owned and close-on-exec.
+pub(super) fn open_for_read(fd: i32) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{fd}"))
 }
 
-/// Sends one report: less than `PIPE_BUF`, so that two stages never mix.
-pub(super) fn say(status: &mut File, report: &Report) -> io::Result<()> {
+/// Opens an inherited descriptor again, for writing: the result is owned and close-on-exec.
+pub(super) fn open_for_write(fd: i32) -> io::Result<File> {
+    OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"))
+}
+
+/// Sends one report as a line. It is shorter than `PIPE_BUF`, so lines of two stages never mix.
+pub(super) fn send(status: &mut File, report: &StageReport) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     status.write_all(&line)

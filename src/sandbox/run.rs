@@ -1,4 +1,4 @@
-//! The caller's side of a sandbox: starts stage 1, listens, and sees to it that nothing is left.
+//! The caller's side of a sandbox: starts stage 1, reads its reports and the command's output, and makes sure that nothing is left.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,51 +14,54 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::SandboxError;
-use super::ids::map_ranges;
+use super::id_map::map_ranges;
 use super::mounts;
-use super::protocol::{self, Envelope, Job, Report, StageError};
+use super::protocol::{self, Envelope, Job, StageError, StageReport};
 use super::spec::{Exit, Root, Spec, Stdio};
 use super::stage::command;
 
-/// How often the wish to cancel is looked at.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// How often `cancel` is checked.
+const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// What is heard of a command while it runs.
+/// How long to wait for processes that were killed.
+const END_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// What happens while a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said<'a> {
-    /// It wrote this.
+pub enum SandboxEvent<'a> {
+    /// The command wrote these bytes to stdout or stderr.
     Output(&'a [u8]),
-    /// It is ready, by [`Spec::ready`].
+    /// The command is ready, by [`Spec::ready`].
     Ready,
 }
 
-/// Runs a command and gives how it ended; by then all that it started is gone.
+/// Runs a command and returns how it ended. All processes that it started are gone by then.
 ///
-/// `exe` is this program ([`OURSELVES`](super::OURSELVES)). Output comes to `out` as it is written; a slow `out` slows
-/// the command, and puts off `cancel` until it returns. When `cancel` becomes true, everything is killed at once and
-/// the result is [`SandboxError::Interrupted`]. The sandbox also dies with the *thread* that called this.
+/// `exe` is this program ([`OURSELVES`](super::OURSELVES)). `out` gets the output as it is written; while it runs, the command may
+/// block and `cancel` is not checked. When `cancel` becomes true, all processes are killed and the result is
+/// [`SandboxError::Interrupted`]. The sandbox also ends with the *thread* that called this.
 pub fn run(
     exe: &Path,
-    order: &Spec,
+    spec: &Spec,
     cancel: &AtomicBool,
     out: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Exit, SandboxError> {
-    serve(exe, order, cancel, &mut |said| {
-        if let Said::Output(bytes) = said {
+    run_with_events(exe, spec, cancel, &mut |event| {
+        if let SandboxEvent::Output(bytes) = event {
             out(bytes);
         }
     })
 }
 
-/// As [`run`], and `out` also hears when the command is ready.
-pub fn serve(
+/// As [`run`]; `out` also learns when the command is ready.
+pub fn run_with_events(
     exe: &Path,
-    order: &Spec,
+    spec: &Spec,
     cancel: &AtomicBool,
-    out: &mut (dyn FnMut(Said<'_>) + Send),
+    out: &mut (dyn FnMut(SandboxEvent<'_>) + Send),
 ) -> Result<Exit, SandboxError> {
-    check(order)?;
-    let (output, input) = match order.stdio {
+    check(spec)?;
+    let (output, input) = match spec.stdio {
         Stdio::Stream => {
             let (read, write) = pipe().map_err(start("make a pipe"))?;
             let copy = write.try_clone().map_err(start("make a pipe"))?;
@@ -66,33 +69,33 @@ pub fn serve(
         }
         Stdio::Inherit => (None, [Standard::inherit(), Standard::inherit(), Standard::inherit()]),
     };
-    let mut running = Running::launch(exe, Job::Run(Box::new(order.clone())), input)?;
-    running.gentle = matches!(order.root, Root::Chroot { .. });
-    let listened = listen(&mut running, output, cancel, out);
-    let status = running.end(listened.is_err())?;
-    tidy(&order.root, listened.as_ref().map_or(&[], |heard| &heard.made));
-    let heard = listened?;
-    match (heard.trouble, heard.exit) {
-        (Some(trouble), _) => Err(trouble.into()),
+    let mut running = Running::launch(exe, Job::Run(Box::new(spec.clone())), input)?;
+    running.is_chroot = matches!(spec.root, Root::Chroot { .. });
+    let outcome = listen(&mut running, output, cancel, out);
+    let status = if outcome.is_err() { running.kill()? } else { running.wait()? };
+    clean_up(&spec.root, outcome.as_ref().map_or(&[], |outcome| &outcome.made));
+    let outcome = outcome?;
+    match (outcome.error, outcome.exit) {
+        (Some(error), _) => Err(error.into()),
         (None, Some(exit)) => Ok(exit),
         (None, None) => Err(SandboxError::Lost { how: status.to_string() }),
     }
 }
 
-fn check(order: &Spec) -> Result<(), SandboxError> {
+fn check(spec: &Spec) -> Result<(), SandboxError> {
     let nul = |text: &String| text.contains('\0');
-    let targets = || order.binds.iter().map(|bind| &bind.target).chain(&order.tmpfs);
-    let wrong = if order.argv.first().is_none_or(String::is_empty) {
+    let targets = || spec.binds.iter().map(|bind| &bind.target).chain(&spec.tmpfs);
+    let wrong = if spec.argv.first().is_none_or(String::is_empty) {
         "no command"
-    } else if order.argv.iter().any(nul) || order.env.iter().any(|(name, value)| nul(name) || nul(value)) {
+    } else if spec.argv.iter().any(nul) || spec.env.iter().any(|(name, value)| nul(name) || nul(value)) {
         "a NUL byte in an argument or variable"
-    } else if order.env.keys().any(|name| name.is_empty() || name.contains(['=', '\n'])) {
+    } else if spec.env.keys().any(|name| name.is_empty() || name.contains(['=', '\n'])) {
         "a variable's name is empty or has `=` or a line break"
-    } else if !order.cwd.starts_with('/') || !targets().all(|target| target.starts_with('/')) {
+    } else if !spec.cwd.starts_with('/') || !targets().all(|target| target.starts_with('/')) {
         "a path inside is not absolute"
-    } else if order.binds.iter().any(|bind| !bind.source.is_absolute()) {
+    } else if spec.binds.iter().any(|bind| !bind.source.is_absolute()) {
         "a path of a bind is not absolute"
-    } else if matches!(&order.root, Root::Overlay { lowers, .. } if lowers.is_empty() || lowers.len() > 500) {
+    } else if matches!(&spec.root, Root::Overlay { lowers, .. } if lowers.is_empty() || lowers.len() > 500) {
         "an overlay has 1 to 500 lower trees"
     } else {
         return Ok(());
@@ -100,104 +103,106 @@ fn check(order: &Spec) -> Result<(), SandboxError> {
     Err(SandboxError::Spec(wrong))
 }
 
+/// What stage 1 and PID 1 reported.
 #[derive(Default)]
-struct Heard {
+struct Outcome {
     exit: Option<Exit>,
-    trouble: Option<StageError>,
+    error: Option<StageError>,
+    /// Mount points that were created.
     made: Vec<String>,
     ready: bool,
 }
 
-/// Listens until both pipes are closed, which they are when the sandbox is over.
+/// Reads both pipes until they are closed, which they are when the sandbox has ended.
 fn listen(
     running: &mut Running,
     mut output: Option<File>,
     cancel: &AtomicBool,
-    out: &mut (dyn FnMut(Said<'_>) + Send),
-) -> Result<Heard, SandboxError> {
-    let mut heard = Heard::default();
+    out: &mut (dyn FnMut(SandboxEvent<'_>) + Send),
+) -> Result<Outcome, SandboxError> {
+    let mut outcome = Outcome::default();
     let mut lines = Vec::new();
-    let mut talking = true;
+    let mut is_open = true;
     let mut buffer = vec![0; 1 << 16];
-    while talking || output.is_some() {
+    while is_open || output.is_some() {
         if cancel.load(Ordering::Relaxed) {
             return Err(SandboxError::Interrupted);
         }
-        let ready = ready(talking.then_some(&running.status), output.as_ref()).map_err(start("poll"))?;
-        if ready[0] {
-            talking = running.hear(&mut lines, &mut heard)?;
-            if std::mem::take(&mut heard.ready) {
-                out(Said::Ready);
+        let readable = readable(is_open.then_some(&running.status), output.as_ref()).map_err(start("poll"))?;
+        if readable[0] {
+            is_open = running.read_reports(&mut lines, &mut outcome)?;
+            if std::mem::take(&mut outcome.ready) {
+                out(SandboxEvent::Ready);
             }
         }
-        if let Some(pipe) = output.as_mut().filter(|_| ready[1]) {
+        if let Some(pipe) = output.as_mut().filter(|_| readable[1]) {
             match pipe.read(&mut buffer).map_err(start("read the output"))? {
                 0 => output = None,
-                read => out(Said::Output(&buffer[..read])),
+                read => out(SandboxEvent::Output(&buffer[..read])),
             }
         }
     }
-    Ok(heard)
+    Ok(outcome)
 }
 
-/// Which of two pipes have something to read or are at their end, after a tick at most.
-fn ready(status: Option<&File>, output: Option<&File>) -> io::Result<[bool; 2]> {
+/// Which of two pipes have data or are at their end, after one poll interval at most.
+fn readable(status: Option<&File>, output: Option<&File>) -> io::Result<[bool; 2]> {
     let mut fds: Vec<PollFd<'_>> =
         [status, output].into_iter().flatten().map(|file| PollFd::new(file, PollFlags::IN)).collect();
-    match poll(&mut fds, Some(&TICK)) {
+    match poll(&mut fds, Some(&POLL_INTERVAL)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut seen = fds.iter().map(|fd| !fd.revents().is_empty());
-    let mut next = |there: bool| there && seen.next().unwrap_or(false);
+    let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
+    let mut next = |is_polled: bool| is_polled && events.next().unwrap_or(false);
     Ok([next(status.is_some()), next(output.is_some())])
 }
 
-/// A sandbox that may still live. Dropped, it is killed.
+/// A running stage 1. It is killed when this is dropped.
 pub(super) struct Running {
     pub(super) child: Child,
     status: File,
     go: Option<File>,
     init: Option<OwnedFd>,
-    /// A chroot has no kernel that kills for it: stage 1 does, when `go` is closed.
-    gentle: bool,
-    over: bool,
+    /// Stage 1 of a chroot is not killed: it kills the other processes itself when `go` is closed.
+    is_chroot: bool,
+    has_ended: bool,
 }
 
 impl Running {
     /// Starts stage 1 with a job and these standard streams.
     pub(super) fn launch(exe: &Path, job: Job, [stdin, stdout, stderr]: [Standard; 3]) -> Result<Self, SandboxError> {
         let stage = match job {
-            Job::Run(_) => protocol::OUTER,
-            Job::Ids { .. } => protocol::IDS,
-            Job::Net { .. } => protocol::NET,
+            Job::Run(_) => protocol::STAGE1,
+            Job::ExecInUserNamespace { .. } => protocol::USER_NAMESPACE,
+            Job::HoldNetwork { .. } => protocol::NETWORK,
         };
         let parent = std::process::id().cast_signed();
-        let order = protocol::seal(&Envelope { parent, job }).map_err(start("write the order"))?;
+        let job = protocol::seal(&Envelope { parent, job }).map_err(start("write the job"))?;
         let (status, status_end) = pipe().map_err(start("make a pipe"))?;
         let (go_end, go) = pipe().map_err(start("make a pipe"))?;
-        let mut command = command(exe, stage, [order, status_end, go_end])?;
+        let mut command = command(exe, stage, [job, status_end, go_end])?;
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         let child = command.spawn().map_err(start("execute this program again"))?;
-        Ok(Self { child, status: status.into(), go: Some(go.into()), init: None, gentle: false, over: false })
+        Ok(Self { child, status: status.into(), go: Some(go.into()), init: None, is_chroot: false, has_ended: false })
     }
 
-    /// Takes in what is on the status pipe; false at its end.
-    fn hear(&mut self, lines: &mut Vec<u8>, heard: &mut Heard) -> Result<bool, SandboxError> {
+    /// Reads reports from the status pipe; false at its end.
+    fn read_reports(&mut self, lines: &mut Vec<u8>, outcome: &mut Outcome) -> Result<bool, SandboxError> {
         let mut buffer = [0; 4096];
         let read = self.status.read(&mut buffer).map_err(start("read the status"))?;
         lines.extend_from_slice(&buffer[..read]);
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = lines.drain(..=end).collect();
             match serde_json::from_slice(&line).map_err(io::Error::from).map_err(start("read the status"))? {
-                Report::WantsIds => self.map_ids()?,
-                Report::Init(pid) => {
+                StageReport::WantsIds => self.map_ids()?,
+                StageReport::Init(pid) => {
                     self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 }
-                Report::Made(made) => heard.made = made,
-                Report::StageError(trouble) => heard.trouble = Some(heard.trouble.take().unwrap_or(trouble)),
-                Report::Ready => heard.ready = true,
-                Report::Exit(exit) => heard.exit = Some(exit),
+                StageReport::Made(made) => outcome.made = made,
+                StageReport::Failed(error) => outcome.error = Some(outcome.error.take().unwrap_or(error)),
+                StageReport::Ready => outcome.ready = true,
+                StageReport::Exit(exit) => outcome.exit = Some(exit),
             }
         }
         Ok(read > 0)
@@ -211,61 +216,74 @@ impl Running {
         }
     }
 
-    /// Listens until stage 1 has become another program or has given up: for jobs without a sandbox.
-    pub(super) fn settle(&mut self) -> Result<(), SandboxError> {
-        let (mut lines, mut heard) = (Vec::new(), Heard::default());
-        while self.hear(&mut lines, &mut heard)? {}
-        heard.trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
+    /// Waits until stage 1 executes another program or fails: for [`Job::ExecInUserNamespace`].
+    pub(super) fn wait_for_exec(&mut self) -> Result<(), SandboxError> {
+        let (mut lines, mut outcome) = (Vec::new(), Outcome::default());
+        while self.read_reports(&mut lines, &mut outcome)? {}
+        outcome.error.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Listens until stage 1 says that it is ready, which it stays.
-    pub(super) fn until_ready(&mut self) -> Result<(), SandboxError> {
-        let (mut lines, mut heard) = (Vec::new(), Heard::default());
-        while !heard.ready && self.hear(&mut lines, &mut heard)? {}
-        match heard.trouble {
-            Some(trouble) => Err(trouble.into()),
-            None if heard.ready => Ok(()),
+    /// Waits until stage 1 is ready: for [`Job::HoldNetwork`].
+    pub(super) fn wait_until_ready(&mut self) -> Result<(), SandboxError> {
+        let (mut lines, mut outcome) = (Vec::new(), Outcome::default());
+        while !outcome.ready && self.read_reports(&mut lines, &mut outcome)? {}
+        match outcome.error {
+            Some(error) => Err(error.into()),
+            None if outcome.ready => Ok(()),
             None => Err(SandboxError::Lost { how: "before it was ready".to_owned() }),
         }
     }
 
-    /// Waits until everything is gone, having killed it if so wished, and gives how stage 1 ended.
-    fn end(&mut self, kill: bool) -> Result<ExitStatus, SandboxError> {
-        self.over = true;
+    /// Kills all processes of the sandbox and waits until they are gone. Returns how stage 1 ended.
+    fn kill(&mut self) -> Result<ExitStatus, SandboxError> {
         self.go = None;
-        if kill && !self.gentle {
+        if !self.is_chroot {
             drop(self.child.kill());
         }
-        let status = match self.child.wait() {
-            // Whoever started us ignores SIGCHLD, and so do we: the kernel has reaped it.
+        let status = self.wait_for_stage1();
+        // PID 1 holds the status pipe, even if its report was not read yet.
+        let _ = poll(&mut [PollFd::new(&self.status, PollFlags::empty())], Some(&END_TIMEOUT));
+        self.wait_for_init();
+        status
+    }
+
+    /// Waits until all processes of the sandbox are gone. Returns how stage 1 ended.
+    fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
+        self.go = None;
+        let status = self.wait_for_stage1();
+        self.wait_for_init();
+        status
+    }
+
+    fn wait_for_stage1(&mut self) -> Result<ExitStatus, SandboxError> {
+        self.has_ended = true;
+        match self.child.wait() {
+            // SIGCHLD is ignored, inherited from the caller's parent: the kernel has reaped the process.
             Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(ExitStatus::default()),
             other => other.map_err(start("wait for the sandbox")),
-        };
-        let patience = Some(&Timespec { tv_sec: 5, tv_nsec: 0 });
-        if kill {
-            // PID 1 holds the status pipe, even if we have not heard of it.
-            let _ = poll(&mut [PollFd::new(&self.status, PollFlags::empty())], patience);
         }
+    }
+
+    /// Waits for PID 1, which ends when all processes of its namespace have.
+    fn wait_for_init(&self) {
         if let Some(init) = &self.init {
-            // PID 1 counts as ended when its whole process namespace is.
-            let _ = poll(&mut [PollFd::new(init, PollFlags::IN)], patience);
+            let _ = poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&END_TIMEOUT));
         }
-        status
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.over {
-            drop(self.end(true));
+        if !self.has_ended {
+            drop(self.kill());
         }
     }
 }
 
-/// Removes the mount points that had to be made, as far as nothing was put there, and what the kernel leaves.
-fn tidy(root: &Root, made: &[String]) {
+/// Removes the mount points that were created, unless the command put something there, and what the kernel leaves in `work`.
+fn clean_up(root: &Root, made: &[String]) {
     if let Root::Overlay { work, .. } = root {
-        mounts::clear(work);
+        mounts::clear_work_dir(work);
     }
     let dir = match root {
         Root::Overlay { upper: dir, .. } | Root::Plain { dir } | Root::Chroot { dir } => dir,
@@ -286,6 +304,7 @@ fn tidy(root: &Root, made: &[String]) {
     }
 }
 
+/// For `map_err`: an error of the caller's side.
 pub(super) fn start(what: &'static str) -> impl Fn(io::Error) -> SandboxError {
     move |source| SandboxError::Start { what, source }
 }

@@ -1,4 +1,4 @@
-//! What a sandbox is asked to do, as a value that crosses to the stages as JSON.
+//! What a sandbox has to do: a value that is sent to its stages as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,112 +6,112 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the root filesystem comes from, and with it the rung of isolation.
+/// The root filesystem, and with it the kind of isolation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
-    /// An overlay in namespaces, mounted with `userxattr` (whiteouts are 0/0 devices, opaque directories carry
-    /// `user.overlay.opaque`). All three are on file systems that overlayfs takes.
+    /// An overlay in namespaces, mounted with `userxattr`: whiteouts are character devices 0:0, opaque directories have the
+    /// extended attribute `user.overlay.opaque`. The file systems of all three must support overlayfs.
     ///
-    /// The mount is volatile: nothing is flushed to the disk, not even by `fsync` inside. Who keeps `upper` sees to that.
+    /// The mount is volatile: nothing is synced to disk, not even by fsync(2) in the sandbox. Who keeps `upper` must sync it.
     ///
-    /// Mount points that no lower tree has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`, targets of
-    /// binds) are made and removed again, but a directory above one stays copied up, with a new time.
+    /// Mount points that no lower directory has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`, targets of
+    /// binds) are created and removed again, but a directory above one stays in `upper`, with a new modification time.
     Overlay {
-        /// Read-only trees, the topmost first; at most 500.
+        /// Lower directories, topmost first; at most 500.
         lowers: Vec<PathBuf>,
-        /// Receives what the command writes.
+        /// The upper directory, which gets what the command writes.
         upper: PathBuf,
-        /// An empty directory on the file system of `upper`, for the kernel.
+        /// The work directory of overlayfs: empty, on the file system of `upper`.
         work: PathBuf,
     },
-    /// A directory that is written to directly, in namespaces.
+    /// A directory, in namespaces. The command writes to it directly.
     Plain {
         /// The root: a copy that the caller owns.
         dir: PathBuf,
     },
-    /// A directory as root of a plain `chroot`: no namespaces, no mounts, real root only.
+    /// A directory, in a plain chroot: without namespaces and mounts; needs real root. The command writes to it directly.
     Chroot {
         /// The root: a copy that the caller owns.
         dir: PathBuf,
     },
 }
 
-/// What the command reaches.
+/// The network of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// Whatever the caller reaches.
+    /// The caller's network.
     Host,
-    /// Its own loopback and nothing else.
+    /// A loopback interface of its own, nothing else.
     None,
-    /// The loopback that all who are given the same [`Loopback`](super::Loopback) share, by the id of its process.
+    /// The loopback interface of a [`Loopback`](super::Loopback), given by the id of its process.
     Shared(i32),
 }
 
-/// When a command that goes on running is ready; asked again and again from inside, until it is.
+/// When a service is ready. Checked in the sandbox repeatedly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ready {
-    /// This command, beside the other one, ends with 0.
+    /// When this command, run beside the service, ends with exit code 0.
     Command(Vec<String>),
-    /// Somebody answers on this TCP port of 127.0.0.1.
+    /// When this TCP port of 127.0.0.1 accepts connections.
     Port(u16),
 }
 
 /// Which ids exist in the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ids {
-    /// One: the caller is 0. `chown` to any other id fails with `EINVAL`.
+    /// One: the caller is 0. chown(2) to any other id fails with `EINVAL`.
     Single,
-    /// The caller is 0, and 1.. are the caller's largest ranges of `/etc/subuid` and `/etc/subgid`, mapped by
+    /// The caller is 0, and 1.. are the caller's largest ranges in `/etc/subuid` and `/etc/subgid`, mapped by
     /// `newuidmap` and `newgidmap`.
     Ranges,
 }
 
-/// A file or directory of the host, in sight of the command.
+/// A bind mount of a file or directory of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// Absolute, on the host.
     pub source: PathBuf,
-    /// Absolute, inside: resolved in the root and created if it is missing.
+    /// Absolute, in the sandbox: resolved in its root, and created if it does not exist.
     pub target: String,
-    /// Whether writing fails with `EROFS`.
+    /// Whether writes fail with `EROFS`.
     pub read_only: bool,
 }
 
 /// Where the command's standard streams go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdio {
-    /// stdin is `/dev/null`; stdout and stderr, merged, go to the closure given to [`run`](super::run).
+    /// stdin is `/dev/null`; stdout and stderr, merged, go to the callback of [`run`](super::run).
     Stream,
-    /// The caller's own three. There is no controlling terminal either way.
+    /// The caller's. As with `Stream` there is no controlling terminal.
     Inherit,
 }
 
-/// One command and everything around it.
+/// A command and its sandbox.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The root filesystem.
     pub root: Root,
-    /// The command and its arguments; without a slash the command is looked for in `PATH` of `env`, inside the root.
+    /// The command and its arguments. A command without a slash is searched for in the `PATH` of `env`, in the root.
     pub argv: Vec<String>,
-    /// The whole environment: nothing is added.
+    /// The complete environment.
     pub env: BTreeMap<String, String>,
-    /// The working directory inside; must exist.
+    /// The working directory in the sandbox; must exist.
     pub cwd: String,
-    /// User and group inside.
+    /// User and group id in the sandbox.
     pub user: (u32, u32),
-    /// What the command reaches.
+    /// The network.
     pub network: Network,
-    /// Which ids exist. A chroot has all of them.
+    /// Which ids exist. A chroot has all ids.
     pub ids: Ids,
-    /// More files in sight, bound in this order. Refused in a chroot.
+    /// Bind mounts, in this order. An error in a chroot.
     pub binds: Vec<Bind>,
-    /// Directories that are empty, in memory and gone with the sandbox; made if they are missing. Refused in a chroot.
+    /// Directories to mount a tmpfs on; created if they do not exist. An error in a chroot.
     pub tmpfs: Vec<String>,
-    /// When [`serve`](super::serve) says that the command is ready; at once without it. Not asked in a chroot.
+    /// When the command is ready ([`run_with_events`](super::run_with_events)); `None`: once it is started. Not checked in a chroot.
     pub ready: Option<Ready>,
-    /// Content of `/etc/hosts`, read-only over the image's.
+    /// Content of `/etc/hosts`, mounted read-only over the image's.
     pub hosts: String,
-    /// Content of `/etc/resolv.conf`; the image's own stays in sight without it.
+    /// Content of `/etc/resolv.conf`; `None`: the image's.
     pub resolv: Option<String>,
     /// Where the standard streams go.
     pub stdio: Stdio,
@@ -120,7 +120,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A command as 0 of one id in `/`, without variables, files of ours or a limit on what it reaches; its output is streamed.
+    /// A command as user 0 (a single id) in `/`, with the host's network, streamed output, and no variables, binds or files.
     pub fn new(root: Root, argv: Vec<String>) -> Self {
         Self {
             root,
@@ -142,7 +142,7 @@ impl Spec {
 }
 
 impl fmt::Debug for Spec {
-    /// Without the values of variables, which may be secret.
+    /// Without the values of variables, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&String> = self.env.keys().collect();
         f.debug_struct("Spec")
@@ -163,14 +163,14 @@ impl fmt::Debug for Spec {
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
-    /// By itself, with this code.
+    /// It exited with this code.
     Code(i32),
-    /// By this signal.
+    /// It was killed by this signal.
     Signal(i32),
 }
 
 impl Exit {
-    /// The end in words: `failed with exit code 2`.
+    /// As a predicate for messages, such as `failed with exit code 2`.
     pub fn describe(self) -> String {
         match self {
             Self::Code(code) => format!("failed with exit code {code}"),

@@ -53,7 +53,7 @@ fn a_script_that_cannot_be_started_says_what_it_lacks() {
     let scene = Scene::with_script("echo 'no first line'\n");
     assert_snapshot!(scene.refused(3, scene.build([])), @r"
     error: cannot start `/app/script/prepare_code`: Exec format error (os error 8)
-    hint: a script begins with a line such as `#!/bin/sh`, and a program is made for this kind of machine
+    hint: a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture
     ");
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Ids, Loopback, Network, Ready, Said, SandboxError, Spec, serve};
+use phial::sandbox::{Exit, Ids, Loopback, Network, Ready, SandboxError, SandboxEvent, Spec, run_with_events};
 
 use super::{SandboxTest, exe, stdout_of};
 
@@ -14,8 +14,8 @@ fn served(order: &Spec, during: impl FnOnce()) -> Result<Exit, SandboxError> {
     let (ready, heard) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let server = scope.spawn(|| {
-            serve(&exe(), order, &cancel, &mut move |output| {
-                if output == Said::Ready {
+            run_with_events(&exe(), order, &cancel, &mut move |output| {
+                if output == SandboxEvent::Ready {
                     ready.send(()).unwrap();
                 }
             })

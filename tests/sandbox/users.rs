@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phial::error::UserError as _;
-use phial::sandbox::{Exit, Ids, SandboxError, inside_ids, run};
+use phial::sandbox::{Exit, Ids, SandboxError, run, run_in_user_namespace};
 
 use crate::harness::{SUBIDS_USER, user_with_subids};
 
@@ -51,7 +51,7 @@ fn a_caller_with_ranges() {
         "{output}"
     );
 
-    let map = inside_ids(&exe(), Ids::Ranges, &["__sandbox-nonsense"], b"").unwrap_err();
+    let map = run_in_user_namespace(&exe(), Ids::Ranges, &["__sandbox-nonsense"], b"").unwrap_err();
     assert!(matches!(map, SandboxError::Helper { code: 2, .. }), "{map}");
     let cancel = AtomicBool::new(false);
     order.argv[2] = "echo; sleep 60".to_owned();
