@@ -10,6 +10,7 @@ pub mod image;
 pub mod store;
 pub mod layout;
 pub mod registry;
+pub mod elixir;
 pub mod compare;
 pub mod source;
 pub mod recipe;

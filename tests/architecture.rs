@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use self::paths::{code, paths};
 
 /// The modules in the order in which data passes through them. A module uses only those before it.
-const MODULES: [&str; 29] = [
+const MODULES: [&str; 30] = [
     "error",
     "event",
     "host",
@@ -21,6 +21,7 @@ const MODULES: [&str; 29] = [
     "store",
     "layout",
     "registry",
+    "elixir",
     "compare",
     "source",
     "recipe",

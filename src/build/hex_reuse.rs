@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::step_env::{PresetDir, StepEnv};
 use super::step_runner::{Changes, StepRunner};
-use crate::determinism::normalize;
+use crate::elixir::hex_marker;
+use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{APP, Script, Step};
 use crate::store::{Key, Scratch};
@@ -66,7 +67,7 @@ impl HexReuse<'_> {
     /// The packages that need not be fetched; none if there is no previous deps layer or it is not available.
     fn reusable(&self, key: &Key) -> Vec<PresetDir> {
         let context = self.steps.context;
-        let locked = normalize::locked(self.mix_lock);
+        let locked = mix_lock::hex_packages(self.mix_lock);
         let deps = below_app(DEPS);
         let has_deps = self.env.lowers.iter().any(|tree| fs::symlink_metadata(tree.root.join(&deps)).is_ok());
         if locked.is_empty() || has_deps || self.steps.no_cache || self.steps.plan.recipe.script != Script::BuiltIn {
@@ -80,10 +81,10 @@ impl HexReuse<'_> {
                 return vec![];
             }
         };
-        let reusable = |(app, package): (&String, &normalize::Package)| {
+        let reusable = |(app, package): (&String, &HexPackage)| {
             let path = deps.join(app);
             let source = tree.root.join(&path);
-            let is_same = previous.untouched.contains(app) && normalize::fetched(&source).as_ref() == Some(package);
+            let is_same = previous.untouched.contains(app) && hex_marker::read(&source).as_ref() == Some(package);
             is_same.then_some(PresetDir { path, source })
         };
         let packages: Vec<PresetDir> = locked.iter().filter_map(reusable).collect();
@@ -121,7 +122,7 @@ pub(super) fn untouched(fetched: &Changes, later: &[Changes]) -> BTreeSet<String
         .filter(|name| {
             let (package, path) = (deps.join(name), below_app(DEPS).join(name));
             let is_touched = later.iter().any(|changes| is_changed(&changes.tree.root.join(&path)));
-            !is_touched && normalize::fetched(&package).is_some() && !has_build_dir(&package)
+            !is_touched && hex_marker::read(&package).is_some() && !has_build_dir(&package)
         })
         .collect()
 }

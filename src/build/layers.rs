@@ -22,7 +22,7 @@ use crate::image::PackedLayer;
 use crate::recipe::{APP, FORMAT, Step, WORKDIR};
 use crate::rootfs::{DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
-use crate::source::{self, Entry, Mode};
+use crate::source::{self, CommitEntry, EntryMode};
 use crate::store::{Key, Scratch, Tree};
 
 /// What the layers of a build are made from.
@@ -95,8 +95,8 @@ impl LayerBuilder<'_> {
         let visible = || self.commit.entries.iter().filter(|entry| self.is_visible_to_deps(entry));
         for entry in visible() {
             let kind = match entry.mode {
-                Mode::Executable => "executable ",
-                Mode::Symlink => "link ",
+                EntryMode::Executable => "executable ",
+                EntryMode::Symlink => "link ",
                 _ => "",
             };
             key = key.with(&format!("file {}", entry.name), format!("{kind}{}", entry.id));
@@ -113,9 +113,9 @@ impl LayerBuilder<'_> {
         Ok(outcome.single("deps", key))
     }
 
-    fn is_visible_to_deps(&self, entry: &Entry) -> bool {
+    fn is_visible_to_deps(&self, entry: &CommitEntry) -> bool {
         let recipe = &self.steps.plan.recipe;
-        entry.mode != Mode::Submodule && recipe.deps_see(&self.commit.files, entry.name.as_bytes())
+        entry.mode != EntryMode::Submodule && recipe.deps_see(&self.commit.files, entry.name.as_bytes())
     }
 
     /// Fetches and compiles the dependencies. `inputs` are the files that the steps see.
@@ -248,7 +248,7 @@ impl LayerBuilder<'_> {
     fn normalize_options(&self, mtime: i64, start: i64, part: Part) -> NormalizeOptions<'_> {
         NormalizeOptions {
             mtime,
-            windows: [(start - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)],
+            windows: [(start - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::CLOCK_AHEAD)],
             part,
             lock: self.commit.mix_lock(),
         }

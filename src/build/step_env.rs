@@ -58,7 +58,7 @@ impl StepEnv<'_> {
     ) -> Result<(), Error> {
         // Steps that fetch see the real time: certificates are checked against it.
         let is_fixed = step.env.is_some() && clock == Clock::Fixed;
-        let fixed = is_fixed.then(|| FixedClock { then: self.mtime, began: context.host.unix_time() });
+        let fixed = is_fixed.then(|| FixedClock { sources_mtime: self.mtime, step_start: context.host.unix_time() });
         let shims = self.shims(fixed, dir, context).map_err(IoError::at("write in", dir))?;
         for (name, value) in shims.env {
             let separator = if name == "ERL_AFLAGS" { " " } else { ":" };
@@ -81,10 +81,10 @@ impl StepEnv<'_> {
             shims = shims.with_clock(clock, dir)?;
         }
         if let Some(AtomSeed { toolchain, atoms }) = self.atoms {
-            let (seeded, left_out) = shims.with_atoms(toolchain, atoms, dir)?;
-            shims = seeded;
-            if left_out > 0 {
-                context.notice(format!("the sources have {left_out} words too many for the list of atoms"));
+            shims = shims.with_atoms(toolchain, atoms, dir)?;
+            let dropped = shims.dropped_atoms;
+            if dropped > 0 {
+                context.notice(format!("the sources have {dropped} words too many for the list of atoms"));
             }
         }
         Ok(shims)

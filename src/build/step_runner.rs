@@ -20,7 +20,7 @@ use crate::recipe::{APP, PASSED, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
-use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec, Stdio};
+use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeInfo, TreeLookup};
 
 /// The changes of a step: a tree in a scratch directory, not in the store yet.
@@ -195,7 +195,7 @@ impl StepRunner<'_> {
     /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
         let report = normalize::normalize(&changes.tree.root, APP, options)?;
-        for (name, why) in report.left {
+        for (name, why) in report.skipped {
             self.context.notice(format!("`{name}` is not normalized: {why}"));
         }
         for name in report.urls_with_user {
@@ -214,20 +214,14 @@ impl StepRunner<'_> {
             NetworkAccess::None => sandbox::Network::None,
         };
         Ok(Spec {
-            root,
-            argv: step.argv.clone(),
             env,
             cwd: step_env.cwd.into(),
-            user: (0, 0),
             network,
             ids: self.ids(),
             binds,
-            tmpfs: vec![],
-            ready: None,
             hosts: HOSTS.into(),
             resolv: resolv_conf(network),
-            stdio: Stdio::Stream,
-            read_only: false,
+            ..Spec::new(root, step.argv.clone())
         })
     }
 

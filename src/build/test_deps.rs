@@ -105,7 +105,7 @@ fn compile(
     let changes = steps.run(step, &env, &scratch.path().join("step"))?;
     let lock = lowers[0].root.join(APP).join("mix.lock");
     let lock = fs::read_to_string(lock).unwrap_or_default();
-    let windows = [(start - 1, steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::AHEAD)];
+    let windows = [(start - 1, steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::CLOCK_AHEAD)];
     let options = NormalizeOptions { mtime, windows, part: Part::Deps, lock: &lock };
     let changes = steps.normalize(changes, &options)?;
     steps.keep(&changes, mtime)

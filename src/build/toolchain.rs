@@ -21,7 +21,7 @@ pub(super) fn toolchain(steps: &StepRunner<'_>, base: &ResolvedImage) -> Result<
     let key = Key::new("circumstances") // a name in cache keys; another one would make all results unknown
         .with("format", FORMAT.to_string())
         .with("base", base.image.manifest_digest.as_str())
-        .with("of", Toolchain::made_by().as_str());
+        .with("of", Toolchain::version().as_str());
     let vacant = match steps.context.store.result::<Toolchain>(&key)? {
         Lookup::Hit(toolchain) => return Ok(toolchain),
         Lookup::Miss(vacant) => vacant,

@@ -1,52 +1,33 @@
-//! The chunks of a `.beam` file: an IFF container, `FOR1`, size, `BEAM`, then chunks of a four-letter name, a size and data
-//! padded to four bytes (`beam_lib` in the documentation of stdlib). A file may be gzipped as a whole (compiler option
-//! `compressed`).
+//! Compares compiled modules by the chunks of their `.beam` files.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
-use flate2::read::GzDecoder;
-use phial_layers::{Compression, Digest};
+use phial_layers::Digest;
+
+use crate::elixir::beam;
 
 /// Digests of the chunks by name.
 pub(super) type Chunks = BTreeMap<String, Digest>;
 
-/// A gzipped file is not unpacked any further.
+/// The most that is unzipped of a gzipped file, in bytes.
 const MAX_PLAIN: u64 = 64 << 20;
 
-/// Chunks without which the module runs the same: debug information, documentation, what the compiler noted of itself, line
-/// numbers, and Elixir's notes for checking callers. `Attr` is not one of them, since a program can read it.
+/// Chunks that do not affect how the module runs: debug information, documentation, facts about the compiler, line numbers, and
+/// Elixir's data for checking callers. `Attr` is not one of them: programs can read it.
 const NOT_CODE: [&str; 8] = ["Abst", "CInf", "Dbgi", "Docs", "ExCk", "ExDc", "ExDp", "Line"];
 
-/// The chunks of a whole and sound `.beam` file.
+/// The chunks of a `.beam` file; `None` if it is not a complete and valid one, or has two chunks of one name, of which readers
+/// take either.
 pub(super) fn chunks(bytes: &[u8]) -> Option<Chunks> {
-    if Compression::sniff(bytes) == Compression::Gzip {
-        let mut plain = Vec::new();
-        GzDecoder::new(bytes).take(MAX_PLAIN).read_to_end(&mut plain).ok()?;
-        return container(&plain);
-    }
-    container(bytes)
-}
-
-fn container(bytes: &[u8]) -> Option<Chunks> {
-    let rest = bytes.strip_prefix(b"FOR1")?;
-    let (size, rest) = rest.split_first_chunk::<4>()?;
-    if u32::from_be_bytes(*size) as usize != rest.len() {
-        return None;
-    }
-    let mut rest = rest.strip_prefix(b"BEAM")?;
-    let mut chunks = Chunks::new();
-    while !rest.is_empty() {
-        let (name, after) = rest.split_first_chunk::<4>()?;
-        let (size, after) = after.split_first_chunk::<4>()?;
-        let size = u32::from_be_bytes(*size) as usize;
-        let data = after.get(..size)?;
-        if chunks.insert(name.escape_ascii().to_string(), Digest::of(data)).is_some() {
-            return None; // readers differ in which of the two they take
+    let plain = beam::unzipped(bytes, MAX_PLAIN).ok()?;
+    let mut digests = Chunks::new();
+    for chunk in beam::chunks(&plain).filter(|_| beam::has_whole_size(&plain))? {
+        let chunk = chunk.ok()?;
+        if digests.insert(chunk.name.escape_ascii().to_string(), Digest::of(chunk.data)).is_some() {
+            return None;
         }
-        rest = after.get(size.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(chunks)
+    Some(digests)
 }
 
 /// The names of the chunks that differ, in alphabetical order.
@@ -57,7 +38,7 @@ pub(super) fn differing(left: &Chunks, right: &Chunks) -> Vec<String> {
     names.into_iter().filter(|name| left.get(*name) != right.get(*name)).cloned().collect()
 }
 
-/// Whether none of these chunks holds what the machine runs.
+/// Whether no chunk of these names affects how the module runs.
 pub(super) fn same_code(names: &[String]) -> bool {
     names.iter().all(|name| NOT_CODE.contains(&name.as_str()))
 }
@@ -93,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sound_beam_file_has_no_chunks() {
+    fn an_incomplete_or_ambiguous_file_has_no_chunks() {
         let whole = beam(&[("Code", b"12345"), ("Dbgi", b"x")]);
         for cut in 0..whole.len() {
             assert_eq!(chunks(&whole[..cut]), None, "{cut}");

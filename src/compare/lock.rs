@@ -1,15 +1,12 @@
-//! Dependencies in `mix.lock`, up, down, new and gone. Mix writes one on each line (`Mix.Dep.Lock`):
-//!
-//! ```text
-//!   "jason": {:hex, :jason, "1.4.4", "c5eb...", [:mix], [...], "hexpm", "c5eb..."},
-//!   "stamp": {:git, "https://host/stamp.git", "4f5c...", [tag: "v1.0.0"]},
-//! ```
+//! Compares the dependencies in two `mix.lock` files: which are new, removed, or locked to another version.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use semver::Version;
 use serde::Serialize;
+
+use crate::elixir::mix_lock;
 
 /// Where the app's lock is in an image of Phial's.
 pub(super) const PATH: &[u8] = b"app/mix.lock";
@@ -106,24 +103,16 @@ fn way(left: &str, right: &str) -> Way {
 }
 
 fn read(text: &str) -> BTreeMap<&str, Locked<'_>> {
-    text.lines().filter_map(|line| entry(line.trim())).collect()
+    mix_lock::entries(text).filter_map(locked).collect()
 }
 
-fn entry(line: &str) -> Option<(&str, Locked<'_>)> {
-    let (name, rest) = line.strip_prefix('"')?.split_once("\": {:")?;
-    let (source, rest) = rest.split_once(", ")?;
-    let shown = match source {
-        // The package's own name, then the version.
-        "hex" => quoted(rest.split_once(", ")?.1)?.to_owned(),
-        // The URL, then the revision. The URL may hold a password.
-        "git" => quoted(rest.strip_prefix('"')?.split_once("\", ")?.1)?.chars().take(12).collect(),
-        other => other.to_owned(),
+fn locked(entry: mix_lock::LockEntry<'_>) -> Option<(&str, Locked<'_>)> {
+    let shown = match entry.scm {
+        "hex" => entry.version()?.to_owned(),
+        "git" => entry.version()?.chars().take(12).collect(),
+        scm => scm.to_owned(),
     };
-    Some((name, Locked { shown, line: line.trim_end_matches(',') }))
-}
-
-fn quoted(text: &str) -> Option<&str> {
-    text.strip_prefix('"')?.split('"').next()
+    Some((entry.app, Locked { shown, line: entry.line }))
 }
 
 #[cfg(test)]

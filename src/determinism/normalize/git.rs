@@ -1,22 +1,22 @@
-//! The repository of a git dependency, `deps/*/.git`, cut down to what Mix asks of it: which commit, from where.
+//! Reduces the repository of a git dependency, `deps/*/.git`, to what Mix reads of it: the commit and the URL of its origin.
 //!
-//! Mix runs `git config remote.origin.url` and `git rev-parse --verify HEAD` there before every command and compares with
-//! the lock. The rest (objects, index, logs) holds clone times and would double the dependency.
+//! Mix runs `git config remote.origin.url` and `git rev-parse --verify HEAD` there before every command and compares the output
+//! with `mix.lock`. The rest (objects, index, logs) has the times of the clone and doubles the size of the dependency.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What Mix asks of a repository.
+/// What Mix reads of a repository.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
     /// The commit, 40 hexadecimal digits.
     pub commit: String,
-    /// `remote.origin.url` as it stands in git's config, quotes and escapes included.
+    /// `remote.origin.url` as written in git's config, with quotes and escapes.
     pub url: String,
 }
 
-/// Reads what Mix asks of the repository at `git`; `None` if it is not a whole repository of that kind.
+/// Reads the repository `git`; `None` if it has no commit or no origin.
 pub(super) fn read(git: &Path) -> io::Result<Option<Head>> {
     let (Some(head), Some(config)) = (text(&git.join("HEAD"))?, text(&git.join("config"))?) else { return Ok(None) };
     let commit = match head.trim_end().strip_prefix("ref: ") {
@@ -27,7 +27,7 @@ pub(super) fn read(git: &Path) -> io::Result<Option<Head>> {
     Ok(commit.zip(origin_url(&config)).map(|(commit, url)| Head { commit, url }))
 }
 
-/// Replaces the repository at `git` by the smallest one that answers the same.
+/// Replaces the repository `git` by the smallest one with the same commit and origin.
 pub(super) fn write(git: &Path, head: &Head) -> io::Result<()> {
     fs::remove_dir_all(git)?;
     fs::create_dir(git)?;
@@ -39,7 +39,7 @@ pub(super) fn write(git: &Path, head: &Head) -> io::Result<()> {
     fs::write(git.join("config"), config)
 }
 
-/// `url` without user information, unless `lock` names it as it is: then the commit holds it anyway, and Mix insists.
+/// `url` without user information. Unchanged if the same URL is in `lock`: Mix compares both, and the commit has it anyway.
 pub(super) fn public_url(url: &str, lock: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
@@ -50,7 +50,7 @@ pub(super) fn public_url(url: &str, lock: &str) -> String {
     format!("{scheme}://{host}{}", &rest[authority.len()..])
 }
 
-/// The file's text; `None` if there is no such file or it is no text.
+/// The text of a file; `None` if it does not exist or is not UTF-8.
 fn text(path: &Path) -> io::Result<Option<String>> {
     if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) {
         return Ok(None);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_head_and_a_branch_say_the_same() {
+    fn a_detached_head_and_a_branch_are_read_the_same() {
         let expected = Some(Head { commit: SHA.into(), url: "https://h/r.git".into() });
         let detached = repository(&format!("{SHA}\n"));
         assert_eq!(read(detached.path()).expect("read"), expected);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_a_url_goes_unless_the_lock_holds_it() {
+    fn a_token_in_a_url_is_removed_unless_it_is_in_the_lock() {
         let url = "https://user:token@h/r.git";
         assert_eq!(public_url(url, "%{}"), "https://h/r.git");
         assert_eq!(public_url(url, &format!("{{:git, \"{url}\", \"abc\", []}}")), url);

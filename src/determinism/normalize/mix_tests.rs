@@ -6,7 +6,7 @@ use crate::determinism::normalize::Part;
 const BEGAN: i64 = 1_795_346_182;
 const T: i64 = 1_700_000_000;
 
-fn terms() -> NormalizeOptions<'static> {
+fn options() -> NormalizeOptions<'static> {
     NormalizeOptions { mtime: T, windows: [(BEGAN, BEGAN + 60); 2], part: Part::Deps, lock: "" }
 }
 
@@ -72,8 +72,9 @@ fn manifest(at: i64, references: &[&str], config: Term) -> Term {
     ])
 }
 
-fn normal_term(name: &str, term: &Term, scrub: bool) -> (Term, bool) {
-    let (bytes, scrubbed) = normal(name, &etf::encode(term), &terms(), scrub).expect("a manifest");
+fn normal_term(name: &str, term: &Term, part: Part) -> (Term, bool) {
+    let options = NormalizeOptions { part, ..options() };
+    let (bytes, scrubbed) = normal(name, &etf::encode(term), &options).expect("a manifest");
     (etf::decode(&bytes).expect("a term"), scrubbed)
 }
 
@@ -91,12 +92,12 @@ fn two_compilations_leave_one_manifest() {
     let first = manifest(BEGAN, &["Elixir.Kernel", "lists"], Term::Nil);
     let second = manifest(BEGAN + 30, &["lists", "Elixir.Kernel"], Term::Nil);
     assert_ne!(first, second);
-    assert_eq!(normal_term("compile.elixir", &first, false), normal_term("compile.elixir", &second, false));
+    assert_eq!(normal_term("compile.elixir", &first, Part::Build), normal_term("compile.elixir", &second, Part::Build));
 }
 
 #[test]
 fn times_are_the_trees_and_nothing_else_is() {
-    let (term, _) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], Term::Nil), false);
+    let (term, _) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], Term::Nil), Part::Build);
     assert_eq!(*field(&term, 0), Term::Int(26));
     assert_eq!((field(&term, 7), field(&term, 8)), (&Term::Int(T), &Term::Int(T)));
     assert_eq!(*field(field(field(&term, 1), 0), 5), Term::Int(T));
@@ -115,7 +116,7 @@ fn times_are_the_trees_and_nothing_else_is() {
 fn values_and_orders_of_the_user_stay() {
     let config = list(vec![Term::Int(BEGAN + 2), bin("s")]);
     let before = manifest(BEGAN, &["k"], config.clone());
-    let (after, _) = normal_term("compile.elixir", &before, false);
+    let (after, _) = normal_term("compile.elixir", &before, Part::Build);
     let compile_env = |term: &Term| field(field(field(term, 2), 0), 7).clone();
     assert_eq!(compile_env(&after), compile_env(&before));
     let modules = |term: &Term| field(field(field(term, 2), 0), 11).clone();
@@ -127,14 +128,14 @@ fn values_and_orders_of_the_user_stay() {
 #[test]
 fn a_dependency_forgets_the_configuration_of_its_parent() {
     let secret = list(vec![bin("hunter2")]);
-    let (term, scrubbed) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], secret), true);
+    let (term, scrubbed) = normal_term("compile.elixir", &manifest(BEGAN, &["k"], secret), Part::Deps);
     assert!(scrubbed);
     let other = manifest(BEGAN, &["k"], list(vec![bin("other")]));
-    assert_eq!(term, normal_term("compile.elixir", &other, true).0);
+    assert_eq!(term, normal_term("compile.elixir", &other, Part::Deps).0);
     assert!(!etf::encode(&term).windows(7).any(|window| window == b"hunter2"));
     let Term::Map(pairs) = field(&term, 6) else { panic!("a map") };
     assert_eq!(pairs.len(), 4, "Mix reads all four keys");
-    assert!(!normal_term("compile.elixir", &term, true).1, "there is nothing left to forget");
+    assert!(!normal_term("compile.elixir", &term, Part::Deps).1, "there is nothing left to forget");
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn the_entries_of_erlang_compilers_are_a_set() {
     let manifest = |names: [&str; 2]| tuple(vec![Term::Int(1), list(names.map(entry).to_vec())]);
     for name in ["compile.erlang", "compile.yecc", "compile.leex"] {
         let (left, right) = (manifest(["b", "a"]), manifest(["a", "b"]));
-        assert_eq!(normal_term(name, &left, false), normal_term(name, &right, false));
+        assert_eq!(normal_term(name, &left, Part::Build), normal_term(name, &right, Part::Build));
     }
 }
 
@@ -156,7 +157,7 @@ fn times_of_protocols_are_the_trees() {
         let metadata = tuple(vec![Term::Int(at - 90_000), tuple(vec![protocols, impls])]);
         Term::List(vec![Term::Int(3)], Box::new(metadata))
     };
-    assert_eq!(normal_term("compile.protocols", &manifest(BEGAN), false).0, manifest_at_t(&manifest(T)));
+    assert_eq!(normal_term("compile.protocols", &manifest(BEGAN), Part::Build).0, manifest_at_t(&manifest(T)));
 }
 
 fn manifest_at_t(manifest: &Term) -> Term {
@@ -171,7 +172,7 @@ fn a_manifest_of_a_future_compiler_keeps_all_but_its_times() {
     let unknown = tuple(vec![Term::Int(99), list(vec![source, Term::Int(5)])]);
     let expected = tuple(vec![Term::atom("source"), Term::Int(T), atoms(&["b", "a"])]);
     assert_eq!(
-        normal_term("compile.future", &unknown, true).0,
+        normal_term("compile.future", &unknown, Part::Deps).0,
         tuple(vec![Term::Int(99), list(vec![expected, Term::Int(5)])])
     );
 }

@@ -3,12 +3,12 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
-use crate::determinism::etf::{Term, encode};
+use crate::elixir::etf::{Term, encode};
 
 const T: i64 = 1_700_000_000;
 const SHA: &str = "8d10bf0535b388ae53381fd4fb5bf534e19103b3";
 
-fn terms(part: Part) -> NormalizeOptions<'static> {
+fn options(part: Part) -> NormalizeOptions<'static> {
     NormalizeOptions { mtime: T, windows: [(1_795_000_000, 1_795_000_100); 2], part, lock: "" }
 }
 
@@ -34,7 +34,7 @@ fn caches_go_and_the_rest_stays() {
     let also = ["app/_build/prod/lib/a/.mix/compile.elixir.checkpoint", "app/.git/index"];
     let kept = ["app/_build/prod/lib/a/.mix/compile.lock", "app/_build/prod/lib/a/ebin/a.beam", "app/lib/_build.ex"];
     gone.iter().chain(&also).chain(&kept).for_each(|path| drop(put(root.path(), path, b"")));
-    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
     let expected = ["app/.git", gone[1], also[0], "app/deps/r/_build"];
     assert_eq!(names(&report.removed), expected);
     assert!(kept.iter().all(|path| root.path().join(path).exists()));
@@ -51,7 +51,7 @@ fn manifests_and_markers_are_rewritten_and_unreadable_ones_left() {
     let text = put(root.path(), "app/_build/prod/lib/b/.mix/compile.phoenix", b"text");
     let marker = put(root.path(), "app/deps/d/.hex", &[131, 98, 0, 0, 0, 1]);
     let elsewhere = put(root.path(), "app/priv/.mix/compile.elixir", &encode(&manifest));
-    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
+    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
     let expected = encode(&Term::Tuple(vec![Term::Int(26), Term::Int(T)]));
     assert_eq!(fs::read(one).expect("read"), expected);
     assert_eq!(fs::read(umbrella).expect("read"), expected);
@@ -61,7 +61,7 @@ fn manifests_and_markers_are_rewritten_and_unreadable_ones_left() {
     assert_eq!(fs::read(elsewhere).expect("read"), encode(&manifest));
     assert_eq!((report.manifests, report.hex), (2, 1));
     let left = EntryPath::new(b"app/_build/prod/lib/b/.mix/compile.elixir");
-    assert_eq!(report.left, [(left, "the term ends too early".to_owned())]);
+    assert_eq!(report.skipped, [(left, "the term ends too early".to_owned())]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn modes_and_times_follow_rules_and_links_are_not_followed() {
     fs::set_permissions(root.path().join("app/lib"), fs::Permissions::from_mode(0o700)).expect("chmod");
     symlink(&target, root.path().join("app/link")).expect("a link");
     symlink(outside.path(), root.path().join("app/deps")).expect("a link");
-    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
+    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
     assert_eq!((mode(&script), mode(&plain), mode(&root.path().join("app/lib"))), (0o755, 0o644, 0o755));
     assert_eq!(mode(&foreign), 0o600, "only the app's modes have a rule here");
     assert_eq!(report.modes, 3);
@@ -97,12 +97,12 @@ fn a_git_dependency_keeps_its_commit_and_origin() {
     put(root.path(), "app/deps/g/.git/config", b"[remote \"origin\"]\n\turl = https://u:secret@h/g.git\n");
     put(root.path(), "app/deps/g/.git/objects/pack/p", b"pack");
     put(root.path(), "app/deps/partial/.git/index", b"stat");
-    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
     let git = root.path().join("app/deps/g/.git");
     assert_eq!(fs::read_to_string(git.join("HEAD")).expect("read"), format!("{SHA}\n"));
     assert!(fs::read_to_string(git.join("config")).expect("read").ends_with("url = https://h/g.git\n"));
     assert_eq!(fs::read_dir(git.join("objects")).expect("listed").count(), 0);
-    assert_eq!((report.git, report.urls_with_user.len(), report.left.len()), (1, 0, 1));
+    assert_eq!((report.git, report.urls_with_user.len(), report.skipped.len()), (1, 0, 1));
     assert!(root.path().join("app/deps/partial/.git/index").exists());
 }
 
@@ -122,9 +122,9 @@ fn a_second_time_changes_nothing() {
         };
         entries.into_iter().map(|entry| describe(entry.expect("listed"))).collect::<Vec<_>>()
     };
-    normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
     let once = snapshot();
-    let report = normalize(root.path(), "app", &terms(Part::Deps)).expect("normal");
+    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
     assert_eq!(once, snapshot());
     assert_eq!((report.modes, report.removed.len()), (0, 0));
 }
@@ -134,8 +134,8 @@ fn a_tree_without_an_app_only_gets_its_time() {
     let root = tempfile::tempdir().expect("a directory");
     put(root.path(), "root/.git/config", b"x");
     symlink("root", root.path().join("app")).expect("a link");
-    let report = normalize(root.path(), "app", &terms(Part::Build)).expect("normal");
-    assert_eq!(report, Report::default());
+    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
+    assert_eq!(report, NormalizeReport::default());
     assert_eq!(fs::symlink_metadata(root.path().join("app")).expect("exists").mtime(), T);
 }
 

@@ -1,47 +1,61 @@
-//! Which atoms a compilation will make: those of compiled modules, and every word of the sources that can become one.
+//! Finds the atoms that a compilation may create: those in compiled modules, and every word of the sources that can become one.
 //!
-//! A superset does no harm (each costs the VM some bytes), a missing one only matters if code goes through a map with it as a
-//! key while it is compiled.
+//! Atoms that are never used are harmless (each takes some bytes of memory). A missing atom matters only if code that runs during
+//! the compilation iterates over a map that has it as a key.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use walkdir::WalkDir;
 
-use crate::determinism::etf::{self, Term};
+use crate::elixir::beam;
+use crate::elixir::etf::{self, Term};
+
+/// Which atoms are found: raise it whenever this file, or what it uses of `elixir`, finds other atoms in the same files. Part of the
+/// cache key of a toolchain.
+pub(super) const VERSION: &str = "atoms 1";
 
 /// The longest atom (OTP, "Advanced", system limits), in characters.
 const LONGEST: usize = 255;
-/// Larger files are data.
+/// Larger files are skipped: they are data, not code. In bytes.
 const LARGEST: u64 = 4 << 20;
-/// So many modules of one file are put together with each other.
+/// Number of modules in one source file that are combined with each other to names of nested modules.
 const NESTED: usize = 40;
 
-/// What is read below a directory.
+/// Which files below a directory are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// Compiled modules.
-    Modules,
-    /// Compiled modules, all of each.
-    WholeModules,
-    /// Compiled modules and texts.
-    Texts,
+pub(super) enum Files {
+    /// Compiled modules (`*.beam`).
+    Modules(Depth),
+    /// Compiled modules, and all other files that are text.
+    ModulesAndTexts,
 }
 
-/// Adds the atoms of what is below `root`; links are not followed. Directories of a name in `skip` are left out.
-pub(super) fn below(root: &Path, what: What, skip: &[&str], atoms: &mut BTreeSet<String>) -> io::Result<()> {
+/// How much of a compiled module is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// The table of atoms (`AtU8`) and the literals (`LitT`), whose maps have keys.
+    Tables,
+    /// The abstract code (`Dbgi`) and the data of Elixir's checker (`ExCk`) too, which are slow to read.
+    Full,
+}
+
+/// Adds the atoms in the files below `root`. Does not follow links; skips directories whose name is in `skip`.
+pub(super) fn below(root: &Path, files: Files, skip: &[&str], atoms: &mut BTreeSet<String>) -> io::Result<()> {
     let walk = WalkDir::new(root).into_iter();
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || !skip.iter().any(|name| *name == entry.file_name())) {
         let entry = entry?;
-        let beam = entry.path().extension().is_some_and(|ending| ending == "beam");
-        if !entry.file_type().is_file() || !(beam || what == What::Texts) || entry.metadata()?.len() > LARGEST {
+        let is_beam = entry.path().extension().is_some_and(|ending| ending == "beam");
+        let is_read = is_beam || files == Files::ModulesAndTexts;
+        if !entry.file_type().is_file() || !is_read || entry.metadata()?.len() > LARGEST {
             continue;
         }
         let bytes = fs::read(entry.path())?;
-        if beam {
-            of_module(&bytes, what == What::WholeModules, atoms);
+        if is_beam {
+            let depth = if let Files::Modules(depth) = files { depth } else { Depth::Tables };
+            of_module(&bytes, depth, atoms);
         } else if !bytes.contains(&0) {
             of_text(&String::from_utf8_lossy(&bytes), atoms);
         }
@@ -49,84 +63,19 @@ pub(super) fn below(root: &Path, what: What, skip: &[&str], atoms: &mut BTreeSet
     Ok(())
 }
 
-/// Adds the atoms of a compiled module: its table (`AtU8`), its literals (`LitT`), which have keys of maps, and if
-/// it goes deep its abstract code (`Dbgi`) and what Elixir's checker knows (`ExCk`), which take long to read. What cannot be
-/// read adds nothing. The form: OTP, `erts/emulator/beam/beam_file.c`.
-pub(super) fn of_module(bytes: &[u8], deep: bool, atoms: &mut BTreeSet<String>) {
-    let mut plain = vec![];
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let unzipped = flate2::read::GzDecoder::new(bytes).take(LARGEST).read_to_end(&mut plain);
-        if unzipped.is_ok() { &plain[..] } else { return }
-    } else {
-        bytes
-    };
-    let Some(mut rest) = bytes.strip_prefix(b"FOR1").and_then(|rest| rest.get(4..)?.strip_prefix(b"BEAM")) else {
-        return;
-    };
-    while let Some((name, data, after)) = chunk(rest) {
-        match name {
-            b"AtU8" => drop(table(data, atoms)),
-            b"LitT" => drop(literals(data, atoms)),
-            b"Dbgi" | b"ExCk" if deep => drop(etf::decode(data).map(|term| of_term(&term, atoms))),
+/// Adds the atoms of a compiled module. What cannot be read adds none.
+fn of_module(bytes: &[u8], depth: Depth, atoms: &mut BTreeSet<String>) {
+    let Ok(plain) = beam::unzipped(bytes, LARGEST) else { return };
+    for chunk in beam::chunks(&plain).into_iter().flatten().map_while(Result::ok) {
+        match &chunk.name {
+            b"AtU8" => drop(beam::each_atom(chunk.data, |name| add(name, atoms))),
+            b"LitT" => drop(beam::each_literal(chunk.data, |term| of_term(term, atoms))),
+            b"Dbgi" | b"ExCk" if depth == Depth::Full => {
+                drop(etf::decode(chunk.data).map(|term| of_term(&term, atoms)));
+            }
             _ => {}
         }
-        rest = after;
     }
-}
-
-/// The first chunk: its name, its data, what follows.
-fn chunk(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (name, rest) = bytes.split_at_checked(4)?;
-    let (size, rest) = word(rest)?;
-    let data = rest.get(..size)?;
-    Some((name, data, rest.get(size.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-fn word(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (word, rest) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*word) as usize, rest))
-}
-
-/// A count, then each name behind its length. From OTP 28 on the count is negative and lengths are compact terms.
-fn table(data: &[u8], atoms: &mut BTreeSet<String>) -> Option<()> {
-    let (count, mut rest) = data.split_first_chunk::<4>()?;
-    let count = i32::from_be_bytes(*count);
-    for _ in 0..count.unsigned_abs() {
-        let (first, after) = rest.split_first()?;
-        let (length, after) = match (count < 0, first & 0b1000) {
-            (false, _) => (usize::from(*first), after),
-            (true, 0) => (usize::from(first >> 4), after),
-            (true, _) => {
-                let (second, after) = after.split_first()?;
-                (usize::from(first >> 5) << 8 | usize::from(*second), after)
-            }
-        };
-        let (name, after) = after.split_at_checked(length)?;
-        add(std::str::from_utf8(name).ok()?, atoms);
-        rest = after;
-    }
-    Some(())
-}
-
-/// The size when inflated (0: it is not compressed), then a count and each literal behind its size.
-fn literals(data: &[u8], atoms: &mut BTreeSet<String>) -> Option<()> {
-    let (size, packed) = word(data)?;
-    let mut plain = vec![];
-    if size == 0 {
-        plain.extend_from_slice(packed);
-    } else {
-        flate2::read::ZlibDecoder::new(packed).take(size as u64).read_to_end(&mut plain).ok()?;
-    }
-    let (count, mut rest) = word(&plain)?;
-    for _ in 0..count {
-        let (size, after) = word(rest)?;
-        let (literal, after) = after.split_at_checked(size)?;
-        if let Ok(term) = etf::decode(literal) {
-            of_term(&term, atoms);
-        }
-        rest = after;
-    }
-    Some(())
 }
 
 fn of_term(term: &Term, atoms: &mut BTreeSet<String>) {
@@ -149,9 +98,9 @@ fn add(name: &str, atoms: &mut BTreeSet<String>) {
     }
 }
 
-/// Adds every word of a source text; of `A.B.C` every alias that Elixir makes of it; of `A.{B, C}` both; what stands in
-/// quotes; and for modules defined in one file each one inside each earlier one.
-pub(super) fn of_text(text: &str, atoms: &mut BTreeSet<String>) {
+/// Adds every word of a source text; for `A.B.C` the aliases `Elixir.A`, `Elixir.A.B` and `Elixir.A.B.C`; for `A.{B, C}` both
+/// modules; quoted text; and for modules defined in one file each one nested in each earlier one.
+fn of_text(text: &str, atoms: &mut BTreeSet<String>) {
     let mut modules: Vec<&str> = vec![];
     let mut before = "";
     let mut group: Option<&str> = None;
@@ -193,7 +142,7 @@ fn starts(c: char) -> bool {
     c == '_' || c.is_alphabetic()
 }
 
-/// A name with what may follow in it: `a_b?`, `node@host`, and for aliases `A.B`.
+/// The identifier (`a_b?`, `node@host`) or alias (`A.B`) at the start of `text`.
 fn word_at(text: &str) -> &str {
     let alias = text.starts_with(char::is_uppercase);
     let part = |c: char| starts(c) || c.is_numeric() || c == '@' || (alias && c == '.');
@@ -208,7 +157,8 @@ fn alias(group: Option<&str>, word: &str, atoms: &mut BTreeSet<String>) {
     ends.for_each(|end| add(&whole[..end], atoms));
 }
 
-/// What stands up to the closing quote on the same line, as an atom and as text; what follows the opening quote or it.
+/// Adds the text up to the closing quote on the same line, as one atom and as words. Returns the text after the closing quote,
+/// or all of it if there is none.
 fn quoted<'a>(text: &'a str, quote: char, atoms: &mut BTreeSet<String>) -> &'a str {
     let Some(end) = text.find([quote, '\n']).filter(|end| text[*end..].starts_with(quote)) else { return text };
     let inner = &text[..end];
@@ -248,28 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn the_atoms_of_a_module_are_read_in_both_forms() {
-        let module = |table: &[u8]| {
-            let size = u32::try_from(table.len()).expect("small").to_be_bytes();
-            [b"FOR1\0\0\0\0BEAMAtU8", &size[..], table, &[0; 3][..table.len().next_multiple_of(4) - table.len()]]
-                .concat()
-        };
-        let long = "l".repeat(40);
-        let old = [&2_i32.to_be_bytes()[..], &[2], b"ab", &[40], long.as_bytes()].concat();
-        let new = [&(-2_i32).to_be_bytes()[..], &[2 << 4], b"ab", &[0b0000_1000, 40], long.as_bytes()].concat();
-        for table in [old, new] {
-            let mut atoms = BTreeSet::new();
-            of_module(&module(&table), true, &mut atoms);
-            assert_eq!(Vec::from_iter(atoms), ["ab", &long]);
-        }
-    }
-
-    #[test]
     fn junk_adds_nothing_and_never_panics() {
         let mut atoms = BTreeSet::new();
         let whole = b"FOR1\0\0\0\x10BEAMAtU8\0\0\0\x09\0\0\0\x02\x02ab\x05x".to_vec();
         for end in 0..whole.len() {
-            of_module(&whole[..end], true, &mut atoms);
+            of_module(&whole[..end], Depth::Full, &mut atoms);
         }
         assert!(atoms.len() <= 1, "{atoms:?}");
     }

@@ -1,17 +1,17 @@
-//! A boot file that brings every atom into one order before anything else happens.
+//! A boot file that creates all atoms in one order before the Erlang VM loads anything.
 //!
-//! The BEAM numbers atoms as they appear, and since OTP 26 that number decides the order of a map's atom keys. Compilers that
-//! run side by side, and even the modules that the VM loads while it starts, make atoms in a race. `init` decodes the boot file
-//! before it loads anything (OTP, `erts/preloaded/src/init.erl`), so a list at its head settles the order for `mix`,
-//! `rebar3`, `erlc` and whatever else they start.
+//! The VM numbers atoms as they are created, and since OTP 26 these numbers decide the order of a map's atom keys. Compilers that
+//! run in parallel, and modules that the VM loads while it starts, create atoms in any order. `init` decodes the boot file before
+//! it loads anything (OTP, `erts/preloaded/src/init.erl`), so a list of atoms in its first command fixes the order for `mix`,
+//! `rebar3`, `erlc` and every program that they start.
 
 use std::collections::BTreeSet;
 
-use crate::determinism::etf::{self, EtfError, Term};
+use crate::elixir::etf::{self, EtfError, Term};
 
-/// `boot` (a `start.boot` of OTP: `{script, {Name, Vsn}, Commands}`) with `atoms` made first, and the module in `module` (its
-/// path inside without `.beam`) loaded at its end.
-pub(super) fn seed(boot: &[u8], atoms: &BTreeSet<String>, module: Option<&str>) -> Result<Vec<u8>, EtfError> {
+/// The boot file `boot` (`start.boot` of OTP: `{script, {Name, Vsn}, Commands}`) with a first command that creates `atoms`, and
+/// one before the last that loads `module` (its path in the sandbox without `.beam`).
+pub(super) fn with_atoms(boot: &[u8], atoms: &BTreeSet<String>, module: Option<&str>) -> Result<Vec<u8>, EtfError> {
     let mut term = etf::decode(boot)?;
     let Term::Tuple(fields) = &mut term else { return Err(EtfError::Tag(0)) };
     let [_, _, Term::List(commands, _)] = fields.as_mut_slice() else { return Err(EtfError::Tag(0)) };
@@ -46,9 +46,9 @@ mod tests {
     }
 
     #[test]
-    fn atoms_come_first_and_the_module_just_before_the_end() {
+    fn atoms_are_created_first_and_the_module_is_loaded_before_the_last_command() {
         let atoms = ["b", "a", "é"].map(str::to_owned).into();
-        let seeded = seed(&etf::encode(&boot()), &atoms, Some("/x/m")).expect("a boot file");
+        let seeded = with_atoms(&etf::encode(&boot()), &atoms, Some("/x/m")).expect("a boot file");
         let Ok(Term::Tuple(fields)) = etf::decode(&seeded) else { panic!("no tuple") };
         let Term::List(commands, _) = &fields[2] else { panic!("no list") };
         let names = ["a", "b", "é"].map(|name| Term::Atom(name.into())).to_vec();
@@ -58,8 +58,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_boot_file_is_refused() {
-        assert!(seed(&etf::encode(&Term::Nil), &BTreeSet::new(), None).is_err());
-        assert!(seed(b"", &BTreeSet::new(), None).is_err());
+    fn a_term_that_is_no_boot_file_is_refused() {
+        assert!(with_atoms(&etf::encode(&Term::Nil), &BTreeSet::new(), None).is_err());
+        assert!(with_atoms(b"", &BTreeSet::new(), None).is_err());
     }
 }

@@ -1,10 +1,9 @@
-//! What the programs of a step are given so that they write the same bytes every time: a clock that stands, atoms in one order,
-//! counters that start anew, memory that is empty.
+//! Files and variables for a step that make its programs write the same bytes every time: a fixed clock, atoms in one order,
+//! counters that start at zero, cleared memory.
 //!
-//! Each cures a cause that was seen, and nothing here is for good measure: code that asks for the time while it is
-//! compiled; the order of a map's atom keys; numbers that macros give their variables; the name table of a compiled regular
-//! expression, which PCRE pads with what was in memory (OTP up to 27). None of it reaches the image, and a build without it
-//! is not wrong, only less equal.
+//! Each removes a cause of difference that occurred: code that reads the clock while it is compiled; the order of a map's atom
+//! keys; the numbers of variables in macros; the name table of a compiled regular expression, which PCRE pads with uninitialized
+//! memory (OTP up to 27). None of it reaches the image. A build without it is correct, but less often reproducible.
 
 mod atoms;
 mod boot;
@@ -17,48 +16,51 @@ use std::path::{Path, PathBuf};
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
-use self::atoms::What;
-use crate::determinism::etf::EtfError;
+use self::atoms::{Depth, Files};
+use crate::elixir::etf::{self, EtfError};
 
-/// Where the files of this room are inside a sandbox: below `/run`, so in no layer.
-pub const INSIDE: &str = "/run/phial";
+/// Where a step finds the files: below `/run`, which is part of no layer.
+pub const SANDBOX_DIR: &str = "/run/phial";
 
-/// The script that takes from a base what [`Toolchain`] is made of.
+/// The shell script that writes `start.boot` and `elixir_module.beam` of a base image to a directory. Its arguments are [`COUNTER`]
+/// and the directory.
 pub const TOOLCHAIN: &str = include_str!("toolchain.sh");
-/// The program that changes Elixir's counter.
+/// The Elixir program that writes a changed `elixir_module.beam`; its argument is the file.
 pub const COUNTER: &str = include_str!("counter.exs");
-/// Its two results, in the directory that the script is told.
+/// The files that the script writes.
 const BOOT: &str = "start.boot";
 const MODULE: &str = "elixir_module.beam";
 
-/// So many seconds after the modification time of the sources the clock stands, as `clock.c` has it.
-pub const AHEAD: i64 = 3600;
+/// The fixed clock shows the modification time of the sources plus this many seconds (`AHEAD` in `clock.c`).
+pub const CLOCK_AHEAD: i64 = 3600;
 
 const CLOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clock.so"));
-/// Stands before the two times in the clock; see `clock.c`.
-const MARK: &[u8; 16] = b"phial's clock:\0\0";
+/// The bytes before the two times in the library; see `clock.c`.
+const CLOCK_MARK: &[u8; 16] = b"phial's clock:\0\0";
 
-/// So many atoms at most: the VM's own limit is 1,048,576, and the code to be compiled makes some too.
-const ATOMS: usize = 600_000;
+/// The most atoms that a boot file creates: the limit of the VM is 1,048,576, and the code that is compiled needs some too.
+const MAX_ATOMS: usize = 600_000;
 
-/// What a base has of Erlang and Elixir, as far as this room needs it.
+/// What the shims need of the Erlang and Elixir in a base image. Stored as a result in the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
-    /// `start.boot` of OTP; none if the base has no Erlang.
+    /// `start.boot` of OTP; `None` if the base image has no Erlang.
     pub boot: Option<Vec<u8>>,
-    /// `elixir_module` with a counter that starts anew; none if the base's cannot be changed.
+    /// The module `elixir_module` with a counter that starts at zero for each file; `None` if the one of the base image cannot be
+    /// changed.
     pub module: Option<Vec<u8>>,
-    /// The atoms of every module in the base.
+    /// The atoms of every module in the base image.
     pub atoms: BTreeSet<String>,
 }
 
 impl Toolchain {
-    /// What a toolchain follows from beside its base: the digest of the two programs and of how atoms are read.
-    pub fn made_by() -> Digest {
-        Digest::of([TOOLCHAIN, COUNTER, include_str!("atoms.rs")].concat().as_bytes())
+    /// What a toolchain depends on besides its base image: the digest of both programs, and the versions of the readers of atoms
+    /// and of terms.
+    pub fn version() -> Digest {
+        Digest::of([TOOLCHAIN, COUNTER, atoms::VERSION, etf::VERSION_OF_READER].join("\0").as_bytes())
     }
 
-    /// From what the script left in `dir`, and the trees of the base.
+    /// Reads a toolchain from the directory `dir` that the script wrote to, and from the trees of the base image.
     pub fn read<'a>(dir: &Path, trees: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let file = |name: &str| match fs::read(dir.join(name)) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -67,99 +69,97 @@ impl Toolchain {
         };
         let mut atoms = BTreeSet::new();
         for root in trees {
-            atoms::below(root, What::Modules, &[], &mut atoms)?;
+            atoms::below(root, Files::Modules(Depth::Tables), &[], &mut atoms)?;
         }
         Ok(Self { boot: file(BOOT)?, module: file(MODULE)?, atoms })
     }
 }
 
-/// The atoms of sources and compiled modules below `root`. What git keeps of a repository is left out.
+/// Adds the atoms of sources and compiled modules below `root`, except those in `.git` and `node_modules`.
 pub fn atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, What::Texts, &[".git", "node_modules"], atoms) } else { Ok(()) }
+    if root.is_dir() { atoms::below(root, Files::ModulesAndTexts, &[".git", "node_modules"], atoms) } else { Ok(()) }
 }
 
-/// The atoms of compiled modules below `root`, of their abstract code too.
+/// Adds the atoms of compiled modules below `root`, including their abstract code.
 pub fn compiled_atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, What::WholeModules, &[], atoms) } else { Ok(()) }
+    if root.is_dir() { atoms::below(root, Files::Modules(Depth::Full), &[], atoms) } else { Ok(()) }
 }
 
-/// A file that a step is given: its path on the host and inside.
+/// A file that is bound into the sandbox of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShimFile {
-    /// Where it was written.
+    /// Its path on the host.
     pub source: PathBuf,
-    /// Where the step finds it.
+    /// Its path in the sandbox.
     pub target: String,
 }
 
-/// Variables and files for a step; what stands in the environment already is kept in front.
+/// Variables and files for a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shims {
-    /// Name and value.
+    /// Name and value. A value that the environment has already comes first.
     pub env: Vec<(&'static str, String)>,
-    /// To be bound, read-only.
+    /// Files to bind read-only.
     pub files: Vec<ShimFile>,
+    /// Number of atoms beyond the most that a boot file creates.
+    pub dropped_atoms: usize,
 }
 
-/// The two times of [`Shims::with_clock`], in seconds since 1970.
+/// The times of a fixed clock, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FixedClock {
-    /// The modification time of what the step finds; the clock stands an hour later.
-    pub then: i64,
-    /// When the step begins: what is written since is shown as written after `then`.
-    pub began: i64,
+    /// The modification time of the files that the step finds; the clock shows [`CLOCK_AHEAD`] seconds more.
+    pub sources_mtime: i64,
+    /// When the step starts: files written later appear as written after `sources_mtime`, in their order.
+    pub step_start: i64,
 }
 
 impl Shims {
-    /// Empty memory, for programs of glibc; nothing else reads the variable.
+    /// Shims that make programs with glibc overwrite memory that they allocate or free; other programs ignore the variable.
     pub fn new() -> Self {
         let zeroed = "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0";
-        Self { env: vec![("GLIBC_TUNABLES", zeroed.to_owned())], files: vec![] }
+        Self { env: vec![("GLIBC_TUNABLES", zeroed.to_owned())], files: vec![], dropped_atoms: 0 }
     }
 
-    /// A clock that stands; its file is written to `dir`.
-    pub fn with_clock(mut self, standing: FixedClock, dir: &Path) -> io::Result<Self> {
-        let target = self.give(dir, "clock.so", &clock(standing))?;
+    /// Adds a fixed clock; its file is written to `dir`.
+    pub fn with_clock(mut self, clock: FixedClock, dir: &Path) -> io::Result<Self> {
+        let target = self.add_file(dir, "clock.so", &clock_library(clock))?;
         self.env.push(("LD_PRELOAD", target));
         Ok(self)
     }
 
-    /// Erlang VMs that begin with these atoms beside the toolchain's; the files are written to `dir`. Says how many atoms
-    /// were too many.
-    pub fn with_atoms(
-        mut self,
-        toolchain: &Toolchain,
-        more: &BTreeSet<String>,
-        dir: &Path,
-    ) -> io::Result<(Self, usize)> {
-        let Some(boot) = &toolchain.boot else { return Ok((self, 0)) };
-        let all: BTreeSet<String> = toolchain.atoms.union(more).take(ATOMS).cloned().collect();
-        let over = toolchain.atoms.union(more).count() - all.len();
-        let module = toolchain.module.as_ref().map(|bytes| self.give(dir, MODULE, bytes)).transpose()?;
+    /// Makes Erlang VMs create the atoms of the toolchain and of `sources` first; the files are written to `dir`.
+    pub fn with_atoms(mut self, toolchain: &Toolchain, sources: &BTreeSet<String>, dir: &Path) -> io::Result<Self> {
+        let Some(boot) = &toolchain.boot else { return Ok(self) };
+        let all: BTreeSet<String> = toolchain.atoms.union(sources).take(MAX_ATOMS).cloned().collect();
+        self.dropped_atoms = toolchain.atoms.union(sources).count() - all.len();
+        let module = toolchain.module.as_ref().map(|bytes| self.add_file(dir, MODULE, bytes)).transpose()?;
         let load = module.as_deref().and_then(|path| path.strip_suffix(".beam"));
         let invalid = |error: EtfError| io::Error::new(io::ErrorKind::InvalidData, error);
-        let seeded = boot::seed(boot, &all, load).map_err(invalid)?;
-        let target = self.give(dir, "seed.boot", &seeded)?;
+        let seeded = boot::with_atoms(boot, &all, load).map_err(invalid)?;
+        let target = self.add_file(dir, "seed.boot", &seeded)?;
         let boot = target.trim_end_matches(".boot");
-        // `+MDe false`: drivers, PCRE among them, get their memory from malloc, which clears it.
+        // `+MDe false`: drivers, among them PCRE, allocate by malloc, which overwrites the memory.
         self.env.push(("ERL_AFLAGS", format!("-boot {boot} +MDe false")));
-        Ok((self, over))
+        Ok(self)
     }
 
-    fn give(&mut self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<String> {
+    fn add_file(&mut self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<String> {
         let source = dir.join(name);
         fs::write(&source, bytes)?;
-        let target = format!("{INSIDE}/{name}");
+        let target = format!("{SANDBOX_DIR}/{name}");
         self.files.push(ShimFile { source, target: target.clone() });
         Ok(target)
     }
 }
 
-fn clock(standing: FixedClock) -> Vec<u8> {
+/// The library `clock.so` with the two times written into it.
+fn clock_library(clock: FixedClock) -> Vec<u8> {
     let mut bytes = CLOCK.to_vec();
-    let at = bytes.windows(MARK.len()).position(|window| window == MARK).map_or(bytes.len(), |at| at + MARK.len());
-    for (place, time) in bytes[at..].chunks_exact_mut(8).zip([standing.then, standing.began]) {
-        place.copy_from_slice(&time.to_ne_bytes());
+    let mark = bytes.windows(CLOCK_MARK.len()).position(|window| window == CLOCK_MARK);
+    let at = mark.map_or(bytes.len(), |at| at + CLOCK_MARK.len());
+    for (field, time) in bytes[at..].chunks_exact_mut(8).zip([clock.sources_mtime, clock.step_start]) {
+        field.copy_from_slice(&time.to_ne_bytes());
     }
     bytes
 }
@@ -171,21 +171,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_stands_and_files_keep_their_order() {
+    fn the_clock_is_fixed_and_files_keep_their_order() {
         let dir = tempfile::tempdir().expect("a directory");
         let date = Command::new("date").arg("+%s").output().expect("date").stdout;
-        let began: i64 = String::from_utf8_lossy(&date).trim().parse().expect("a number");
-        let shims = Shims::new().with_clock(FixedClock { then: 1_700_000_000, began }, dir.path()).expect("a clock");
+        let step_start: i64 = String::from_utf8_lossy(&date).trim().parse().expect("a number");
+        let clock = FixedClock { sources_mtime: 1_700_000_000, step_start };
+        let shims = Shims::new().with_clock(clock, dir.path()).expect("a clock");
         assert_eq!(shims.env[1], ("LD_PRELOAD", "/run/phial/clock.so".to_owned()));
-        let said = Command::new("sh")
+        let output = Command::new("sh")
             .args(["-c", "date +%s; touch a; sleep 1.1; touch b; stat -c %Y a b; date +%s; ls -t"])
             .env("LD_PRELOAD", &shims.files[0].source)
             .current_dir(dir.path())
             .output()
             .expect("sh");
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines[0], lines[3]), ("1700003600", "1700003600"), "{text}{said:?}");
+        assert_eq!((lines[0], lines[3]), ("1700003600", "1700003600"), "{text}{output:?}");
         let times: Vec<i64> = lines[1..3].iter().map(|line| line.parse().expect("a time")).collect();
         assert!(times[0] > 1_700_000_000 && times[1] > times[0] && times[1] < 1_700_000_100, "{text}");
         assert_eq!(&lines[4..6], ["b", "a"], "{text}");

@@ -1,79 +1,95 @@
-//! Erlang's external term format: bytes to a [`Term`] and back to one canonical form.
+//! Erlang's external term format: decodes bytes to a [`Term`], and encodes a term to its canonical bytes.
 //!
-//! Rules: the chapter "External Term Format" of the ERTS manual. Reading accepts every tag that `term_to_binary` writes,
-//! compressed or not, never panics, and stops at [`MAX_BYTES`], [`MAX_DEPTH`] and [`MAX_TERMS`]. Writing is a function of
-//! the term alone: uncompressed, the shortest tag for each value, maps sorted by the written bytes of their keys.
+//! Source: the chapter "External Term Format" of the ERTS manual. The decoder accepts every tag that `term_to_binary` writes,
+//! compressed or not, never panics, and has limits ([`MAX_BYTES`], [`MAX_DEPTH`], [`MAX_TERMS`]). The encoding depends on the
+//! term alone: uncompressed, the shortest tag for each value, maps sorted by the encoded bytes of their keys.
+//!
+//! The codec is ours because these bytes reach the digests of images: a crate could change its encoding between versions, and
+//! those on crates.io do not keep floats, bit strings and opaque terms byte for byte.
 
 use std::io::Read as _;
 
-/// More than any manifest; also the limit of what a compressed term may inflate to.
-pub(crate) const MAX_BYTES: usize = 64 << 20;
-/// Nesting of terms; a manifest of Mix has about a dozen levels.
+/// The most bytes of a term, compressed or not.
+pub const MAX_BYTES: usize = 64 << 20;
+/// The deepest nesting of terms; a manifest of Mix has about a dozen levels.
 const MAX_DEPTH: usize = 400;
-/// So many terms at most, since one byte may stand for a term.
+/// The most terms in a term: each takes more memory than the one byte that may encode it.
 const MAX_TERMS: usize = 4 << 20;
+
+/// Which terms are decoded: raise it whenever the same bytes decode to another term. Part of the cache key of a toolchain.
+pub const VERSION_OF_READER: &str = "etf 1";
 
 const VERSION: u8 = 131;
 const COMPRESSED: u8 = 80;
 
-/// An Erlang term, as far as a manifest needs it.
+/// An Erlang term.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Term {
+pub enum Term {
+    /// An integer that fits 64 bits.
     Int(i64),
-    /// Beyond 64 bits: sign byte, then the magnitude, least byte first.
+    /// Any other integer: sign byte, and the magnitude in little-endian bytes.
     Big(u8, Vec<u8>),
-    /// IEEE bits, so that every float survives.
+    /// The big-endian bytes of an IEEE 754 double, so that every float is kept as it is.
     Float([u8; 8]),
-    /// UTF-8, which is not checked.
+    /// An atom: its text in UTF-8, which is not checked.
     Atom(Vec<u8>),
+    /// A tuple.
     Tuple(Vec<Term>),
-    /// Elements and the tail, which is [`Term::Nil`] for a proper list.
+    /// A list that is not empty: its elements and its tail, which is [`Term::Nil`] for a proper list.
     List(Vec<Term>, Box<Term>),
     /// A list of bytes: what Erlang calls a string.
     Str(Vec<u8>),
+    /// The empty list.
     Nil,
+    /// A binary.
     Bin(Vec<u8>),
-    /// Bytes, and how many bits of the last one count.
+    /// A bit string: bytes, and how many bits of the last one count.
     Bits(Vec<u8>, u8),
+    /// A map.
     Map(Vec<(Term, Term)>),
-    /// A pid, port, reference, fun or old float: its bytes with the tag.
+    /// A pid, port, reference, fun or old float: its encoding, tag included.
     Opaque(Vec<u8>),
 }
 
 impl Term {
     /// The atom `name`.
-    pub(crate) fn atom(name: &str) -> Self {
+    pub fn atom(name: &str) -> Self {
         Self::Atom(name.as_bytes().to_vec())
     }
 
     /// Whether this is the atom `name`.
-    pub(crate) fn is_atom(&self, name: &str) -> bool {
+    pub fn is_atom(&self, name: &str) -> bool {
         matches!(self, Self::Atom(text) if text == name.as_bytes())
     }
 }
 
-/// Why bytes are not read as a term.
+/// The bytes are not a term that is read here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum EtfError {
+pub enum EtfError {
+    /// The bytes end within the term.
     #[error("the term ends too early")]
     Short,
+    /// There are bytes after the term.
     #[error("bytes after the term")]
     Trailing,
+    /// A tag that `term_to_binary` does not write.
     #[error("unknown tag {0}")]
     Tag(u8),
+    /// The compressed data cannot be inflated to the size it names.
     #[error("damaged compression")]
     Compression,
+    /// One of the limits is exceeded.
     #[error("too large or too deep")]
     Limit,
 }
 
-/// Whether `bytes` begin like a term at all.
-pub(crate) fn looks_like_term(bytes: &[u8]) -> bool {
+/// Whether `bytes` start with the version byte of the format.
+pub fn looks_like_term(bytes: &[u8]) -> bool {
     bytes.first() == Some(&VERSION)
 }
 
-/// The term in `bytes`, which hold one term and nothing else.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
+/// Decodes `bytes`, which must hold one term and nothing else.
+pub fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
     if bytes.len() > MAX_BYTES {
         return Err(EtfError::Limit);
     }
@@ -86,14 +102,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Term, EtfError> {
 }
 
 /// The canonical bytes of `term`, with the version byte.
-pub(crate) fn encode(term: &Term) -> Vec<u8> {
+pub fn encode(term: &Term) -> Vec<u8> {
     let mut out = vec![VERSION];
     write(term, &mut out);
     out
 }
 
-/// Sorts terms by their canonical bytes: an order that depends on nothing else, though it is not Erlang's.
-pub(crate) fn sort(terms: &mut [Term]) {
+/// Sorts terms by their canonical bytes. This is not Erlang's term order.
+pub fn sort(terms: &mut [Term]) {
     terms.sort_by_cached_key(|term| {
         let mut bytes = Vec::new();
         write(term, &mut bytes);
@@ -121,7 +137,7 @@ fn read_whole(bytes: &[u8]) -> Result<Term, EtfError> {
 
 struct Reader<'a> {
     rest: &'a [u8],
-    /// How many more terms are allowed.
+    /// Number of terms that may still be read.
     left: usize,
 }
 
@@ -167,13 +183,13 @@ impl<'a> Reader<'a> {
             115 => self.byte().map(usize::from).and_then(|len| self.latin1(len))?,
             118 => self.short().and_then(|len| self.take(len)).map(|text| Term::Atom(text.to_vec()))?,
             119 => self.byte().and_then(|len| self.take(usize::from(len))).map(|text| Term::Atom(text.to_vec()))?,
-            104 => self.byte().map(usize::from).and_then(|count| self.many(count, depth)).map(Term::Tuple)?,
-            105 => self.long().and_then(|count| self.many(count, depth)).map(Term::Tuple)?,
+            104 => self.byte().map(usize::from).and_then(|count| self.terms(count, depth)).map(Term::Tuple)?,
+            105 => self.long().and_then(|count| self.terms(count, depth)).map(Term::Tuple)?,
             106 => Term::Nil,
             107 => self.short().and_then(|len| self.take(len)).map(|text| Term::Str(text.to_vec()))?,
             108 => {
                 let count = self.long()?;
-                let items = self.many(count, depth)?;
+                let items = self.terms(count, depth)?;
                 Term::List(items, Box::new(self.term(depth + 1)?))
             }
             109 => self.long().and_then(|len| self.take(len)).map(|bytes| Term::Bin(bytes.to_vec()))?,
@@ -197,7 +213,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn many(&mut self, count: usize, depth: usize) -> Result<Vec<Term>, EtfError> {
+    fn terms(&mut self, count: usize, depth: usize) -> Result<Vec<Term>, EtfError> {
         let mut terms = Vec::new();
         for _ in 0..count {
             terms.push(self.term(depth + 1)?);
@@ -220,7 +236,7 @@ impl<'a> Reader<'a> {
         Ok(Term::Atom(text.into_bytes()))
     }
 
-    /// Steps over a term of which only the bytes matter.
+    /// Skips a term of which only the bytes are kept.
     fn skip_opaque(&mut self, tag: u8, depth: usize) -> Result<(), EtfError> {
         let (words, rest) = match tag {
             99 => return self.take(31).map(drop),
@@ -288,7 +304,7 @@ fn write_bytes(head: &[u8], tail: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(tail);
 }
 
-/// Lengths fit: every term was read from at most [`MAX_BYTES`].
+/// A length as four bytes. It fits: every term was decoded from at most [`MAX_BYTES`].
 fn len_u32(len: usize) -> [u8; 4] {
     u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
 }
@@ -314,7 +330,7 @@ fn write_big(sign: u8, magnitude: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&magnitude[..len]);
 }
 
-/// A proper list of bytes is written as a string, as `term_to_binary` does, whatever it was read from.
+/// A proper list of bytes is encoded as a string, as `term_to_binary` does, whichever tag it was decoded from.
 fn write_list(items: &[Term], tail: &Term, out: &mut Vec<u8>) {
     let byte = |item: &Term| if let Term::Int(value) = item { u8::try_from(*value).ok() } else { None };
     if *tail == Term::Nil

@@ -1,4 +1,4 @@
-//! Terms survive reading and writing; junk never panics.
+//! Terms are decoded and encoded; damaged bytes are errors, never panics.
 
 use super::*;
 

@@ -1,0 +1,8 @@
+//! File formats of Erlang, Elixir and Mix: terms, compiled modules, `mix.lock`, and Hex's marker in a fetched package.
+//!
+//! The readers accept hostile input: they have limits, never panic, and report what they do not understand as absent.
+
+pub mod beam;
+pub mod etf;
+pub mod hex_marker;
+pub mod mix_lock;
