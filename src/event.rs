@@ -56,3 +56,8 @@ pub type Watch<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// A [`Watch`] that ignores all events.
 pub fn discard(_: Event) {}
+
+/// Sends a notice: one sentence without a period.
+pub(crate) fn notice(watch: Watch<'_>, text: impl Into<String>) {
+    watch(Event::Notice { text: text.into() });
+}

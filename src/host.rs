@@ -129,9 +129,9 @@ impl fmt::Debug for Host {
 }
 
 fn home(env: &BTreeMap<String, String>) -> PathBuf {
-    let told = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let named = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-    told.or_else(|| Some(user()?.dir)).unwrap_or_else(|| PathBuf::from("/"))
+    named.or_else(|| Some(user()?.dir)).unwrap_or_else(|| PathBuf::from("/"))
 }
 
 #[cfg(test)]

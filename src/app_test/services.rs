@@ -106,10 +106,11 @@ impl Services {
         for (service, one) in self.all.iter().zip(prepared) {
             let mut log = Log::create(&one.log)?;
             scope.spawn(move || {
-                let outcome = sandbox::run_with_events(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
-                    SandboxEvent::Output(bytes) => log.push(bytes),
-                    SandboxEvent::Ready => *service.status() = Status::Ready,
-                });
+                let outcome =
+                    sandbox::run_with_events(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
+                        SandboxEvent::Output(bytes) => log.push(bytes),
+                        SandboxEvent::Ready => *service.status() = Status::Ready,
+                    });
                 let (log, tail) = log.close();
                 *service.status() = Status::Ended { outcome, log, tail };
             });

@@ -16,7 +16,7 @@ use phial_layers::{EntryMetadata, EntryPath, Metadata};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
 use serde::{Deserialize, Serialize};
 
-use super::RootfsError;
+use super::error::RootfsError;
 use super::view::{self, MergedDir, Node, TreePath};
 use super::xattrs;
 use crate::store::Tree;

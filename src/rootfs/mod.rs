@@ -5,6 +5,7 @@
 
 mod copy;
 mod diff;
+mod error;
 mod view;
 mod xattrs;
 
@@ -12,14 +13,11 @@ mod xattrs;
 mod tests;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use phial_layers::EntryPath;
-
 pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
+pub use error::RootfsError;
 
-use crate::error::{ExitKind, IoError, UserError};
 use crate::sandbox::Root;
 use crate::store::Tree;
 
@@ -41,39 +39,6 @@ impl std::fmt::Display for Isolation {
             Self::Copy => "copy",
             Self::Chroot => "chroot",
         })
-    }
-}
-
-/// A root filesystem cannot be assembled, or its changes cannot be collected.
-#[derive(Debug, thiserror::Error)]
-pub enum RootfsError {
-    /// The operating system refused an action on a path.
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
-    #[error("the step left a file named `{0:?}`: names that begin with `.wh.` are reserved for whiteouts in layers")]
-    Reserved(EntryPath),
-}
-
-impl RootfsError {
-    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| IoError::at(action, path)(source).into()
-    }
-}
-
-impl UserError for RootfsError {
-    fn exit_kind(&self) -> ExitKind {
-        match self {
-            Self::Io(_) => ExitKind::Machine,
-            Self::Reserved(_) => ExitKind::Failed,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io(_) => None,
-            Self::Reserved(_) => Some("remove the file at the end of the script".into()),
-        }
     }
 }
 

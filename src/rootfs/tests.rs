@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use phial_layers::Metadata;
+use phial_layers::{EntryPath, Metadata};
 
 use super::*;
 use crate::store::TreeInfo;

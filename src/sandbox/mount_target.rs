@@ -67,7 +67,7 @@ impl MountTarget {
 
     fn open_or_create(&mut self, path: &str, kind: PointKind, depth: u8) -> Result<OwnedFd, StageError> {
         match self.find(path) {
-            Ok(found) => return expect_kind(found, path, kind),
+            Ok(entry) => return expect_kind(entry, path, kind),
             Err(Errno::NOENT) if depth < 40 => {}
             Err(error) => return Err(error).at(Step::MountPoint, path),
         }
@@ -106,10 +106,10 @@ impl MountTarget {
     }
 }
 
-fn expect_kind(found: OwnedFd, path: &str, kind: PointKind) -> Result<OwnedFd, StageError> {
-    let is_dir = FileType::from_raw_mode(fstat(&found).at(Step::MountPoint, path)?.st_mode) == FileType::Directory;
+fn expect_kind(entry: OwnedFd, path: &str, kind: PointKind) -> Result<OwnedFd, StageError> {
+    let is_dir = FileType::from_raw_mode(fstat(&entry).at(Step::MountPoint, path)?.st_mode) == FileType::Directory;
     if is_dir == (kind == PointKind::Dir) {
-        return Ok(found);
+        return Ok(entry);
     }
     let why = if is_dir { "is a directory, not a file" } else { "is not a directory" };
     Err(StageError::Image { path: path.to_owned(), why: why.to_owned() })

@@ -109,7 +109,7 @@ fn apply(target: &mut MountTarget, mount: &Mount<'_>) -> Result<(), StageError> 
             proc().and_then(|proc| attach(&proc, &onto)).at(Step::Proc, "/proc")
         }
         Mount::Mask(name) => over_proc(target, name, mask),
-        Mount::ReadOnly(name) => over_proc(target, name, |found| copy_mount(found, "")),
+        Mount::ReadOnly(name) => over_proc(target, name, |entry| copy_mount(entry, "")),
         Mount::Content { at, content } => mount_content(target, at, content),
         Mount::Bind(bind) => mount_bind_at(target, bind),
     }
@@ -143,8 +143,8 @@ fn proc() -> rustix::io::Result<OwnedFd> {
     new_mount("proc", &[], QUIET | MountAttrFlags::MOUNT_ATTR_NOEXEC)
 }
 
-fn mask(found: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(fstat(found)?.st_mode) == FileType::Directory {
+fn mask(entry: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    if FileType::from_raw_mode(fstat(entry)?.st_mode) == FileType::Directory {
         new_mount("tmpfs", &[("mode", Some("755")), ("size", Some("4k"))], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY)
     } else {
         copy_mount(CWD, "/dev/null")
@@ -158,9 +158,9 @@ fn over_proc(
     cover: fn(&OwnedFd) -> rustix::io::Result<OwnedFd>,
 ) -> Result<(), StageError> {
     let path = format!("/proc/{name}");
-    let Ok(found) = target.find(&path) else { return Ok(()) };
+    let Ok(entry) = target.find(&path) else { return Ok(()) };
     let covered = || -> rustix::io::Result<()> {
-        attach(&cover(&found)?, &found)?;
+        attach(&cover(&entry)?, &entry)?;
         restrict(&target.find(&path)?, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC)
     };
     covered().at(Step::Mask, path)

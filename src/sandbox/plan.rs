@@ -101,8 +101,8 @@ mod tests {
         let spec = spec(None);
         let list = plan(&spec);
         let at = |wanted: &Mount<'_>| list.iter().position(|mount| mount == wanted).unwrap();
-        let ours = |mount: &Mount<'_>| matches!(mount, Mount::Tmpfs { at, .. } if *at != "/data");
-        let last_tmpfs = list.iter().rposition(ours).unwrap();
+        let is_own_tmpfs = |mount: &Mount<'_>| matches!(mount, Mount::Tmpfs { at, .. } if *at != "/data");
+        let last_tmpfs = list.iter().rposition(is_own_tmpfs).unwrap();
         assert!(at(&Mount::Proc) > last_tmpfs);
         assert!(at(&Mount::Mask("kcore")) > at(&Mount::Proc));
         assert!(at(&Mount::ReadOnly("sys")) > at(&Mount::Proc));

@@ -92,7 +92,7 @@ fn wrong_job() -> StageError {
 /// it is dumpable for that moment, when no other process is in the namespace.
 fn user_namespace(ids: Ids, channel: &mut StageChannel) -> Result<(), StageError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let _ = nix::unistd::setgroups(&[]); // root's supplementary groups; nobody else may
+    let _ = nix::unistd::setgroups(&[]); // only root has the right, and supplementary groups to drop
     unshare(CloneFlags::CLONE_NEWUSER).at(Step::UserNamespace, "unshare")?;
     set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
     match ids {

@@ -11,11 +11,8 @@ use git2::{Cred, CredentialType};
 
 use super::error::SSH_AGENT;
 use super::location::{Location, Url};
+use super::secret::Secret;
 use crate::host::Host;
-
-/// A string that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
 
 /// Where a fetch may find credentials, and its timeout.
 #[derive(Clone)]
@@ -45,18 +42,6 @@ enum CredentialSource {
     Password { kind: &'static str, user: String, secret: Secret },
     Helper,
     Agent,
-}
-
-impl Secret {
-    pub(super) fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl fmt::Debug for Access {
@@ -108,8 +93,8 @@ impl Access {
             });
         };
         match (&url.user, &url.password) {
-            (Some(user), Some(password)) => pair(USER_INFO, user, &password.0),
-            (None, Some(password)) => pair(USER_INFO, "x-access-token", &password.0),
+            (Some(user), Some(password)) => pair(USER_INFO, user, password.expose()),
+            (None, Some(password)) => pair(USER_INFO, "x-access-token", password.expose()),
             (_, None) => {}
         }
         if let Some(token) = self.var("GIT_TOKEN") {
@@ -195,7 +180,7 @@ impl Credentials {
                     if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) =>
                 {
                     self.tried.push(kind);
-                    Cred::userpass_plaintext(user, &secret.0)
+                    Cred::userpass_plaintext(user, secret.expose())
                 }
                 CredentialSource::Helper if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
                     let Some((user, secret)) = self.access.helper(&self.url) else { continue };

@@ -13,10 +13,10 @@ use phial_layers::EntryPath;
 use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
+use super::fetched::Fetched;
 use super::tree::{CommitEntry, EntryMode};
-use super::{Fetched, notice};
 use crate::error::IoError;
-use crate::event::Watch;
+use crate::event::{Watch, notice};
 
 /// The first line of a Git LFS pointer (`docs/spec.md` of git-lfs). A pointer has at most 1024 bytes.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";

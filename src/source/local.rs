@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use git2::{ConfigLevel, ErrorCode, Oid, Repository, Status, StatusOptions};
 
 use super::error::{SourceError, is_hex};
+use super::git_dir::GitDir;
+use super::location::Location;
 use super::revision::Revision;
-use super::{GitDir, notice};
 use crate::error::IoError;
-use crate::event::Watch;
+use crate::event::{Watch, notice};
 
 /// A repository on this machine.
 pub(super) struct LocalRepository {
@@ -95,14 +96,15 @@ pub(super) fn resolve(
         },
         Revision::Name(name) => {
             let mut tried = Revision::candidates(name);
-            let found: Vec<_> = tried.iter().filter_map(|full| Some((full, repo.find_reference(full).ok()?))).collect();
-            if let [(first, _), (second, _), ..] = found.as_slice() {
+            let matches: Vec<_> =
+                tried.iter().filter_map(|full| Some((full, repo.find_reference(full).ok()?))).collect();
+            if let [(first, _), (second, _), ..] = matches.as_slice() {
                 notice(watch, format!("`{name}` is ambiguous: `{first}` is built, not `{second}`"));
             }
-            if let Some((_, reference)) = found.first() {
+            if let Some((_, reference)) = matches.first() {
                 return peeled(reference.peel_to_commit());
             }
-            drop(found);
+            drop(matches);
             if is_hex(name) && name.len() < 40 {
                 match repo.find_object_by_prefix(name, None) {
                     Ok(object) => return peeled(object.peel_to_commit()),
@@ -117,8 +119,12 @@ pub(super) fn resolve(
     }
 }
 
-/// `remote.origin.url` in the repository's own configuration.
-pub(super) fn origin(git_dir: &GitDir) -> Option<String> {
+/// The URL of a local repository's remote `origin`, from its own configuration; `None` if it is a path or cannot be fetched from.
+pub(super) fn origin(git_dir: &GitDir) -> Option<Location> {
+    remote_url(git_dir)?.parse::<Location>().ok().filter(|location| location.local().is_none())
+}
+
+fn remote_url(git_dir: &GitDir) -> Option<String> {
     let repo = Repository::open_bare(&git_dir.path).ok()?;
     repo.config().ok()?.open_level(ConfigLevel::Local).ok()?.snapshot().ok()?.get_string("remote.origin.url").ok()
 }

@@ -7,8 +7,11 @@ use std::path::Path;
 use git2::Oid;
 use phial_layers::EntryPath;
 
-use super::location::LocationKind;
-use super::{CommitEntry, GitDir, Location, SourceError, local, mirror};
+use super::error::SourceError;
+use super::git_dir::GitDir;
+use super::location::{Location, LocationKind};
+use super::tree::CommitEntry;
+use super::{local, mirror};
 
 /// The largest blob that is read, in bytes.
 const MAX_BLOB: usize = 4 << 20;
@@ -44,7 +47,7 @@ pub fn identity(location: &Location) -> Result<Location, SourceError> {
     let Some(path) = location.local() else { return Ok(location.clone()) };
     let found = local::find(path)?;
     let git_dir = GitDir { path: found.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
-    if let Some(origin) = super::origin(&git_dir) {
+    if let Some(origin) = local::origin(&git_dir) {
         return Ok(origin);
     }
     let home = found.top.unwrap_or(found.git_dir);

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::access::Secret;
 use super::error::{SourceError, shown};
+use super::secret::Secret;
 
 /// The location of a repository, such as the argument SOURCE.
 #[derive(Clone, PartialEq, Eq)]

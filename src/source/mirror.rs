@@ -22,12 +22,12 @@ use rustix::fs::FlockOperation;
 
 use super::access::{Access, Credentials};
 use super::error::SourceError;
+use super::git_dir::GitDir;
 use super::location::Url;
 use super::revision::Revision;
 use super::tree::EntryMode;
-use super::{GitDir, notice};
 use crate::error::IoError;
-use crate::event::Watch;
+use crate::event::{Watch, notice};
 
 /// How long to wait for another process that fetches to the same mirror.
 const LOCK_WAIT: Duration = Duration::from_secs(600);
@@ -236,13 +236,13 @@ impl Fetch {
             Revision::Name(name) => {
                 let tried: Vec<String> =
                     Revision::candidates(name).into_iter().filter(|full| !full.contains("/remotes/")).collect();
-                let found: Vec<_> =
+                let matches: Vec<_> =
                     tried.iter().filter_map(|full| heads.iter().find(|(head, _)| head == full)).collect();
-                if let [(first, _), (second, _), ..] = found.as_slice() {
+                if let [(first, _), (second, _), ..] = matches.as_slice() {
                     let text = format!("`{name}` is ambiguous: `{first}` is built, not `{second}`");
                     let _ = sender.send(Message::Notice(text));
                 }
-                found.first().map(|head| by_ref(head)).ok_or_else(|| self.unknown(tried))
+                matches.first().map(|head| by_ref(head)).ok_or_else(|| self.unknown(tried))
             }
         }
     }
@@ -383,7 +383,7 @@ fn lock(mirrors: &Path, path: &Path, watch: Watch<'_>) -> Result<File, SourceErr
             Ok(()) => return Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_WAIT => {
                 if !notified {
-                    notice(watch, "waiting for another process that fetches from the same URL".to_owned());
+                    notice(watch, "waiting for another process that fetches from the same URL");
                     notified = true;
                 }
                 std::thread::sleep(Duration::from_millis(50));

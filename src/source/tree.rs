@@ -6,7 +6,8 @@ use git2::{ObjectType, Oid, Repository};
 use phial_layers::EntryPath;
 
 use super::error::SourceError;
-use super::{Fetched, GitDir};
+use super::fetched::Fetched;
+use super::git_dir::GitDir;
 
 /// The most entries of a commit: trees that contain each other repeatedly have billions in a few kilobytes.
 const MAX_ENTRIES: usize = 1_000_000;

@@ -9,9 +9,10 @@ use phial_layers::{Digest, Sha256Writer};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::evict::touch;
+use super::Store;
+use super::disk::{sync_dir, touch};
+use super::error::{StoreError, at};
 use super::scratch::locked;
-use super::{Store, StoreError, at, sync_dir};
 
 /// Writes a new blob to a temporary file, which is removed unless [`BlobWriter::keep`] is called.
 pub struct BlobWriter {

@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
-
-use super::trees::METADATA_FILE;
-use super::{Store, StoreError, at, remove_tree};
+use super::Store;
+use super::disk::METADATA_FILE;
+use super::error::{StoreError, at};
+use super::scratch::remove_tree;
 
 /// The kinds of items in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,12 +75,6 @@ impl StoreItemKind {
             Self::DamagedBlob => "bad blob",
         }
     }
-}
-
-/// Sets the time of last use of an item to now. A store on a read-only disk is still usable, so failures are ignored.
-pub(super) fn touch(path: &Path) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 impl Store {
@@ -194,6 +188,8 @@ fn on_disk(meta: &Metadata) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
     use super::*;
     use crate::store::{Key, Lookup};
     use std::io::Write as _;

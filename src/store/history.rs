@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Store, StoreError, at};
+use super::Store;
+use super::error::{StoreError, at};
 
 /// A file of `history/`.
 #[derive(Default, Serialize, Deserialize)]

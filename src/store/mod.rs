@@ -5,94 +5,34 @@
 //! (`syncfs`) and renamed. A damaged blob is moved to `bad/` and made again. Everything is private to the user (mode 0700).
 
 mod blobs;
+mod disk;
+mod error;
 mod evict;
 mod history;
 mod results;
 mod scratch;
 mod trees;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use phial_layers::{Digest, DigestError};
 use tempfile::NamedTempFile;
 
-use crate::error::{ExitKind, IoError, UserError};
-
 pub use blobs::{BlobWriter, VerifiedBlob};
+pub use error::StoreError;
 pub use evict::{PruneOptions, PruneReport, StoreItem, StoreItemKind};
 pub use results::{Key, Lookup, Vacant};
 pub use scratch::{Scratch, remove_tree};
 pub use trees::{Tree, TreeInfo, TreeLookup, VacantTree};
 
+use disk::private_dir;
+use error::at;
+
 /// The format of the store, in its file `version`. A store of another format is refused.
 const VERSION: &str = "1\n";
-
-/// The store cannot be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The operating system refused an action on a path.
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// The cache directory cannot be trusted or has another format.
-    #[error("the cache directory `{}` {reason}", path.display())]
-    Folder {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong with it: a predicate, such as `belongs to another user`.
-        reason: String,
-    },
-    /// A layer disappeared from the store while it was in use, or was found damaged.
-    #[error("the cached layer `{0}` is gone or damaged")]
-    LayerLost(Digest),
-    /// The content written does not have the expected digest.
-    #[error("the blob has the digest `{found}`, not `{expected}`")]
-    Mismatch {
-        /// The digest that was asked for.
-        expected: Digest,
-        /// The digest of the content.
-        found: Digest,
-    },
-    /// A file in the store holds an invalid digest.
-    #[error("a file in the cache holds an invalid digest")]
-    Damaged(#[from] DigestError),
-}
-
-impl UserError for StoreError {
-    fn exit_kind(&self) -> ExitKind {
-        match self {
-            Self::Mismatch { .. } => ExitKind::Refused,
-            _ => ExitKind::Machine,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        use io::ErrorKind::{
-            NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
-        };
-        match self {
-            Self::Io(IoError { source, .. }) => match source.kind() {
-                StorageFull => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
-                QuotaExceeded => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
-                PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
-                    Some("set `PHIAL_CACHE_DIR` to a writable directory".into())
-                }
-                _ => None,
-            },
-            Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a directory of your own".into()),
-            Self::LayerLost(_) => Some("run the command again to rebuild it".into()),
-            Self::Mismatch { .. } | Self::Damaged(_) => None,
-        }
-    }
-}
-
-/// For `map_err`: the error of `action` on `path`.
-fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| IoError::at(action, path)(source).into()
-}
 
 /// An open store. Clones share its lock.
 #[derive(Debug, Clone)]
@@ -188,18 +128,10 @@ fn check_folder(root: &Path) -> Result<(), StoreError> {
     Err(StoreError::Folder { path: root.to_owned(), reason: reason.into() })
 }
 
-fn private_dir(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create", path))
-}
-
-/// Syncs a directory, which makes renames in it durable.
-fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(at("sync", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phial_layers::Digest;
     use std::io::Read as _;
 
     fn store() -> (tempfile::TempDir, Store) {

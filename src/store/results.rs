@@ -13,7 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Store, StoreError, at};
+use super::Store;
+use super::disk::{sync_dir, touch};
+use super::error::{StoreError, at};
 
 /// A cache key: the named inputs of a step. Steps with equal keys have equal results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +95,7 @@ impl Store {
         let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<StoredResult<T>>(&bytes).ok());
         Ok(match stored {
             Some(stored) if stored.key == *key => {
-                super::evict::touch(&path);
+                touch(&path);
                 Lookup::Hit(stored.result)
             }
             _ => Lookup::Miss(self.vacant(key)),
@@ -120,6 +122,6 @@ impl<T: Serialize> Vacant<T> {
             .map_err(|e| at("write", &self.path)(e.into()))?;
         file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(at("write", &self.path))?;
         file.persist(&self.path).map_err(|e| at("keep", &self.path)(e.error))?;
-        super::sync_dir(folder)
+        sync_dir(folder)
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{StoreError, at};
+use super::disk::private_dir;
+use super::error::{StoreError, at};
 
 /// A private directory, removed when dropped. Its lock file tells other processes that it is in use.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl Scratch {
         let (held, lock) =
             lock.and_then(|file| file.keep().map_err(|e| e.error)).map_err(at("create a file in", parent))?;
         let path = lock.with_extension("");
-        super::private_dir(&path)?;
+        private_dir(&path)?;
         Ok(Self { path, lock, _held: held })
     }
 
@@ -37,7 +38,7 @@ impl Scratch {
     /// Creates a directory in it, private to the user.
     pub fn dir(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.path.join(name);
-        super::private_dir(&path)?;
+        private_dir(&path)?;
         Ok(path)
     }
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use phial_layers::{DiffId, Metadata};
 use serde::{Deserialize, Serialize};
 
-use super::{Guard, Scratch, Store, StoreError, at, sync_dir};
-
-/// In the directory of each tree; its modification time is when the tree was last used.
-pub(super) const METADATA_FILE: &str = "records.json";
+use super::disk::{METADATA_FILE, sync_dir, touch};
+use super::error::{StoreError, at};
+use super::scratch::{Scratch, remove_tree};
+use super::{Guard, Store};
 
 /// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the extended
 /// attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
@@ -75,7 +75,7 @@ impl Store {
         let path = self.tree_path(diff_id);
         let file = path.join(METADATA_FILE);
         let MetadataFile { metadata, info } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
-        super::evict::touch(&file);
+        touch(&file);
         let root = path.join("root");
         root.is_dir().then_some(Tree { root, metadata, info })
     }
@@ -120,7 +120,7 @@ impl VacantTree {
         let kept = self.store.tree_path(&self.diff_id);
         if kept.exists() {
             // Its metadata could not be read.
-            super::remove_tree(&kept).map_err(at("remove", &kept))?;
+            remove_tree(&kept).map_err(at("remove", &kept))?;
         }
         fs::rename(&new, &kept).map_err(at("keep", &kept))?;
         sync_dir(&self.store.root().join("trees"))?;

@@ -4,7 +4,7 @@
 //! user's configuration. The layout is that of `Mix.Compilers.Elixir` in Elixir 1.15 to 1.20 (manifests 20 to
 //! 35); where another version moves a field, its times are still found by the window of the step.
 
-use super::{NormalizeOptions, Part};
+use super::options::{NormalizeOptions, Part};
 use crate::elixir::etf::{self, EtfError, Term};
 
 /// 2000-01-01, in seconds since 1970: Mix records no earlier time for a configuration.

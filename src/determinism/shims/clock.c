@@ -1,10 +1,10 @@
 /*
- * A clock that stands still, for the programs of a build step: preloaded before libc (ld.so(8), LD_PRELOAD).
+ * A fixed clock for the programs of a build step: preloaded before libc (ld.so(8), LD_PRELOAD).
  *
- * T is the modification time of every file that the step finds. Whoever asks for the time of day is told T + 1 hour. What was
- * written since the step began seems to have been written after T and before that, in its true order: make, Mix and
- * configure scripts compare such times. Monotonic clocks go on. Nothing is needed of libc but errno (and dlsym where it is
- * there), so one file serves glibc and musl. A program that is linked statically does not load it.
+ * T is the modification time of every file that the step finds. The time of day is T + 1 hour. Files written
+ * since the step started appear as written after T and before that, in their order: make, Mix and configure scripts compare
+ * such times. Monotonic clocks are not changed. It uses only errno of libc (and dlsym where that exists), so one file works
+ * with glibc and musl. A statically linked program does not load it.
  */
 #define _DEFAULT_SOURCE
 #include <errno.h>
@@ -21,7 +21,7 @@
 
 extern void *dlsym(void *, const char *) __attribute__((weak));
 
-/* The two times, in seconds since 1970, are written into the file before it is loaded: `clock` in mod.rs looks for the mark. */
+/* The two times, in seconds since 1970, are written into the file before it is loaded: `clock_library` in mod.rs finds the mark. */
 static const volatile struct {
     char mark[16];
     long long then, began;

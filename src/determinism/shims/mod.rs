@@ -115,7 +115,7 @@ pub struct FixedClock {
 }
 
 impl Shims {
-    /// Shims that make programs with glibc overwrite memory that they allocate or free; other programs ignore the variable.
+    /// The shims of every step: glibc fills allocated memory with zeros. Other C libraries ignore the variable.
     pub fn new() -> Self {
         let zeroed = "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0";
         Self { env: vec![("GLIBC_TUNABLES", zeroed.to_owned())], files: vec![], dropped_atoms: 0 }
@@ -139,7 +139,7 @@ impl Shims {
         let seeded = boot::with_atoms(boot, &all, load).map_err(invalid)?;
         let target = self.add_file(dir, "seed.boot", &seeded)?;
         let boot = target.trim_end_matches(".boot");
-        // `+MDe false`: drivers, among them PCRE, allocate by malloc, which overwrites the memory.
+        // `+MDe false`: drivers, among them PCRE, allocate by malloc, which fills the memory with zeros.
         self.env.push(("ERL_AFLAGS", format!("-boot {boot} +MDe false")));
         Ok(self)
     }

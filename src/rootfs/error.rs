@@ -1,0 +1,41 @@
+//! Errors of assembling a root filesystem and of collecting its changes.
+
+use std::io;
+use std::path::Path;
+
+use phial_layers::EntryPath;
+
+use crate::error::{ExitKind, IoError, UserError};
+
+/// A root filesystem cannot be assembled, or its changes cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// The operating system refused an action on a path.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
+    #[error("the step left a file named `{0:?}`: names that begin with `.wh.` are reserved for whiteouts in layers")]
+    Reserved(EntryPath),
+}
+
+impl RootfsError {
+    pub(super) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| IoError::at(action, path)(source).into()
+    }
+}
+
+impl UserError for RootfsError {
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Io(_) => ExitKind::Machine,
+            Self::Reserved(_) => ExitKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(_) => None,
+            Self::Reserved(_) => Some("remove the file at the end of the script".into()),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A commit whose objects are on this machine.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use git2::{Oid, Repository};
+
+use super::error::SourceError;
+use super::git_dir::GitDir;
+use super::location::Location;
+
+/// The commit that is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// 40 lower-case hex digits.
+    pub sha: String,
+    /// Committer time, seconds since 1970.
+    pub time: i64,
+    /// The URL of the repository, or of a local repository's remote `origin`. `None` for a local path, which means nothing on another
+    /// machine.
+    pub origin: Option<Location>,
+    /// Whether this is the `HEAD` of a local working tree whose tracked files differ from it.
+    pub dirty: bool,
+    /// Last part of path or URL without `.git`; never empty.
+    pub name: String,
+}
+
+/// A commit whose objects are all on this machine.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The commit.
+    pub commit: Commit,
+    pub(super) git_dir: GitDir,
+    repo: OpenRepository,
+    pub(super) oid: Oid,
+}
+
+/// An open repository, for one thread at a time. Kept open because opening it costs more than reading a file from it.
+#[derive(Clone)]
+struct OpenRepository(Arc<Mutex<Repository>>);
+
+impl fmt::Debug for OpenRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenRepository").finish_non_exhaustive()
+    }
+}
+
+/// What [`Commit`] says of the repository.
+pub(super) struct RepositoryState {
+    pub(super) origin: Option<Location>,
+    pub(super) dirty: bool,
+    pub(super) name: String,
+}
+
+impl Fetched {
+    /// The commit `oid` of the open repository `repo`, whose git directory is `git_dir`.
+    pub(super) fn new(
+        git_dir: GitDir,
+        repo: Repository,
+        oid: Oid,
+        state: RepositoryState,
+    ) -> Result<Self, SourceError> {
+        let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
+        let time = commit.committer().when().seconds();
+        drop(commit);
+        let RepositoryState { origin, dirty, name } = state;
+        let commit = Commit { sha: oid.to_string(), time, origin, dirty, name };
+        Ok(Self { commit, git_dir, repo: OpenRepository(Arc::new(Mutex::new(repo))), oid })
+    }
+
+    pub(super) fn repo(&self) -> MutexGuard<'_, Repository> {
+        self.repo.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns `read`. If it is the error of a broken mirror, the mirror is moved away, and the next run fetches it again.
+    pub(super) fn quarantine_if_broken<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
+        if matches!(read, Err(SourceError::Mirror { .. })) {
+            self.git_dir.quarantine()?;
+        }
+        read
+    }
+}

@@ -1,0 +1,62 @@
+//! A git directory: a local one, or a mirror in the cache.
+
+use std::path::PathBuf;
+
+use git2::{Config, Repository};
+
+use super::error::SourceError;
+use crate::error::IoError;
+
+/// A git directory.
+#[derive(Clone, Debug)]
+pub(super) struct GitDir {
+    pub(super) path: PathBuf,
+    /// Path or URL, for messages.
+    pub(super) location: String,
+    /// Whether it is a mirror in the cache, which can be moved away and fetched again.
+    pub(super) is_mirror: bool,
+}
+
+impl GitDir {
+    /// The repository, with an empty configuration and no working tree.
+    pub(super) fn open(&self) -> Result<Repository, SourceError> {
+        git2::opts::strict_hash_verification(true);
+        let opened = Repository::open_bare(&self.path).and_then(|repo| {
+            repo.set_config(&Config::new()?)?;
+            Ok(repo)
+        });
+        opened.map_err(|source| {
+            if self.is_mirror {
+                self.broken_mirror(&source)
+            } else {
+                SourceError::Open { path: self.path.clone(), source }
+            }
+        })
+    }
+
+    pub(super) fn unreadable(&self, what: String, source: git2::Error) -> SourceError {
+        if self.is_mirror {
+            return self.broken_mirror(&source);
+        }
+        SourceError::Object { location: self.location.clone(), what, source }
+    }
+
+    pub(super) fn broken_mirror(&self, error: &git2::Error) -> SourceError {
+        SourceError::Mirror { location: self.location.clone(), what: error.message().to_owned() }
+    }
+
+    /// Moves a broken mirror away, and replaces one that was moved away before.
+    pub(super) fn quarantine(&self) -> Result<(), SourceError> {
+        let mut broken = self.path.clone().into_os_string();
+        broken.push(".broken");
+        let failed = |source| SourceError::from(IoError::at("move", &self.path)(source));
+        match std::fs::remove_dir_all(&broken) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        match std::fs::rename(&self.path, &broken) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            moved => moved.map_err(failed),
+        }
+    }
+}
