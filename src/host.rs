@@ -92,8 +92,8 @@ impl Host {
         (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
     }
 
-    /// The branch of this CI run, from the variables of Buildkite, GitHub Actions, GitLab, `CircleCI`, Semaphore or Jenkins. For a
-    /// pull request, its source branch.
+    /// The branch of this CI run, from the variables of Buildkite, GitHub Actions, GitLab, `CircleCI`, Semaphore or
+    /// Jenkins. For a pull request, its source branch.
     pub fn branch(&self) -> Option<&str> {
         const NAMES: [&str; 8] = [
             "BUILDKITE_BRANCH",

@@ -1,8 +1,8 @@
-//! Compiled modules, `.beam` files: an IFF container (`FOR1`, size, `BEAM`) of chunks, each a four-letter name, a size and
-//! data padded to four bytes. A file may be gzipped as a whole (compiler option `compressed`).
+//! Compiled modules, `.beam` files: an IFF container (`FOR1`, size, `BEAM`) of chunks, each a four-letter name, a size
+//! and data padded to four bytes. A file may be gzipped as a whole (compiler option `compressed`).
 //!
-//! Sources: `beam_lib` in the documentation of stdlib; `erts/emulator/beam/beam_file.c` of OTP for the content of chunks.
-//! The reader is ours because it must have limits and take what it can from damaged files.
+//! Sources: `beam_lib` in the documentation of stdlib; `erts/emulator/beam/beam_file.c` of OTP for the content of
+//! chunks. The reader is ours because it must have limits and take what it can from damaged files.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -33,8 +33,8 @@ pub fn unzipped(bytes: &[u8], limit: u64) -> io::Result<Cow<'_, [u8]>> {
     Ok(plain.into())
 }
 
-/// The chunks of an unzipped `.beam` file in order, up to the first that is truncated; `None` if it is no such file. The size in
-/// its header is not checked: see [`has_whole_size`].
+/// The chunks of an unzipped `.beam` file in order, up to the first that is truncated; `None` if it is no such file.
+/// The size in its header is not checked: see [`has_whole_size`].
 pub fn chunks(bytes: &[u8]) -> Option<impl Iterator<Item = Result<Chunk<'_>, Truncated>>> {
     let mut rest = bytes.strip_prefix(b"FOR1")?.get(4..)?.strip_prefix(b"BEAM")?;
     Some(std::iter::from_fn(move || {
@@ -52,8 +52,9 @@ pub fn has_whole_size(bytes: &[u8]) -> bool {
     bytes.get(4..).and_then(split_word).is_some_and(|(size, rest)| size == rest.len())
 }
 
-/// Calls `found` for each atom in the data of a chunk `AtU8`: a count, then names with their lengths. From OTP 28 on the count
-/// is negative and lengths are compact terms. `None` if the table is damaged; the atoms before that are found.
+/// Calls `found` for each atom in the data of a chunk `AtU8`: a count, then names with their lengths. From OTP 28 on
+/// the count is negative and lengths are compact terms. `None` if the table is damaged; the atoms before that are
+/// found.
 pub fn each_atom(data: &[u8], mut found: impl FnMut(&str)) -> Option<()> {
     let (count, mut rest) = data.split_first_chunk::<4>()?;
     let count = i32::from_be_bytes(*count);
@@ -74,9 +75,9 @@ pub fn each_atom(data: &[u8], mut found: impl FnMut(&str)) -> Option<()> {
     Some(())
 }
 
-/// Calls `found` for each literal in the data of a chunk `LitT`: the inflated size (0 if it is not compressed), then a count and
-/// terms with their sizes. `None` if the table is damaged; the literals before that are found. Terms that cannot be decoded are
-/// skipped.
+/// Calls `found` for each literal in the data of a chunk `LitT`: the inflated size (0 if it is not compressed), then a
+/// count and terms with their sizes. `None` if the table is damaged; the literals before that are found. Terms that
+/// cannot be decoded are skipped.
 pub fn each_literal(data: &[u8], mut found: impl FnMut(&Term)) -> Option<()> {
     let (size, packed) = split_word(data)?;
     let mut inflated = Vec::new();

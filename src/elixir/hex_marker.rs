@@ -6,7 +6,8 @@ use std::path::Path;
 use super::etf::{self, Term};
 use super::mix_lock::HexPackage;
 
-/// The package that the marker in the directory `dir` names; `None` if it is no Hex package, or was fetched by a Hex before 2.0.
+/// The package that the marker in the directory `dir` names; `None` if it is no Hex package, or was fetched by a Hex
+/// before 2.0.
 pub fn read(dir: &Path) -> Option<HexPackage> {
     let Term::Tuple(parts) = etf::decode(&fs::read(dir.join(".hex")).ok()?).ok()? else { return None };
     let [Term::Tuple(version), Term::Map(pairs)] = &parts[..] else { return None };

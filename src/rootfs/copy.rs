@@ -11,8 +11,8 @@ use crate::store::Tree;
 
 use super::view::{self, MergedDir, Node};
 
-/// Copies the view of `trees` (topmost first) to the empty directory `dest`, with times and modes. Hard links become separate
-/// files: overlayfs, too, copies up only the name that is written to.
+/// Copies the view of `trees` (topmost first) to the empty directory `dest`, with times and modes. Hard links become
+/// separate files: overlayfs, too, copies up only the name that is written to.
 pub(super) fn copy(trees: &[Tree], dest: &Path) -> io::Result<()> {
     directory(&view::root(trees), dest)
 }
@@ -54,8 +54,8 @@ fn set_times(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Waits until the file system's clock (a few hundred ticks per second) moves on, and returns the ctime of the tick that is
-/// over, in seconds and nanoseconds: every later change of a file has a later ctime.
+/// Waits until the file system's clock (a few hundred ticks per second) moves on, and returns the ctime of the tick
+/// that is over, in seconds and nanoseconds: every later change of a file has a later ctime.
 pub(super) fn wait_for_tick(dir: &Path) -> io::Result<(i64, i64)> {
     let stamp = || -> io::Result<(i64, i64)> {
         let path = dir.join(".tick");

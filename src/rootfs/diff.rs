@@ -1,8 +1,9 @@
 //! What a step changed, as a tree of its own: an upper directory in overlayfs's form, with whiteouts.
 //!
-//! The result is the difference between two views, not what the file system happened to copy up. A file that was opened for
-//! writing and not changed, a directory that was touched, a hard link that was broken and a modification time are no change.
-//! So overlay, copy and chroot, which notice different things, give the same tree. Changed files are moved, not copied.
+//! The result is the difference between two views, not what the file system happened to copy up. A file that was opened
+//! for writing and not changed, a directory that was touched, a hard link that was broken and a modification time are
+//! no change. So overlay, copy and chroot, which notice different things, give the same tree. Changed files are moved,
+//! not copied.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,8 +22,8 @@ use super::view::{self, MergedDir, Node, TreePath};
 use super::xattrs;
 use crate::store::Tree;
 
-/// Paths that are never part of a layer, with all below them: the sandbox's mount points, the files that it supplies, and
-/// caches of tools.
+/// Paths that are never part of a layer, with all below them: the sandbox's mount points, the files that it supplies,
+/// and caches of tools.
 pub const EXCLUDED: [&str; 16] = [
     "dev",
     "proc",
@@ -254,8 +255,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Owner, mode and extended attributes of an entry in the image: those recorded for it, else those on disk, else those
-    /// of the entry below.
+    /// Owner, mode and extended attributes of an entry in the image: those recorded for it, else those on disk, else
+    /// those of the entry below.
     fn metadata(
         &self,
         name: &OsString,

@@ -1,7 +1,7 @@
 //! The root filesystem of a command: assembles it from unpacked layers, and finds what the command changed.
 //!
-//! Three kinds of isolation: an overlay over the trees, a copy of them in namespaces, a copy in a chroot. The changes of a
-//! command come out as the same tree with each.
+//! Three kinds of isolation: an overlay over the trees, a copy of them in namespaces, a copy in a chroot. The changes
+//! of a command come out as the same tree with each.
 
 mod copy;
 mod diff;
@@ -51,8 +51,8 @@ pub struct Rootfs {
     pub diff_source: DiffSource,
 }
 
-/// Copies the directory `from` into a root filesystem as `path`, relative to its root, so that it counts as a change of the
-/// command. No component of `path` may be a symbolic link.
+/// Copies the directory `from` into a root filesystem as `path`, relative to its root, so that it counts as a change of
+/// the command. No component of `path` may be a symbolic link.
 pub fn copy_into(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError> {
     let root = match &rootfs.root {
         Root::Overlay { upper, .. } => upper,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{lgetxattr, llistxattr};
 
-/// The extended attributes `user.*` (without overlayfs's own `user.overlay.*`) and `security.capability` of `path`. A file
-/// capability that the kernel bound to a user namespace (revision 3) is converted to revision 2.
+/// The extended attributes `user.*` (without overlayfs's own `user.overlay.*`) and `security.capability` of `path`. A
+/// file capability that the kernel bound to a user namespace (revision 3) is converted to revision 2.
 pub(super) fn read(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut names = [0_u8; 4096];
     let n = match llistxattr(path, &mut names) {

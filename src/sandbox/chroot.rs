@@ -1,5 +1,5 @@
-//! Runs a command in a chroot: for real root in a container that forbids namespaces and mounts. The command sees no other files,
-//! but the machine's processes and its network. All processes that it starts are killed at the end.
+//! Runs a command in a chroot: for real root in a container that forbids namespaces and mounts. The command sees no
+//! other files, but the machine's processes and its network. All processes that it starts are killed at the end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,8 +30,8 @@ use super::stage::{CallerDeath, StageChannel, fd_path, guard};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Runs the command of a spec. This stage detects the end of the caller on the pipe, not by a parent death signal, because it must
-/// kill the descendants first.
+/// Runs the command of a spec. This stage detects the end of the caller on the pipe, not by a parent death signal,
+/// because it must kill the descendants first.
 pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result<(), StageError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StageError::NotRoot);
@@ -146,7 +146,8 @@ fn descendants(host_proc: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
     Ok(parents.keys().copied().filter(|pid| *pid != own && is_descendant(*pid)).filter_map(Pid::from_raw).collect())
 }
 
-/// Creates the directories and device nodes that a command expects, and puts the sandbox's files in place of the image's.
+/// Creates the directories and device nodes that a command expects, and puts the sandbox's files in place of the
+/// image's.
 fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<Vec<Shadowed>, StageError> {
     target.real_dir("/proc")?;
     for path in ["/tmp", "/run"] {

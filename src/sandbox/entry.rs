@@ -1,4 +1,5 @@
-//! The stages of the sandbox as `main` finds them: this program, executed again with the name of a stage as its argument.
+//! The stages of the sandbox as `main` finds them: this program, executed again with the name of a stage as its
+//! argument.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -7,8 +8,8 @@ use super::protocol;
 use super::stage::{self, Stage};
 use super::stage1;
 
-/// Runs a stage of the sandbox if the arguments of the process name one. Must be the first thing in `main`, while the process has
-/// one thread and has read nothing. `None` if the arguments name no stage.
+/// Runs a stage of the sandbox if the arguments of the process name one. Must be the first thing in `main`, while the
+/// process has one thread and has read nothing. `None` if the arguments name no stage.
 ///
 /// The names of stages begin with `__sandbox-` and are no interface for users.
 pub fn entry(args: &[OsString]) -> Option<ExitCode> {

@@ -1,5 +1,5 @@
-//! Why a sandbox could not be set up or did not start its command, and what to do about it. The hints name the setting of the
-//! machine that is known to cause an error.
+//! Why a sandbox could not be set up or did not start its command, and what to do about it. The hints name the setting
+//! of the machine that is known to cause an error.
 
 use std::fs;
 use std::io;

@@ -70,7 +70,8 @@ fn interpreter(program: &Path) -> Option<String> {
     head.starts_with(b"\x7fELF\x02\x01").then(|| loader(&head)).flatten()
 }
 
-/// The segment `PT_INTERP` of a 64-bit little-endian file (elf(5)). A few lines, in place of a crate that reads all of ELF.
+/// The segment `PT_INTERP` of a 64-bit little-endian file (elf(5)). A few lines, in place of a crate that reads all of
+/// ELF.
 fn loader(elf: &[u8]) -> Option<String> {
     let number = |at: usize, size: usize| {
         let bytes = elf.get(at..at.checked_add(size)?)?;

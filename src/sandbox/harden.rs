@@ -37,8 +37,8 @@ const KEPT: [Capability; 11] = [
     Capability::CAP_KILL,
 ];
 
-/// Reduces the capability bounding set to [`KEPT`], so that not even the sandbox's root gets others by executing a file. In a
-/// chroot `SYS_CHROOT` is dropped too, because root could leave the chroot with it.
+/// Reduces the capability bounding set to [`KEPT`], so that not even the sandbox's root gets others by executing a
+/// file. In a chroot `SYS_CHROOT` is dropped too, because root could leave the chroot with it.
 pub(super) fn reduce_bounding_set(confinement: Confinement) -> Result<(), StageError> {
     let is_escape = |capability| confinement == Confinement::Chroot && capability == Capability::CAP_SYS_CHROOT;
     let kept = |capability| KEPT.contains(&capability) && !is_escape(capability);
@@ -64,8 +64,8 @@ pub(super) fn set_limits() -> Result<(), StageError> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(Step::Harden, "RLIMIT_CORE")
 }
 
-/// Sets `no_new_privs` and the seccomp filters for this thread and all processes that it starts. The last step: the filters forbid
-/// what the steps before need.
+/// Sets `no_new_privs` and the seccomp filters for this thread and all processes that it starts. The last step: the
+/// filters forbid what the steps before need.
 pub(super) fn filter(confinement: Confinement) -> Result<(), StageError> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
     for (errno, rules) in [(libc::EPERM, denied(confinement)), (libc::ENOSYS, Ok(absent()))] {
@@ -105,8 +105,9 @@ fn absent() -> Rules {
     rules
 }
 
-/// System calls that fail with `EPERM`: mounts, namespaces, keys, kernel interfaces with a history of vulnerabilities. From flatpak's
-/// `syscall_blocklist` and Docker's default profile. In its own PID namespace the command may trace processes.
+/// System calls that fail with `EPERM`: mounts, namespaces, keys, kernel interfaces with a history of vulnerabilities.
+/// From flatpak's `syscall_blocklist` and Docker's default profile. In its own PID namespace the command may trace
+/// processes.
 fn denied(confinement: Confinement) -> io::Result<Rules> {
     let mut rules = Rules::new();
     let tracing: &[i64] = if confinement == Confinement::Namespaces { &[] } else { TRACING };
@@ -190,8 +191,8 @@ const ALWAYS: &[i64] = &[
     libc::SYS_clock_adjtime,
 ];
 
-/// Denies a system call if any of the rules matches, or always if there are none. Also denies its x32 variants: an `x86_64` kernel
-/// reports the same architecture for them, with another number.
+/// Denies a system call if any of the rules matches, or always if there are none. Also denies its x32 variants: an
+/// `x86_64` kernel reports the same architecture for them, with another number.
 fn deny(rules: &mut Rules, call: i64, when: Vec<SeccompRule>) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -215,7 +216,8 @@ fn masked(mask: u32) -> SeccompCmpOp {
     SeccompCmpOp::MaskedEq(u64::from(mask))
 }
 
-/// A rule that matches if all conditions hold: argument number, comparison, value; on the lower 32 bits, as the kernel reads them.
+/// A rule that matches if all conditions hold: argument number, comparison, value; on the lower 32 bits, as the kernel
+/// reads them.
 fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u32); N]) -> io::Result<SeccompRule> {
     let conditions = conditions
         .into_iter()

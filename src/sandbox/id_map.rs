@@ -1,5 +1,5 @@
-//! User and group id maps of user namespaces (user_namespaces(7)): of the caller's own id, and of its ranges in `/etc/subuid`
-//! and `/etc/subgid` (subuid(5)).
+//! User and group id maps of user namespaces (user_namespaces(7)): of the caller's own id, and of its ranges in
+//! `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! Stage 2, PID 1 of the sandbox: mounts the root and enters it, drops its privileges, starts the command, and reaps orphans until
-//! the command ends. When PID 1 ends, the kernel kills all other processes of the sandbox.
+//! Stage 2, PID 1 of the sandbox: mounts the root and enters it, drops its privileges, starts the command, and reaps
+//! orphans until the command ends. When PID 1 ends, the kernel kills all other processes of the sandbox.
 
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, TcpStream};
@@ -62,8 +62,8 @@ fn enter(target: &MountTarget, spec: &Spec) -> Result<(), StageError> {
     enter_cwd(&spec.cwd)
 }
 
-/// Changes to the working directory and checks that getcwd(2) gives a path, which it does not for a directory outside the root
-/// (CVE-2024-21626).
+/// Changes to the working directory and checks that getcwd(2) gives a path, which it does not for a directory outside
+/// the root (CVE-2024-21626).
 pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
     chdir(cwd).at(Step::Cwd, cwd)?;
     match getcwd(Vec::new()) {
@@ -74,8 +74,9 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
 
 /// Becomes the user of the spec, and drops capabilities.
 ///
-/// If one id is mapped, another user is the same id in a second user namespace. A new user namespace starts with all capabilities,
-/// so they are dropped after that. With ranges they must be dropped before setuid(2), which removes the right to.
+/// If one id is mapped, another user is the same id in a second user namespace. A new user namespace starts with all
+/// capabilities, so they are dropped after that. With ranges they must be dropped before setuid(2), which removes the
+/// right to.
 fn become_user(spec: &Spec) -> Result<(), StageError> {
     let (uid, gid) = spec.user;
     if (uid, gid) != (0, 0) && spec.ids == Ids::Single {

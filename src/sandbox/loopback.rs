@@ -8,8 +8,8 @@ use super::protocol::Job;
 use super::run::Running;
 use super::spec::{Ids, Network};
 
-/// Holds the network. No sandbox can join it once this is dropped or the *thread* that opened it has ended; sandboxes in it keep
-/// it.
+/// Holds the network. No sandbox can join it once this is dropped or the *thread* that opened it has ended; sandboxes
+/// in it keep it.
 pub struct Loopback(Running);
 
 impl Loopback {

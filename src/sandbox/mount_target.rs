@@ -1,5 +1,5 @@
-//! Mount points inside an untrusted root. Every path is resolved by openat2(2) with the root as `/`, and mounts are attached to the
-//! descriptor that it returns: no symbolic link of an image leads out of the root.
+//! Mount points inside an untrusted root. Every path is resolved by openat2(2) with the root as `/`, and mounts are
+//! attached to the descriptor that it returns: no symbolic link of an image leads out of the root.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -54,8 +54,8 @@ impl MountTarget {
         self.open_or_create(path, PointKind::File, 0)
     }
 
-    /// Opens a directory at the top level of the root, which must not be a symbolic link (CVE-2025-31133 and similar: `/proc` or
-    /// `/dev` of an image that point elsewhere).
+    /// Opens a directory at the top level of the root, which must not be a symbolic link (CVE-2025-31133 and similar:
+    /// `/proc` or `/dev` of an image that point elsewhere).
     pub(super) fn real_dir(&mut self, path: &str) -> Result<OwnedFd, StageError> {
         match statat(&self.root, path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {

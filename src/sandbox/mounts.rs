@@ -43,11 +43,11 @@ pub(super) fn build(spec: &Spec) -> Result<MountTarget, StageError> {
     Ok(target)
 }
 
-/// Mounts the overlay and returns its path. The mount is volatile, because otherwise unmounting it syncs the whole file system of
-/// `upper`.
+/// Mounts the overlay and returns its path. The mount is volatile, because otherwise unmounting it syncs the whole file
+/// system of `upper`.
 ///
-/// mount(2) takes one page of options, and fsconfig(2) 256 bytes for each: the paths of many layers do not fit. So they get short
-/// names, symbolic links in a tmpfs over `work`, which becomes the working directory.
+/// mount(2) takes one page of options, and fsconfig(2) 256 bytes for each: the paths of many layers do not fit. So they
+/// get short names, symbolic links in a tmpfs over `work`, which becomes the working directory.
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, StageError> {
     let name = || work.to_string_lossy();
     clear_work_dir(work);
@@ -72,8 +72,8 @@ fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, Sta
     Ok(work.join("root"))
 }
 
-/// Removes what the kernel leaves in an overlay's `work`: directories that are closed even to their owner, and the marker of a
-/// volatile mount, which prevents the next one. If that fails, the next mount fails.
+/// Removes what the kernel leaves in an overlay's `work`: directories that are closed even to their owner, and the
+/// marker of a volatile mount, which prevents the next one. If that fails, the next mount fails.
 pub(super) fn clear_work_dir(work: &Path) {
     for left in ["work", "work/incompat", "work/incompat/volatile", "index"].map(|name| work.join(name)) {
         if left.is_dir() {

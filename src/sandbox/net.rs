@@ -1,4 +1,5 @@
-//! Brings up the loopback interface of a new network namespace. One netlink message by hand, in place of a netlink crate.
+//! Brings up the loopback interface of a new network namespace. One netlink message by hand, in place of a netlink
+//! crate.
 
 use std::io;
 

@@ -50,8 +50,8 @@ const MASKED: [&str; 10] = [
 ];
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// The mounts of a spec. `/proc` comes after everything that symbolic links of an image could redirect onto it; the caller's binds
-/// come last and may cover anything.
+/// The mounts of a spec. `/proc` comes after everything that symbolic links of an image could redirect onto it; the
+/// caller's binds come last and may cover anything.
 pub(super) fn plan(spec: &Spec) -> Vec<Mount<'_>> {
     let mut list = vec![
         Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },

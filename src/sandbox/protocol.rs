@@ -1,8 +1,8 @@
 //! The protocol between the caller and a stage: a job one way, reports the other, both JSON.
 //!
-//! The job is in an anonymous file in memory (descriptor 3), reports are lines on a pipe (4), and a second pipe (5) lets a stage
-//! continue; the caller's end of it closes when the caller is gone. Stages open the descriptors again through `/proc/self/fd`:
-//! that gives an owned descriptor for a number without unsafe code.
+//! The job is in an anonymous file in memory (descriptor 3), reports are lines on a pipe (4), and a second pipe (5)
+//! lets a stage continue; the caller's end of it closes when the caller is gone. Stages open the descriptors again
+//! through `/proc/self/fd`: that gives an owned descriptor for a number without unsafe code.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};

@@ -1,4 +1,5 @@
-//! The caller's side of a sandbox: starts stage 1, reads its reports and the command's output, and makes sure that nothing is left.
+//! The caller's side of a sandbox: starts stage 1, reads its reports and the command's output, and makes sure that
+//! nothing is left.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -37,9 +38,9 @@ pub enum SandboxEvent<'a> {
 
 /// Runs a command and returns how it ended. All processes that it started are gone by then.
 ///
-/// `exe` is this program ([`OURSELVES`](super::OURSELVES)). `out` gets the output as it is written; while it runs, the command may
-/// block and `cancel` is not checked. When `cancel` becomes true, all processes are killed and the result is
-/// [`SandboxError::Interrupted`]. The sandbox also ends with the *thread* that called this.
+/// `exe` is this program ([`OURSELVES`](super::OURSELVES)). `out` gets the output as it is written; while it runs, the
+/// command may block and `cancel` is not checked. When `cancel` becomes true, all processes are killed and the result
+/// is [`SandboxError::Interrupted`]. The sandbox also ends with the *thread* that called this.
 pub fn run(
     exe: &Path,
     spec: &Spec,
@@ -280,7 +281,8 @@ impl Drop for Running {
     }
 }
 
-/// Removes the mount points that were created, unless the command put something there, and what the kernel leaves in `work`.
+/// Removes the mount points that were created, unless the command put something there, and what the kernel leaves in
+/// `work`.
 fn clean_up(root: &Root, made: &[String]) {
     if let Root::Overlay { work, .. } = root {
         mounts::clear_work_dir(work);

@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 /// The root filesystem, and with it the kind of isolation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
-    /// An overlay in namespaces, mounted with `userxattr`: whiteouts are character devices 0:0, opaque directories have the
-    /// extended attribute `user.overlay.opaque`. The file systems of all three must support overlayfs.
+    /// An overlay in namespaces, mounted with `userxattr`: whiteouts are character devices 0:0, opaque directories have
+    /// the extended attribute `user.overlay.opaque`. The file systems of all three must support overlayfs.
     ///
-    /// The mount is volatile: nothing is synced to disk, not even by fsync(2) in the sandbox. Who keeps `upper` must sync it.
+    /// The mount is volatile: nothing is synced to disk, not even by fsync(2) in the sandbox. Who keeps `upper` must
+    /// sync it.
     ///
-    /// Mount points that no lower directory has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`, targets of
-    /// binds) are created and removed again, but a directory above one stays in `upper`, with a new modification time.
+    /// Mount points that no lower directory has (`/proc`, `/dev`, `/tmp`, `/run`, `/etc/hosts`, `/etc/resolv.conf`,
+    /// targets of binds) are created and removed again, but a directory above one stays in `upper`, with a new
+    /// modification time.
     Overlay {
         /// Lower directories, topmost first; at most 500.
         lowers: Vec<PathBuf>,
@@ -29,7 +31,8 @@ pub enum Root {
         /// The root: a copy that the caller owns.
         dir: PathBuf,
     },
-    /// A directory, in a plain chroot: without namespaces and mounts; needs real root. The command writes to it directly.
+    /// A directory, in a plain chroot: without namespaces and mounts; needs real root. The command writes to it
+    /// directly.
     Chroot {
         /// The root: a copy that the caller owns.
         dir: PathBuf,
@@ -107,7 +110,8 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Directories to mount a tmpfs on; created if they do not exist. An error in a chroot.
     pub tmpfs: Vec<String>,
-    /// When the command is ready ([`run_with_events`](super::run_with_events)); `None`: once it is started. Not checked in a chroot.
+    /// When the command is ready ([`run_with_events`](super::run_with_events)); `None`: once it is started. Not checked
+    /// in a chroot.
     pub ready: Option<Ready>,
     /// Content of `/etc/hosts`, mounted read-only over the image's.
     pub hosts: String,
@@ -120,7 +124,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A command as user 0 (a single id) in `/`, with the host's network, streamed output, and no variables, binds or files.
+    /// A command as user 0 (a single id) in `/`, with the host's network, streamed output, and no variables, binds or
+    /// files.
     pub fn new(root: Root, argv: Vec<String>) -> Self {
         Self {
             root,

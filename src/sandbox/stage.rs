@@ -1,5 +1,5 @@
-//! What the stages have in common: their pipes to the caller, how they start, and their protection from the caller's death and
-//! from other processes of the same user.
+//! What the stages have in common: their pipes to the caller, how they start, and their protection from the caller's
+//! death and from other processes of the same user.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -60,8 +60,8 @@ pub(super) fn run(stage: Stage) -> Result<(), ()> {
     stage(&mut channel).map_err(|error| drop(channel.send(&StageReport::Failed(error))))
 }
 
-/// Protects the memory of this process, and resets what it inherited: session, umask, working directory, signal handlers and
-/// mask.
+/// Protects the memory of this process, and resets what it inherited: session, umask, working directory, signal
+/// handlers and mask.
 pub(super) fn reset_process() -> Result<(), StageError> {
     guard(CallerDeath::Survives)?;
     let _ = setsid();
@@ -75,8 +75,8 @@ pub(super) fn reset_process() -> Result<(), StageError> {
     SigSet::empty().thread_set_mask().at(Step::Start, "sigprocmask")
 }
 
-/// Makes this process not dumpable (no other process reads its memory) and sets its parent death signal. Must be called again after
-/// every change of credentials, which clears both (prctl(2)).
+/// Makes this process not dumpable (no other process reads its memory) and sets its parent death signal. Must be called
+/// again after every change of credentials, which clears both (prctl(2)).
 pub(super) fn guard(on_death: CallerDeath) -> Result<(), StageError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
     if on_death == CallerDeath::Survives {

@@ -1,5 +1,5 @@
-//! Stage 1 starts in the caller's namespaces. It creates the namespaces of the sandbox, starts PID 1 in them and waits. Two
-//! variants of it only create namespaces: one for a helper, one for a network that sandboxes share.
+//! Stage 1 starts in the caller's namespaces. It creates the namespaces of the sandbox, starts PID 1 in them and waits.
+//! Two variants of it only create namespaces: one for a helper, one for a network that sandboxes share.
 
 use std::fs;
 use std::io::Read;
@@ -53,8 +53,8 @@ pub(super) fn exec_in_user_namespace(channel: &mut StageChannel) -> Result<(), S
     Err(error).at(Step::Start, "/proc/self/exe")
 }
 
-/// The stage `__sandbox-net`: holds a user and a network namespace until the caller is gone. It has nothing secret in its memory and
-/// stays dumpable, so that sandboxes can open its namespaces.
+/// The stage `__sandbox-net`: holds a user and a network namespace until the caller is gone. It has nothing secret in
+/// its memory and stays dumpable, so that sandboxes can open its namespaces.
 pub(super) fn hold_network(channel: &mut StageChannel) -> Result<(), StageError> {
     reset_process()?;
     guard(CallerDeath::Dies)?;
@@ -88,8 +88,8 @@ fn wrong_job() -> StageError {
 
 /// Creates and enters a user namespace in which the caller is 0.
 ///
-/// This process writes the map itself if one id is enough. `/proc/self/uid_map` belongs to root while a process is not dumpable, so
-/// it is dumpable for that moment, when no other process is in the namespace.
+/// This process writes the map itself if one id is enough. `/proc/self/uid_map` belongs to root while a process is not
+/// dumpable, so it is dumpable for that moment, when no other process is in the namespace.
 fn user_namespace(ids: Ids, channel: &mut StageChannel) -> Result<(), StageError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let _ = nix::unistd::setgroups(&[]); // only root has the right, and supplementary groups to drop

@@ -1,5 +1,5 @@
-//! Runs this program with other arguments in a user namespace: to change owners of files, and to read files, that belong to
-//! the ids mapped there.
+//! Runs this program with other arguments in a user namespace: to change owners of files, and to read files, that
+//! belong to the ids mapped there.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -14,11 +14,11 @@ use super::spec::Ids;
 /// The most of the helper's stderr that is shown, in characters.
 const MAX_STDERR: usize = 2000;
 
-/// Runs `exe` (this program) with `args` as user 0 of a user namespace with the ids of a sandbox, writes `input` to its stdin and
-/// returns its stdout.
+/// Runs `exe` (this program) with `args` as user 0 of a user namespace with the ids of a sandbox, writes `input` to its
+/// stdin and returns its stdout.
 ///
-/// Files of ids that are not mapped appear to belong to `nobody` (65534). The environment is empty and the working directory is
-/// `/`. An exit code other than 0 is an error.
+/// Files of ids that are not mapped appear to belong to `nobody` (65534). The environment is empty and the working
+/// directory is `/`. An exit code other than 0 is an error.
 pub fn run_in_user_namespace(exe: &Path, ids: Ids, args: &[&str], input: &[u8]) -> Result<Vec<u8>, SandboxError> {
     let args = args.iter().map(|&arg| arg.to_owned()).collect();
     let stdio = [Stdio::piped(), Stdio::piped(), Stdio::piped()];

@@ -110,7 +110,8 @@ impl Access {
         if self.git().is_some() {
             sources.push_back(CredentialSource::Helper);
         }
-        // A user without a password is a login for the helper, or a token, as on GitHub. Tried last: a wrong login may lock an account.
+        // A user without a password is a login for the helper, or a token, as on GitHub. Tried last: a wrong login may
+        // lock an account.
         if let (Some(user), None) = (&url.user, &url.password) {
             let (user, secret) = (user.clone(), Secret::new("x-oauth-basic".to_owned()));
             sources.push_back(CredentialSource::Password { kind: USER_INFO, user, secret });
@@ -157,9 +158,11 @@ impl Credentials {
         }
     }
 
-    /// The next credential of a type in `allowed`, or an authentication error when all were tried: the callback for libgit2.
+    /// The next credential of a type in `allowed`, or an authentication error when all were tried: the callback for
+    /// libgit2.
     ///
-    /// libgit2 follows a first redirect to any server, and then asks for credentials for that one (`asker` is its URL): it gets none.
+    /// libgit2 follows a first redirect to any server, and then asks for credentials for that one (`asker` is its URL):
+    /// it gets none.
     pub(super) fn next(&mut self, asker: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {
         if !self.url.is_ssh() && !self.url.same_server(asker) {
             self.redirected_to =

@@ -1,7 +1,7 @@
 //! Writes the files of a commit: with the same bytes, modes and times whatever the umask and git's configuration.
 //!
-//! libgit2's checkout is not used, because it applies filters, line-end conversion, `ident` and hooks: here a file has the bytes of
-//! its blob.
+//! libgit2's checkout is not used, because it applies filters, line-end conversion, `ident` and hooks: here a file has
+//! the bytes of its blob.
 
 use std::fs;
 use std::io::Write as _;
@@ -34,12 +34,12 @@ struct Writer<'a> {
     times: Timestamps,
 }
 
-/// Writes the files of the commit below `dest`, which must be empty and is created if it does not exist. Modes are 0644 or 0755 for
-/// files and 0755 for directories; the modification time of all entries, symbolic links and `dest` is `mtime` (seconds since
-/// 1970).
+/// Writes the files of the commit below `dest`, which must be empty and is created if it does not exist. Modes are 0644
+/// or 0755 for files and 0755 for directories; the modification time of all entries, symbolic links and `dest` is
+/// `mtime` (seconds since 1970).
 ///
-/// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules become
-/// empty directories. After an error the caller has to remove what was written.
+/// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules
+/// become empty directories. After an error the caller has to remove what was written.
 pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
     fetched.quarantine_if_broken(write_all(fetched, dest, mtime, watch))
 }

@@ -1,4 +1,5 @@
-//! Errors of fetching, reading and checking out a commit. No message holds the user information of a URL or a credential.
+//! Errors of fetching, reading and checking out a commit. No message holds the user information of a URL or a
+//! credential.
 
 use std::path::PathBuf;
 

@@ -16,8 +16,8 @@ pub struct Commit {
     pub sha: String,
     /// Committer time, seconds since 1970.
     pub time: i64,
-    /// The URL of the repository, or of a local repository's remote `origin`. `None` for a local path, which means nothing on another
-    /// machine.
+    /// The URL of the repository, or of a local repository's remote `origin`. `None` for a local path, which means
+    /// nothing on another machine.
     pub origin: Option<Location>,
     /// Whether this is the `HEAD` of a local working tree whose tracked files differ from it.
     pub dirty: bool,
@@ -72,7 +72,8 @@ impl Fetched {
         self.repo.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns `read`. If it is the error of a broken mirror, the mirror is moved away, and the next run fetches it again.
+    /// Returns `read`. If it is the error of a broken mirror, the mirror is moved away, and the next run fetches it
+    /// again.
     pub(super) fn quarantine_if_broken<T>(&self, read: Result<T, SourceError>) -> Result<T, SourceError> {
         if matches!(read, Err(SourceError::Mirror { .. })) {
             self.git_dir.quarantine()?;

@@ -119,7 +119,8 @@ pub(super) fn resolve(
     }
 }
 
-/// The URL of a local repository's remote `origin`, from its own configuration; `None` if it is a path or cannot be fetched from.
+/// The URL of a local repository's remote `origin`, from its own configuration; `None` if it is a path or cannot be
+/// fetched from.
 pub(super) fn origin(git_dir: &GitDir) -> Option<Location> {
     remote_url(git_dir)?.parse::<Location>().ok().filter(|location| location.local().is_none())
 }
@@ -132,8 +133,8 @@ fn remote_url(git_dir: &GitDir) -> Option<String> {
 impl LocalRepository {
     /// Compares the working tree with the commit that is checked out. `None` if that fails.
     ///
-    /// Only here the user's git configuration applies (ignored files, line ends), as for `git status`. It affects no byte of an
-    /// image.
+    /// Only here the user's git configuration applies (ignored files, line ends), as for `git status`. It affects no
+    /// byte of an image.
     pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
         let top = self.top.as_deref()?;
         let repo = Repository::open_bare(&self.git_dir).ok()?;

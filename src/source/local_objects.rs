@@ -1,4 +1,5 @@
-//! Objects of a repository that are on this machine, for `phial explain`: without a network, and absent instead of an error.
+//! Objects of a repository that are on this machine, for `phial explain`: without a network, and absent instead of an
+//! error.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,8 +42,8 @@ pub fn local_objects(location: &Location, mirrors: &Path) -> LocalObjects {
     LocalObjects(dirs.into_iter().filter(|dir| dir.path.exists()).collect())
 }
 
-/// The location that identifies a repository: its URL; for a local one that of its remote `origin`, and if it has none its real
-/// path.
+/// The location that identifies a repository: its URL; for a local one that of its remote `origin`, and if it has none
+/// its real path.
 pub fn identity(location: &Location) -> Result<Location, SourceError> {
     let Some(path) = location.local() else { return Ok(location.clone()) };
     let found = local::find(path)?;

@@ -1,4 +1,5 @@
-//! The location of a repository: a local path, or a URL of an allowed scheme. `Display` and `Debug` omit user information.
+//! The location of a repository: a local path, or a URL of an allowed scheme. `Display` and `Debug` omit user
+//! information.
 //!
 //! git's forms of URLs (`user@host:path`) and rules are not those of the crate `url`, so the parser is ours.
 
@@ -55,8 +56,8 @@ impl Location {
         }
     }
 
-    /// The address of the repository on the web, `https://host/path`, the same for all URLs that it can be cloned from. `None` for a
-    /// repository on this machine, which has no meaning elsewhere.
+    /// The address of the repository on the web, `https://host/path`, the same for all URLs that it can be cloned from.
+    /// `None` for a repository on this machine, which has no meaning elsewhere.
     pub fn web_address(&self) -> Option<String> {
         match &self.0 {
             LocationKind::Local(_) => None,
@@ -80,8 +81,8 @@ impl Location {
 impl FromStr for Location {
     type Err = SourceError;
 
-    /// The rules of git-clone(1), GIT URLS, without what runs programs or is not encrypted (`ext::`, `git://`, `http://` except to
-    /// loopback), and without what could be taken for an option (CVE-2017-1000117).
+    /// The rules of git-clone(1), GIT URLS, without what runs programs or is not encrypted (`ext::`, `git://`,
+    /// `http://` except to loopback), and without what could be taken for an option (CVE-2017-1000117).
     fn from_str(text: &str) -> Result<Self, SourceError> {
         let refuse = |why| Err(SourceError::Location { text: without_user(text), why });
         if text.is_empty() {

@@ -1,7 +1,8 @@
-//! Bare mirrors of a URL in the cache. A fetch is shallow, one process fetches at a time, and a broken mirror is fetched again.
+//! Bare mirrors of a URL in the cache. A fetch is shallow, one process fetches at a time, and a broken mirror is
+//! fetched again.
 //!
-//! A reference `refs/phial/<SHA>` in a mirror means that the object and all that its checkout needs were received. For a server that
-//! does not serve single commits by SHA there is a second, full mirror.
+//! A reference `refs/phial/<SHA>` in a mirror means that the object and all that its checkout needs were received. For
+//! a server that does not serve single commits by SHA there is a second, full mirror.
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File};
@@ -115,8 +116,8 @@ impl Fetch {
         Ok((git_dir, oid))
     }
 
-    /// Fetches in a thread of its own. libgit2 may wait for a server forever. A thread that receives no data is abandoned: it ends with
-    /// the process, or when the server sends something.
+    /// Fetches in a thread of its own. libgit2 may wait for a server forever. A thread that receives no data is
+    /// abandoned: it ends with the process, or when the server sends something.
     fn with_timeout(&self, watch: Watch<'_>) -> Result<(GitDir, Oid), SourceError> {
         let (sender, receiver) = channel();
         let mut fetch = self.clone();
@@ -162,8 +163,8 @@ impl Fetch {
         }
     }
 
-    /// Looks the revision up and receives what is missing, in one connection. `None` if the server refuses the SHA, or, for a full fetch
-    /// (`depth` 0), if no branch or tag leads to it.
+    /// Looks the revision up and receives what is missing, in one connection. `None` if the server refuses the SHA, or,
+    /// for a full fetch (`depth` 0), if no branch or tag leads to it.
     fn transfer(&self, git_dir: &GitDir, depth: i32, sender: &Sender<Message>) -> Result<Option<Oid>, SourceError> {
         init_bare(&git_dir.path).map_err(IoError::at("create", &git_dir.path))?;
         remove_partial_packs(&git_dir.path.join("objects/pack"));
@@ -371,7 +372,8 @@ fn remove_partial_packs(packs: &Path) {
     }
 }
 
-/// Locks the file `path` below `mirrors` until the result is dropped. The kernel releases the lock when the process dies.
+/// Locks the file `path` below `mirrors` until the result is dropped. The kernel releases the lock when the process
+/// dies.
 fn lock(mirrors: &Path, path: &Path, watch: Watch<'_>) -> Result<File, SourceError> {
     let failed = |action, source| SourceError::from(IoError::at(action, path)(source));
     fs::create_dir_all(mirrors).map_err(|source| failed("create the directory of", source))?;

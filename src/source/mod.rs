@@ -1,13 +1,14 @@
 //! Fetches a commit with libgit2 and writes its files, with modes and times that depend on the commit alone.
 //!
-//! A local repository is read in place and never written to. A URL is fetched into a bare, shallow mirror in the cache. The
-//! user's git configuration does not affect what is fetched or written (`url.*.insteadOf`, `core.autocrlf`, filters); only
-//! credentials may come from it, through `git credential`.
+//! A local repository is read in place and never written to. A URL is fetched into a bare, shallow mirror in the cache.
+//! The user's git configuration does not affect what is fetched or written (`url.*.insteadOf`, `core.autocrlf`,
+//! filters); only credentials may come from it, through `git credential`.
 //!
-//! Two settings of libgit2, its search path for configuration and its check of the owner of a repository, can only be changed
-//! by unsafe functions. Instead a repository is opened as bare, which does not check the owner, and its configuration is
-//! replaced by an empty one before use. Nothing in a repository is executed, so its owner does not matter for reading it.
-//! libgit2 has no timeout for a server that sends nothing; a thread that watches the one that fetches is the timeout.
+//! Two settings of libgit2, its search path for configuration and its check of the owner of a repository, can only be
+//! changed by unsafe functions. Instead a repository is opened as bare, which does not check the owner, and its
+//! configuration is replaced by an empty one before use. Nothing in a repository is executed, so its owner does not
+//! matter for reading it. libgit2 has no timeout for a server that sends nothing; a thread that watches the one that
+//! fetches is the timeout.
 
 mod access;
 mod checkout;
@@ -40,8 +41,9 @@ use revision::Revision;
 
 /// Finds the commit `rev` (a SHA, a tag, a branch, `HEAD`) of `location` and fetches its objects.
 ///
-/// A local path is read in place; if its working tree differs from the commit, a notice says so. A URL is fetched into a bare
-/// mirror below the directory `mirrors`, which is created if it does not exist; a SHA that the mirror has needs no network.
+/// A local path is read in place; if its working tree differs from the commit, a notice says so. A URL is fetched into
+/// a bare mirror below the directory `mirrors`, which is created if it does not exist; a SHA that the mirror has needs
+/// no network.
 pub fn fetch(
     location: &Location,
     rev: &str,

@@ -16,8 +16,8 @@ pub(super) enum Revision {
 }
 
 impl Revision {
-    /// Parses a revision by the rules of git-check-ref-format(1), which exclude `..`, `@{`, `~`, `^`, `:` and control characters. A
-    /// leading `-` is an error too (CVE-2018-17456).
+    /// Parses a revision by the rules of git-check-ref-format(1), which exclude `..`, `@{`, `~`, `^`, `:` and control
+    /// characters. A leading `-` is an error too (CVE-2018-17456).
     pub(super) fn parse(text: &str) -> Result<Self, SourceError> {
         let refuse = |why| Err(SourceError::Revision { rev: shown(text), why });
         match text {

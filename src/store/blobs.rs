@@ -36,8 +36,8 @@ impl Store {
         is_there
     }
 
-    /// Opens a blob, to be read to its end: the last read fails if the content does not have the digest, and moves the blob to
-    /// `bad/`. `None` if there is no blob of that digest and size.
+    /// Opens a blob, to be read to its end: the last read fails if the content does not have the digest, and moves the
+    /// blob to `bad/`. `None` if there is no blob of that digest and size.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<VerifiedBlob>, StoreError> {
         if !self.has_blob(digest, size) {
             return Ok(None);

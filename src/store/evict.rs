@@ -1,7 +1,7 @@
 //! Lists what is in the store, and removes the least recently used items until the store is below a limit.
 //!
-//! Every process that has the store open holds a shared lock on it, and pruning needs the exclusive lock: nothing is removed
-//! while another process uses the store.
+//! Every process that has the store open holds a shared lock on it, and pruning needs the exclusive lock: nothing is
+//! removed while another process uses the store.
 
 use std::fs::{self, Metadata};
 use std::io;

@@ -1,7 +1,7 @@
 //! Histories: lists of the last few records under a name, such as the builds of a repository.
 //!
-//! They inform users and no build depends on them: a history that cannot be read counts as empty, and a record that cannot be
-//! read is skipped. Writes are not synced; after a crash of the machine the last records may be missing.
+//! They inform users and no build depends on them: a history that cannot be read counts as empty, and a record that
+//! cannot be read is skipped. Writes are not synced; after a crash of the machine the last records may be missing.
 
 use std::fs;
 use std::io::Write as _;

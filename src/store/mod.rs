@@ -1,8 +1,9 @@
-//! The cache directory: blobs by digest, unpacked layers (trees) by diff ID, results by cache key, histories, mirrors of git
-//! repositories, and scratch directories.
+//! The cache directory: blobs by digest, unpacked layers (trees) by diff ID, results by cache key, histories, mirrors
+//! of git repositories, and scratch directories.
 //!
 //! A blob is written, synced and renamed into place, and its digest is checked whenever it is read; a tree is synced
-//! (`syncfs`) and renamed. A damaged blob is moved to `bad/` and made again. Everything is private to the user (mode 0700).
+//! (`syncfs`) and renamed. A damaged blob is moved to `bad/` and made again. Everything is private to the user (mode
+//! 0700).
 
 mod blobs;
 mod disk;
@@ -47,8 +48,8 @@ pub struct Store {
 pub struct Guard(#[expect(dead_code, reason = "holds the lock")] File);
 
 impl Store {
-    /// Opens the store in the directory `root`, creates it if it does not exist, and removes scratch directories of processes
-    /// that are gone.
+    /// Opens the store in the directory `root`, creates it if it does not exist, and removes scratch directories of
+    /// processes that are gone.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let refused = |reason: &str| StoreError::Folder { path: root.to_owned(), reason: reason.into() };
         if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {

@@ -63,8 +63,8 @@ impl Key {
         self
     }
 
-    /// This key with the digest in place of the value of every environment variable from the settings: for places that others
-    /// can read.
+    /// This key with the digest in place of the value of every environment variable from the settings: for places that
+    /// others can read.
     #[must_use]
     pub fn without_values(&self) -> Self {
         let mut key = self.clone();

@@ -1,5 +1,5 @@
-//! Scratch directories: what a step writes before its result is known to be good. The next run removes those of processes
-//! that were killed.
+//! Scratch directories: what a step writes before its result is known to be good. The next run removes those of
+//! processes that were killed.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -51,8 +51,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a directory tree whatever the modes of its directories, if they belong to the caller. Does not follow symbolic
-/// links. It is no error if there is nothing at `path`.
+/// Removes a directory tree whatever the modes of its directories, if they belong to the caller. Does not follow
+/// symbolic links. It is no error if there is nothing at `path`.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}

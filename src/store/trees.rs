@@ -11,8 +11,8 @@ use super::error::{StoreError, at};
 use super::scratch::{Scratch, remove_tree};
 use super::{Guard, Store};
 
-/// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the extended
-/// attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
+/// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the
+/// extended attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tree {
     /// The directory that is the layer's root.
@@ -45,8 +45,8 @@ pub enum TreeLookup {
     Miss(VacantTree),
 }
 
-/// The right to add one tree to the store: an empty directory, and a lock that keeps other processes from unpacking the same
-/// layer.
+/// The right to add one tree to the store: an empty directory, and a lock that keeps other processes from unpacking the
+/// same layer.
 pub struct VacantTree {
     /// An empty directory to unpack the layer into.
     pub root: PathBuf,

@@ -1,7 +1,9 @@
-//! Reduces the repository of a git dependency, `deps/*/.git`, to what Mix reads of it: the commit and the URL of its origin.
+//! Reduces the repository of a git dependency, `deps/*/.git`, to what Mix reads of it: the commit and the URL of its
+//! origin.
 //!
-//! Mix runs `git config remote.origin.url` and `git rev-parse --verify HEAD` there before every command and compares the output
-//! with `mix.lock`. The rest (objects, index, logs) has the times of the clone and doubles the size of the dependency.
+//! Mix runs `git config remote.origin.url` and `git rev-parse --verify HEAD` there before every command and compares
+//! the output with `mix.lock`. The rest (objects, index, logs) has the times of the clone and doubles the size of the
+//! dependency.
 
 use std::fs;
 use std::io;
@@ -39,7 +41,8 @@ pub(super) fn write(git: &Path, head: &Head) -> io::Result<()> {
     fs::write(git.join("config"), config)
 }
 
-/// `url` without user information. Unchanged if the same URL is in `lock`: Mix compares both, and the commit has it anyway.
+/// `url` without user information. Unchanged if the same URL is in `lock`: Mix compares both, and the commit has it
+/// anyway.
 pub(super) fn public_url(url: &str, lock: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);

@@ -1,5 +1,5 @@
-//! Hex's marker in a fetched package, `deps/*/.hex`, in canonical form: the order of its maps depends on the Erlang VM that
-//! wrote it.
+//! Hex's marker in a fetched package, `deps/*/.hex`, in canonical form: the order of its maps depends on the Erlang VM
+//! that wrote it.
 
 use crate::elixir::etf::{self, EtfError};
 

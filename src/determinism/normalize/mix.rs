@@ -1,7 +1,7 @@
 //! Mix's manifests (`_build/*/lib/*/.mix/*`) in normal form: one time for all files, maps and sets in one order.
 //!
-//! Mix must read them and find nothing to do. So only what is known to be a time or a set is changed, and never a value of the
-//! user's configuration. The layout is that of `Mix.Compilers.Elixir` in Elixir 1.15 to 1.20 (manifests 20 to
+//! Mix must read them and find nothing to do. So only what is known to be a time or a set is changed, and never a value
+//! of the user's configuration. The layout is that of `Mix.Compilers.Elixir` in Elixir 1.15 to 1.20 (manifests 20 to
 //! 35); where another version moves a field, its times are still found by the window of the step.
 
 use super::options::{NormalizeOptions, Part};
@@ -50,7 +50,8 @@ pub(super) fn normal(name: &str, bytes: &[u8], options: &NormalizeOptions) -> Re
     Ok((etf::encode(&term), scrubbed))
 }
 
-/// Sets known time fields, and integers within the step's times, to the modification time of the tree; sorts known sets.
+/// Sets known time fields, and integers within the step's times, to the modification time of the tree; sorts known
+/// sets.
 fn normalize_term(term: &mut Term, options: &NormalizeOptions) {
     match term {
         Term::Int(time) if options.windows.iter().any(|(from, to)| (from..=to).contains(&&*time)) => {

@@ -1,8 +1,9 @@
-//! Normalizes the files that Mix, rebar3 and git write: two runs of a step that did the same work then have the same bytes.
+//! Normalizes the files that Mix, rebar3 and git write: two runs of a step that did the same work then have the same
+//! bytes.
 //!
-//! Applied to the changes of a step, in place, before they are packed. Mix finds the result up to date: it compiles nothing and
-//! touches no file. Compiled code is not changed; the shims make compilers write it the same each time. Links are not followed,
-//! and whiteouts stay as they are.
+//! Applied to the changes of a step, in place, before they are packed. Mix finds the result up to date: it compiles
+//! nothing and touches no file. Compiled code is not changed; the shims make compilers write it the same each time.
+//! Links are not followed, and whiteouts stay as they are.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -75,9 +76,9 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     move |source| IoError::at(action, path)(source).into()
 }
 
-/// Normalizes the files below `root`. Below `root`/`app` manifests, markers and repositories are rewritten, caches are removed,
-/// and modes become 0755 for directories and executable files, else 0644; everything below `root` gets the modification time of
-/// the options. `app` is relative to `root` and need not exist. Idempotent.
+/// Normalizes the files below `root`. Below `root`/`app` manifests, markers and repositories are rewritten, caches are
+/// removed, and modes become 0755 for directories and executable files, else 0644; everything below `root` gets the
+/// modification time of the options. `app` is relative to `root` and need not exist. Idempotent.
 pub fn normalize(root: &Path, app: &str, options: &NormalizeOptions) -> Result<NormalizeReport, NormalizeError> {
     let mut walk = Walk { root, options, report: NormalizeReport::default() };
     if let Some(app) = real_directory(root, app)? {
@@ -127,7 +128,8 @@ impl DirKind {
         }
     }
 
-    /// Whether an entry is removed: rebar3's build directory of a dependency, the app's repository, Mix's records of the last run.
+    /// Whether an entry is removed: rebar3's build directory of a dependency, the app's repository, Mix's records of
+    /// the last run.
     fn is_cache(self, name: &str, meta: &Metadata) -> bool {
         match self {
             Self::App => name == ".git",

@@ -1,7 +1,8 @@
-//! Finds the atoms that a compilation may create: those in compiled modules, and every word of the sources that can become one.
+//! Finds the atoms that a compilation may create: those in compiled modules, and every word of the sources that can
+//! become one.
 //!
-//! Atoms that are never used are harmless (each takes some bytes of memory). A missing atom matters only if code that runs during
-//! the compilation iterates over a map that has it as a key.
+//! Atoms that are never used are harmless (each takes some bytes of memory). A missing atom matters only if code that
+//! runs during the compilation iterates over a map that has it as a key.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +14,8 @@ use walkdir::WalkDir;
 use crate::elixir::beam;
 use crate::elixir::etf::{self, Term};
 
-/// Which atoms are found: raise it whenever this file, or what it uses of `elixir`, finds other atoms in the same files. Part of the
-/// cache key of a toolchain.
+/// Which atoms are found: raise it whenever this file, or what it uses of `elixir`, finds other atoms in the same
+/// files. Part of the cache key of a toolchain.
 pub(super) const VERSION: &str = "atoms 1";
 
 /// The longest atom (OTP, "Advanced", system limits), in characters.
@@ -98,8 +99,8 @@ fn add(name: &str, atoms: &mut BTreeSet<String>) {
     }
 }
 
-/// Adds every word of a source text; for `A.B.C` the aliases `Elixir.A`, `Elixir.A.B` and `Elixir.A.B.C`; for `A.{B, C}` both
-/// modules; quoted text; and for modules defined in one file each one nested in each earlier one.
+/// Adds every word of a source text; for `A.B.C` the aliases `Elixir.A`, `Elixir.A.B` and `Elixir.A.B.C`; for `A.{B,
+/// C}` both modules; quoted text; and for modules defined in one file each one nested in each earlier one.
 fn of_text(text: &str, atoms: &mut BTreeSet<String>) {
     let mut modules: Vec<&str> = vec![];
     let mut before = "";
@@ -157,8 +158,8 @@ fn alias(group: Option<&str>, word: &str, atoms: &mut BTreeSet<String>) {
     ends.for_each(|end| add(&whole[..end], atoms));
 }
 
-/// Adds the text up to the closing quote on the same line, as one atom and as words. Returns the text after the closing quote,
-/// or all of it if there is none.
+/// Adds the text up to the closing quote on the same line, as one atom and as words. Returns the text after the closing
+/// quote, or all of it if there is none.
 fn quoted<'a>(text: &'a str, quote: char, atoms: &mut BTreeSet<String>) -> &'a str {
     let Some(end) = text.find([quote, '\n']).filter(|end| text[*end..].starts_with(quote)) else { return text };
     let inner = &text[..end];

@@ -1,16 +1,16 @@
 //! A boot file that creates all atoms in one order before the Erlang VM loads anything.
 //!
-//! The VM numbers atoms as they are created, and since OTP 26 these numbers decide the order of a map's atom keys. Compilers that
-//! run in parallel, and modules that the VM loads while it starts, create atoms in any order. `init` decodes the boot file before
-//! it loads anything (OTP, `erts/preloaded/src/init.erl`), so a list of atoms in its first command fixes the order for `mix`,
-//! `rebar3`, `erlc` and every program that they start.
+//! The VM numbers atoms as they are created, and since OTP 26 these numbers decide the order of a map's atom keys.
+//! Compilers that run in parallel, and modules that the VM loads while it starts, create atoms in any order. `init`
+//! decodes the boot file before it loads anything (OTP, `erts/preloaded/src/init.erl`), so a list of atoms in its first
+//! command fixes the order for `mix`, `rebar3`, `erlc` and every program that they start.
 
 use std::collections::BTreeSet;
 
 use crate::elixir::etf::{self, EtfError, Term};
 
-/// The boot file `boot` (`start.boot` of OTP: `{script, {Name, Vsn}, Commands}`) with a first command that creates `atoms`, and
-/// one before the last that loads `module` (its path in the sandbox without `.beam`).
+/// The boot file `boot` (`start.boot` of OTP: `{script, {Name, Vsn}, Commands}`) with a first command that creates
+/// `atoms`, and one before the last that loads `module` (its path in the sandbox without `.beam`).
 pub(super) fn with_atoms(boot: &[u8], atoms: &BTreeSet<String>, module: Option<&str>) -> Result<Vec<u8>, EtfError> {
     let mut term = etf::decode(boot)?;
     let Term::Tuple(fields) = &mut term else { return Err(EtfError::Tag(0)) };

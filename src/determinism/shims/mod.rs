@@ -1,9 +1,10 @@
-//! Files and variables for a step that make its programs write the same bytes every time: a fixed clock, atoms in one order,
-//! counters that start at zero, cleared memory.
+//! Files and variables for a step that make its programs write the same bytes every time: a fixed clock, atoms in one
+//! order, counters that start at zero, cleared memory.
 //!
-//! Each removes a cause of difference that occurred: code that reads the clock while it is compiled; the order of a map's atom
-//! keys; the numbers of variables in macros; the name table of a compiled regular expression, which PCRE pads with uninitialized
-//! memory (OTP up to 27). None of it reaches the image. A build without it is correct, but less often reproducible.
+//! Each removes a cause of difference that occurred: code that reads the clock while it is compiled; the order of a
+//! map's atom keys; the numbers of variables in macros; the name table of a compiled regular expression, which PCRE
+//! pads with uninitialized memory (OTP up to 27). None of it reaches the image. A build without it is correct, but less
+//! often reproducible.
 
 mod atoms;
 mod boot;
@@ -22,8 +23,8 @@ use crate::elixir::etf::{self, EtfError};
 /// Where a step finds the files: below `/run`, which is part of no layer.
 pub const SANDBOX_DIR: &str = "/run/phial";
 
-/// The shell script that writes `start.boot` and `elixir_module.beam` of a base image to a directory. Its arguments are [`COUNTER`]
-/// and the directory.
+/// The shell script that writes `start.boot` and `elixir_module.beam` of a base image to a directory. Its arguments are
+/// [`COUNTER`] and the directory.
 pub const TOOLCHAIN: &str = include_str!("toolchain.sh");
 /// The Elixir program that writes a changed `elixir_module.beam`; its argument is the file.
 pub const COUNTER: &str = include_str!("counter.exs");
@@ -38,7 +39,8 @@ const CLOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clock.so"));
 /// The bytes before the two times in the library; see `clock.c`.
 const CLOCK_MARK: &[u8; 16] = b"phial's clock:\0\0";
 
-/// The most atoms that a boot file creates: the limit of the VM is 1,048,576, and the code that is compiled needs some too.
+/// The most atoms that a boot file creates: the limit of the VM is 1,048,576, and the code that is compiled needs some
+/// too.
 const MAX_ATOMS: usize = 600_000;
 
 /// What the shims need of the Erlang and Elixir in a base image. Stored as a result in the cache.
@@ -46,16 +48,16 @@ const MAX_ATOMS: usize = 600_000;
 pub struct Toolchain {
     /// `start.boot` of OTP; `None` if the base image has no Erlang.
     pub boot: Option<Vec<u8>>,
-    /// The module `elixir_module` with a counter that starts at zero for each file; `None` if the one of the base image cannot be
-    /// changed.
+    /// The module `elixir_module` with a counter that starts at zero for each file; `None` if the one of the base image
+    /// cannot be changed.
     pub module: Option<Vec<u8>>,
     /// The atoms of every module in the base image.
     pub atoms: BTreeSet<String>,
 }
 
 impl Toolchain {
-    /// What a toolchain depends on besides its base image: the digest of both programs, and the versions of the readers of atoms
-    /// and of terms.
+    /// What a toolchain depends on besides its base image: the digest of both programs, and the versions of the readers
+    /// of atoms and of terms.
     pub fn version() -> Digest {
         Digest::of([TOOLCHAIN, COUNTER, atoms::VERSION, etf::VERSION_OF_READER].join("\0").as_bytes())
     }

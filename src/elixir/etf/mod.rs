@@ -1,11 +1,11 @@
 //! Erlang's external term format: decodes bytes to a [`Term`], and encodes a term to its canonical bytes.
 //!
-//! Source: the chapter "External Term Format" of the ERTS manual. The decoder accepts every tag that `term_to_binary` writes,
-//! compressed or not, never panics, and has limits ([`MAX_BYTES`], [`MAX_DEPTH`], [`MAX_TERMS`]). The encoding depends on the
-//! term alone: uncompressed, the shortest tag for each value, maps sorted by the encoded bytes of their keys.
+//! Source: the chapter "External Term Format" of the ERTS manual. The decoder accepts every tag that `term_to_binary`
+//! writes, compressed or not, never panics, and has limits ([`MAX_BYTES`], [`MAX_DEPTH`], [`MAX_TERMS`]). The encoding
+//! depends on the term alone: uncompressed, the shortest tag for each value, maps sorted by the encoded bytes of their
+//! keys.
 //!
-//! The codec is ours because these bytes reach the digests of images: a crate could change its encoding between versions, and
-//! those on crates.io do not keep floats, bit strings and opaque terms byte for byte.
+//! The codec is ours because its bytes reach the digests of images: they must not change with the version of a crate.
 
 use std::io::Read as _;
 
@@ -16,7 +16,8 @@ const MAX_DEPTH: usize = 400;
 /// The most terms in a term: each takes more memory than the one byte that may encode it.
 const MAX_TERMS: usize = 4 << 20;
 
-/// Which terms are decoded: raise it whenever the same bytes decode to another term. Part of the cache key of a toolchain.
+/// Which terms are decoded: raise it whenever the same bytes decode to another term. Part of the cache key of a
+/// toolchain.
 pub const VERSION_OF_READER: &str = "etf 1";
 
 const VERSION: u8 = 131;
