@@ -48,9 +48,6 @@ impl Runner {
     fn seed(&mut self, app: App) {
         let base = if app == App::Elixir { elixir_base() } else { busybox_base() };
         self.copy(&base, "team/elixir:1.18");
-        if app == App::Elixir {
-            self.copy(&service_images().join("postgres"), "team/postgres:17");
-        }
         let build = |to: &[&str]| {
             let to = to.iter().flat_map(|to| ["--to".to_owned(), (*to).to_owned()]);
             let args = ["build".to_owned(), "--progress".to_owned(), "quiet".to_owned()].into_iter().chain(to);
@@ -83,6 +80,17 @@ impl Runner {
         copy.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--preserve-digests"]);
         copy.arg(format!("oci:{}", layout.display())).arg(format!("docker://{}", self.registry.reference(to)));
         run(copy).ok();
+    }
+
+    /// Tests the image with the settings in the document's first block of them: with services that must become ready.
+    #[track_caller]
+    pub(super) fn test_with_settings_of(&self, document: &Document) {
+        self.copy(&service_images().join("postgres"), "team/postgres:17");
+        let block = document.blocks.iter().find(|block| block.language == "toml").expect("settings in the document");
+        self.repo.write("services.toml", self.substituted(&block.text));
+        let ran = self.run("phial test registry.example/team/shop:latest --config services.toml --no-record");
+        assert!(ran.stderr.contains("passed"), "{}", ran.stderr);
+        ran.ok();
     }
 
     /// Runs a command as a shell in the app's repository would.
@@ -121,6 +129,7 @@ fn settings(registry: &Registry) -> String {
 fn elixir_app(env: &TestEnv, registry: &Registry) -> Repo {
     let repo = Repo::copied(&testdata("apps/hello"), &env.dir().join("shop"));
     repo.write("phial.toml", settings(registry));
+    repo.script("script/docker/ci.sh", "#!/bin/sh\nexec mix test\n");
     fs::rename(repo.dir().join("test/hello_test.exs"), repo.dir().join("test/shop_test.exs")).expect("its tests");
     repo.commit("The first commit");
     repo
