@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use phial_layers::{Compression, Limits, UnpackError, unpack};
 
@@ -169,6 +170,8 @@ fn more_links_than_the_file_system_takes_become_copies() {
     let unpacked = unpacked(&tar.end(), Compression::None, root.path()).unwrap();
     assert_eq!(unpacked.entries, 65_101);
     assert_eq!(fs::read(root.path().join("links/65099")).unwrap(), b"content");
+    let stat = |name: &str| fs::metadata(root.path().join(name)).map(|stat| (stat.mode(), stat.mtime())).unwrap();
+    assert_eq!(stat("links/65099"), stat("f"));
 }
 
 #[test]

@@ -67,11 +67,14 @@ fn what_a_layer_cannot_hold_is_refused_by_name() {
 #[test]
 fn a_device_is_refused_and_so_is_a_missing_root() {
     let dir = tempfile::tempdir().unwrap();
-    let made = mknodat(CWD, dir.path().join("null"), FileType::CharacterDevice, Mode::RWXU, rustix::fs::makedev(1, 3));
+    let path = dir.path().join("dev");
     let options = options(Compression::None, 1);
-    if made.is_ok() {
-        let error = pack(dir.path(), &Metadata::default(), &options, &mut io::sink()).unwrap_err();
-        assert_eq!(error.to_string(), "`null` is a character device, which a layer cannot hold");
+    for (kind, name) in [(FileType::CharacterDevice, "character"), (FileType::BlockDevice, "block")] {
+        if mknodat(CWD, &path, kind, Mode::RWXU, rustix::fs::makedev(1, 3)).is_ok() {
+            let error = pack(dir.path(), &Metadata::default(), &options, &mut io::sink()).unwrap_err();
+            assert_eq!(error.to_string(), format!("`dev` is a {name} device, which a layer cannot hold"));
+            fs::remove_file(&path).unwrap();
+        }
     }
     let error = pack(&dir.path().join("absent"), &Metadata::default(), &options, &mut io::sink()).unwrap_err();
     assert_eq!(error.code(), "layer.read");

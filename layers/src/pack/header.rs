@@ -140,7 +140,7 @@ fn split_path(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if fits_ustar(path) {
         return Some((b"", path));
     }
-    if !path.is_ascii() || path.len() > 256 {
+    if !path.is_ascii() {
         return None;
     }
     let from = path.len() - 101;
@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(split_path(&first).map(|(prefix, _)| prefix), Some(&[b'a'; 60][..]), "the first slash that does");
         assert_eq!(split_path(&[b'a'; 100]), Some((&b""[..], &[b'a'; 100][..])));
         assert_eq!(split_path(&[b'a'; 101]), None);
+        assert_eq!(split_path(&[&[b'a'; 156][..], b"/", &[b'b'; 100]].concat()), None);
         assert_eq!(split_path(&[&[b'a'; 156][..], b"/b"].concat()), None);
         assert_eq!(split_path(&[&[b'a'; 10][..], b"/", &[b'b'; 101][..]].concat()), None);
         assert_eq!(split_path(&[&b"/"[..], &[b'b'; 100]].concat()), None, "the prefix would be empty");

@@ -22,7 +22,7 @@ use tar::EntryType;
 use self::blocks::{BlockWriter, FillError, compress_blocks};
 pub use self::error::PackError;
 use self::header::Header;
-use self::walk::{TreeEntry, TreeWalk, read_some};
+use self::walk::{TreeEntry, TreeWalk};
 use crate::escape::escaped;
 use crate::tar_block::{BLOCK, padding};
 use crate::{Compression, DiffId, Digest, EntryMetadata, EntryPath, Metadata, whiteout};
@@ -131,7 +131,7 @@ impl<'a> TarWriter<'a> {
                 }
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
                 self.header(path, &OnDisk { kind: EntryType::Regular, link: b"", size, mode })?;
-                self.body(path, file, size)?;
+                self.body(path, &file, size)?;
             }
             TreeEntry::Symlink { target } => {
                 self.header(path, &OnDisk { kind: EntryType::Symlink, link: &target, size: 0, mode: 0o777 })?;
@@ -173,24 +173,24 @@ impl<'a> TarWriter<'a> {
         Ok(self.blocks.write(&header.encode())?)
     }
 
-    /// Writes exactly `size` bytes of `file` and the padding. The last read asks for one byte more, to detect a file that
-    /// has grown.
-    fn body(&mut self, path: &[u8], mut file: File, size: u64) -> Result<(), FillError> {
+    /// Writes the content of `file`, which has exactly `size` bytes, and the padding.
+    fn body(&mut self, path: &[u8], file: &File, size: u64) -> Result<(), FillError> {
         let changed = || PackError::Changed { entry: escaped(path) };
+        let read = |buffer: &mut [u8]| {
+            rustix::io::retry_on_intr(|| rustix::io::read(file, &mut *buffer)).map_err(|e| PackError::read(path, e))
+        };
         let mut left = size;
-        let mut at_end = false;
         while left > 0 {
             let buffer = self.blocks.unfilled();
-            let want = usize::try_from(left + 1).map_or(buffer.len(), |want| want.min(buffer.len()));
-            let n = read_some(&mut file, &mut buffer[..want]).map_err(|e| PackError::read(path, e))?;
-            if n == 0 || n as u64 > left {
+            let max = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let n = read(&mut buffer[..max])?;
+            if n == 0 {
                 return Err(changed().into());
             }
             left -= n as u64;
-            at_end = left == 0 && n < want;
             self.blocks.advance(n)?;
         }
-        if !at_end && read_some(&mut file, &mut [0]).map_err(|e| PackError::read(path, e))? > 0 {
+        if read(&mut [0])? > 0 {
             return Err(changed().into());
         }
         Ok(self.blocks.zeros(padding(size))?)

@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -206,15 +205,5 @@ fn is_opaque(dir: &OwnedFd) -> Result<bool, Errno> {
         Ok(n) => Ok(&value[..n] == whiteout::OPAQUE_VALUE),
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// One read that is not interrupted; 0 bytes at the end of the file.
-pub(super) fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
     }
 }

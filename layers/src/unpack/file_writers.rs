@@ -193,6 +193,10 @@ mod tests {
         let (waited, finished) = with_writers(|writers| writers.submit(unwritable()).and_then(|()| writers.wait()));
         assert_eq!(waited.unwrap_err().to_string(), "cannot write `f`");
         finished.unwrap();
+        for _ in 0..20 {
+            let (submitted, finished) = with_writers(|writers| writers.submit(unwritable()));
+            assert_eq!([submitted, finished].iter().filter(|result| result.is_err()).count(), 1);
+        }
         let (failures, finished) =
             with_writers(|writers| (0..200).filter(|_| writers.submit(unwritable()).is_err()).count());
         assert_eq!(failures + usize::from(finished.is_err()), 1);
