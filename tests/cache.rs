@@ -35,7 +35,7 @@ fn what_a_build_keeps_is_listed_and_explained() {
         .collect();
     assert!(texts.iter().any(|text| text.contains("  step deps\n") && text.contains("file VERSION = ")), "{texts:#?}");
     let error = run(env.phial(["cache", "show", "nothing"])).failed(3);
-    assert!(error.contains("nothing in the cache is called `nothing`") && error.contains("cache ls"), "{error}");
+    assert!(error.contains("the cache has no entry `nothing`") && error.contains("cache ls"), "{error}");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_pruned_cache_is_filled_again_with_the_same() {
     let (env, digest) = built();
     let output = run(env.phial(["cache", "prune", "--limit", "0"]));
     assert!(output.stderr.contains("removed from the cache, 0 B left"), "{}", output.stderr);
-    assert_eq!(run(env.phial(["cache", "ls"])).ok(), "0 B in 0 things");
+    assert_eq!(run(env.phial(["cache", "ls"])).ok(), "0 B in 0 entries");
     let ran = run(again(&env));
     assert!(!ran.stderr.contains("cached"), "{}", ran.stderr);
     assert_eq!(ran.ok(), digest);
@@ -63,7 +63,7 @@ fn a_build_keeps_the_cache_below_its_limit_and_says_what_it_removed() {
     let mut command = again(&env);
     command.env("PHIAL_CACHE_LIMIT", "much");
     let ran = run(command);
-    assert!(ran.stderr.contains("`PHIAL_CACHE_LIMIT` cannot be used: `much` is not a size"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("invalid `PHIAL_CACHE_LIMIT`: `much` is not a size"), "{}", ran.stderr);
     assert_eq!(ran.ok(), digest, "that fails no build");
     run(env.phial(["cache", "prune", "--limit", "much"])).failed(2);
 }

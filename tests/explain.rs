@@ -60,7 +60,7 @@ fn changes_are_explained_layer_by_layer() {
     assert!(output.contains("\nno earlier build of the repository is on record\n"), "{output}");
     assert!(
         output.contains(
-            "\n  follows from base, clock, compression, envs, format, mtime, network, script, strict, VERSION, mix.lock"
+            "\n  inputs: base, clock, compression, envs, format, mtime, network, script, strict, VERSION, mix.lock"
         ),
         "{output}"
     );
@@ -80,7 +80,7 @@ fn changes_are_explained_layer_by_layer() {
     let of_build = of_layer(&output, "build prod");
     assert!(of_build.contains(&commit.as_str()), "{output}");
     for layer in ["deps", "app", "build prod"] {
-        assert!(output.contains(&format!("\n{layer}: made in ")), "{output}");
+        assert!(output.contains(&format!("\n{layer}: built in ")), "{output}");
     }
 }
 

@@ -1,13 +1,16 @@
 //! How a build talks: on a terminal, in a log, and not at all. stdout is the one line whichever way.
 
+use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::Command;
 
 use crate::harness::busybox::busybox_base;
 use crate::harness::{Output, TestEnv, run, search_path};
 
-/// Clears the line that changes.
-const REDRAW: &str = "\r\u{1b}[K";
+/// A screen on which nothing scrolls.
+const ROWS: NonZero<u16> = NonZero::new(200).unwrap();
+const COLUMNS: NonZero<u16> = NonZero::new(80).unwrap();
 
 /// Builds the small app afresh, with stdout in the file `out`; `on` gives the command that has stderr.
 fn build(env: &TestEnv, progress: &str, on: impl FnOnce(&str, &Path) -> Command) -> (Output, String) {
@@ -19,7 +22,12 @@ fn build(env: &TestEnv, progress: &str, on: impl FnOnce(&str, &Path) -> Command)
         env!("CARGO_BIN_EXE_phial")
     );
     let mut command = on(&line, env.dir());
-    command.env_clear().envs([("PATH", search_path()), ("HOME", env.path("home")), ("SHELL", "/bin/sh".into())]);
+    command.env_clear().envs([
+        ("PATH", search_path()),
+        ("HOME", env.path("home")),
+        ("SHELL", "/bin/sh".into()),
+        ("TERM", "xterm".into()),
+    ]);
     command.env("PHIAL_CACHE_DIR", env.cache()).current_dir(env.dir());
     let ran = run(command);
     let out = std::fs::read_to_string(env.dir().join("out")).expect("stdout");
@@ -47,11 +55,18 @@ fn on_a_terminal_a_line_changes_and_what_stays_is_readable() {
     for progress in ["auto", "tty"] {
         let (ran, _) = build(&env, progress, terminal);
         let drawn = ran.ok();
-        assert!(drawn.split(REDRAW).any(|line| line.ends_with(" ...")), "{progress}: {drawn:?}");
-        let stays: Vec<&str> =
-            drawn.split("\r\n").filter_map(|line| line.rsplit(REDRAW).next()).filter(|line| !line.is_empty()).collect();
-        assert!(stays.iter().any(|line| line.starts_with("build prod ")), "{progress}: {stays:?}");
-        assert!(stays.iter().all(|line| !line.ends_with(" ...")), "nothing is left half-drawn: {stays:?}");
+        // Whole escape sequences at a time, so that every state of the screen is seen.
+        let mut screen = vt100::Parser::new(ROWS, COLUMNS, 0);
+        let mut changing = BTreeSet::new();
+        for piece in drawn.split_inclusive(['\n', '\u{1b}']) {
+            screen.process(piece.as_bytes());
+            let rows = screen.screen().rows(0, COLUMNS.get()).map(|row| row.trim_end().to_owned());
+            changing.extend(rows.filter(|row| row.ends_with(" ...")));
+        }
+        let stays = screen.screen().contents();
+        assert!(changing.contains("build prod ..."), "{progress}: {drawn:?}");
+        assert!(stays.lines().any(|line| line.starts_with("build prod ")), "{progress}: {stays:?}");
+        assert!(!stays.lines().any(|line| line.trim_end().ends_with(" ...")), "nothing is left half-drawn: {stays:?}");
     }
 }
 

@@ -178,16 +178,13 @@ fn entries_are_listed_and_removed_by_age() {
     for name in [digest, &digest["sha256:".len()..][..12], &key.as_str().expect("a key")[..12]] {
         assert_eq!(show(name).ok(), shown, "{name}");
     }
-    assert!(show("deps-").failed(2).contains("`deps-` is the beginning of 2 names"));
+    assert!(show("deps-").failed(2).contains("`deps-` is ambiguous: 2 names"));
     let error = show("nothing").failed(3);
-    assert!(
-        error.contains("nothing in the cache is called `nothing`") && error.contains("`phial cache ls --in`"),
-        "{error}"
-    );
+    assert!(error.contains("the cache has no entry `nothing`") && error.contains("`phial cache ls --in`"), "{error}");
 
     let prune = |more: &[&str]| run(runner.env.phial([&["cache", "prune", "--in", &at], more].concat()));
-    assert!(prune(&["--unused-for", "1h"]).stderr.contains("0 things"), "what is an hour old at least");
-    assert!(prune(&[]).stderr.contains("0 things"), "no limit by default");
+    assert!(prune(&["--unused-for", "1h"]).stderr.contains("0 entries"), "what is an hour old at least");
+    assert!(prune(&[]).stderr.contains("0 entries"), "no limit by default");
     let size = json[1]["size"].as_u64().expect("a size").to_string();
     assert!(prune(&["--limit", &size]).stderr.contains("1 thing of"));
     assert!(list().ends_with("in 1 entry"));

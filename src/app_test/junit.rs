@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(read(bomb), Suites::default());
         let deep = format!("<testsuite tests=\"1\">{}", "<a>".repeat(1_000_000));
         assert_eq!(read(&deep), Suites::default());
-        let wide: String = (0..100_000).map(|n| format!(" a{n}=\"\"")).collect();
+        let wide = (0..100_000).map(|n| format!(" a{n}=\"\"")).collect::<Vec<_>>().concat();
         assert_eq!(read(&format!("<testsuite{wide} tests=\"1\"/>")).counts.map(|sum| sum.tests), Some(1));
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Reports {
     /// A file that has not changed since came with the image.
     since: ChangeTime,
     seen: BTreeSet<(PathBuf, ChangeTime)>,
-    reports: BTreeMap<PathBuf, FoundReport>,
+    by_path: BTreeMap<PathBuf, FoundReport>,
     /// How much may still be read.
     bytes_left: u64,
 }
@@ -52,7 +52,7 @@ impl Reports {
     pub(super) fn new(source: &DiffSource) -> Self {
         let app = written_dir(source).join(APP);
         let since = if let DiffSource::FullCopy { copied_at, .. } = source { *copied_at } else { (0, 0) };
-        Self { app, since, seen: BTreeSet::new(), reports: BTreeMap::new(), bytes_left: MAX_BYTES }
+        Self { app, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
     }
 
     /// Reads the reports that are new, and returns how many tests they count.
@@ -73,7 +73,7 @@ impl Reports {
                 continue;
             }
             counts = counts.into_iter().chain(suites.counts).reduce(sum);
-            self.reports.insert(entry.into_path(), FoundReport { text, suites });
+            self.by_path.insert(entry.into_path(), FoundReport { text, suites });
         }
         counts
     }
@@ -91,11 +91,11 @@ impl Reports {
 
     /// One report: the only one as it is, several merged, or one of the commands if the tests wrote none.
     pub(super) fn junit(&self, commands: &[CommandResult]) -> Result<String, TestError> {
-        let mut reports = self.reports.values();
+        let mut reports = self.by_path.values();
         match (reports.next(), reports.next()) {
             (None, _) => junit::of_commands(commands).map_err(TestError::Report),
             (Some(only), None) if only.suites.is_complete => Ok(only.text.clone()),
-            _ => Ok(junit::merge(self.reports.values().map(|report| &report.suites))),
+            _ => Ok(junit::merge(self.by_path.values().map(|report| &report.suites))),
         }
     }
 }

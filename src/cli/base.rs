@@ -91,7 +91,7 @@ pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
         Of::Import(args) => (BaseSource::Tar(args.rootfs.clone()), &args.to.to),
     };
     let (image, targets) = base_image::create(&of, to, context)?;
-    ui.say(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
+    ui.info(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
     Ui::data(&format!("{}@{}", targets[0].place(), image.manifest_digest))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,40 +27,40 @@ pub(super) struct BuildArgs {
     /// SHA, tag or branch
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     rev: String,
-    /// The image to build on: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    /// Base image: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
     #[arg(long, value_name = "REF")]
     base: Option<String>,
-    /// Where the image goes: as for `--base`, or `docker-archive:FILE[:tag]`; may be repeated [default: `oci:./APP.oci`]
+    /// Where to write the image: as for `--base`, or `docker-archive:FILE[:tag]`; may be repeated [default: `oci:./APP.oci`]
     #[arg(long, value_name = "TARGET")]
     to: Vec<String>,
-    /// An environment to compile for; may be repeated [default: staging and prod]
+    /// `MIX_ENV` to compile for; may be repeated [default: staging and prod]
     #[arg(long, value_name = "ENV")]
     env: Vec<String>,
-    /// How steps are kept apart from the machine
+    /// Sandbox isolation
     #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
     isolation: IsolationArg,
-    /// Whether steps reach the network [default: host]
+    /// Network of the steps [default: host]
     #[arg(long, value_enum)]
     network: Option<NetworkArg>,
-    /// How layers are compressed [default: gzip]
+    /// Layer compression [default: gzip]
     #[arg(long, value_enum)]
     compression: Option<CompressionArg>,
-    /// What to do with the deps cache in a registry: take what other runners made, and give them what this one makes
+    /// Share compiled deps with other machines through a registry
     #[arg(long, value_enum, default_value_t = RemoteCacheArg::Off)]
     cache: RemoteCacheArg,
-    /// The repository of that cache [default: the image's own]
+    /// Repository of the shared deps cache [default: the image's own]
     #[arg(long, value_name = "REPOSITORY")]
     cache_repo: Option<RegistryRef>,
-    /// Do every step, cached or not
+    /// Ignore cached results
     #[arg(long)]
     no_cache: bool,
-    /// Build a second time under other conditions before the image goes anywhere, and fail with 8 if anything differs
+    /// Build twice under different conditions before anything is written, and exit with 8 if the results differ
     #[arg(long)]
     twice: bool,
-    /// Insist on a `phial.lock` in the commit
+    /// Fail unless the commit has a `phial.lock`
     #[arg(long)]
     locked: bool,
-    /// Settings in place of the commit's `phial.toml`
+    /// Settings file to use instead of the commit's `phial.toml`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the digest to this file
@@ -75,11 +75,11 @@ pub(super) struct BuildArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum RemoteCacheArg {
-    /// Neither
+    /// Do not use it
     Off,
-    /// Take: for builds of what is not trusted
+    /// Read from it: for builds of untrusted code
     Read,
-    /// Take and give
+    /// Read from it and write to it
     Write,
 }
 
@@ -130,8 +130,8 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     }
     for report in &built.layers {
         match &report.layer {
-            Some(layer) => ui.say(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
-            None => ui.say(&format!("  {:<16} {:>9}", report.name, "empty")),
+            Some(layer) => ui.info(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
+            None => ui.info(&format!("  {:<16} {:>9}", report.name, "empty")),
         }
     }
     let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };

@@ -1,4 +1,4 @@
-//! `phial cache`: what is kept on this machine, what it is, and away with what is not needed.
+//! `phial cache`: list, inspect and prune the local cache, or the deps cache of a registry.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -17,10 +17,10 @@ use crate::image::{RegistryRef, rfc3339, shown as quoted};
 use crate::remote_cache::{self, CacheEntry};
 use crate::store::{PruneOptions, PruneReport, Store, StoreItem, StoreItemKind};
 
-/// How large the cache may be unless `PHIAL_CACHE_LIMIT` says otherwise.
-const LIMIT: u64 = 20_000_000_000;
+/// Bytes of the local cache unless `PHIAL_CACHE_LIMIT` says otherwise.
+const DEFAULT_LIMIT: u64 = 20_000_000_000;
 
-/// Look at what is kept between builds, and remove it
+/// List, inspect and prune what is cached between builds
 #[derive(Args)]
 pub(super) struct CacheArgs {
     #[command(subcommand)]
@@ -29,36 +29,36 @@ pub(super) struct CacheArgs {
 
 #[derive(Subcommand)]
 enum CacheCommand {
-    /// List what is kept, the least recently used first
+    /// List what is cached, the least recently used first
     Ls {
         /// Print the list as JSON
         #[arg(long)]
         json: bool,
-        /// The deps cache of this repository in a registry instead of this machine's, the oldest first
+        /// List the deps cache in this repository of a registry instead, the oldest first
         #[arg(long = "in", value_name = "REPOSITORY")]
         place: Option<RegistryRef>,
         #[command(flatten)]
         common: Common,
     },
-    /// Say what one thing is: a blob, a tree, or a step's result with the inputs of its key
+    /// Show a blob, a tree, or the result of a step with the inputs of its cache key
     Show {
-        /// Digest, key or tag, or the beginning of it
+        /// Digest, cache key or tag, or its first characters
         name: String,
-        /// An entry of the deps cache of this repository in a registry instead
+        /// Show an entry of the deps cache in this repository of a registry instead
         #[arg(long = "in", value_name = "REPOSITORY")]
         place: Option<RegistryRef>,
         #[command(flatten)]
         common: Common,
     },
-    /// Remove what was not used for longest
+    /// Remove what has not been used for the longest time
     Prune {
-        /// Until so much is left, such as `5GB` or `0` [default: `PHIAL_CACHE_LIMIT`, or 20GB]
+        /// Size to shrink the cache to, such as `5GB` or `0` [default: `PHIAL_CACHE_LIMIT`, or 20GB]
         #[arg(long, value_name = "SIZE", value_parser = bytes)]
         limit: Option<u64>,
-        /// And all that was not used for so long, such as `14d` or `12h`
+        /// Also remove what has not been used for this time, such as `14d` or `12h`
         #[arg(long, value_name = "TIME", value_parser = duration)]
         unused_for: Option<i64>,
-        /// The deps cache of this repository in a registry: by when entries were made, without a limit unless said
+        /// Prune the deps cache in this repository of a registry instead: by age, and by default without a limit
         #[arg(long = "in", value_name = "REPOSITORY")]
         place: Option<RegistryRef>,
         #[command(flatten)]
@@ -81,11 +81,11 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     let text = match &args.command {
         CacheCommand::Ls { json, place: Some(place), .. } => {
             let entries = remote_cache::entries(place, context)?;
-            if *json { entries_as_json(&entries) } else { entries_listed(&entries) }
+            if *json { entries_as_json(&entries) } else { entries_as_text(&entries) }
         }
         CacheCommand::Ls { json, .. } => {
             let items = store.items()?;
-            if *json { as_json(&items) } else { listed(&items) }
+            if *json { items_as_json(&items) } else { items_as_text(&items) }
         }
         CacheCommand::Show { name, place: Some(place), .. } => {
             entry_shown(&remote_cache::entries(place, context)?, name)?
@@ -94,16 +94,16 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         CacheCommand::Prune { limit, unused_for, place: Some(place), .. } => {
             let unused_since = unused_for.map(|seconds| context.host.unix_time() - seconds);
             let prune = PruneOptions { unused_since, limit: *limit, damaged: false };
-            ui.say(&told(remote_cache::prune_entries(place, prune, context)?));
+            ui.info(&pruned_text(remote_cache::prune_entries(place, prune, context)?));
             return Ok(ExitCode::SUCCESS);
         }
         CacheCommand::Prune { limit, unused_for, .. } => {
-            let limit = limit.map_or_else(|| own_limit(context.host), |limit| Ok(Some(limit)));
+            let limit = limit.map_or_else(|| configured_limit(context.host), |limit| Ok(Some(limit)));
             let limit = limit.map_err(CliError::CacheLimit)?;
             let unused_since = unused_for.map(|seconds| context.host.unix_time() - seconds);
             let pruned = store.prune(PruneOptions { unused_since, limit, damaged: true })?;
             let Some(pruned) = pruned else { return Err(CliError::CacheInUse.into()) };
-            ui.say(&told(pruned));
+            ui.info(&pruned_text(pruned));
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -111,40 +111,40 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps the cache below its limit after a command that may have filled it. That this fails is said, and fails nothing.
-pub(super) fn tidy(context: &Context<'_>) {
-    let limit = match own_limit(context.host) {
+/// Prunes the cache to its limit after a command that may have filled it. A failure of this is a notice.
+pub(super) fn prune_to_limit(context: &Context<'_>) {
+    let limit = match configured_limit(context.host) {
         Ok(Some(limit)) => limit,
         Ok(None) => return,
         Err(text) => return context.notice(text),
     };
     match context.store.prune(PruneOptions { limit: Some(limit), ..PruneOptions::default() }) {
-        Ok(Some(pruned)) if pruned.removed > 0 => context.notice(told(pruned)),
-        Ok(_) => {} // who else is at work will tidy up
-        Err(error) => context.notice(format!("the cache is not tidied up: {error}")),
+        Ok(Some(pruned)) if pruned.removed > 0 => context.notice(pruned_text(pruned)),
+        Ok(_) => {} // another process uses the cache, and prunes it afterwards
+        Err(error) => context.notice(format!("cannot prune the cache: {error}")),
     }
 }
 
-fn told(pruned: PruneReport) -> String {
+fn pruned_text(pruned: PruneReport) -> String {
     let PruneReport { removed, removed_bytes, remaining_bytes } = pruned;
-    let things = if removed == 1 { "thing" } else { "things" };
-    format!("{removed} {things} of {} removed from the cache, {} left", size(removed_bytes), size(remaining_bytes))
+    let entries = if removed == 1 { "entry" } else { "entries" };
+    format!("{removed} {entries} of {} removed from the cache, {} left", size(removed_bytes), size(remaining_bytes))
 }
 
-fn listed(items: &[StoreItem]) -> String {
+fn items_as_text(items: &[StoreItem]) -> String {
     let line = |item: &StoreItem| {
         format!("{:<8} {:>9}  {}  {}", item.kind.name(), size(item.size), rfc3339(item.last_used), item.name)
     };
-    let total = format!("{} in {} things", size(items.iter().map(|item| item.size).sum()), items.len());
+    let total = format!("{} in {} entries", size(items.iter().map(|item| item.size).sum()), items.len());
     items.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
 }
 
-fn entries_listed(entries: &[CacheEntry]) -> String {
+fn entries_as_text(entries: &[CacheEntry]) -> String {
     let line = |entry: &CacheEntry| {
         format!("{:>9}  {}  {}  {}", size(entry.size), rfc3339(entry.made), entry.tag, entry.digest)
     };
-    let entries_ = if entries.len() == 1 { "entry" } else { "entries" };
-    let total = format!("{} in {} {entries_}", size(entries.iter().map(|entry| entry.size).sum()), entries.len());
+    let noun = if entries.len() == 1 { "entry" } else { "entries" };
+    let total = format!("{} in {} {noun}", size(entries.iter().map(|entry| entry.size).sum()), entries.len());
     entries.iter().map(line).chain([total]).collect::<Vec<_>>().join("\n")
 }
 
@@ -156,14 +156,14 @@ fn entries_as_json(entries: &[CacheEntry]) -> String {
     json!(entries.iter().map(entry).collect::<Vec<_>>()).to_string()
 }
 
-fn as_json(items: &[StoreItem]) -> String {
+fn items_as_json(items: &[StoreItem]) -> String {
     let item = |item: &StoreItem| json!({ "kind": item.kind.name(), "name": item.name, "size": item.size, "used": rfc3339(item.last_used) });
     json!(items.iter().map(item).collect::<Vec<_>>()).to_string()
 }
 
-/// The things that one of whose names begins so, whatever algorithm stands before a digest; they have their first name in
-/// common.
-fn meant<'a, T>(
+/// The entries of which a name begins with `name`, with or without the algorithm of a digest. They must all have the same
+/// first name; `list` is the command that lists all names.
+fn matching<'a, T>(
     things: &'a [T],
     name: &str,
     names: fn(&T) -> Vec<&str>,
@@ -183,7 +183,7 @@ fn meant<'a, T>(
 fn items_shown(store: &Store, name: &str) -> Result<String, Error> {
     let items = store.items()?;
     let mut lines = Vec::new();
-    for item in meant(&items, name, |item| vec![item.name.as_str()], "`phial cache ls`")? {
+    for item in matching(&items, name, |item| vec![item.name.as_str()], "`phial cache ls`")? {
         lines.push(format!("{} {}", item.kind.name(), item.name));
         lines.push(format!("  {}, used {}", size(item.size), rfc3339(item.last_used)));
         if let Some((key, result)) = store.find_result(&item.name).filter(|_| item.kind == StoreItemKind::Result) {
@@ -198,7 +198,7 @@ fn items_shown(store: &Store, name: &str) -> Result<String, Error> {
 fn entry_shown(entries: &[CacheEntry], name: &str) -> Result<String, CliError> {
     let mut lines = Vec::new();
     let names: fn(&CacheEntry) -> Vec<&str> = |entry| vec![&entry.tag, entry.digest.as_str(), &entry.key];
-    for entry in meant(entries, name, names, "`phial cache ls --in`")? {
+    for entry in matching(entries, name, names, "`phial cache ls --in`")? {
         lines.push(format!("entry {}", entry.tag));
         lines.push(format!("  {}, made {}", size(entry.size), rfc3339(entry.made)));
         lines.push(format!("  manifest {}", entry.digest));
@@ -207,7 +207,7 @@ fn entry_shown(entries: &[CacheEntry], name: &str) -> Result<String, CliError> {
         lines.extend(entry.inputs.iter().map(input));
         let untouched: Vec<&str> = entry.untouched.iter().map(String::as_str).collect();
         if !untouched.is_empty() {
-            lines.push(format!("  sources as they came: {}", quoted(&untouched.join(" "))));
+            lines.push(format!("  unchanged packages: {}", quoted(&untouched.join(" "))));
         }
     }
     Ok(lines.join("\n"))
@@ -218,11 +218,11 @@ fn input((name, value): (&String, &String)) -> String {
 }
 
 /// `PHIAL_CACHE_LIMIT`; `None` is no limit.
-fn own_limit(host: &Host) -> Result<Option<u64>, String> {
+fn configured_limit(host: &Host) -> Result<Option<u64>, String> {
     match host.var("PHIAL_CACHE_LIMIT") {
-        None => Ok(Some(LIMIT)),
+        None => Ok(Some(DEFAULT_LIMIT)),
         Some("none") => Ok(None),
-        Some(text) => bytes(text).map(Some).map_err(|why| format!("`PHIAL_CACHE_LIMIT` cannot be used: {why}")),
+        Some(text) => bytes(text).map(Some).map_err(|why| format!("invalid `PHIAL_CACHE_LIMIT`: {why}")),
     }
 }
 

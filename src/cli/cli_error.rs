@@ -7,32 +7,32 @@ use crate::error::{ExitKind, UserError};
 /// An error of the command line itself.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CliError {
-    /// Signals cannot be listened for.
-    #[error("cannot start the thread that listens for signals")]
+    /// The thread that waits for signals cannot be started.
+    #[error("cannot start the thread that waits for signals")]
     Signals(#[source] io::Error),
     /// `PHIAL_CACHE_LIMIT` is not a size.
     #[error("{0}")]
     CacheLimit(String),
-    /// Nothing is removed from a store that others use.
-    #[error("the cache is in use by another `phial`, so nothing is removed")]
+    /// Another process uses the local cache.
+    #[error("the cache is in use by another `phial`, so nothing was removed")]
     CacheInUse,
-    /// No entry of the cache has this name.
-    #[error("nothing in the cache is called `{name}`")]
+    /// Nothing in the cache has a name that begins so.
+    #[error("the cache has no entry `{name}`")]
     NotInCache {
-        /// The name, escaped.
+        /// The beginning of a name, escaped.
         name: String,
-        /// The command that lists all names.
+        /// The command that lists all names, in backticks.
         list: &'static str,
     },
     /// Several entries of the cache have a name that begins so.
-    #[error("`{name}` is the beginning of {names} names")]
+    #[error("`{name}` is ambiguous: {names} names in the cache begin with it")]
     AmbiguousName {
-        /// The name, escaped.
+        /// The beginning of a name, escaped.
         name: String,
         /// How many names.
         names: usize,
     },
-    /// All work is done, and the result cannot be printed.
+    /// The command has done its work, and its result cannot be printed.
     #[error("cannot write the result to stdout")]
     Stdout(#[source] io::Error),
 }
@@ -49,10 +49,10 @@ impl UserError for CliError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Signals(_) | Self::CacheLimit(_) => None,
-            Self::CacheInUse => Some("run it again when that one has ended".into()),
+            Self::CacheInUse => Some("run the command again when that process has ended".into()),
             Self::NotInCache { list, .. } => Some(format!("{list} lists all names")),
-            Self::AmbiguousName { .. } => Some("give more of it".into()),
-            Self::Stdout(_) => Some("all work is done: the same command again is quick".into()),
+            Self::AmbiguousName { .. } => Some("give more characters of the name".into()),
+            Self::Stdout(_) => Some("the work is done and cached: running the same command again is quick".into()),
         }
     }
 }

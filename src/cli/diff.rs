@@ -11,20 +11,20 @@ use crate::context::Context;
 use crate::diff::{self, DiffArgument};
 use crate::error::ExitKind;
 
-/// Compare two images or layers: exit code 0 if nothing differs, 1 if something does
+/// Compare two images or layers; exits with 1 if they differ
 #[derive(Args)]
 pub(super) struct DiffArgs {
-    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`; or a layer's file, as `./FILE` or `/FILE`
+    /// Image, as `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`; or the file of a layer, as `./FILE` or `/FILE`
     left: String,
-    /// The other one
+    /// Image or layer to compare it with
     right: String,
-    /// Compare this layer of the images alone: its name, its number from below, or a digest
+    /// Compare only this layer of both images: its name, its number from the bottom, or its digest
     #[arg(long)]
     layer: Option<String>,
-    /// The second image's layer, where it is called otherwise
+    /// Layer of the second image, if it has another name there
     #[arg(long, value_name = "LAYER", requires = "layer")]
     other_layer: Option<String>,
-    /// List files that differ in their time alone, too
+    /// Also list files that differ only in their time
     #[arg(long)]
     times: bool,
     /// Print the result as JSON

@@ -8,19 +8,17 @@ use serde_json::{Value, json};
 use super::ui::Ui;
 use super::{Common, Outcome};
 use crate::context::Context;
-use crate::error::UserError;
-use crate::error::chain;
+use crate::error::{UserError as _, chain};
 use crate::image::RegistryRef;
 use crate::registry::{DoctorReport, Finding, LookupResult, LookupStep};
 
-/// Say what works here and what does not
+/// Check access to a registry: login, pull, push, mount, referrers
 #[derive(Args)]
 pub(super) struct DoctorArgs {
-    /// The repository to look at, as `registry/repo[:tag]`: which login fits, and whether pull, push, mount and referrers
-    /// work; nothing is left in it
+    /// Repository to check, as `registry/repo[:tag]`; nothing is stored in it
     #[arg(long, value_name = "REF", required = true)]
     registry: String,
-    /// Print it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -34,7 +32,7 @@ pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outco
     Ui::data(&text)?;
     let Some(error) = found.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
-        ui.say(&format!("hint: {hint}"));
+        ui.info(&format!("hint: {hint}"));
     }
     Ok(error.exit_kind().into())
 }

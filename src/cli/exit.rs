@@ -1,8 +1,8 @@
-//! The exit code of a command that a signal ended; all others are in [`crate::error::ExitKind`].
+//! The exit code of a process that a signal ended; all others are in [`crate::error::ExitKind`].
 
 use std::process::ExitCode;
 
-/// A command that ended by a signal, as shells count it.
+/// 128 + the number of the signal, as shells have it.
 pub(super) fn of_signal(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
 }

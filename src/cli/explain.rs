@@ -11,12 +11,12 @@ use crate::context::Context;
 use crate::explain::{self, Explanation, LayerExplanation};
 use crate::image::{rfc3339, shown};
 
-/// Say from what each layer of a build followed, and what differs from the build before
+/// Explain why each layer was rebuilt or reused, compared with the build before
 #[derive(Args)]
 pub(super) struct ExplainArgs {
-    /// A digest, or an image as for `phial run` [default: the last build of the repository]
+    /// Image or digest of a build on this machine [default: the last build of `--source`]
     image: Option<String>,
-    /// Path or URL of the repository whose last build is meant
+    /// Git repository whose last build is explained, as for `phial build`
     #[arg(long, value_name = "SOURCE", default_value = ".", conflicts_with = "image")]
     source: String,
     /// Print the result as JSON
@@ -27,51 +27,51 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>) -> Outcome {
-    let told = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
-    let text = if args.json { serde_json::to_string(&told).unwrap_or_default() } else { in_words(&told) };
+    let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
+    let text = if args.json { serde_json::to_string(&explanation).unwrap_or_default() } else { as_text(&explanation) };
     Ui::data(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(told: &Explanation) -> String {
-    let mut lines = vec![format!("image {}", which(&told.build))];
-    lines.push(match &told.previous {
-        Some(previous) => format!("after {}", which(previous)),
+fn as_text(explanation: &Explanation) -> String {
+    let mut lines = vec![format!("image {}", describe(&explanation.build))];
+    lines.push(match &explanation.previous {
+        Some(previous) => format!("after {}", describe(previous)),
         None => "no earlier build of the repository is on record".into(),
     });
-    // One call makes the layers of all environments: what is the same of them is said once.
-    for stories in told.layers.chunk_by(is_of_one_call) {
-        layers(stories, told.previous.is_some(), &mut lines);
+    // One step makes the layers of all environments: what they have in common is printed once.
+    for layers_of_step in explanation.layers.chunk_by(differ_in_name_only) {
+        layers(layers_of_step, explanation.previous.is_some(), &mut lines);
     }
-    lines.extend(told.gone.iter().map(|name| format!("{}: gone", shown(name))));
+    lines.extend(explanation.gone.iter().map(|name| format!("{}: gone", shown(name))));
     lines.join("\n")
 }
 
-fn which(record: &BuildRecord) -> String {
+fn describe(record: &BuildRecord) -> String {
     let (image, commit) = (&record.image, &record.commit);
     format!("{image} of commit {commit} of {} ({})", shown(&record.source), rfc3339(record.time))
 }
 
-fn is_of_one_call(one: &LayerExplanation, other: &LayerExplanation) -> bool {
+fn differ_in_name_only(one: &LayerExplanation, other: &LayerExplanation) -> bool {
     *one == LayerExplanation { name: one.name.clone(), ..other.clone() }
 }
 
-fn layers(stories: &[LayerExplanation], has_previous: bool, lines: &mut Vec<String>) {
-    let Some(story) = stories.first() else { return };
-    let names: Vec<String> = stories.iter().map(|story| shown(&story.name)).collect();
-    let how = if story.cached { "cached" } else { "made" };
-    lines.push(format!("{}: {how} in {}", names.join(", "), seconds(story.millis)));
-    let (files, named): (Vec<_>, Vec<_>) = story.inputs.iter().partition(|name| name.starts_with("file "));
+fn layers(layers_of_step: &[LayerExplanation], has_previous: bool, lines: &mut Vec<String>) {
+    let Some(layer) = layers_of_step.first() else { return };
+    let names: Vec<String> = layers_of_step.iter().map(|layer| shown(&layer.name)).collect();
+    let how = if layer.cached { "cached" } else { "built" };
+    lines.push(format!("{}: {how} in {}", names.join(", "), seconds(layer.millis)));
+    let (files, named): (Vec<_>, Vec<_>) = layer.inputs.iter().partition(|name| name.starts_with("file "));
     let files: Vec<String> = files.iter().map(|name| shown(name.trim_start_matches("file "))).collect();
     let named: Vec<String> = named.iter().map(|name| shown(name)).collect();
-    lines.push(format!("  follows from {}", [named, files].concat().join(", ")));
-    match &story.changed {
+    lines.push(format!("  inputs: {}", [named, files].concat().join(", ")));
+    match &layer.changed {
         None if has_previous => lines.push("  new: the build before had no such layer".into()),
         None => {}
-        Some(changed) if changed.is_empty() && story.note.is_none() => lines.push("  no input changed".into()),
+        Some(changed) if changed.is_empty() && layer.note.is_none() => lines.push("  no input changed".into()),
         Some(changed) => {
-            lines.extend(changed.iter().flat_map(|input| &input.description).map(|words| format!("  {words}")))
+            lines.extend(changed.iter().flat_map(|input| &input.description).map(|words| format!("  {words}")));
         }
     }
-    lines.extend(story.note.iter().map(|note| format!("  {note}")));
+    lines.extend(layer.note.iter().map(|note| format!("  {note}")));
 }

@@ -9,13 +9,13 @@ use super::{Common, Outcome};
 use crate::context::Context;
 use crate::lock;
 
-/// Write the digest of the base image to `phial.lock`, for the user to commit
+/// Write the digest of the base image to `phial.lock`, a file to commit
 #[derive(Args)]
 pub(super) struct LockArgs {
-    /// Path of a working tree
+    /// Path of a git working tree
     #[arg(default_value = ".")]
     source: String,
-    /// The image to lock, if `phial.toml` names none
+    /// Base image to lock, if `phial.toml` names none
     #[arg(long, value_name = "REF")]
     base: Option<String>,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub(super) struct LockArgs {
 
 pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let (path, lock) = lock::lock(&args.source.parse()?, args.base.as_deref(), context)?;
-    ui.say(&format!("wrote `{}`", path.display()));
+    ui.info(&format!("wrote `{}`", path.display()));
     Ui::data(&format!("{}@{}", lock.base.name, lock.base.digest))?;
     Ok(ExitCode::SUCCESS)
 }

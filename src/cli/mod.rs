@@ -1,22 +1,21 @@
-//! The command line: one file per command, one ui that prints, one table of exit codes.
-//!
-//! stdout is data; everything else goes to stderr.
+//! The command line: one file for each command. Results go to stdout; progress, notices and errors go to stderr.
 
 mod base;
 mod build;
 mod cache;
+mod cli_error;
 mod diff;
 mod doctor;
 mod exit;
 mod explain;
-mod cli_error;
-mod panic_hook;
 mod lock;
-mod ui;
+mod panic_hook;
+mod progress;
 mod release;
 mod run;
 mod signals;
 mod test;
+mod ui;
 mod verify;
 
 use std::path::PathBuf;
@@ -29,7 +28,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use self::cli_error::CliError;
-use self::ui::{Progress, Ui};
+use self::ui::{ProgressStyle, Ui};
 use crate::context::Context;
 use crate::error::{Error, ExitKind};
 use crate::host::Host;
@@ -50,44 +49,44 @@ struct Cli {
 enum Command {
     /// Build an image from a git commit
     Build(build::BuildArgs),
-    /// Make an image again from what it records of itself, and compare
+    /// Rebuild an image from its own record and compare
     Verify(verify::VerifyArgs),
     /// Run a command in an image, without root
     Run(run::RunArgs),
-    /// Run an app's tests in its image, and leave a record beside it
+    /// Run an app's tests inside its image and record the result
     Test(test::TestArgs),
-    /// Make a base image
+    /// Make a base image from Debian packages or a tar
     Base(base::BaseArgs),
     /// Write the digest of the base image to `phial.lock`
     Lock(lock::LockArgs),
-    /// Give a tested image its names
+    /// Give a tested image its tags
     Release(release::ReleaseArgs),
-    /// Look at what is kept between builds, and remove it
+    /// List, inspect and prune what is cached between builds
     Cache(cache::CacheArgs),
-    /// Say what works here and what does not
+    /// Check access to a registry: login, pull, push, mount, referrers
     Doctor(doctor::DoctorArgs),
     /// Compare two images or layers
     Diff(diff::DiffArgs),
-    /// Say from what each layer of a build followed, and what differs from the build before
+    /// Explain why each layer was rebuilt or reused
     Explain(explain::ExplainArgs),
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Args)]
 struct Common {
-    /// How to talk on stderr
-    #[arg(long, value_enum, default_value_t = Progress::Auto)]
-    progress: Progress,
-    /// Where blobs and trees are kept [default: `PHIAL_CACHE_DIR`, or `phial` in the user's cache folder]
+    /// Progress style
+    #[arg(long, value_enum, default_value_t = ProgressStyle::Auto)]
+    progress: ProgressStyle,
+    /// Directory of the local cache [default: `PHIAL_CACHE_DIR`, or `phial` in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// The only file to look for logins to registries in
+    /// Read registry logins from this file only
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Certificates to trust beside the system's [default: `PHIAL_CA_FILE`]
+    /// Trust the certificates in this PEM file, in addition to the system's [default: `PHIAL_CA_FILE`]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// A registry that is spoken to in plain http; may be repeated [default: `PHIAL_PLAIN_HTTP`, commas between]
+    /// Use plain HTTP for this registry; may be repeated [default: `PHIAL_PLAIN_HTTP`, separated by commas]
     #[arg(long, value_name = "HOST[:PORT]")]
     plain_http: Vec<String>,
 }
@@ -102,16 +101,16 @@ impl Common {
     }
 }
 
-/// How steps are kept apart from the machine.
+/// `--isolation`.
 #[derive(Clone, Copy, ValueEnum)]
 enum IsolationArg {
-    /// The best that works here
+    /// The first of overlay, copy and chroot that works on this machine
     Auto,
-    /// User namespace, overlay
+    /// User namespace, with an overlay over the image
     Overlay,
-    /// User namespace, a copy of the base
+    /// User namespace, with a copy of the image
     Copy,
-    /// No namespaces: for root in a plain container
+    /// No namespaces, chroot into a copy of the image: for root in a container
     Chroot,
 }
 
@@ -126,42 +125,42 @@ impl From<IsolationArg> for IsolationChoice {
     }
 }
 
-/// Whether a command reaches the network.
+/// `--network`.
 #[derive(Clone, Copy, ValueEnum)]
 enum NetworkArg {
-    /// The machine's
+    /// The network of this machine
     Host,
     /// Loopback only
     None,
 }
 
-/// The command's end: an error, or the exit code of what was run.
+/// How a command ends: with an exit code, or with an error that is to be printed.
 type Outcome = Result<ExitCode, Error>;
 
-/// Reads the arguments, does what they say, and tells how it ended.
+/// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    panic_hook::own_panics();
-    own_what_we_write();
+    panic_hook::install();
+    keep_own_access();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let asked = !error.use_stderr();
+            let is_help = !error.use_stderr();
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitKind::Usage.into() };
+            return if is_help { ExitCode::SUCCESS } else { ExitKind::Usage.into() };
         }
     };
     let host = Host::read();
     match cli.command {
         Command::Build(args) => with_context(&host, &args.common, |context, ui| {
-            build::build(&args, context, ui).inspect(|_| cache::tidy(context))
+            build::build(&args, context, ui).inspect(|_| cache::prune_to_limit(context))
         }),
         Command::Verify(args) => with_context(&host, &args.common, |context, _| verify::verify(&args, context)),
         Command::Run(args) => with_context(&host, &args.common, |context, _| run::run(&args, context)),
         Command::Test(args) => with_context(&host, &args.common, |context, ui| {
-            test::test(&args, context, ui).inspect(|_| cache::tidy(context))
+            test::test(&args, context, ui).inspect(|_| cache::prune_to_limit(context))
         }),
         Command::Base(args) => with_context(&host, args.common(), |context, ui| {
-            base::base(&args, context, ui).inspect(|_| cache::tidy(context))
+            base::base(&args, context, ui).inspect(|_| cache::prune_to_limit(context))
         }),
         Command::Lock(args) => with_context(&host, &args.common, |context, ui| lock::lock(&args, context, ui)),
         Command::Release(args) => with_context(&host, &args.common, |context, ui| release::release(&args, context, ui)),
@@ -172,27 +171,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whatever the caller's umask takes from others, we can read and enter what we write.
-fn own_what_we_write() {
+/// Takes from the umask the bits that would keep Phial from reading the files it creates.
+fn keep_own_access() {
     let mask = umask(Mode::from_raw_mode(0o077));
     umask(mask & Mode::from_raw_mode(0o077));
 }
 
-/// Runs a verb and turns its end into an exit code; the only place where errors are printed.
-fn with_context(host: &Host, common: &Common, act: impl FnOnce(&Context<'_>, &Ui) -> Outcome) -> ExitCode {
+/// Runs a command and turns its end into an exit code; the only place where an [`Error`] is printed.
+fn with_context(host: &Host, common: &Common, command: impl FnOnce(&Context<'_>, &Ui) -> Outcome) -> ExitCode {
     let ui = Arc::new(Ui::new(common.progress));
     let run = || {
         let cancel: &'static AtomicBool = signals::listen().map_err(CliError::Signals)?;
         let store = Store::open(&cache_dir(host, common))?;
         let listener = Arc::clone(&ui);
         let client = Client::from_host(host, &common.network_options(host))?.with_upload_journal(store.uploads_dir());
-        let client = client.with_notices(move |event| listener.hear(event));
-        let watch = |event| ui.hear(event);
-        act(&Context { host, store: &store, client: &client, watch: &watch, cancel }, &ui)
+        let client = client.with_notices(move |event| listener.event(event));
+        let watch = |event| ui.event(event);
+        command(&Context { host, store: &store, client: &client, watch: &watch, cancel }, &ui)
     };
-    let ended = run();
-    ui.quiet_line();
-    ended.unwrap_or_else(|error| {
+    let outcome = run();
+    ui.clear_progress();
+    outcome.unwrap_or_else(|error| {
         if let Some(code) = signals::code() {
             Ui::interrupted();
             return code;
@@ -202,10 +201,10 @@ fn with_context(host: &Host, common: &Common, act: impl FnOnce(&Context<'_>, &Ui
     })
 }
 
-/// Where things are kept: as told, or where the XDG base directory specification says.
+/// The directory of the local cache: from the flag, the variable, or the XDG base directory specification.
 fn cache_dir(host: &Host, common: &Common) -> PathBuf {
-    let given = common.cache_dir.clone().or_else(|| host.var("PHIAL_CACHE_DIR").map(PathBuf::from));
-    let dir = given.unwrap_or_else(|| match host.var("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')) {
+    let chosen = common.cache_dir.clone().or_else(|| host.var("PHIAL_CACHE_DIR").map(PathBuf::from));
+    let dir = chosen.unwrap_or_else(|| match host.var("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')) {
         Some(xdg) => PathBuf::from(xdg).join("phial"),
         None => host.home.join(".cache/phial"),
     });

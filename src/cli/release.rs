@@ -13,33 +13,33 @@ use super::ui::Ui;
 use crate::context::Context;
 use crate::release::{self, ReleaseName, ReleasePlan, ReleasePolicy, ReleaseRequest, Released};
 
-/// Give a tested image its names: the same bytes under more tags, here or in other places
+/// Give a tested image its tags, in its own repository or in others
 #[derive(Args)]
 pub(super) struct ReleaseArgs {
-    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    /// Image to release: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
     image: String,
-    /// A tag to give; may be repeated
+    /// Tag that the image gets; may be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// Where it gets them: `registry/repo` or `oci:DIR`; may be repeated [default: where the image is]
+    /// Repository that gets the image and its tags: `registry/repo` or `oci:DIR`; may be repeated [default: where the image is]
     #[arg(long, value_name = "REPOSITORY")]
     to: Vec<String>,
-    /// Take tags from other images
+    /// Move tags that point to other images
     #[arg(long = "move")]
     may_move: bool,
-    /// Take tags from this image and no other
+    /// Move tags only if they point to this image
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<Digest>,
-    /// A test command that must have passed; may be repeated [default: `release.requires` of the image's `phial.toml`, else the test commands it names]
+    /// Test command that must have passed; may be repeated [default: `release.requires` of the image's `phial.toml`, or all its test commands]
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
-    /// Settings in place of the image's own `phial.toml`
+    /// Settings file to use instead of the image's `phial.toml`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on without passing tests, for this reason, which is recorded beside the image
+    /// Release without passing tests, for this reason, which is recorded with the image
     #[arg(long, value_name = "REASON")]
     untested: Option<String>,
-    /// Look and decide, and write nothing
+    /// Check everything and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the result as JSON
@@ -64,8 +64,8 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
         dry_run: args.dry_run,
     };
     let released = release::release(&request, context)?;
-    for line in told(&released.plan, args.dry_run) {
-        ui.say(&line);
+    for line in summary(&released.plan, args.dry_run) {
+        ui.info(&line);
     }
     let data = |text: &str| Ui::data(text);
     if args.json {
@@ -78,7 +78,7 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
     Ok(ExitCode::SUCCESS)
 }
 
-/// What became of a name, or would.
+/// What a release does to a name.
 fn change(name: &ReleaseName, digest: &Digest) -> &'static str {
     match &name.previous {
         _ if name.tag.is_none() => "copied",
@@ -88,12 +88,12 @@ fn change(name: &ReleaseName, digest: &Digest) -> &'static str {
     }
 }
 
-/// One line for each thing that is written, in order.
-fn told(plan: &ReleasePlan, dry_run: bool) -> Vec<String> {
+/// A line for each thing that is written or would be, in order.
+fn summary(plan: &ReleasePlan, dry_run: bool) -> Vec<String> {
     let would = if dry_run { "would be " } else { "" };
     let mut lines = Vec::new();
     if dry_run {
-        lines.extend(plan.copies.iter().map(|place| format!("  {place}  would get the image and what refers to it")));
+        lines.extend(plan.copies.iter().map(|place| format!("  {place}  would get the image and its referrers")));
         lines.extend(
             plan.untested.iter().map(|untested| format!("  the reason would be recorded: {}", untested.reason)),
         );
@@ -105,7 +105,7 @@ fn told(plan: &ReleasePlan, dry_run: bool) -> Vec<String> {
         };
         let change = change(name, &plan.digest);
         let would = if change == "was there" { "" } else { would };
-        lines.push(format!("  {}  {would}{change}{from}", name));
+        lines.push(format!("  {name}  {would}{change}{from}"));
     }
     lines
 }

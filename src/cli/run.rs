@@ -12,27 +12,27 @@ use crate::sandbox::{Exit, Network};
 /// Run a command in an image, without root
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    /// Image to run: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
     image: String,
-    /// The command; without one, the image's own
+    /// Command and arguments [default: the image's own]
     #[arg(last = true)]
     command: Vec<String>,
-    /// A variable beside the image's: `NAME=value`, or `NAME` for the caller's value; may be repeated
+    /// Set a variable: `NAME=value`, or `NAME` to pass on its current value; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Run as this user in place of the image's: a number, `number:number`, or a name of the image
+    /// User to run as: a UID, `UID:GID`, or a user name of the image [default: the image's user]
     #[arg(short, long)]
     user: Option<String>,
-    /// RunRequest in this folder in place of the image's
+    /// Working directory [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// How the command is kept apart from the machine
+    /// Sandbox isolation
     #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
     isolation: IsolationArg,
-    /// Whether the command reaches the network
+    /// Network of the command
     #[arg(long, value_enum, default_value_t = NetworkArg::Host)]
     network: NetworkArg,
-    /// Let the command write to `/tmp` and `/run` only
+    /// Make everything read-only but `/tmp` and `/run`
     #[arg(long)]
     read_only: bool,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, context: &Context<'_>) -> Outcome {
-    let start = RunRequest {
+    let request = RunRequest {
         image: args.image.clone(),
         command: args.command.clone(),
         env: args.env.clone(),
@@ -53,7 +53,7 @@ pub(super) fn run(args: &RunArgs, context: &Context<'_>) -> Outcome {
         },
         read_only: args.read_only,
     };
-    Ok(match run::run(&start, context)? {
+    Ok(match run::run(&request, context)? {
         Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Exit::Signal(signal) => super::exit::of_signal(signal),
     })

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the sandbox is killed at once, and everything else after two seconds.
+//! SIGINT, SIGTERM and SIGHUP: sandboxes are killed at once; the process exits after two seconds if it has not by then.
 
 use std::io;
 use std::process::ExitCode;
@@ -18,10 +18,10 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// How long a command may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a last word may take at most: whoever reads stderr may have stopped.
-const BREATH: Duration = Duration::from_secs(1);
+/// How long printing the last line may take: the reader of stderr may have stopped reading.
+const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts to listen. The flag becomes true at the first signal; a second one ends the process at once.
+/// Starts the thread that waits for signals. The flag becomes true at the first signal; a second one ends the process at once.
 pub(super) fn listen() -> io::Result<&'static AtomicBool> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -38,20 +38,21 @@ pub(super) fn listen() -> io::Result<&'static AtomicBool> {
     Ok(&CANCEL)
 }
 
+/// Ends the process after [`GRACE`].
 fn end(signal: i32) {
     thread::sleep(GRACE);
-    let (said, heard) = mpsc::channel();
-    let word = thread::Builder::new().spawn(move || {
+    let (sender, receiver) = mpsc::channel();
+    let printer = thread::Builder::new().spawn(move || {
         Ui::interrupted();
-        said.send(())
+        sender.send(())
     });
-    if word.is_ok() {
-        let _ = heard.recv_timeout(BREATH);
+    if printer.is_ok() {
+        let _ = receiver.recv_timeout(PRINT_TIMEOUT);
     }
     std::process::exit(128 + signal);
 }
 
-/// The exit code of a process that was asked to end.
+/// The exit code of the signal that came; `None` if none came.
 pub(super) fn code() -> Option<ExitCode> {
     match SIGNAL.load(Ordering::SeqCst) {
         0 => None,

@@ -15,42 +15,42 @@ use crate::config::TestFlags;
 use crate::context::Context;
 use crate::error::ExitKind;
 
-/// TestRun an app's tests in its image, and leave a record beside it
+/// Run an app's tests inside its image and record the result
 #[derive(Args)]
 pub(super) struct TestArgs {
-    /// `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`; a tag is resolved once
+    /// Image to test: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
     image: String,
-    /// The command; without one, what `phial.toml` in the image says
+    /// Command and arguments [default: the test commands of the image's `phial.toml`]
     #[arg(last = true)]
     command: Vec<String>,
-    /// TestRun only the command of this name; may be repeated
+    /// Run only the test command with this name; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// A variable beside the image's: `NAME=value`, or `NAME` for the caller's value; may be repeated
+    /// Set a variable: `NAME=value`, or `NAME` to pass on its current value; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// TestRun one part of the tests, counted from 1 [default: as the CI engine counts its parallel jobs]
+    /// Run one part of the tests, such as `1/4` [default: from the parallel job variables of the CI]
     #[arg(long, value_name = "NTH/OF")]
     partition: Option<String>,
-    /// How long each command may take: seconds, or `90s`, `10m`, `1h` [default: 1h]
+    /// Time limit for each command: seconds, or `90s`, `10m`, `1h` [default: 1h]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
     /// Write a `JUnit` report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Copy logs, and what `test.artifacts` names, to this folder
+    /// Copy logs and the files of `test.artifacts` to this directory
     #[arg(long, value_name = "DIR")]
     artifacts: Option<PathBuf>,
-    /// How the tests are kept apart from the machine
+    /// Sandbox isolation
     #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
     isolation: IsolationArg,
-    /// Settings in place of the `phial.toml` in the image
+    /// Settings file to use instead of the image's `phial.toml`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Compile dependencies, recalled or not
+    /// Compile dependencies even if that result is cached
     #[arg(long)]
     no_cache: bool,
-    /// Leave no record
+    /// Do not store a test record
     #[arg(long)]
     no_record: bool,
     /// Print the result as JSON

@@ -1,157 +1,143 @@
-//! The one ui: what happened, on stderr; results, on stdout. Reads well without colour, on a terminal and in a CI log.
+//! Everything that is printed: events and errors on stderr, results on stdout. It reads well without colours, on a terminal
+//! and in the log of a CI.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
 
 use super::cli_error::CliError;
+use super::progress::Progress;
 use crate::error::{Error, chain};
 use crate::event::Event;
 
-/// How to talk.
+/// `--progress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Progress {
-    /// `tty` on a terminal, else `plain`
+pub(super) enum ProgressStyle {
+    /// `tty` on a terminal, otherwise `plain`
     Auto,
-    /// One line that changes
+    /// Lines and bars that change in place
     Tty,
-    /// A line for each thing that happens
+    /// A line for each event
     Plain,
     /// Errors only
     Quiet,
 }
 
-/// Prints; nobody else does.
+/// Prints events, results and errors; no other module prints.
 pub(super) struct Ui {
-    style: Progress,
-    state: Mutex<State>,
+    style: Style,
+    /// By step or command: output after its last newline.
+    open_lines: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
-#[derive(Default)]
-struct State {
-    open: BTreeMap<String, Vec<u8>>,
-    line_up: bool,
-    last: Option<Instant>,
+enum Style {
+    Terminal(Progress),
+    Plain,
+    Quiet,
 }
 
-/// How wide the changing line may be.
-const WIDTH: usize = 78;
+/// Bytes of output without a newline that are printed as a line.
+const MAX_LINE: usize = 8192;
 
 impl Ui {
-    pub(super) fn new(style: Progress) -> Self {
+    /// A user interface in this style.
+    pub(super) fn new(style: ProgressStyle) -> Self {
         let style = match style {
-            Progress::Auto if io::stderr().is_terminal() => Progress::Tty,
-            Progress::Auto => Progress::Plain,
-            chosen => chosen,
+            ProgressStyle::Auto if io::stderr().is_terminal() => Style::Terminal(Progress::default()),
+            ProgressStyle::Tty => Style::Terminal(Progress::default()),
+            ProgressStyle::Auto | ProgressStyle::Plain => Style::Plain,
+            ProgressStyle::Quiet => Style::Quiet,
         };
-        Self { style, state: Mutex::default() }
+        Self { style, open_lines: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says an event.
-    pub(super) fn hear(&self, event: Event) {
-        if self.style == Progress::Quiet {
+    /// Prints an event.
+    pub(super) fn event(&self, event: Event) {
+        if let Style::Quiet = self.style {
             return;
         }
         match event {
-            Event::StepStarted { step } => self.change(&format!("{step} ...")),
-            Event::StepFinished { step, note, millis } => {
-                self.flush(&step);
-                let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
-                self.line(&format!("{step:<18} {note}{time}"));
-            }
-            Event::StepOutput { step, bytes } => self.output(&step, &bytes, self.style == Progress::Tty),
-            Event::CommandOutput { command, bytes } => self.output(&command, &bytes, false),
-            Event::BytesTransferred { digest, done, total } => {
-                let percent = (done * 100).checked_div(total).unwrap_or(100);
-                self.change(&format!("{} {percent} % of {}", &digest.hex()[..12], size(total)));
-            }
-            Event::Notice { text } => self.line(&format!("note: {text}")),
-        }
-    }
-
-    /// Whole lines of a step's output, each with the step before it, so that none can pass for ours.
-    /// They stay, unless `passing`.
-    fn output(&self, step: &str, bytes: &[u8], passing: bool) {
-        let mut lines = vec![];
-        {
-            let mut state = self.state();
-            let open = state.open.entry(step.to_owned()).or_default();
-            for piece in bytes.split_inclusive(|b| *b == b'\n') {
-                open.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
-                if piece.ends_with(b"\n") || open.len() > 8192 {
-                    lines.push(String::from_utf8_lossy(&std::mem::take(open)).into_owned());
+            Event::StepStarted { step } => {
+                if let Style::Terminal(progress) = &self.style {
+                    progress.step(&step, format!("{step} ..."));
                 }
             }
-        }
-        for line in lines {
-            self.step_line(step, &line, passing);
+            Event::StepFinished { step, note, millis } => {
+                self.flush(&step);
+                if let Style::Terminal(progress) = &self.style {
+                    progress.end_step(&step);
+                }
+                let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
+                self.info(&format!("{step:<18} {note}{time}"));
+            }
+            Event::StepOutput { step, bytes } => {
+                for line in self.complete_lines(&step, &bytes) {
+                    match &self.style {
+                        Style::Terminal(progress) => progress.step(&step, line),
+                        _ => self.info(&line),
+                    }
+                }
+            }
+            Event::CommandOutput { command, bytes } => {
+                self.complete_lines(&command, &bytes).iter().for_each(|line| self.info(line));
+            }
+            Event::BytesTransferred { digest, done, total } => {
+                if let Style::Terminal(progress) = &self.style {
+                    progress.transfer(&digest, done, total);
+                }
+            }
+            Event::Notice { text } => self.info(&format!("note: {text}")),
         }
     }
 
-    fn step_line(&self, step: &str, line: &str, passing: bool) {
-        let line: String = uncoloured(line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        if passing {
-            self.change(&format!("{step} | {line}"));
-        } else {
-            self.line(&format!("{step} | {line}"));
+    /// The lines that a piece of output completes, each behind the name of its step, so that none passes for one of Phial.
+    fn complete_lines(&self, step: &str, bytes: &[u8]) -> Vec<String> {
+        let mut open_lines = self.open_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open_lines.entry(step.to_owned()).or_default();
+        let mut lines = vec![];
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            open.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
+            if piece.ends_with(b"\n") || open.len() > MAX_LINE {
+                lines.push(output_line(step, &std::mem::take(open)));
+            }
         }
+        lines
     }
 
+    /// Prints what a step wrote after its last newline.
     fn flush(&self, step: &str) {
-        let rest = self.state().open.remove(step).unwrap_or_default();
+        let rest = self.open_lines.lock().unwrap_or_else(PoisonError::into_inner).remove(step).unwrap_or_default();
         if !rest.is_empty() {
-            self.step_line(step, &String::from_utf8_lossy(&rest), false);
+            self.info(&output_line(step, &rest));
         }
     }
 
-    /// A line that stays.
-    fn line(&self, text: &str) {
-        let mut state = self.state();
-        let clear = if std::mem::take(&mut state.line_up) { "\r\x1b[K" } else { "" };
-        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
-    }
-
-    /// A line that the next one replaces; on a terminal only, and not more often than anybody can read.
-    fn change(&self, text: &str) {
-        let mut state = self.state();
-        let soon = state.last.is_some_and(|last| last.elapsed() < Duration::from_millis(50));
-        if self.style != Progress::Tty || soon {
-            return;
-        }
-        state.last = Some(Instant::now());
-        state.line_up = true;
-        let short: String = text.chars().take(WIDTH).collect();
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{short}");
-    }
-
-    /// Takes the changing line away.
-    pub(super) fn quiet_line(&self) {
-        if std::mem::take(&mut self.state().line_up) {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+    /// Prints a line on stderr, unless `--progress quiet` forbids it.
+    pub(super) fn info(&self, text: &str) {
+        let print = || drop(writeln!(io::stderr().lock(), "{text}"));
+        match &self.style {
+            Style::Terminal(progress) => progress.print(print),
+            Style::Plain => print(),
+            Style::Quiet => {}
         }
     }
 
-    /// Says something that is neither data nor an error.
-    pub(super) fn say(&self, text: &str) {
-        if self.style != Progress::Quiet {
-            self.line(text);
+    /// Removes the lines that change.
+    pub(super) fn clear_progress(&self) {
+        if let Style::Terminal(progress) = &self.style {
+            progress.clear();
         }
     }
 
-    /// One line of data.
+    /// Prints a result on stdout: one line, or several of a list.
     pub(super) fn data(text: &str) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Stdout)
     }
 
-    /// An error with its causes in one line, the last lines of output of the program that failed, and the hint.
+    /// Prints an error: its causes in one line, the last output of the program that failed, and the hint.
     pub(super) fn error(&self, error: &Error) {
         let mut text = chain(error);
         if !error.output().is_empty() {
@@ -161,45 +147,43 @@ impl Ui {
         self.error_text(&text, error.hint().as_deref());
     }
 
-    /// That a signal ended the command, said from any thread.
-    pub(super) fn interrupted() {
-        Self::last_word("error: interrupted");
-    }
-
-    /// What is said when nobody can take the changing line away any more.
-    pub(super) fn last_word(text: &str) {
-        let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
-    }
-
-    /// An error that has no value of its own.
+    /// Prints an error that is not an [`Error`].
     pub(super) fn error_text(&self, text: &str, hint: Option<&str>) {
-        self.quiet_line();
+        self.clear_progress();
         let mut out = io::stderr().lock();
         let _ = writeln!(out, "error: {text}");
         if let Some(hint) = hint {
             let _ = writeln!(out, "hint: {hint}");
         }
     }
-}
 
-/// Without the sequences that set colours and move about (ECMA-48: CSI, parameters, a final letter).
-fn uncoloured(line: &str) -> String {
-    let mut pieces = line.split("\u{1b}[");
-    let mut clean = pieces.next().unwrap_or("").to_owned();
-    for piece in pieces {
-        let rest = piece.trim_start_matches(|c| matches!(c, ' '..='?'));
-        clean.push_str(rest.strip_prefix(|c| matches!(c, '@'..='~')).unwrap_or(piece));
+    /// Prints that a signal ended the command; from any thread.
+    pub(super) fn interrupted() {
+        Self::last_line("error: interrupted");
     }
-    clean
+
+    /// Prints text right before the process exits, when the thread that draws the progress may be blocked.
+    pub(super) fn last_line(text: &str) {
+        let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
+    }
 }
 
-/// `12.3 s`.
+/// A line of output behind the name of its step: without colours and other control characters.
+fn output_line(step: &str, line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    // Tabs are control characters to the stripper, and part of the text here.
+    let cells: Vec<String> = line.split('\t').map(strip_ansi_escapes::strip_str).collect();
+    let text: String = cells.join("\t").chars().filter(|c| !c.is_control() || *c == '\t').collect();
+    format!("{step} | {text}")
+}
+
+/// A time as `12.34 s`.
 pub(super) fn seconds(millis: u64) -> String {
     format!("{}.{:02} s", millis / 1000, millis % 1000 / 10)
 }
 
-/// `1.2 MB`, in powers of ten.
+/// A size as `1.2 MB`, in powers of ten.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
@@ -214,9 +198,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_leave_no_trace() {
-        assert_eq!(uncoloured("\u{1b}[1m\u{1b}[31mred\u{1b}[0m [1m \u{1b}[2Kx"), "red [1m x");
-        assert_eq!(uncoloured("cut \u{1b}["), "cut ");
+    fn output_is_printed_without_colours() {
+        let text = |line: &str| output_line("s", line.as_bytes());
+        assert_eq!(text("\u{1b}[1m\u{1b}[31mred\u{1b}[0m [1m \u{1b}[2Kx\ty\r"), "s | red [1m x\ty");
+        assert_eq!(text("cut \u{1b}["), "s | cut ");
+        assert_eq!(text("\u{1b}]0;title\u{7}text"), "s | text");
     }
 
     #[test]

@@ -12,22 +12,22 @@ use crate::build::ReproducibilityError;
 use crate::context::Context;
 use crate::verify::{self, VerifyRequest};
 
-/// Make an image again from what it records of itself, and compare
+/// Rebuild an image from its own record and compare the digests
 #[derive(Args)]
 pub(super) struct VerifyArgs {
-    /// The image: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
+    /// Image to verify: `registry/repo[:tag][@digest]`, `oci:DIR[:tag]` or `oci-archive:FILE[:tag]`
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// The repository, where the recorded one cannot be reached
+    /// Git repository to use instead of the recorded one
     #[arg(long, value_name = "PATH|URL")]
     source: Option<String>,
-    /// The base, where the recorded one cannot be reached; it must have the recorded digest
+    /// Base image to use instead of the recorded reference; it must have the recorded digest
     #[arg(long, value_name = "REF")]
     base: Option<String>,
-    /// The settings it was built with, if they are not the commit's `phial.toml`
+    /// Settings file that the image was built with, if not the commit's `phial.toml`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How steps are kept apart from the machine
+    /// Sandbox isolation
     #[arg(long, value_enum, default_value_t = IsolationArg::Auto)]
     isolation: IsolationArg,
     /// Print the result as JSON
@@ -38,20 +38,20 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Outcome {
-    let of = VerifyRequest {
+    let request = VerifyRequest {
         image: args.image.clone(),
         source: args.source.clone(),
         base: args.base.clone(),
         config: args.config.clone(),
         isolation: args.isolation.into(),
     };
-    let verified = verify::verify(&of, context);
+    let verified = verify::verify(&request, context);
     let line = match &verified {
-        Ok(verdict) if args.json => {
-            Some(json!({ "digest": verdict.digest, "equal": true, "record": verdict.record }).to_string())
+        Ok(rebuilt) if args.json => {
+            Some(json!({ "digest": rebuilt.digest, "equal": true, "record": rebuilt.record }).to_string())
         }
-        Ok(verdict) => Some(format!("{} is what commit {} makes", verdict.digest, verdict.record.commit)),
-        Err(error) if args.json => error.downcast_ref().and_then(differs),
+        Ok(rebuilt) => Some(format!("{} is reproducible from commit {}", rebuilt.digest, rebuilt.record.commit)),
+        Err(error) if args.json => error.downcast_ref().and_then(difference_as_json),
         Err(_) => None,
     };
     if let Some(line) = line {
@@ -60,7 +60,8 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Outcome {
     verified.map(|_| ExitCode::SUCCESS)
 }
 
-fn differs(error: &ReproducibilityError) -> Option<String> {
+/// The result of a rebuild that differs; `None` for other errors.
+fn difference_as_json(error: &ReproducibilityError) -> Option<String> {
     let ReproducibilityError::Differs { first, second, comparison, .. } = error else { return None };
     Some(json!({ "digest": first, "equal": false, "built": second, "comparison": comparison }).to_string())
 }

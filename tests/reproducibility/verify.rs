@@ -38,7 +38,7 @@ fn an_image_is_rebuilt_by_another_user_in_another_place() {
     let user = User::new(if root { 4321 } else { rustix::process::getuid().as_raw() }, &repo, &busybox_base());
     copy(&env.dir().join("out"), Path::new(&user.path("image")));
     let output = run(user.phial(&["verify", "oci:image", "--source", "app", "--base", "oci:base"])).ok();
-    assert!(output.starts_with("sha256:") && output.contains(" is what commit "), "{output}");
+    assert!(output.starts_with("sha256:") && output.contains(" is reproducible from commit "), "{output}");
     assert_eq!(output.lines().count(), 1, "{output}");
 }
 
