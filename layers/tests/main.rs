@@ -9,4 +9,5 @@ mod hostile_cases;
 mod hostile_streams;
 mod list;
 mod roundtrip;
+mod skipped;
 mod tars;
