@@ -75,12 +75,12 @@ fuzz target="" seconds="3600":
     counters+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     counters+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
     host=$(rustc -vV | sed -n 's/^host: //p') # with --target, build scripts get no counters
-    RUSTFLAGS="$counters" cargo build --locked --package phial-fuzz --features libfuzzer --profile fuzz \
+    RUSTFLAGS="$counters" cargo build --locked --package phial-fuzz --features libfuzzer --bin libfuzzer --profile fuzz \
         --target "$host" --target-dir target/fuzz
-    bin="target/fuzz/$host/fuzz"
-    "$bin/seeds" target/fuzz/corpus
-    for target in $([ -n "{{target}}" ] && echo "{{target}}" || "$bin/seeds"); do
+    seeds="cargo run --quiet --locked --package phial-fuzz --bin seeds"
+    $seeds target/fuzz/corpus
+    for target in $([ -n "{{target}}" ] && echo "{{target}}" || $seeds); do
         echo "== $target"
-        PHIAL_FUZZ_TARGET="$target" "$bin/libfuzzer" -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048 \
+        PHIAL_FUZZ_TARGET="$target" "target/fuzz/$host/fuzz/libfuzzer" -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=2048 \
             -print_final_stats=1 -artifact_prefix="target/fuzz/$target-" "target/fuzz/corpus/$target"
     done

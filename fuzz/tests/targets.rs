@@ -36,6 +36,7 @@ fn no_target_fails() {
 }
 
 /// Runs `target`; a failure names the file that has the input.
+#[expect(clippy::print_stderr, reason = "the input that fails is more than a line of a panic")]
 fn run(target: &Target, input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(input))) {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-failed", target.name));

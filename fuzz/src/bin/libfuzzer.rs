@@ -1,7 +1,6 @@
 //! Runs the target named by `PHIAL_FUZZ_TARGET` under libFuzzer; `just fuzz` builds it with coverage counters.
 
 #![no_main]
-#![expect(unsafe_code, reason = "libFuzzer calls an exported C function")]
 
 use std::sync::OnceLock;
 
