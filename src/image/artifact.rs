@@ -1,4 +1,4 @@
-//! Manifests that are no image but say something about one: test records, signatures, lists of parts.
+//! Artifacts: manifests that are not an image, but describe one, such as test records, signatures and SBOMs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use super::media::{EMPTY, OCI_MANIFEST};
 /// The whole content of an empty config (`manifest.md`, "guidance for an empty descriptor").
 pub const EMPTY_BYTES: &[u8] = b"{}";
 
-/// An artifact: the bytes that have the digest, and what they say. The bytes are never written anew.
+/// An artifact: its manifest as bytes and parsed. The bytes are never serialized again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// The manifest as stored and sent.
     pub bytes: Vec<u8>,
     /// Digest of those bytes.
     pub digest: Digest,
-    /// What they say.
+    /// The bytes, parsed.
     pub manifest: Manifest,
 }
 
@@ -40,7 +40,7 @@ impl Artifact {
         Self { digest: Digest::of(&bytes), bytes, manifest }
     }
 
-    /// What others wrote; `None` for an index. The caller has compared the bytes with the digest it asked for.
+    /// An artifact from its bytes; `None` for an index. The caller has checked the bytes against `digest`.
     pub fn read(digest: &Digest, bytes: Vec<u8>, announced: Option<&str>) -> Result<Option<Self>, ImageError> {
         Ok(match read_manifest(&bytes, announced)? {
             ManifestOrIndex::Manifest(manifest) => Some(Self { digest: digest.clone(), bytes, manifest: *manifest }),
@@ -48,17 +48,17 @@ impl Artifact {
         })
     }
 
-    /// What it is: `artifactType`, else the config's media type (distribution specification, "listing referrers").
+    /// Its type: `artifactType`, or else the config's media type (distribution specification, "listing referrers").
     pub fn kind(&self) -> &str {
         self.manifest.artifact_type.as_deref().unwrap_or(&self.manifest.config.media_type)
     }
 
-    /// Whether it is about this manifest.
+    /// Whether its subject is this manifest.
     pub fn is_about(&self, subject: &Digest) -> bool {
         self.manifest.subject.as_ref().is_some_and(|found| found.digest == *subject)
     }
 
-    /// Its entry in a list of referrers: with what it is, and all its annotations.
+    /// Its entry in a list of referrers, with its type and all its annotations.
     pub fn descriptor(&self) -> Descriptor {
         let size = self.bytes.len() as u64;
         Descriptor {
@@ -68,14 +68,14 @@ impl Artifact {
         }
     }
 
-    /// The blobs it needs, each once: config and layers.
+    /// Its layers and its config, each blob once.
     pub fn blobs(&self) -> Vec<&Descriptor> {
         let mut seen = BTreeSet::new();
         self.manifest.layers.iter().chain([&self.manifest.config]).filter(|blob| seen.insert(&blob.digest)).collect()
     }
 }
 
-/// The tag that stands in for the referrers API (distribution specification, "referrers tag schema"): the algorithm
+/// The tag that replaces the referrers API (distribution specification, "referrers tag schema"): the algorithm
 /// cut to 32 characters, a hyphen, the hash cut to 64.
 pub fn fallback_tag(subject: &Digest) -> String {
     let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();

@@ -1,11 +1,11 @@
-//! New layers on a base: one pure function from values to an image.
+//! Puts new layers on a base image: one pure function.
 
 use std::collections::BTreeMap;
 
 use super::config::{Config, History};
 use super::layer::PackedLayer;
-use super::manifest::{Descriptor, Image, Manifest};
-use super::media::{OCI_MANIFEST, layer_compression, layer_media_type};
+use super::manifest::{Descriptor, Image};
+use super::media::{layer_compression, layer_media_type};
 use super::time::rfc3339;
 
 /// A layer to add on top of a base image.
@@ -17,7 +17,7 @@ pub struct NewLayer {
     pub created_by: String,
 }
 
-/// What the new image says of itself. Changes bytes, so nothing has a default.
+/// Config and annotations of the new image. They change its digest, so nothing has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOptions {
     /// Seconds since 1970, for the config and each new history entry.
@@ -34,18 +34,18 @@ pub struct ImageOptions {
     pub user: Option<String>,
     /// Added to the base's, by name.
     pub labels: BTreeMap<String, String>,
-    /// Of the manifest. The base's are about the base and are not carried on.
+    /// Annotations of the manifest. The base's describe the base and are left out.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The image of `layers` over `base`. Always an OCI manifest: a Docker base keeps its blobs and gets OCI's names for them.
-pub fn assemble(base: &Image, layers: &[NewLayer], terms: &ImageOptions) -> Image {
-    let created = rfc3339(terms.created);
+/// The image of `layers` over `base`. Its manifest is always OCI's: blobs of a Docker base get OCI's media types.
+pub fn assemble(base: &Image, layers: &[NewLayer], options: &ImageOptions) -> Image {
+    let created = rfc3339(options.created);
     let mut config = base.config.clone();
     config.created = Some(created.clone());
     config.author = None;
     fill_history(&mut config, base.manifest.layers.len());
-    run_as(&mut config, terms);
+    set_execution(&mut config, options);
     let mut descriptors: Vec<Descriptor> = base.manifest.layers.iter().map(translated).collect();
     for NewLayer { layer, created_by } in layers {
         descriptors.push(layer.descriptor());
@@ -53,46 +53,38 @@ pub fn assemble(base: &Image, layers: &[NewLayer], terms: &ImageOptions) -> Imag
         let created_by = Some(created_by.clone());
         config.history.push(History { created: Some(created.clone()), created_by, ..History::default() });
     }
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(OCI_MANIFEST.into()),
-        artifact_type: None,
-        config: base.manifest.config.clone(), // replaced by `write`
-        layers: descriptors,
-        subject: None,
-        annotations: terms.annotations.clone(),
-    };
-    Image::write(config, manifest)
+    Image::write(config, descriptors, None, options.annotations.clone())
 }
 
-/// Readers count history against layers. Where a base has too few entries, nameless ones are put below.
+/// Readers match history entries with layers. If a base has too few entries, empty ones are added at the bottom.
 fn fill_history(config: &mut Config, layers: usize) {
     let named = config.history.iter().filter(|entry| !entry.empty_layer).count();
     let missing = layers.saturating_sub(named);
     config.history.splice(0..0, std::iter::repeat_n(History::default(), missing));
 }
 
-fn run_as(config: &mut Config, terms: &ImageOptions) {
+fn set_execution(config: &mut Config, options: &ImageOptions) {
     let run = &mut config.config;
-    if let Some(entrypoint) = &terms.entrypoint {
+    if let Some(entrypoint) = &options.entrypoint {
         run.entrypoint.clone_from(entrypoint);
         run.cmd.clear();
     }
-    if let Some(cmd) = &terms.cmd {
+    if let Some(cmd) = &options.cmd {
         run.cmd.clone_from(cmd);
     }
-    for (name, value) in &terms.env {
+    for (name, value) in &options.env {
         run.set_env(name, value);
     }
-    if let Some(dir) = &terms.working_dir {
+    if let Some(dir) = &options.working_dir {
         run.working_dir.clone_from(dir);
     }
-    if let Some(user) = &terms.user {
+    if let Some(user) = &options.user {
         run.user.clone_from(user);
     }
-    run.labels.extend(terms.labels.clone());
+    run.labels.extend(options.labels.clone());
 }
 
+/// The descriptor of a layer with OCI's media type.
 fn translated(layer: &Descriptor) -> Descriptor {
     let mut layer = layer.clone();
     if let Ok(compression) = layer_compression(&layer.media_type) {

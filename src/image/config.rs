@@ -1,4 +1,4 @@
-//! The config of an image (`config.md`): what runs, for which machine, and what each layer is.
+//! The config of an image (`config.md`): how it runs, its platform, and its layers' diff IDs.
 
 use std::collections::BTreeMap;
 
@@ -10,33 +10,33 @@ use super::error::{ImageError, shown};
 use super::json::null_is_empty;
 use super::platform::Platform;
 
-/// The config blob. Fields of other tools at the top level (`container`, `docker_version`) are not carried on.
+/// The config blob. Fields of other tools at the top level (`container`, `docker_version`) are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// When the image was made, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// Who made it.
+    /// Its author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// `amd64`, `arm64`, ...
     pub architecture: String,
     /// `linux`.
     pub os: String,
-    /// `v7`; absent for the usual one.
+    /// `v7`; absent for the usual variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// How to run it.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub config: Execution,
-    /// The layers by the digests of their tars.
+    /// The diff IDs of the layers.
     pub rootfs: Rootfs,
-    /// One entry for each layer, and some for none.
+    /// One entry for each layer, and for each step without a layer.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
 }
 
-/// How to run the image: defaults that whoever starts it may replace.
+/// How to run the image: defaults that a runtime may override.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Execution {
@@ -46,30 +46,30 @@ pub struct Execution {
     /// `NAME=value`, in order.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// The words that the command begins with.
+    /// The first arguments of the command.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
-    /// The words that follow, unless others are given.
+    /// The arguments after the entry point, unless the user passes others.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
-    /// Where it starts; empty for `/`. See [`Execution::directory`].
+    /// The working directory; empty for `/`. See [`Execution::directory`].
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Free text by reverse domain names.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// `4000/tcp`: a note for people.
+    /// Ports such as `4000/tcp`; information only.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Value>,
     /// `SIGTERM` or another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// What else the base says here (`Volumes`, `Healthcheck`, `Shell`), kept as it is.
+    /// Other fields of the base (`Volumes`, `Healthcheck`, `Shell`), unchanged.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// The layers by the digests of their tars.
+/// The diff IDs of the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {
     /// Always `layers`.
@@ -80,22 +80,22 @@ pub struct Rootfs {
     pub diff_ids: Vec<DiffId>,
 }
 
-/// How a layer came about.
+/// How a layer was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// When, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// By what command.
+    /// The command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// By whom.
+    /// Its author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// A note.
+    /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// Whether this step left no layer.
+    /// Whether the step has no layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
@@ -115,12 +115,12 @@ impl Config {
         }
     }
 
-    /// For which machine the image is.
+    /// The platform of the image.
     pub fn platform(&self) -> Platform {
         Platform { architecture: self.architecture.clone(), os: self.os.clone(), variant: self.variant.clone() }
     }
 
-    /// Whether the config can be honoured for a manifest with so many layers.
+    /// Checks that the config is supported and fits a manifest with so many layers.
     pub(super) fn check(&self, layers: usize) -> Result<(), ImageError> {
         let refused = |field, why| Err(ImageError::Config { field, why });
         if self.os != "linux" {
@@ -164,7 +164,7 @@ impl Execution {
         format!("/{}", parts.join("/"))
     }
 
-    /// Sets one variable, in place if it is there already.
+    /// Sets a variable, at its position if it is set already.
     pub fn set_env(&mut self, name: &str, value: &str) {
         let entry = format!("{name}={value}");
         let is_it = |old: &String| old.split_once('=').is_some_and(|(key, _)| key == name);
@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn a_working_directory_never_leaves_the_root() {
-        for (given, is) in [("", "/"), ("../../..", "/"), ("/app/./x/../y//", "/app/y"), ("app", "/app")] {
-            assert_eq!(Execution { working_dir: given.into(), ..Execution::default() }.directory(), is);
+        for (text, expected) in [("", "/"), ("../../..", "/"), ("/app/./x/../y//", "/app/y"), ("app", "/app")] {
+            assert_eq!(Execution { working_dir: text.into(), ..Execution::default() }.directory(), expected);
         }
     }
 }

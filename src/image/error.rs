@@ -1,4 +1,4 @@
-//! What can be wrong with a reference, a manifest or a config, and what to do about it.
+//! Errors of references, manifests, indexes and configs.
 
 use phial_layers::Digest;
 
@@ -17,7 +17,7 @@ pub enum ImageError {
         /// What to write instead, if that is known.
         remedy: Option<String>,
     },
-    /// Not I-JSON (RFC 7493), or not the shape that the specification asks for.
+    /// Not I-JSON (RFC 7493), or not of the form in the specification.
     #[error("{what} is not valid JSON of its kind")]
     Json {
         /// Which document.
@@ -26,7 +26,7 @@ pub enum ImageError {
         #[source]
         source: serde_json::Error,
     },
-    /// A document larger than what is read at all.
+    /// A document above the size limit.
     #[error("{what} has {size} bytes, more than {limit}")]
     TooLarge {
         /// Which document.
@@ -39,7 +39,7 @@ pub enum ImageError {
     /// `schemaVersion` is not 2.
     #[error("the manifest has schema version {found}; only 2 is read")]
     SchemaVersion {
-        /// What the document says.
+        /// The version in the document, escaped.
         found: String,
     },
     /// A document that could be a manifest and an index at once (CVE-2021-41190), or neither.
@@ -48,7 +48,7 @@ pub enum ImageError {
         /// Which keys are there, or missing.
         why: &'static str,
     },
-    /// What the document says it is, and what it was said to be, differ.
+    /// The media type in the document differs from the announced one.
     #[error("the manifest was announced as `{announced}` but is `{found}`")]
     MediaType {
         /// The type from the `Content-Type` or the descriptor.
@@ -92,15 +92,15 @@ pub enum ImageError {
         /// How many `rootfs.diff_ids`.
         diff_ids: usize,
     },
-    /// A field of the config that cannot be honoured.
+    /// A field of the config that is not supported.
     #[error("the config's `{field}` is refused: {why}")]
     Config {
         /// Name of the field.
         field: &'static str,
-        /// What it holds and why that is refused.
+        /// Its value and why that is refused.
         why: String,
     },
-    /// Bytes that are not the blob they were asked for as.
+    /// Bytes without the expected digest.
     #[error("{what} does not match its digest")]
     Blob {
         /// Which document.
@@ -120,7 +120,7 @@ pub enum ImageError {
     Platform {
         /// The platform asked for.
         wanted: String,
-        /// `no`, or how many.
+        /// `no`, or the number of images.
         found: String,
         /// The platforms that are there.
         offered: String,
@@ -144,7 +144,7 @@ impl UserError for ImageError {
     }
 }
 
-/// Text from outside as it may be shown: control characters escaped, at most 512 characters.
+/// Untrusted text for messages: control characters escaped, at most 512 characters.
 pub fn shown(text: &str) -> String {
     let mut out = String::new();
     let mut left = 512_usize;
@@ -157,7 +157,7 @@ pub fn shown(text: &str) -> String {
     out
 }
 
-/// Marks that change the direction of text or are not seen at all.
+/// Characters that change the direction of text or are invisible.
 fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

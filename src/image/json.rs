@@ -1,4 +1,4 @@
-//! JSON in and out: strictly read (RFC 7493, I-JSON), canonically written.
+//! JSON: strict reading (RFC 7493, I-JSON) and canonical writing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use serde_json::{Map, Value};
 
 use super::error::{ImageError, shown};
 
-/// No document of the image specification is nested half as deep.
+/// Levels of nesting that are read; documents of the image specification have less than half of that.
 const MAX_DEPTH: u8 = 64;
 
-/// The only way from a value to bytes that are hashed: keys sorted by code point at every level, no white space.
+/// A value as the bytes that are hashed: keys sorted by code point at every level, no white space.
 pub fn canonical_json(value: &impl Serialize) -> Vec<u8> {
     let value = serde_json::to_value(value).map(sorted).unwrap_or_default();
     value.to_string().into_bytes()
 }
 
-/// Sorts whatever map `serde_json` was built with: a feature of some other crate must not change a digest.
+/// Sorts keys whatever map `serde_json` was built with: a feature that another crate enables must not change a digest.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
@@ -35,7 +35,7 @@ pub fn read_json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Resul
     from_value(what, strict_value(what, bytes)?)
 }
 
-/// The second half of [`read_json`], for those who look at the value in between.
+/// The second half of [`read_json`], for callers that need the value in between.
 pub(super) fn from_value<T: DeserializeOwned>(what: &'static str, value: Value) -> Result<T, ImageError> {
     serde_json::from_value(value).map_err(|source| ImageError::Json { what, source })
 }
@@ -47,7 +47,7 @@ pub(super) fn strict_value(what: &'static str, bytes: &[u8]) -> Result<Value, Im
     value.and_then(|value| reader.end().map(|()| value)).map_err(|source| ImageError::Json { what, source })
 }
 
-/// `null` for a list or map means an empty one: what Go writes for a nil slice.
+/// Reads `null` as an empty list or map: Go writes it for a nil slice.
 pub(super) fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
@@ -149,10 +149,10 @@ mod tests {
             ("unicode", b"\"\xff\""),
             ("EOF", b""),
         ];
-        for (said, bytes) in rows {
+        for (reason, bytes) in rows {
             let error = read_json::<Value>("test", bytes).unwrap_err();
             let source = std::error::Error::source(&error).unwrap().to_string();
-            assert!(source.contains(said), "{said}: {source}");
+            assert!(source.contains(reason), "{reason}: {source}");
         }
         let level_64 = format!("{}{}", "[".repeat(64), "]".repeat(64));
         read_json::<Value>("test", level_64.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! A layer as Phial makes and keeps it: the one type between packing, the store, the caches and the image.
+//! A packed layer: the one type for it between packing, the store, the deps cache and the image.
 
 use phial_layers::{CompressedTar, Compression, DiffId, Digest, Packed};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::Descriptor;
 use super::media::layer_media_type;
 
-/// A packed layer: everything about it but its bytes. Sizes are bytes. Its JSON is part of the format of deps cache entries.
+/// A packed layer without its bytes. Sizes are bytes. Its JSON is part of the format of deps cache entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedLayer {
     /// Digest of the uncompressed tar.

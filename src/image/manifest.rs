@@ -1,4 +1,4 @@
-//! Descriptors, manifests, indexes, and the image as a value: its exact bytes beside what they mean.
+//! Descriptors, manifests, indexes, and images: their exact bytes together with the parsed values.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use super::media::{
 use super::platform::Platform;
 use super::verified::BlobError;
 
-/// Manifests, indexes and configs above this many bytes are not read.
+/// The largest manifest, index or config that is read, in bytes.
 pub const MAX_MANIFEST_PULL: u64 = 8 << 20;
-/// Registries need not take larger manifests (distribution specification, "pushing manifests").
+/// The largest manifest that every registry accepts, in bytes (distribution specification, "pushing manifests").
 pub const MAX_MANIFEST_PUSH: u64 = 4 << 20;
-/// Sizes above this are not exact in all JSON readers (RFC 7493, 2.2).
+/// Larger numbers are not exact in all JSON readers (RFC 7493, 2.2).
 const MAX_SIZE: u64 = 1 << 53;
-/// No real index has more entries.
+/// Entries of an index that are read at most.
 const MAX_ENTRIES: usize = 1000;
 
-/// What a blob is, and how to know that one has it (`descriptor.md`).
+/// Type, digest and size of a blob (`descriptor.md`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -37,18 +37,18 @@ pub struct Descriptor {
     /// Free text by reverse domain names.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Where else the blob is said to be. Never fetched (CVE-2020-15157).
+    /// Other locations of the blob. They are never fetched (CVE-2020-15157).
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// Only in an index: for which machine.
+    /// The platform of an image; only in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Only for a manifest that is no image: what it is.
+    /// The type of an artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
 }
 
-/// An image manifest (`manifest.md`), in OCI's or Docker's dialect.
+/// An image manifest (`manifest.md`), in OCI's or Docker's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -57,7 +57,7 @@ pub struct Manifest {
     /// The manifest's own type; absent in some old ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// Set when this is no image.
+    /// The type of an artifact; `None` for an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The config blob.
@@ -65,7 +65,7 @@ pub struct Manifest {
     /// Lowest first.
     #[serde(deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
-    /// What this manifest refers to.
+    /// The manifest that this one refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free text by reverse domain names.
@@ -90,49 +90,49 @@ pub struct Index {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The two things that a digest or tag can name.
+/// What a digest or tag names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestOrIndex {
     /// One image, or an artifact.
     Manifest(Box<Manifest>),
-    /// A choice of them.
+    /// A list of manifests.
     Index(Index),
 }
 
-/// An image: the bytes that have the digest, and what they say. The bytes are never written anew.
+/// An image: its documents as bytes and parsed. The bytes are never serialized again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// The manifest as stored and sent.
     pub manifest_bytes: Vec<u8>,
     /// Digest of those bytes: the image's name.
     pub manifest_digest: Digest,
-    /// What they say.
+    /// The manifest, parsed.
     pub manifest: Manifest,
     /// The config as stored and sent.
     pub config_bytes: Vec<u8>,
-    /// What it says.
+    /// The config, parsed.
     pub config: Config,
 }
 
-/// One layer of an image, its three names side by side.
+/// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer<'a> {
-    /// The blob.
+    /// The descriptor of its blob.
     pub descriptor: &'a Descriptor,
-    /// The tar inside it.
+    /// The digest of its uncompressed tar.
     pub diff_id: &'a DiffId,
-    /// What is between the two.
+    /// How the tar is compressed.
     pub compression: Compression,
 }
 
 impl Descriptor {
-    /// A descriptor with nothing but its three required fields.
+    /// A descriptor with its three required fields only.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         let (annotations, urls) = (BTreeMap::new(), Vec::new());
         Self { media_type: media_type.into(), digest, size, annotations, urls, platform: None, artifact_type: None }
     }
 
-    /// The descriptor of bytes at hand.
+    /// The descriptor of these bytes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
@@ -146,7 +146,7 @@ impl Default for Index {
 }
 
 /// Reads a manifest or index, OCI's or Docker's. `announced` is the `Content-Type` or the descriptor's type, with or
-/// without parameters; it must be what the document is.
+/// without parameters; it must agree with the document.
 pub fn read_manifest(bytes: &[u8], announced: Option<&str>) -> Result<ManifestOrIndex, ImageError> {
     let what = "the manifest";
     if bytes.len() as u64 > MAX_MANIFEST_PULL {
@@ -179,7 +179,7 @@ pub fn read_manifest(bytes: &[u8], announced: Option<&str>) -> Result<ManifestOr
     Ok(ManifestOrIndex::Manifest(manifest))
 }
 
-/// `own` is the document's `mediaType`. One of the two may be silent; together they must agree with its keys.
+/// `own` is the document's `mediaType`. One of the two may be absent; they must agree with each other and with the keys.
 fn check_type(is_index: bool, own: Option<&str>, announced: Option<&str>) -> Result<(), ImageError> {
     let allowed = if is_index { [OCI_INDEX, DOCKER_LIST] } else { [OCI_MANIFEST, DOCKER_MANIFEST] };
     let kind = own.unwrap_or(allowed[0]);
@@ -243,35 +243,39 @@ impl Image {
         Ok(Self { manifest_bytes, manifest_digest, manifest: *manifest, config_bytes, config })
     }
 
-    /// The image of these two values, written canonically. `manifest.config` is replaced by the config's descriptor.
-    pub(super) fn write(config: Config, mut manifest: Manifest) -> Self {
+    /// An image from its config, its layers and the other fields of its manifest, written as canonical JSON.
+    pub(super) fn write(
+        config: Config,
+        layers: Vec<Descriptor>,
+        artifact_type: Option<String>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
         let config_bytes = canonical_json(&config);
-        manifest.config = Descriptor::of(OCI_CONFIG, &config_bytes);
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(OCI_MANIFEST.into()),
+            artifact_type,
+            config: Descriptor::of(OCI_CONFIG, &config_bytes),
+            layers,
+            subject: None,
+            annotations,
+        };
         let manifest_bytes = canonical_json(&manifest);
         Self { manifest_digest: Digest::of(&manifest_bytes), manifest_bytes, manifest, config_bytes, config }
     }
 
-    /// The image without layers, to put the first ones on.
+    /// An image without layers.
     pub fn scratch(platform: &Platform) -> Self {
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(OCI_MANIFEST.into()),
-            artifact_type: None,
-            config: Descriptor::of(OCI_CONFIG, b""),
-            layers: Vec::new(),
-            subject: None,
-            annotations: BTreeMap::new(),
-        };
-        Self::write(Config::scratch(platform), manifest)
+        Self::write(Config::scratch(platform), Vec::new(), None, BTreeMap::new())
     }
 
-    /// The same, marked as something that is no image to start (`manifest.md`, `artifactType`).
+    /// The same image with an `artifactType` (`manifest.md`), which marks it as not runnable.
     #[must_use]
     pub fn of_type(self, artifact_type: &str) -> Self {
-        Self::write(self.config, Manifest { artifact_type: Some(artifact_type.into()), ..self.manifest })
+        Self::write(self.config, self.manifest.layers, Some(artifact_type.into()), self.manifest.annotations)
     }
 
-    /// The descriptor of the manifest, as it stands in an index.
+    /// The descriptor of the manifest for an index.
     pub fn descriptor(&self) -> Descriptor {
         let size = self.manifest_bytes.len() as u64;
         Descriptor::new(self.manifest.media_type(), self.manifest_digest.clone(), size)
@@ -285,12 +289,12 @@ impl Image {
         })
     }
 
-    /// For which machine the image is.
+    /// The platform of the image.
     pub fn platform(&self) -> Platform {
         self.config.platform()
     }
 
-    /// Refuses an image that is for another machine than `wanted`.
+    /// Refuses an image for another platform than `wanted`.
     pub fn check_platform(&self, wanted: &Platform) -> Result<(), ImageError> {
         let (own, wanted_text) = (self.platform(), wanted.to_string());
         if own.os == wanted.os && own.architecture == wanted.architecture {

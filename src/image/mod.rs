@@ -1,7 +1,11 @@
-//! References, platforms, configs, manifests and indexes as values, and the one door from a value to canonical JSON.
+//! References, platforms, configs, manifests and indexes as values, and canonical JSON.
 //!
-//! What comes from outside is parsed strictly, once: [`Reference`], [`read_manifest`], [`Image::read`]. What goes out
-//! is written by [`canonical_json`] alone, so the same value is the same bytes anywhere. Pure: no clock, disk or network.
+//! Input is parsed strictly, once: [`Reference`], [`read_manifest`], [`Image::read`]. Output is written by [`canonical_json`]
+//! alone, so that the same value has the same bytes everywhere. Nothing here uses a clock, the disk or the network.
+//!
+//! The types are our own and not those of `oci-spec`: its annotations and labels are unordered maps, it accepts duplicate keys
+//! and ambiguous manifests, and it drops fields of a base image's config that must be kept. Canonical JSON is our own because
+//! its bytes are part of every digest.
 
 mod artifact;
 mod assemble;

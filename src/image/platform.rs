@@ -1,4 +1,4 @@
-//! For which machine an image is, and how one is chosen from an index.
+//! Platforms, and the choice of an image from an index.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::error::{ImageError, shown};
 use super::manifest::{Descriptor, Index};
 
-/// Operating system and processor, in Go's words (`image-index.md`): `linux/amd64`, `linux/arm/v7`.
+/// Operating system and processor, named as in Go (`image-index.md`): `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// `amd64`, `arm64`, ...
     pub architecture: String,
     /// `linux`.
     pub os: String,
-    /// `v7`; absent for the usual one.
+    /// `v7`; absent for the usual variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
@@ -37,7 +37,7 @@ impl Platform {
         })
     }
 
-    /// The variant, without the words for the usual one.
+    /// The variant, unless it is the usual one.
     fn special(&self) -> Option<&str> {
         match (self.architecture.as_str(), self.variant.as_deref()) {
             ("arm64", Some("v8")) | ("amd64", Some("v1")) | (_, Some("")) => None,
@@ -67,7 +67,7 @@ impl Platform {
             .take(20)
             .map(|p| shown(&p.to_string()))
             .collect();
-        let offered = if offered.is_empty() { "none that say theirs".into() } else { offered.join(", ") };
+        let offered = if offered.is_empty() { "none with a platform".into() } else { offered.join(", ") };
         Err(ImageError::Platform { wanted: self.to_string(), found, offered })
     }
 

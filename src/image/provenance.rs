@@ -1,4 +1,4 @@
-//! What an image of ours says of how it was made: enough to make it again, and nothing of the machine that made it.
+//! The build record in an image: enough to build it again, and nothing about the machine that built it.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ pub struct Provenance {
     pub format: u32,
     /// The full SHA of the commit.
     pub commit: String,
-    /// The repository's address on the web; none for one that exists on some machine only.
+    /// The repository's URL on the web; `None` for a local repository.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source: Option<String>,
-    /// The base's name in a registry, with its tag; none for a layout or an archive.
+    /// The base image's name in a registry, with its tag; `None` for a layout or an archive.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub base: Option<String>,
     /// The digest of the base's manifest.
@@ -30,27 +30,27 @@ pub struct Provenance {
     pub envs: Vec<String>,
     /// How layers are compressed.
     pub compression: String,
-    /// What steps reached: `host` or `none`.
+    /// The network of the steps: `host` or `none`.
     pub network: String,
-    /// The digest of all settings that reach bytes.
+    /// The digest of all settings that change the image.
     pub settings: Digest,
-    /// What the script is: the built-in one and its digest, or a path in the commit.
+    /// The build script: the built-in one and its digest, or a path in the commit.
     pub script: String,
     /// The digest of `mix.lock`, if the commit has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lock: Option<Digest>,
-    /// The digest of the config that the deps layer's entry has in a deps cache, whether this image came from one or not; none
-    /// if there is no such layer.
+    /// The digest of the config of the deps layer's entry in a deps cache, whether or not such a cache was used; `None` without
+    /// a deps layer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deps_cache: Option<Digest>,
 }
 
-/// What an image that may be ours says.
+/// The build record of an image, as far as it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// Its record.
     Here(Box<Provenance>),
-    /// It has a record of another format version, which may hold other things.
+    /// It has a record of another format version.
     Format(u32),
     /// It has none, or one that cannot be read.
     Not,
@@ -80,9 +80,9 @@ impl Provenance {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The same for readers of manifests (image-spec, annotations.md): what has a name there, and ours.
+    /// The record as annotations of the manifest: those of image-spec, `annotations.md`, and Phial's own.
     pub fn annotations(&self) -> BTreeMap<String, String> {
-        let mut notes = BTreeMap::from([
+        let mut annotations = BTreeMap::from([
             ("org.opencontainers.image.revision".to_owned(), self.commit.clone()),
             ("org.opencontainers.image.base.digest".to_owned(), self.base_digest.to_string()),
             ("dev.phial.format".to_owned(), self.format.to_string()),
@@ -95,7 +95,7 @@ impl Provenance {
             ("dev.phial.lock", self.lock.as_ref().map(Digest::to_string)),
             ("dev.phial.deps-cache", self.deps_cache.as_ref().map(Digest::to_string)),
         ];
-        notes.extend(more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        notes
+        annotations.extend(more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        annotations
     }
 }

@@ -8,16 +8,16 @@ use phial_layers::Digest;
 
 use super::error::{ImageError, shown};
 
-/// A repository in a registry, and what of it: `host/repository[:tag][@digest]`.
+/// A repository in a registry, or a manifest in it: `host/repository[:tag][@digest]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RegistryRef {
     /// Host and port, lower case: `registry.example`, `localhost:5000`, `[::1]:5000`, `docker.io`.
     pub host: String,
     /// `team/app`; `library/debian` for Docker Hub's short names.
     pub repository: String,
-    /// The tag, if one is named.
+    /// The tag.
     pub tag: Option<String>,
-    /// The digest, if one is named; it wins over the tag.
+    /// The digest; it wins over the tag.
     pub digest: Option<Digest>,
 }
 
@@ -46,7 +46,7 @@ pub enum Reference {
     },
 }
 
-/// Where an image can be written. A digest follows from the image; one that is named is a condition: that image or none.
+/// Where an image is written. A digest in it is a condition: an image with another digest is not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `host/repository[:tag][@digest]`.
@@ -73,18 +73,29 @@ pub enum Target {
     DockerArchive {
         /// The tar to write.
         file: PathBuf,
-        /// The tag; the caller has the name before it.
+        /// The tag, without the name before it.
         tag: Option<String>,
         /// The only digest that may be written.
         digest: Option<Digest>,
     },
 }
 
-/// A bad part, why, and what to write instead.
-type Bad = (String, Option<String>);
+/// Why a text is not a reference.
+struct Rejection {
+    /// The bad part and the rule that it breaks.
+    why: String,
+    /// What to write instead, if that is known.
+    remedy: Option<String>,
+}
 
-fn bad<T>(why: String) -> Result<T, Bad> {
-    Err((why, None))
+impl Rejection {
+    fn with_remedy(why: impl Into<String>, remedy: String) -> Self {
+        Self { why: why.into(), remedy: Some(remedy) }
+    }
+}
+
+fn reject<T>(why: String) -> Result<T, Rejection> {
+    Err(Rejection { why, remedy: None })
 }
 
 impl FromStr for Reference {
@@ -98,16 +109,16 @@ impl FromStr for Reference {
             }
             Some((_, rest)) => {
                 let remedy = format!("load it elsewhere and write it as `oci-archive:{rest}`");
-                Err(("`docker-archive` can be written, not read".into(), Some(remedy)))
+                Err(Rejection::with_remedy("`docker-archive` can be written, not read", remedy))
             }
             None => split_registry(text).map(Self::Registry),
         };
-        parsed.map_err(|bad| refused(text, bad))
+        parsed.map_err(|rejection| refused(text, rejection))
     }
 }
 
 impl Reference {
-    /// The same image, whatever becomes of its tag.
+    /// The same reference with a digest, so that it does not follow its tag.
     #[must_use]
     pub fn pinned(&self, to: &Digest) -> Self {
         let mut pinned = self.clone();
@@ -131,7 +142,7 @@ impl FromStr for Target {
             }),
             None => split_registry(text).map(Self::Registry),
         };
-        parsed.map_err(|bad| refused(text, bad))
+        parsed.map_err(|rejection| refused(text, rejection))
     }
 }
 
@@ -160,52 +171,52 @@ impl FromStr for RegistryRef {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        split_registry(text).map_err(|bad| refused(text, bad))
+        split_registry(text).map_err(|rejection| refused(text, rejection))
     }
 }
 
-fn refused(text: &str, (why, remedy): Bad) -> ImageError {
-    ImageError::Reference { text: shown(text), why, remedy }
+fn refused(text: &str, rejection: Rejection) -> ImageError {
+    ImageError::Reference { text: shown(text), why: rejection.why, remedy: rejection.remedy }
 }
 
 fn split_transport(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(transport, _)| matches!(*transport, "oci" | "oci-archive" | "docker-archive"))
 }
 
-fn split_digest(text: &str) -> Result<(&str, Option<Digest>), Bad> {
+fn split_digest(text: &str) -> Result<(&str, Option<Digest>), Rejection> {
     let Some((rest, digest)) = text.rsplit_once('@') else { return Ok((text, None)) };
     match digest.parse() {
         Ok(digest) => Ok((rest, Some(digest))),
-        Err(error) => bad(shown(&format!("{error}"))),
+        Err(error) => reject(shown(&format!("{error}"))),
     }
 }
 
 /// The tag follows the last colon, if no slash follows it.
-fn split_tag(text: &str) -> Result<(&str, Option<String>), Bad> {
+fn split_tag(text: &str) -> Result<(&str, Option<String>), Rejection> {
     match text.rsplit_once(':') {
         Some((rest, tag)) if !tag.contains('/') => Ok((rest, Some(checked_tag(tag)?))),
         _ => Ok((text, None)),
     }
 }
 
-fn split_path(text: &str) -> Result<(PathBuf, Option<String>, Option<Digest>), Bad> {
+fn split_path(text: &str) -> Result<(PathBuf, Option<String>, Option<Digest>), Rejection> {
     let has_digest = text.rsplit_once('@').is_some_and(|(_, d)| d.starts_with("sha256:") || d.starts_with("sha512:"));
     let (rest, digest) = if has_digest { split_digest(text)? } else { (text, None) };
     let (path, tag) = split_tag(rest)?;
     if path.is_empty() || path.contains('\0') {
-        return bad("the path is empty or holds a NUL".into());
+        return reject("the path is empty or holds a NUL".into());
     }
     Ok((path.into(), tag, digest))
 }
 
-fn split_registry(text: &str) -> Result<RegistryRef, Bad> {
+fn split_registry(text: &str) -> Result<RegistryRef, Rejection> {
     if let Some((scheme, rest)) = text.split_once("://") {
         let why = format!("`{}://` does not belong to it", shown(scheme));
-        return Err((why, Some(format!("write `{}`", shown(rest)))));
+        return Err(Rejection::with_remedy(why, format!("write `{}`", shown(rest))));
     }
     if text.starts_with(['.', '/']) {
         let remedy = format!("write `oci:{0}` for a layout directory, `oci-archive:{0}` for an archive", shown(text));
-        return Err(("it looks like a path".into(), Some(remedy)));
+        return Err(Rejection::with_remedy("it looks like a path", remedy));
     }
     let (rest, digest) = split_digest(text)?;
     let (name, tag) = split_tag(rest)?;
@@ -222,7 +233,7 @@ fn split_registry(text: &str) -> Result<RegistryRef, Bad> {
     };
     check_repository(&repository, path)?;
     if host.len() + repository.len() > 254 {
-        return bad("host and repository have more than 255 characters".into());
+        return reject("host and repository have more than 255 characters".into());
     }
     Ok(RegistryRef { host, repository, tag, digest })
 }
@@ -232,8 +243,8 @@ fn is_host(first: &str) -> bool {
     first.contains(['.', ':', '[']) || first == "localhost"
 }
 
-fn checked_host(host: &str) -> Result<String, Bad> {
-    let wrong = |why: &str| bad(format!("host `{}`: {why}", shown(host)));
+fn checked_host(host: &str) -> Result<String, Rejection> {
+    let wrong = |why: &str| reject(format!("host `{}`: {why}", shown(host)));
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else { return wrong("the bracket is not closed") };
         if address.parse::<std::net::Ipv6Addr>().is_err() {
@@ -260,31 +271,31 @@ fn checked_host(host: &str) -> Result<String, Bad> {
 }
 
 /// `path` is what the user wrote, for the message.
-fn check_repository(repository: &str, path: &str) -> Result<(), Bad> {
+fn check_repository(repository: &str, path: &str) -> Result<(), Rejection> {
     if path.is_empty() {
-        return bad("the repository is missing".into());
+        return reject("the repository is missing".into());
     }
     for part in repository.split('/') {
         let wrong = |why: &str| format!("repository part `{}`: {why}", shown(part));
         if part.bytes().any(|b| b.is_ascii_uppercase()) {
             let remedy = format!("write `{}`", shown(&path.to_ascii_lowercase()));
-            return Err((wrong("upper case is not allowed"), Some(remedy)));
+            return Err(Rejection::with_remedy(wrong("upper case is not allowed"), remedy));
         }
         if part.is_empty() {
-            return bad("repository: a part between slashes is empty".into());
+            return reject("repository: a part between slashes is empty".into());
         }
         if let Some(c) = part.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-')) {
-            return bad(wrong(&format!("`{}` is not allowed", shown(&c.to_string()))));
+            return reject(wrong(&format!("`{}` is not allowed", shown(&c.to_string()))));
         }
-        if !separators_stand_between(part) {
-            return bad(wrong("`.`, `_`, `__` or hyphens may stand between letters and digits only"));
+        if !has_separators_inside_only(part) {
+            return reject(wrong("`.`, `_`, `__` and hyphens are allowed between letters and digits only"));
         }
     }
     Ok(())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, given that all characters are of these.
-fn separators_stand_between(part: &str) -> bool {
+fn has_separators_inside_only(part: &str) -> bool {
     let is_separator = |c: char| matches!(c, '.' | '_' | '-');
     if part.starts_with(is_separator) || part.ends_with(is_separator) {
         return false;
@@ -293,8 +304,8 @@ fn separators_stand_between(part: &str) -> bool {
     runs.all(|run| matches!(run, "." | "_" | "__") || run.bytes().all(|b| b == b'-'))
 }
 
-fn checked_tag(tag: &str) -> Result<String, Bad> {
-    let wrong = |why: &str| bad(format!("tag `{}`: {why}", shown(tag)));
+fn checked_tag(tag: &str) -> Result<String, Rejection> {
+    let wrong = |why: &str| reject(format!("tag `{}`: {why}", shown(tag)));
     if tag.is_empty() {
         return wrong("it is empty");
     }
@@ -322,7 +333,7 @@ impl RegistryRef {
         format!("{}/{}", self.host, self.repository)
     }
 
-    /// What stands after `manifests/` in a request: the digest, else the tag, else `latest`.
+    /// The last part of a manifest's URL: the digest, or else the tag, or else `latest`.
     pub fn selector(&self) -> &str {
         self.digest.as_ref().map(Digest::as_str).or(self.tag.as_deref()).unwrap_or("latest")
     }

@@ -1,4 +1,4 @@
-//! A stream that is what its descriptor says, or an error: no reader gets the end of a blob that was not checked.
+//! Streams that are checked against a descriptor: the last bytes of a blob are read only if its digest is right.
 
 use std::cmp::Ordering;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ pub enum BlobError {
     Digest {
         /// Digest asked for.
         expected: Digest,
-        /// Digest of what came, in the same algorithm.
+        /// Digest of the bytes, in the same algorithm.
         actual: String,
     },
     /// Fewer bytes.
@@ -26,7 +26,7 @@ pub enum BlobError {
         digest: Digest,
         /// Bytes that its descriptor states.
         expected: u64,
-        /// Bytes that came.
+        /// Bytes that there are.
         actual: u64,
     },
     /// More bytes.
@@ -82,7 +82,7 @@ impl BlobError {
         }
     }
 
-    /// Checks bytes against the digest they were asked for by.
+    /// Checks bytes against a digest.
     pub fn check(expected: &Digest, bytes: &[u8]) -> Result<(), Self> {
         let mut hash = Hasher::new(expected);
         hash.update(bytes);
@@ -91,7 +91,7 @@ impl BlobError {
     }
 }
 
-/// Reads `inner` and checks size and digest *before* it hands out the last bytes. At most one byte more than the stated
+/// Reads `inner` and checks size and digest *before* it returns the last bytes. At most one byte more than the stated
 /// size is ever read.
 pub struct Verified<R> {
     inner: R,
@@ -103,7 +103,7 @@ pub struct Verified<R> {
 }
 
 impl<R: Read> Verified<R> {
-    /// A stream over `inner` that must turn out to be `descriptor`'s blob.
+    /// A stream that fails unless `inner` has the digest and size of `descriptor`.
     pub fn new(inner: R, descriptor: &Descriptor) -> Self {
         let digest = descriptor.digest.clone();
         Self { inner, size: descriptor.size, seen: 0, hash: Some(Hasher::new(&digest)), passed: false, digest }
@@ -114,7 +114,7 @@ impl<R: Read> Verified<R> {
             return Ok(());
         }
         let Some(hash) = self.hash.take() else {
-            return Err(io::ErrorKind::InvalidData.into()); // read on after an error
+            return Err(io::ErrorKind::InvalidData.into()); // a read after an error
         };
         if read_some(&mut self.inner, &mut [0])? > 0 {
             return Err(refused(BlobError::Long { digest: self.digest.clone(), expected: self.size }));
@@ -135,7 +135,7 @@ impl<R: Read> Read for Verified<R> {
             return self.check_end().map(|()| 0);
         }
         let Some(hash) = self.hash.as_mut() else {
-            return Err(io::ErrorKind::InvalidData.into()); // read on after an error
+            return Err(io::ErrorKind::InvalidData.into()); // a read after an error
         };
         let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let n = read_some(&mut self.inner, &mut buffer[..most])?;
@@ -185,7 +185,7 @@ mod tests {
         let digest = Digest::of(b"hello");
         assert_eq!(read(b"hello", &digest, 5).unwrap(), b"hello");
         assert_eq!(read(b"", &Digest::of(b""), 0).unwrap(), b"");
-        for (bytes, size, said) in [
+        for (bytes, size, reason) in [
             (&b"hellO"[..], 5, "the bytes are `sha256:"),
             (b"hell", 5, "ends after 4 of 5"),
             (b"hello!", 5, "more than the 5"),
@@ -194,7 +194,7 @@ mod tests {
             (b"hello", 0, "more than the 0"),
         ] {
             let error = read(bytes, &digest, size).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(reason), "{error}");
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_only_the_stated_bytes_still_hears_of_a_mismatch() {
+    fn reading_only_the_stated_bytes_still_reports_a_mismatch() {
         let descriptor = Descriptor::new("x", Digest::of(b"hello"), 5);
         let mut bytes = [0; 5];
         let mut stream = Verified::new(&b"hellO"[..], &descriptor);

@@ -1,4 +1,6 @@
-//! Writing archives: the same image is the same bytes, and the file is there whole or not at all.
+//! Writes archives: the same image gives the same bytes, and the file appears when it is complete.
+//!
+//! The tar writer is our own because its bytes must not change with a library's version.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,23 +13,23 @@ use serde_json::json;
 use super::OCI_LAYOUT;
 use super::error::LayoutError;
 use super::read::blob_name;
-use super::write::{copy, descriptors, entry, index_of, open, put};
+use super::write::{copy, descriptors, index_entry, index_of, open, write_atomically};
 use crate::error::IoError;
 use crate::event::Watch;
 use crate::image::{Blobs, Descriptor, Image, canonical_json};
 
-/// One entry of an archive.
+/// The content of an entry of an archive.
 enum Content<'a> {
-    /// skopeo, run by an ordinary user, fails to make directories that have no entry of their own.
+    /// skopeo without root fails to create directories that have no entry of their own.
     Directory,
     Bytes(Vec<u8>),
     Blob(&'a Descriptor),
 }
 
-/// By name, so that order is given.
+/// The entries of an archive by name, and so in their order.
 type Files<'a> = BTreeMap<String, Content<'a>>;
 
-/// Writes a tar of a layout with this one image in it.
+/// Writes a tar of a layout with this image.
 pub fn write_oci_archive(
     file: &Path,
     image: &Image,
@@ -42,13 +44,13 @@ pub fn write_oci_archive(
         files.insert(blob_name(&descriptor.digest), Content::Blob(descriptor));
     }
     files.insert(blob_name(&image.manifest_digest), Content::Bytes(image.manifest_bytes.clone()));
-    files.insert("index.json".into(), Content::Bytes(canonical_json(&index_of(&[entry(image, tag)]))));
+    files.insert("index.json".into(), Content::Bytes(canonical_json(&index_of(&[index_entry(image, tag)]))));
     files.insert("oci-layout".into(), Content::Bytes(OCI_LAYOUT.to_vec()));
     write(file, image, &files, blobs, watch)
 }
 
-/// Writes a tar for `docker load`. `name` is what the image is to be called there: `app:v1`. Layers stay compressed, as
-/// go-containerregistry writes them; every reader since Docker 1.10 takes that.
+/// Writes a tar for `docker load`. `name` is the image's name there: `app:v1`. Layers stay compressed, as in
+/// go-containerregistry; every reader since Docker 1.10 supports that.
 pub fn write_docker_archive(
     file: &Path,
     image: &Image,
@@ -82,8 +84,8 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
         let source = io::Error::from(io::ErrorKind::InvalidFilename);
         return Err(IoError { action: "write", path: file.to_owned(), source }.into());
     };
-    put(parent, name, |to| {
-        let mut tar = Tar { path: file, out: BufWriter::with_capacity(1 << 20, to) };
+    write_atomically(parent, name, |to| {
+        let mut tar = TarWriter { path: file, out: BufWriter::with_capacity(1 << 20, to) };
         for (name, content) in files {
             match content {
                 Content::Directory => tar.header(name, tar::EntryType::Directory, 0)?,
@@ -102,13 +104,13 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
     })
 }
 
-/// Just enough of a tar writer: modes 0644 and 0755, owner 0:0, time 0.
-struct Tar<'a> {
+/// A tar writer with fixed metadata: modes 0644 and 0755, owner 0:0, time 0.
+struct TarWriter<'a> {
     path: &'a Path,
     out: BufWriter<&'a mut File>,
 }
 
-impl Tar<'_> {
+impl TarWriter<'_> {
     fn append(
         &mut self,
         name: &str,
@@ -151,7 +153,7 @@ impl Tar<'_> {
     }
 }
 
-/// From the end of so many bytes to the next block.
+/// Zeros after so many bytes, to the next block of 512.
 fn padding(size: u64) -> u64 {
     size.next_multiple_of(512) - size
 }

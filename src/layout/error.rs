@@ -1,4 +1,4 @@
-//! What can go wrong with a layout, and what to do about it.
+//! Errors of layouts and archives.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ pub enum LayoutError {
     /// The operating system refused an action on a path.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Nothing there to read.
+    /// The path does not exist.
     #[error("there is no `{}`", path.display())]
     Absent {
         /// The directory or archive.
         path: PathBuf,
     },
-    /// Something else than an OCI layout.
+    /// The path is not an OCI layout.
     #[error("`{}` is not an OCI layout: {why}", path.display())]
     NotALayout {
         /// The directory or archive.
@@ -31,7 +31,7 @@ pub enum LayoutError {
         remedy: Option<String>,
     },
     /// A document in it is refused.
-    #[error("`{}` holds an image that is refused", path.display())]
+    #[error("an image in `{}` is refused", path.display())]
     Image {
         /// The directory or archive.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum LayoutError {
         /// The tags that are there.
         offered: String,
     },
-    /// More than one image answers to the name.
+    /// More than one image has the name.
     #[error("`{}` has more than one image{wanted}; it has {offered}", path.display())]
     Ambiguous {
         /// The directory or archive.
@@ -75,8 +75,8 @@ pub enum LayoutError {
         /// The entry.
         name: String,
     },
-    /// Other bytes than the digest says.
-    #[error("a blob in `{}` is not what its name says", path.display())]
+    /// A blob does not have its digest or size.
+    #[error("a blob in `{}` does not match its digest", path.display())]
     Blob {
         /// The directory or archive.
         path: PathBuf,
@@ -84,8 +84,8 @@ pub enum LayoutError {
         #[source]
         source: BlobError,
     },
-    /// A tag names something else than was seen before.
-    #[error("the tag `{tag}` in `{}` was moved meanwhile: it names {}", path.display(), found.as_ref().map_or("nothing now".into(), |found| format!("`{found}`")))]
+    /// A tag was moved by another process.
+    #[error("the tag `{tag}` in `{}` was moved by another process: it names {}", path.display(), found.as_ref().map_or("nothing now".into(), |found| format!("`{found}`")))]
     Moved {
         /// The directory.
         path: PathBuf,
@@ -94,7 +94,7 @@ pub enum LayoutError {
         /// What it names now.
         found: Option<Digest>,
     },
-    /// A blob to be written could not be had.
+    /// A blob to be written is not available.
     #[error("cannot get the blob `{digest}` to write it to `{}`", path.display())]
     Source {
         /// The directory or archive.
@@ -108,11 +108,12 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
-    /// The error of a blob that could not be had to be written to `path`.
+    /// The error of a blob that is not available and should be written to `path`.
     pub(super) fn source(path: &Path, digest: &Digest, source: impl Into<BlobSourceError>) -> Self {
         Self::Source { path: path.to_owned(), digest: digest.clone(), source: source.into() }
     }
 
+    /// For `map_err`: the error of `action` on `path`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io(IoError { action, path, source })
@@ -145,7 +146,7 @@ impl UserError for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Absent { .. } => Some("correct the path, or make an image there with `phial base`".into()),
+            Self::Absent { .. } => Some("correct the path, or create a base image there with `phial base`".into()),
             Self::NotALayout { remedy, .. } => remedy.clone(),
             Self::Image { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
@@ -154,7 +155,7 @@ impl UserError for LayoutError {
                 Some("copy or build the image again".into())
             }
             Self::Io(IoError { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                Some("make room on this file system".into())
+                Some("free some space on this file system".into())
             }
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! OCI layouts (`image-layout.md`), as a directory or in a tar, read and written; and archives for `docker load`.
 //!
-//! Nothing read is believed: every blob is a regular file inside the layout and passes its digest and size, or is an error.
-//! Whatever is killed while writing, `index.json` and archives are whole: old or new.
+//! Every blob that is read must be a regular file inside the layout and have its digest and size. If a writer is killed,
+//! `index.json` and archives are either as before or complete.
 
 mod archive;
 mod error;
@@ -12,7 +12,7 @@ mod write;
 pub use archive::{write_docker_archive, write_oci_archive};
 pub use error::LayoutError;
 pub use read::{Blob, Layout};
-pub use referrers::Listing;
+pub use referrers::ReferrerList;
 pub use write::{Check, Names, Put, put_into, write_layout};
 
 /// The annotation that holds a tag in `index.json`.

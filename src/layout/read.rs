@@ -1,4 +1,4 @@
-//! Reading: from a name to an image, and from a digest to a checked stream.
+//! Reads layouts: images by name, blobs by digest.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::image::{
     Platform, Verified, read_json, read_manifest, shown,
 };
 
-/// No archive of an image has more entries.
+/// Entries of an archive that are read at most.
 const MAX_ENTRIES: usize = 100_000;
 
 /// A layout that is open for reading.
@@ -33,14 +33,14 @@ pub struct Layout {
 #[derive(Debug)]
 enum Files {
     Dir(OwnedFd),
-    /// The archive, and where in it each file's bytes are: offset and size.
+    /// The archive, and offset and size of each file in it.
     Archive(Arc<File>, BTreeMap<String, (u64, u64)>),
 }
 
 /// The bytes of one blob, checked while they are read.
 pub type Blob = Verified<Span>;
 
-/// A piece of a file.
+/// A range of bytes of a file.
 #[derive(Debug)]
 pub struct Span {
     file: Arc<File>,
@@ -58,13 +58,14 @@ impl Read for Span {
     }
 }
 
+/// The file `oci-layout`, as JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Header {
+struct LayoutHeader {
     image_layout_version: String,
 }
 
-fn unopened(path: &Path, errno: Errno) -> LayoutError {
+fn open_error(path: &Path, errno: Errno) -> LayoutError {
     match errno {
         Errno::NOENT => LayoutError::Absent { path: path.into() },
         other => LayoutError::io("open", path)(other.into()),
@@ -77,15 +78,15 @@ impl Layout {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOTDIR => LayoutError::not_a_directory(dir),
-            other => unopened(dir, other),
+            other => open_error(dir, other),
         })?;
         Self::checked(dir, Files::Dir(fd))
     }
 
-    /// Opens a tar of a layout. Its headers are read once; names that no layout has are not looked at again.
+    /// Opens a tar of a layout. Its headers are read once; entries with other names than a layout's are ignored.
     pub fn open_archive(path: &Path) -> Result<Self, LayoutError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unopened(path, e))?;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| open_error(path, e))?;
         let file = File::from(fd);
         let is_file = file.metadata().map_err(LayoutError::io("look at", path))?.is_file();
         let mut magic = [0; 4];
@@ -95,7 +96,7 @@ impl Layout {
         } else if Compression::sniff(&magic[..n]) != Compression::None {
             ("it is compressed", Some("decompress the archive first".into()))
         } else {
-            let entries = scan(&file).map_err(LayoutError::io("read the tar headers of", path))?;
+            let entries = locate_files(&file).map_err(LayoutError::io("read the tar headers of", path))?;
             return Self::checked(path, Files::Archive(Arc::new(file), entries));
         };
         Err(LayoutError::NotALayout { path: path.into(), why: why.into(), remedy })
@@ -111,7 +112,7 @@ impl Layout {
                 is_docker.then(|| "it looks like the output of `docker save`: convert it with `skopeo copy`".into());
             return Err(LayoutError::NotALayout { path: path.to_owned(), why, remedy });
         };
-        let header: Header = read_json("`oci-layout`", &bytes).map_err(LayoutError::image(path))?;
+        let header: LayoutHeader = read_json("`oci-layout`", &bytes).map_err(LayoutError::image(path))?;
         if header.image_layout_version != "1.0.0" {
             let why = format!("its version is `{}`, not `1.0.0`", shown(&header.image_layout_version));
             return Err(LayoutError::not_a_layout(path, why));
@@ -119,8 +120,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The image that a tag or digest names; the digest wins. With neither, the only one there is. Through an index the
-    /// image for `platform` is chosen, and its config must agree.
+    /// The image that a tag or digest names; the digest wins. Without both, the only image in the layout. Through an index
+    /// the image for `platform`, whose config must agree.
     pub fn resolve(
         &self,
         tag: Option<&str>,
@@ -139,7 +140,7 @@ impl Layout {
         Ok(image)
     }
 
-    /// The blob as a stream that errs, before its last bytes, unless digest and size are the descriptor's.
+    /// The blob as a stream that fails before its last bytes unless it has the digest and size of `descriptor`.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Blob, LayoutError> {
         let digest = &descriptor.digest;
         let span = self.span(&blob_name(digest))?;
@@ -147,7 +148,7 @@ impl Layout {
         Ok(Verified::new(span.ok_or_else(missing)?, descriptor))
     }
 
-    /// `index.json`.
+    /// The parsed `index.json`.
     pub(super) fn index(&self) -> Result<Index, LayoutError> {
         let Some(bytes) = self.document("index.json")? else {
             return Err(LayoutError::not_a_layout(&self.path, "it has no `index.json`"));
@@ -187,7 +188,7 @@ impl Layout {
         found.sort_by(|a, b| a.digest.cmp(&b.digest));
         found.dedup_by(|a, b| a.digest == b.digest);
         if found.len() > 1 {
-            found.retain(|d| !self.is_about_another(d)); // records beside the image, for one
+            found.retain(|d| !self.is_referrer_entry(d)); // test records, for example
         }
         let wanted = tag.map_or_else(String::new, |tag| format!(" tagged `{}`", shown(tag)));
         match found.as_slice() {
@@ -204,7 +205,7 @@ impl Layout {
                 pick.ok_or_else(|| self.not_found(index, wanted))
             }
             _ => {
-                let wanted = if wanted.is_empty() { ", and no tag is named".into() } else { wanted };
+                let wanted = if wanted.is_empty() { ", and no tag is given".into() } else { wanted };
                 Err(LayoutError::Ambiguous { path: self.path.clone(), wanted, offered: offered(index) })
             }
         }
@@ -214,7 +215,7 @@ impl Layout {
         LayoutError::NotFound { path: self.path.clone(), wanted, offered: offered(index) }
     }
 
-    /// A manifest, config or record: a blob that may be held in memory, checked.
+    /// The checked bytes of a small blob, such as a manifest, config or test record: at most 8 MiB.
     pub fn bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
         if descriptor.size > MAX_MANIFEST_PULL {
             let size = descriptor.size;
@@ -234,7 +235,7 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// A small file at the top, or `None` if it is not there.
+    /// A file at the top of the layout; `None` if it does not exist.
     pub(super) fn document(&self, name: &str) -> Result<Option<Vec<u8>>, LayoutError> {
         let Some(span) = self.span(name)? else { return Ok(None) };
         if span.left > MAX_MANIFEST_PULL {
@@ -276,7 +277,7 @@ impl DocumentSource for Layout {
     }
 }
 
-/// Opens a file below `dir` without following a link on the way, and without waiting for a pipe's other end.
+/// Opens a file below `dir` without following links, and without waiting on a named pipe.
 pub(super) fn open_regular(
     dir: std::os::fd::BorrowedFd<'_>,
     path: &Path,
@@ -298,8 +299,8 @@ pub(super) fn open_regular(
     Ok(Some(Span { file: Arc::new(file), at: 0, left: metadata.len() }))
 }
 
-/// Where the files of a layout are in a tar. Other names, and whatever is not a regular file, are passed over.
-fn scan(file: &File) -> io::Result<BTreeMap<String, (u64, u64)>> {
+/// Offset and size of each file of a layout in a tar. Other names, and all but regular files, are ignored.
+fn locate_files(file: &File) -> io::Result<BTreeMap<String, (u64, u64)>> {
     let mut entries = BTreeMap::new();
     let mut archive = tar::Archive::new(file);
     for (count, entry) in archive.entries_with_seek()?.enumerate() {
@@ -317,10 +318,10 @@ fn scan(file: &File) -> io::Result<BTreeMap<String, (u64, u64)>> {
         if !is_top && !is_blob_name(name) {
             continue;
         }
-        let place = (entry.raw_file_position(), entry.size());
-        if entries.insert(name.to_owned(), place).is_some() && is_top {
-            // Readers differ in which of the two they take.
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{name}` is there twice")));
+        let position = (entry.raw_file_position(), entry.size());
+        if entries.insert(name.to_owned(), position).is_some() && is_top {
+            // Readers differ in which of the two they use.
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{name}` appears twice")));
         }
     }
     Ok(entries)

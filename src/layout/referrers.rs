@@ -1,5 +1,5 @@
-//! What refers to a manifest in a layout: entries without a tag in `index.json`, as oras writes them, and lists under the
-//! fallback tag, as regctl writes them. Image-spec 1.1 says nothing of it, so both are read; the first way is written.
+//! Referrers in a layout: entries without a tag in `index.json`, as oras writes them, and lists under the fallback tag, as
+//! regctl writes them. Image-spec 1.1 does not define this, so both are read; the first form is written.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use super::error::LayoutError;
 use super::read::Layout;
 use crate::image::{Artifact, Descriptor, Index, ManifestOrIndex, fallback_tag, read_manifest};
 
-/// Each referrer by its digest: what it is, or why that cannot be said.
-pub type Listing = Vec<(Digest, Result<Artifact, LayoutError>)>;
+/// Referrers by digest; a damaged one has an error.
+pub type ReferrerList = Vec<(Digest, Result<Artifact, LayoutError>)>;
 
 impl Layout {
-    /// What each tag names: an image, an index of them, or something else.
+    /// The digest that each tag names: of an image, an index or an artifact.
     pub fn names(&self) -> Result<BTreeMap<String, Digest>, LayoutError> {
         let entries = self.index()?.manifests.into_iter();
         Ok(entries.filter_map(|mut entry| Some((entry.annotations.remove(REF_NAME)?, entry.digest))).collect())
     }
 
-    /// What is about `subject`, by the referrers' own manifests: tools that rewrite `index.json` lose its `artifactType`. A
-    /// manifest that cannot be read is listed with the reason, if its entry says that it is no image.
-    pub fn referrers(&self, subject: &Digest) -> Result<Listing, LayoutError> {
+    /// The referrers of `subject`, by their own manifests: tools that rewrite `index.json` lose its `artifactType`. A manifest
+    /// that cannot be read is listed with the error, if its entry has an `artifactType`.
+    pub fn referrers(&self, subject: &Digest) -> Result<ReferrerList, LayoutError> {
         let index = self.index()?;
         let tag = fallback_tag(subject);
         let mut entries = Vec::new();
@@ -47,13 +47,13 @@ impl Layout {
         Ok(found)
     }
 
-    /// Whether an entry of `index.json` only says something about another one, or lists what does.
+    /// Whether an entry of `index.json` is a referrer of another manifest, or a list of referrers.
     pub(super) fn is_referrer(&self, entry: &Value) -> bool {
         let Ok(entry) = serde_json::from_value::<Descriptor>(entry.clone()) else { return false };
-        self.is_about_another(&entry)
+        self.is_referrer_entry(&entry)
     }
 
-    pub(super) fn is_about_another(&self, entry: &Descriptor) -> bool {
+    pub(super) fn is_referrer_entry(&self, entry: &Descriptor) -> bool {
         let is_list = entry.annotations.get(REF_NAME).is_some_and(|name| {
             name.split_once('-').is_some_and(|(algorithm, hex)| {
                 matches!(algorithm, "sha256" | "sha512")
@@ -67,7 +67,7 @@ impl Layout {
             || self.artifact(entry).is_ok_and(|found| found.is_some_and(|it| subject(&it)))
     }
 
-    /// `None` for an index, or for a manifest that another tool left out.
+    /// The artifact of an entry; `None` for an index, or if another tool did not copy the manifest.
     fn artifact(&self, entry: &Descriptor) -> Result<Option<Artifact>, LayoutError> {
         let bytes = match self.bytes(entry) {
             Err(LayoutError::MissingBlob { .. }) => return Ok(None),
@@ -79,7 +79,7 @@ impl Layout {
     fn list(&self, entry: &Descriptor) -> Result<Vec<Descriptor>, LayoutError> {
         match read_manifest(&self.bytes(entry)?, Some(&entry.media_type)).map_err(LayoutError::image(&self.path))? {
             ManifestOrIndex::Index(Index { manifests, .. }) => Ok(manifests),
-            ManifestOrIndex::Manifest(_) => Ok(Vec::new()), // somebody's image under that name
+            ManifestOrIndex::Manifest(_) => Ok(Vec::new()), // an image with that name
         }
     }
 }

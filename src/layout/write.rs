@@ -1,4 +1,4 @@
-//! Writing a layout directory: blobs first, `index.json` last, whatever is put there.
+//! Writes layout directories: blobs first, `index.json` last.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -19,28 +19,28 @@ use crate::image::{
     read_json,
 };
 
-/// Temporary files carry this prefix; those of a writer that was killed are removed by the next.
+/// The prefix of temporary files. Those of a writer that was killed are removed by the next one.
 const TEMPORARY: &str = ".phial-";
 
-/// What is put into a layout at once: `index.json` is written once, after all else.
+/// What is put into a layout; `index.json` is written once, last.
 #[derive(Clone, Copy)]
 pub struct Put<'a> {
-    /// An image, and where its layers come from.
+    /// An image, and the source of its layers.
     pub image: Option<(&'a Image, Blobs<'a>)>,
-    /// What the image is called.
+    /// The tags of the image.
     pub names: Names<'a>,
-    /// What refers to an image, and where its documents come from.
+    /// Referrers of an image, and the source of their blobs.
     pub referrers: Option<(&'a [Artifact], Blobs<'a>)>,
-    /// Sees what each of the tags names when nobody else writes, and says whether that may be replaced.
+    /// Called with each tag and the digest that it names, while the layout is locked; false if the tag must not be moved.
     pub check: Check<'a>,
 }
 
-/// What an image in a layout is called.
+/// The tags of an image in a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names<'a> {
-    /// Nothing: it takes the place of the images without a name.
+    /// None: the image replaces all images without a tag.
     Unnamed,
-    /// These tags; the image that had one before loses it. Without any, it is one more image without a name.
+    /// These tags, which are taken from other images. If the list is empty, the image is added without a tag.
     Tags(&'a [String]),
 }
 
@@ -56,8 +56,8 @@ impl<'a> Names<'a> {
 /// See [`Put::check`].
 pub type Check<'a> = &'a dyn Fn(&str, Option<&Digest>) -> bool;
 
-/// Puts `image` into the layout at `dir`, under `tag`, beside what is there. The image that had the tag before loses it
-/// (without a tag: untagged images are replaced); its blobs stay. See [`put_into`].
+/// Adds `image` to the layout at `dir` under `tag`, which is taken from another image that has it. Without a tag, it replaces
+/// all images without a tag. Blobs of other images stay. See [`put_into`].
 pub fn write_layout(
     dir: &Path,
     image: &Image,
@@ -70,8 +70,8 @@ pub fn write_layout(
     put_into(dir, &Put { image: Some((image, blobs)), names, referrers: None, check: &|_, _| true }, watch)
 }
 
-/// Puts things into the layout at `dir`, which is made if it is not there. Safe to repeat, to kill, and to run twice at
-/// once: writers wait for each other. What cannot be finished is taken back.
+/// Puts an image or referrers into the layout at `dir`, which is created if needed. It may be repeated, killed, and run twice
+/// at the same time: writers wait for each other. After an error the layout is as before.
 pub fn put_into(dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
     let made = !dir.exists();
     fs::create_dir_all(dir).map_err(|error| match error.kind() {
@@ -82,9 +82,9 @@ pub fn put_into(dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), Layo
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| LayoutError::io("lock", dir)(e.into()))?;
     let names = what.digests().into_iter().map(blob_name).chain(["oci-layout".to_owned()]);
     let missing: Vec<String> = names.filter(|name| fs::symlink_metadata(dir.join(name)).is_err()).collect();
-    let written = fill(&lock, dir, what, watch);
+    let written = write_files(&lock, dir, what, watch);
     if written.is_err() {
-        take_back(dir, what, &missing);
+        roll_back(dir, what, &missing);
         if made {
             let _ = fs::remove_dir(dir);
         }
@@ -97,7 +97,7 @@ impl Put<'_> {
         self.referrers.map_or(&[], |(artifacts, _)| artifacts)
     }
 
-    /// Every blob it needs.
+    /// All blobs and manifests that are put.
     fn digests(&self) -> Vec<&Digest> {
         let image = self.image.into_iter().flat_map(|(image, _)| {
             descriptors(image).into_iter().map(|blob| &blob.digest).chain([&image.manifest_digest])
@@ -110,8 +110,8 @@ impl Put<'_> {
     }
 }
 
-/// Removes what was not there before, unless the index names it.
-fn take_back(dir: &Path, what: &Put<'_>, missing: &[String]) {
+/// Removes the files that did not exist before, unless `index.json` names them.
+fn roll_back(dir: &Path, what: &Put<'_>, missing: &[String]) {
     let index = fs::read_to_string(dir.join("index.json")).unwrap_or_default();
     let heads = what.image.map(|(image, _)| &image.manifest_digest).into_iter();
     if heads.chain(what.artifacts().iter().map(|artifact| &artifact.digest)).any(|head| index.contains(head.as_str())) {
@@ -121,12 +121,12 @@ fn take_back(dir: &Path, what: &Put<'_>, missing: &[String]) {
         let _ = fs::remove_file(dir.join(name));
     }
     for name in ["blobs/sha256", "blobs/sha512", "blobs"] {
-        let _ = fs::remove_dir(dir.join(name)); // fails unless it is empty
+        let _ = fs::remove_dir(dir.join(name)); // fails if it is not empty
     }
 }
 
-fn fill(lock: &File, dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
-    begin(dir)?;
+fn write_files(lock: &File, dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
+    initialize(dir)?;
     if let Some((image, blobs)) = what.image {
         for descriptor in descriptors(image) {
             write_blob(lock, dir, descriptor, &|| open(dir, image, descriptor, blobs), watch)?;
@@ -144,7 +144,7 @@ fn fill(lock: &File, dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(),
     if fs::read(dir.join("index.json")).is_ok_and(|old| old == index) {
         return Ok(());
     }
-    put(dir, "index.json", |to| to.write_all(&index).map_err(LayoutError::io("write", dir)))
+    write_atomically(dir, "index.json", |to| to.write_all(&index).map_err(LayoutError::io("write", dir)))
 }
 
 fn write_blob(
@@ -154,20 +154,20 @@ fn write_blob(
     open: &dyn Fn() -> Result<BlobReader, LayoutError>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
-    if is_there(lock, dir, &blob_name(&descriptor.digest), descriptor)? {
+    if has_blob(lock, dir, &blob_name(&descriptor.digest), descriptor)? {
         return Ok(());
     }
-    put_blob(dir, &descriptor.digest, |to| copy(dir, descriptor, &mut open()?, to, watch))
+    write_blob_file(dir, &descriptor.digest, |to| copy(dir, descriptor, &mut open()?, to, watch))
 }
 
 fn write_document(lock: &File, dir: &Path, of: &Descriptor, bytes: &[u8]) -> Result<(), LayoutError> {
-    if is_there(lock, dir, &blob_name(&of.digest), of)? {
+    if has_blob(lock, dir, &blob_name(&of.digest), of)? {
         return Ok(());
     }
-    put_blob(dir, &of.digest, |to| to.write_all(bytes).map_err(LayoutError::io("write to", dir)))
+    write_blob_file(dir, &of.digest, |to| to.write_all(bytes).map_err(LayoutError::io("write to", dir)))
 }
 
-/// A blob of a referrer, checked; the empty config is known without asking.
+/// A blob of a referrer, checked; the empty config needs no source.
 fn document(dir: &Path, of: &Descriptor, from: Option<Blobs<'_>>) -> Result<BlobReader, LayoutError> {
     match from {
         _ if of.digest == Digest::of(EMPTY_BYTES) => Ok(Box::new(EMPTY_BYTES)),
@@ -183,13 +183,13 @@ fn from_source(path: &Path, of: &Descriptor, from: Blobs<'_>) -> Result<BlobRead
     Ok(Box::new(Verified::new(inner, of)))
 }
 
-/// The blobs of an image, each once: layers and config. The manifest comes after them.
+/// The layers and the config of an image, each blob once.
 pub(super) fn descriptors(image: &Image) -> Vec<&Descriptor> {
     let mut seen = std::collections::BTreeSet::new();
     image.manifest.layers.iter().chain([&image.manifest.config]).filter(|d| seen.insert(&d.digest)).collect()
 }
 
-/// The bytes of a blob, checked: the config from the image itself, layers from the caller.
+/// A blob of an image, checked: the config from the image itself, a layer from its source.
 pub(super) fn open(
     path: &Path,
     image: &Image,
@@ -202,7 +202,7 @@ pub(super) fn open(
     from_source(path, descriptor, blobs)
 }
 
-/// Copies a checked blob and says how far it is.
+/// Copies a checked blob and reports the progress.
 pub(super) fn copy(
     path: &Path,
     descriptor: &Descriptor,
@@ -230,8 +230,9 @@ pub(super) fn copy(
     Ok(())
 }
 
-/// Makes the directory a layout, unless it is something else already, and clears away what a killed writer left.
-fn begin(dir: &Path) -> Result<(), LayoutError> {
+/// Creates `oci-layout` in an empty directory, and removes temporary files of killed writers. A directory with other files is
+/// an error.
+fn initialize(dir: &Path) -> Result<(), LayoutError> {
     if dir.join("oci-layout").symlink_metadata().is_ok() {
         Layout::open_dir(dir)?;
     } else {
@@ -243,39 +244,39 @@ fn begin(dir: &Path) -> Result<(), LayoutError> {
                 return Err(LayoutError::NotALayout { path: dir.to_owned(), why, remedy });
             }
         }
-        put(dir, "oci-layout", |to| to.write_all(OCI_LAYOUT).map_err(LayoutError::io("write", dir)))?;
+        write_atomically(dir, "oci-layout", |to| to.write_all(OCI_LAYOUT).map_err(LayoutError::io("write", dir)))?;
     }
     for parent in [dir.to_owned(), dir.join("blobs/sha256"), dir.join("blobs/sha512")] {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                let _ = fs::remove_file(entry.path()); // a leftover does no harm
+                let _ = fs::remove_file(entry.path()); // one that stays does no harm
             }
         }
     }
     Ok(())
 }
 
-/// Whether the blob is there, whole. One that is not what its name says is made again.
-fn is_there(lock: &File, dir: &Path, name: &str, descriptor: &Descriptor) -> Result<bool, LayoutError> {
+/// Whether the blob exists and has its digest. A damaged one is written again.
+fn has_blob(lock: &File, dir: &Path, name: &str, descriptor: &Descriptor) -> Result<bool, LayoutError> {
     let Some(span) = open_regular(lock.as_fd(), dir, name)? else { return Ok(false) };
     Ok(io::copy(&mut Verified::new(span, descriptor), &mut io::sink()).is_ok())
 }
 
-fn put_blob(
+fn write_blob_file(
     dir: &Path,
     digest: &Digest,
-    fill: impl FnOnce(&mut File) -> Result<(), LayoutError>,
+    write: impl FnOnce(&mut File) -> Result<(), LayoutError>,
 ) -> Result<(), LayoutError> {
     let parent = dir.join("blobs").join(digest.algorithm());
     fs::create_dir_all(&parent).map_err(LayoutError::io("create", &parent))?;
-    put(&parent, digest.hex(), fill)
+    write_atomically(&parent, digest.hex(), write)
 }
 
-/// A file under its name at once and whole: written, synced, renamed, and the directory synced.
-pub(super) fn put(
+/// Writes a file so that it appears complete: temporary file, sync, rename, sync of the directory.
+pub(super) fn write_atomically(
     parent: &Path,
     name: &str,
-    fill: impl FnOnce(&mut File) -> Result<(), LayoutError>,
+    write: impl FnOnce(&mut File) -> Result<(), LayoutError>,
 ) -> Result<(), LayoutError> {
     let path = parent.join(name);
     let mut temporary = tempfile::Builder::new()
@@ -283,15 +284,15 @@ pub(super) fn put(
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(LayoutError::io("create a file in", parent))?;
-    fill(temporary.as_file_mut())?;
+    write(temporary.as_file_mut())?;
     temporary.as_file().sync_all().map_err(LayoutError::io("sync", &path))?;
     temporary.persist(&path).map_err(|error| LayoutError::io("write", &path)(error.error))?;
     let parent_file = File::open(parent).map_err(LayoutError::io("open", parent))?;
     parent_file.sync_all().map_err(LayoutError::io("sync", parent))
 }
 
-/// The manifest's entry in an `index.json`.
-pub(super) fn entry(image: &Image, tag: Option<&str>) -> Value {
+/// The entry of an image in `index.json`.
+pub(super) fn index_entry(image: &Image, tag: Option<&str>) -> Value {
     let mut descriptor = image.descriptor();
     descriptor.annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())));
     json!(descriptor)
@@ -302,13 +303,13 @@ pub(super) fn index_of(entries: &[Value]) -> Value {
     json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 }
 
-/// What is there, with what other tools wrote into it, and the new entries.
+/// The present `index.json` with the new entries. Fields that other tools wrote are kept.
 fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
     let layout = Layout::open_dir(dir)?;
     let mut index = match layout.document("index.json")? {
         None => index_of(&[]),
         Some(bytes) => {
-            layout.index()?; // as strict as a reader, before anything is kept
+            layout.index()?; // checked as strictly as for reading
             read_json("`index.json`", &bytes).map_err(LayoutError::image(dir))?
         }
     };
@@ -317,7 +318,7 @@ fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
     }
     let Some(entries) = index["manifests"].as_array_mut() else { return Ok(index) };
     for tag in what.names.tags() {
-        let named = entries.iter().find(|entry| name(entry) == Some(tag));
+        let named = entries.iter().find(|entry| tag_of(entry) == Some(tag));
         let found: Option<Digest> = named.and_then(|entry| entry["digest"].as_str()?.parse().ok());
         if !(what.check)(tag, found.as_ref()) {
             return Err(LayoutError::Moved { path: dir.to_owned(), tag: tag.clone(), found });
@@ -325,15 +326,15 @@ fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
     }
     if let Some((image, _)) = what.image {
         if what.names == Names::Unnamed {
-            entries.retain(|entry| name(entry).is_some() || layout.is_referrer(entry));
-            entries.push(self::entry(image, None));
+            entries.retain(|entry| tag_of(entry).is_some() || layout.is_referrer(entry));
+            entries.push(index_entry(image, None));
         }
         for tag in what.names.tags() {
-            entries.retain(|entry| name(entry) != Some(tag));
-            entries.push(self::entry(image, Some(tag)));
+            entries.retain(|entry| tag_of(entry) != Some(tag));
+            entries.push(index_entry(image, Some(tag)));
         }
         if !entries.iter().any(|entry| entry["digest"] == image.manifest_digest.as_str()) {
-            entries.push(self::entry(image, None));
+            entries.push(index_entry(image, None));
         }
     }
     for artifact in what.artifacts() {
@@ -344,6 +345,7 @@ fn new_index(dir: &Path, what: &Put<'_>) -> Result<Value, LayoutError> {
     Ok(index)
 }
 
-fn name(entry: &Value) -> Option<&str> {
+/// The tag of an entry.
+fn tag_of(entry: &Value) -> Option<&str> {
     entry["annotations"][REF_NAME].as_str()
 }

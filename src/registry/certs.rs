@@ -118,7 +118,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryErro
     let read = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok);
     let usable = read.filter(|der| RootCertStore::empty().add(der.clone()).is_ok());
     let found: Vec<Certificate> = usable.filter_map(|der| Certificate::from_der(&der).ok()).collect();
-    if found.is_empty() { Err(RegistryError::setting(path, "it holds no certificate in PEM form")) } else { Ok(found) }
+    if found.is_empty() { Err(RegistryError::setting(path, "it has no certificate in PEM form")) } else { Ok(found) }
 }
 
 /// A client certificate, and the key of the same name.
@@ -165,7 +165,7 @@ mod tests {
             ("unknown.example", None),
             ("trust.example:5000", None),
             ("h", None),
-            ("trust.example", Some("ca.crt`: it holds no certificate")),
+            ("trust.example", Some("ca.crt`: it has no certificate")),
             ("registry-1.docker.io", Some("x.key`: there is no `.cert`")),
             ("h:5000", Some("x.cert`: there is no `.key`")),
         ] {

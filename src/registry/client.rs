@@ -177,8 +177,8 @@ impl Client {
         self.head(reference, Rights::Pull)
     }
 
-    /// As [`Client::head_manifest`]. Some registries refuse access to a repository that does not exist to whoever asks
-    /// without the right to push.
+    /// As [`Client::head_manifest`]. Some registries refuse access to a repository that does not exist to
+    /// requests without the right to push.
     pub(super) fn head(&self, reference: &RegistryRef, rights: Rights) -> Result<Option<Digest>, RegistryError> {
         let access = self.access(reference, rights)?;
         let request = manifest_request(Method::HEAD, access.manifest_url(reference.selector()));

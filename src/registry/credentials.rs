@@ -156,7 +156,7 @@ impl Credentials {
         Ok(None)
     }
 
-    /// The login of one source. That it has none is reported here.
+    /// The login of one source. A source without one is reported here.
     fn look_in(
         &self,
         source: &LoginSource,

@@ -110,8 +110,8 @@ impl Transport {
         }
     }
 
-    /// The endpoint of a registry that `registries.conf` calls insecure: https with any certificate if it answers, or else
-    /// plain http (containers/image, `docker_client.go`). It is asked once.
+    /// The endpoint of a registry that `registries.conf` calls insecure: https with any certificate if it responds, or else
+    /// plain http (containers/image, `docker_client.go`). It is tried once.
     pub(super) fn unverified_endpoint(&self, url: Url) -> Endpoint {
         let name = authority(&url);
         let mut urls = self.unverified_urls.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ const AHEAD: usize = 8;
 /// Bytes a second that a registry stores at least: it may take so long to respond to a body.
 const STORING_SPEED: u64 = 8 << 20;
 
-/// Why there is no answer to a request, or no more of it.
+/// Why a response did not come, or broke off.
 #[derive(Debug)]
 pub(super) enum TransferError {
     /// The HTTP client failed. Its error has no URL.

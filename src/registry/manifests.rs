@@ -70,7 +70,7 @@ impl Client {
                 (_, Some(error)) => return Err(error),
                 (None, None) if !is_last => {}
                 (found, None) => {
-                    let found = found.map_or_else(|| "that there is none".into(), |found| format!("`{found}`"));
+                    let found = found.map_or_else(|| "no manifest".into(), |found| format!("`{found}`"));
                     return Err(RegistryError::Verify { reference: named.to_string(), expected: digest, found });
                 }
             }
@@ -78,7 +78,7 @@ impl Client {
         Ok(())
     }
 
-    /// What a name names after a manifest was put there. A registry of several machines may take a moment to know the name. If
+    /// The digest that a name has after a manifest was put there. A registry of several machines may take a moment to know the name. If
     /// it names another manifest twice, somebody else has moved it.
     fn wait_for(&self, named: &RegistryRef, expected: &Digest) -> Result<Option<Digest>, RegistryError> {
         let policy = self.transport.retry_policy;

@@ -26,7 +26,7 @@ impl Client {
         Self { reads: ReadFrom::Mirrors { named_by, skip: false }, ..self.clone() }
     }
 
-    /// The same client without its mirrors, after one of them sent other bytes than were asked for.
+    /// The same client without its mirrors, after one of them sent other bytes than were requested.
     #[must_use]
     pub fn without_mirrors(mut self) -> Self {
         if let ReadFrom::Mirrors { skip, .. } = &mut self.reads {
@@ -35,7 +35,7 @@ impl Client {
         self
     }
 
-    /// The mirrors and the location of an image, in the order in which they are asked; at least one. Mirrors that failed before
+    /// The mirrors and the location of an image, in the order in which they are tried; at least one. Mirrors that failed before
     /// are left out.
     pub(super) fn sources(&self, image: &RegistryRef) -> Result<Vec<(Self, RegistryRef)>, RegistryError> {
         let entry = self.transport.network().registries.entry(image)?;
@@ -48,7 +48,7 @@ impl Client {
             let name = shown(&image.name());
             self.transport
                 .warnings
-                .notice(format!("the mirrors of `{name}` are skipped: other bytes came than were asked for"));
+                .notice(format!("the mirrors of `{name}` are skipped: they sent other bytes than were requested"));
         }
         let failed = self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner);
         sources.retain(|mirror| !skip && !failed.contains(&mirror.name.host));
@@ -73,7 +73,7 @@ impl Client {
         Err(RegistryError::NotFound { reference: image.to_string() })
     }
 
-    /// Reports that a mirror failed. It is not asked again, unless it lacks this image only.
+    /// Reports that a mirror failed. It is not tried again, unless it lacks this image only.
     pub(super) fn report_failed_mirror(&self, mirror: &RegistryRef, error: &RegistryError) {
         if !matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. }) {
             self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.host.clone());

@@ -190,7 +190,7 @@ impl Client {
     fn referrers_finding(&self, reference: &RegistryRef, image: Option<&Digest>) -> Finding {
         let nothing = Digest::of(b"");
         match self.referrers_support(reference, image.unwrap_or(&nothing)) {
-            Ok(ReferrersSupport::Api) => Finding::Works("the API answers".into()),
+            Ok(ReferrersSupport::Api) => Finding::Works("the registry has the referrers API".into()),
             Ok(ReferrersSupport::FallbackTag) if image.is_some() => {
                 Finding::Unsupported("no API: referrers are listed under a tag `sha256-...`".into())
             }

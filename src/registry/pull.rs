@@ -107,7 +107,7 @@ impl BlobDownload {
                 _ => return Err(refusal(&request, response)),
             }
             if header(&response, CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
-                let why = "the blob came with a `Content-Encoding` that was not asked for".into();
+                let why = "the blob came with a `Content-Encoding` that was not requested".into();
                 return Err(RegistryError::NotARegistry { place: display_url(response.url()), why });
             }
             let is_other_length = response.content_length().is_some_and(|length| length != self.descriptor.size);
@@ -174,7 +174,7 @@ impl BlobDownload {
         }
     }
 
-    /// Reads some bytes; 0 at the end of the blob, or where every answer ends.
+    /// Reads some bytes; 0 at the end of the blob, or where every response ends.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
         loop {
             let Some(response) = self.response.as_mut() else { return Ok(0) };
@@ -192,7 +192,7 @@ impl BlobDownload {
             self.response = None;
             match self.resume(error.during_body(&self.request())) {
                 Ok(()) => {}
-                // Every answer ends here: the check of the bytes reports how many are missing.
+                // Every response ends here: the check of the bytes reports how many are missing.
                 Err(RegistryError::BrokeOff { .. }) if is_end => return Ok(0),
                 Err(error) => return Err(error),
             }

@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Puts blobs and manifest. In distribution 2.8, writers of the same blob disturb each other: for a moment the blob is
-    /// missing for whoever puts a manifest with it. All artifacts share the empty config, so this happens.
+    /// missing for a manifest that names it. All artifacts share the empty config, so this happens.
     fn put_artifact(&self, to: &RegistryRef, push: ArtifactPush<'_>) -> Result<(), RegistryError> {
         let ArtifactPush { artifact, blobs, mount } = push;
         let mut pause = FIRST_PAUSE;
@@ -191,7 +191,7 @@ impl Client {
             let response = self.send(access, &request)?;
             match response.status() {
                 StatusCode::OK => {}
-                // 404 by the specification; 400, 405 and 501 by those that know no such path.
+                // 404 by the specification; 400, 405 and 501 by registries without such a path.
                 status if page == 0 && (status.is_client_error() || status.is_server_error()) => return Ok(None),
                 _ => return Err(refusal(&request, response)),
             }

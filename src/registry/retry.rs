@@ -78,7 +78,7 @@ impl RetryPolicy {
     }
 }
 
-/// Does `work`, and once more if other bytes came than were asked for: a proxy on the way may have sent a page of its own.
+/// Does `work`, and once more if other bytes came than were requested: a proxy on the way may have sent a page of its own.
 pub(super) fn retry_once_if_corrupt<T>(mut work: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
     match work() {
         Err(RegistryError::Blob { .. } | RegistryError::Image { .. } | RegistryError::NotARegistry { .. }) => work(),

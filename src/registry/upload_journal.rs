@@ -57,7 +57,7 @@ impl Checkpoint {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Records where the upload is. A failure is ignored: the upload itself goes on.
+    /// Records where the upload is. A failure is ignored: the upload continues.
     pub(super) fn write(&mut self, url: &str, offset: u64) {
         let Some((file, _)) = self.0.as_mut() else { return };
         let Ok(text) = serde_json::to_vec(&UploadPosition { url: url.into(), offset }) else { return };

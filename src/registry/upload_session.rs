@@ -232,7 +232,7 @@ impl Client {
         if response.status() == StatusCode::CREATED && is_expected || self.has(access, descriptor)? {
             return Ok(());
         }
-        let found = stated.map_or_else(|| "that it has nothing".into(), |stated| format!("`{}`", shown(&stated)));
+        let found = stated.map_or_else(|| "no blob".into(), |stated| format!("`{}`", shown(&stated)));
         Err(RegistryError::Verify { reference: access.name(), expected: descriptor.digest.clone(), found })
     }
 

@@ -88,7 +88,7 @@ pub(super) fn check_redirect(from: &Url, to: &Url) -> Result<(), &'static str> {
     match to.scheme() {
         "https" => {}
         "http" if from.scheme() == "https" => return Err("it leaves https"),
-        // From plain http to plain http: whether that host may be asked so is checked when it is.
+        // From plain http to plain http: whether that host may be reached so is checked with the next request.
         "http" if is_loopback(to) || (from.scheme() == "http" && !is_loopback(from)) => {}
         "http" => return Err(PLAIN_HTTP_RULE),
         _ => return Err("its scheme is neither http nor https"),

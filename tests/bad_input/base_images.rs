@@ -22,11 +22,11 @@ fn a_layout_that_is_not_there_or_is_none_is_refused() {
     let scene = Scene::new();
     assert_snapshot!(error_of(&scene, 3, &format!("oci:{}", scene.env.path("nowhere"))), @r"
     error: there is no `[DIR]/nowhere`
-    hint: correct the path, or make an image there with `phial base`
+    hint: correct the path, or create a base image there with `phial base`
     ");
     assert_snapshot!(error_of(&scene, 3, &format!("oci-archive:{}", scene.env.path("nowhere.tar"))), @r"
     error: there is no `[DIR]/nowhere.tar`
-    hint: correct the path, or make an image there with `phial base`
+    hint: correct the path, or create a base image there with `phial base`
     ");
     assert_snapshot!(error_of(&scene, 3, &format!("oci:{}", scene.env.path("home"))), @"error: `[DIR]/home` is not an OCI layout: it has no `oci-layout` file");
     fs::write(scene.env.path("file"), "no image").unwrap();

@@ -175,7 +175,7 @@ fn a_lock_is_written_into_a_working_tree_only() {
     let output = scene.refused(3, scene.env.phial(["lock", scene.repo.source(), "--base", &base]));
     assert_snapshot!(output, @r"
     error: there is no `[DIR]/nowhere`
-    hint: correct the path, or make an image there with `phial base`
+    hint: correct the path, or create a base image there with `phial base`
     ");
     assert!(!scene.repo.dir().join("phial.lock").exists());
 }

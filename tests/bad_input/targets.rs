@@ -59,7 +59,8 @@ fn a_full_target_has_no_image_and_nothing_of_one() {
         assert_eq!(ran.stdout, "", "what is left of it");
         let output = scene.error(ran, 6);
         assert!(
-            output.contains("No space left on device") && output.ends_with("hint: make room on this file system\n"),
+            output.contains("No space left on device")
+                && output.ends_with("hint: free some space on this file system\n"),
             "{output}"
         );
         fs::remove_dir(scene.env.path("small")).unwrap();

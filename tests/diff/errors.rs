@@ -45,7 +45,7 @@ fn an_image_that_is_not_there_is_refused() {
     let (one, ..) = sides(&env);
     assert_snapshot!(refused(&env, 3, &[&one, &format!("oci:{}", env.path("nowhere"))]), @r"
     error: there is no `[DIR]/nowhere`
-    hint: correct the path, or make an image there with `phial base`
+    hint: correct the path, or create a base image there with `phial base`
     ");
     assert_snapshot!(without_digests(&refused(&env, 3, &[&format!("{one}:v9"), &one])), @"error: `[DIR]/one` has no image tagged `v9`; it has `sha256:[HEX]`");
     assert_snapshot!(refused(&env, 3, &[&one, "./nowhere.tar", "--layer", "1"]), @r"

@@ -313,7 +313,7 @@ fn an_archive_with_hostile_names_is_harmless_and_others_are_named() {
     fs::write(&path, hostile("index.json", 1, tar::EntryType::Symlink)).unwrap();
     assert_eq!(Layout::open_archive(&path).unwrap().resolve(None, None, &Platform::host()).unwrap(), image);
     fs::write(&path, hostile("index.json", 1, tar::EntryType::Regular)).unwrap();
-    assert!(chain(&Layout::open_archive(&path).unwrap_err()).contains("`index.json` is there twice"));
+    assert!(chain(&Layout::open_archive(&path).unwrap_err()).contains("`index.json` appears twice"));
     fs::write(&path, [0x1f, 0x8b, 8, 0]).unwrap();
     assert!(Layout::open_archive(&path).unwrap_err().to_string().contains("it is compressed"));
     write_docker_archive(&path, &image, None, &|d| blob_map.open(d), &discard).unwrap();

@@ -342,7 +342,7 @@ fn a_layer_that_is_corrupt_on_a_mirror_comes_from_the_location() {
     fs::write(home.join("registries.conf"), mirrored(&origin, &mirror.host)).unwrap();
     let (before, to) = (origin.journal().len(), format!("oci:{}", env.path("out")));
     let built = run(env.phial(["build", repo.source(), "--base", &base, "--to", &to]));
-    let note = format!("note: the mirrors of `{}/team/base` are skipped: other bytes came", origin.host);
+    let note = format!("note: the mirrors of `{}/team/base` are skipped: they sent other bytes", origin.host);
     assert_eq!(built.stderr.matches(&note).count(), 1, "{}", built.stderr);
     built.ok();
     let requests = origin.journal().split_off(before);

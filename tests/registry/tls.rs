@@ -77,13 +77,13 @@ fn https_needs_a_trusted_certificate() {
         );
     };
     wrong("SSL_CERT_FILE", &path("gone"), "No such file or directory (os error 2)");
-    wrong("SSL_CERT_FILE", &path("blob"), "it holds no certificate in PEM form");
+    wrong("SSL_CERT_FILE", &path("blob"), "it has no certificate in PEM form");
     wrong("SSL_CERT_DIR", &path("dir"), "no file there is a certificate in PEM form");
     wrong("SSL_CERT_DIR", &path("gone"), "no file there is a certificate in PEM form");
     fs::copy(path("cert"), path("dir/own.pem")).unwrap();
     let odd = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
     fs::write(path("odd"), odd).unwrap();
-    wrong("SSL_CERT_FILE", &path("odd"), "it holds no certificate in PEM form");
+    wrong("SSL_CERT_FILE", &path("odd"), "it has no certificate in PEM form");
     fs::write(path("bundle"), [odd.as_bytes(), &fs::read(path("cert")).unwrap()].concat()).unwrap();
     fs::copy(path("blob"), path("dir/other")).unwrap();
     let dirs = format!("{}:{}", path("gone"), path("dir"));

@@ -119,8 +119,8 @@ fn a_broken_file_is_named_and_never_quoted() {
         r#"{"auths": {"r.example": {"auth": "aHVudGVyMg=="}}}"#,
     ] {
         write(home.path(), ".docker/config.json", text);
-        let said = user(Credentials::from_host(&host(home.path(), &[])).find("r.example", "x"));
-        assert!(said.contains("error") && said.contains("config.json") && !said.contains("unter2"), "{said}");
+        let output = user(Credentials::from_host(&host(home.path(), &[])).find("r.example", "x"));
+        assert!(output.contains("error") && output.contains("config.json") && !output.contains("unter2"), "{output}");
     }
 }
 
@@ -275,7 +275,7 @@ fn amazons_programs_are_asked_for_amazons_hosts() {
     write(home.path(), "bin/aws", "#!/bin/sh\necho 'Unable to locate credentials' >&2; exit 253\n");
     fs::set_permissions(home.path().join("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(
-        find(ecr).contains("`aws ecr get-login-password` gives no credentials")
+        find(ecr).contains("`aws ecr get-login-password` returned no credentials")
             && find(ecr).contains("Unable to locate")
     );
     assert_eq!(find("registry.example"), "none");
