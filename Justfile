@@ -59,7 +59,7 @@ mutants *modules:
     if [ -z "{{modules}}" ]; then
         # The skipped tests repeat what others test, many times or at full size.
         exec cargo mutants --package phial-layers --jobs 2 --output target/mutants -- --lib --test layers -- \
-            --skip however_many_workers --skip whatever_the_bytes --skip more_links_than
+            --skip however_many_workers --skip random_bytes --skip more_links_than
     fi
     for module in {{modules}}; do
         path="${module//:://}"

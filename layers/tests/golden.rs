@@ -1,4 +1,4 @@
-//! Bytes that must never change by accident. A change here is a new format: images made before get other digests.
+//! Digests of fixed trees. A change here is a new format: images built before get other digests.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! What is bad about a layer as a stream: compression, limits, sparse maps, sources that fail, other writers, random bytes.
+//! Layers that are bad as streams: compression, limits, sparse maps, failing sources, other writers, random bytes.
 
 use std::fs;
 use std::io::Write as _;
@@ -49,7 +49,7 @@ fn sparse_files_of_all_formats_have_their_holes() {
 }
 
 #[test]
-fn a_map_that_lies_is_refused() {
+fn a_map_that_does_not_fit_the_file_is_refused() {
     let huge = |h: &mut tar::Header| {
         let gnu = h.as_gnu_mut().unwrap();
         gnu.realsize = [0x80, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]; // 1 TiB
@@ -204,9 +204,9 @@ fn a_root_that_is_not_empty_is_refused() {
     assert_eq!(error.code(), "layer.root-not-empty");
 }
 
-/// Bytes of a sound tar changed here and there, with the sums made right again, so that the changes get past the door.
+/// Changes bytes of a valid tar and corrects the checksums, so that the changes reach the parser.
 #[test]
-fn whatever_the_bytes_nothing_panics_and_nothing_outside_changes() {
+fn random_bytes_cause_no_panic_and_no_change_outside() {
     let tar = new()
         .dir("d/")
         .file("d/f", b"content")

@@ -1,4 +1,4 @@
-//! The entries of a layer without unpacking it: what is told, and what is refused.
+//! Listing the entries of a layer without unpacking it.
 
 use phial_layers::{Compression, Digest, EntryKind, LayerEntry, Limits, Listed, UnpackError, list, unpack};
 
@@ -21,10 +21,10 @@ fn entries_come_in_their_order_with_all_that_their_headers_say() {
         b"",
     );
     let (listing, entries) = listed(&tar.0, &Limits::GENEROUS).unwrap();
-    let told: Vec<_> = entries.iter().map(|entry| (format!("{:?}", entry.path), entry.kind, entry.size)).collect();
-    let told: Vec<_> = told.iter().map(|(name, kind, size)| (name.as_str(), *kind, *size)).collect();
+    let found: Vec<_> = entries.iter().map(|entry| (format!("{:?}", entry.path), entry.kind, entry.size)).collect();
+    let found: Vec<_> = found.iter().map(|(name, kind, size)| (name.as_str(), *kind, *size)).collect();
     assert_eq!(
-        told,
+        found,
         [
             ("app", EntryKind::Directory, 0),
             ("app/a.beam", EntryKind::File, 5),
@@ -44,7 +44,7 @@ fn entries_come_in_their_order_with_all_that_their_headers_say() {
 }
 
 #[test]
-fn whoever_unpacks_and_whoever_lists_agree_on_the_sums() {
+fn unpacking_and_listing_return_the_same_digests() {
     let body = vec![7; 3 << 20];
     let mut tar = TarBytes::default();
     tar.dir("app").file("app/a", &body);

@@ -1,4 +1,4 @@
-//! What a user of the crate sees: trees packed, read by others, and unpacked again; and layers made to do harm.
+//! Tests of the public interface: packing, unpacking, listing, other readers, and hostile layers.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 

@@ -172,13 +172,13 @@ fn a_small_file_written_twice_and_linked_has_its_last_content() {
     }
 }
 
-/// Changes `file` as soon as the first bytes arrive; the reader, held by the bounded queue, is far from its end then.
-struct Meddler {
+/// Changes the size of `file` when the first bytes arrive. The bounded queue keeps the reader far from its end until then.
+struct Resizer {
     file: std::path::PathBuf,
     size: u64,
 }
 
-impl Write for Meddler {
+impl Write for Resizer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         fs::OpenOptions::new().write(true).open(&self.file)?.set_len(self.size)?;
         Ok(bytes.len())
@@ -195,7 +195,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("large");
         fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
-        let mut out = Meddler { file, size };
+        let mut out = Resizer { file, size };
         let result = pack(dir.path(), &Metadata::default(), &options(Compression::None, 1), &mut out);
         assert_eq!(result.err().map(|error| error.code()), code, "{size}");
     }
@@ -207,6 +207,7 @@ fn an_error_says_after_which_entry_a_header_is_bad() {
     let mut tar = TarBytes::default();
     tar.file("good\n", b"").pax(&[("path", b"")]);
     let error = unpack(&tar.end()[..], Compression::None, root.path(), &Limits::GENEROUS).unwrap_err();
-    let said = "the layer's entry after `good\\n` is refused: the extended header is malformed or contradicts itself";
-    assert_eq!((error.code(), error.to_string()), ("layer.pax", said.to_owned()));
+    let expected =
+        "the layer's entry after `good\\n` is refused: the extended header is malformed or contradicts itself";
+    assert_eq!((error.code(), error.to_string()), ("layer.pax", expected.to_owned()));
 }

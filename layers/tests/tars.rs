@@ -1,4 +1,4 @@
-//! Tars made by hand, so that nothing but the test decides what stands in them, and trees looked at as text.
+//! Builds tars byte by byte, and prints trees as text. The fuzz targets use it too.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,11 +8,11 @@ use std::path::Path;
 
 use rustix::fs::XattrFlags;
 
-/// A tar in the making.
+/// A tar that is being written.
 #[derive(Default)]
 pub(crate) struct TarBytes(pub(crate) Vec<u8>);
 
-/// The fields of one header; what is not said is ordinary.
+/// The fields of one header. The default is a regular file, 0644, owned by root.
 #[derive(Clone)]
 pub(crate) struct Fields<'a> {
     pub(crate) flag: u8,
@@ -36,8 +36,8 @@ impl TarBytes {
         self.raw(fields, body, |_| {})
     }
 
-    /// An entry whose header `spoil` changes before (the sum is right) it is written.
-    pub(crate) fn raw(&mut self, fields: &Fields<'_>, body: &[u8], spoil: impl Fn(&mut tar::Header)) -> &mut Self {
+    /// An entry whose header `change` modifies before its checksum is computed.
+    pub(crate) fn raw(&mut self, fields: &Fields<'_>, body: &[u8], change: impl Fn(&mut tar::Header)) -> &mut Self {
         let mut header = tar::Header::new_gnu();
         header.as_old_mut().name[..fields.name.len()].copy_from_slice(fields.name);
         header.as_old_mut().linkname[..fields.link.len()].copy_from_slice(fields.link);
@@ -49,7 +49,7 @@ impl TarBytes {
         header.set_mtime(1_700_000_000);
         header.set_device_major(fields.device.0).unwrap();
         header.set_device_minor(fields.device.1).unwrap();
-        spoil(&mut header);
+        change(&mut header);
         header.set_cksum();
         self.0.extend_from_slice(header.as_bytes());
         self.body(body)
@@ -90,7 +90,7 @@ impl TarBytes {
         self.extension(b'x', &body)
     }
 
-    /// What was written so far, without an end.
+    /// The tar so far, without its end.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
@@ -138,7 +138,7 @@ pub(crate) fn listing(root: &Path) -> String {
     lines.join("\n")
 }
 
-/// All that an attacker might change of what lies outside the root.
+/// Everything that an attacker could change in `dir`, which is outside the root.
 pub(crate) fn canary_state(dir: &Path) -> String {
     let mut text = listing(dir);
     for path in [dir.to_path_buf(), dir.join("secret"), dir.join("dir"), dir.join("dir/inner")] {
