@@ -1,4 +1,4 @@
-//! What every verb works with: the process's facts, the store, the registry client, and whoever watches.
+//! What all commands work with: facts about the process, the store, the registry client, the receiver of events.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -8,34 +8,34 @@ use crate::host::Host;
 use crate::registry::Client;
 use crate::store::Store;
 
-/// The surroundings of one command.
+/// What one command works with.
 pub struct Context<'a> {
-    /// Clock, environment, working directory, cores.
+    /// Clock, environment, working directory and cores of this process.
     pub host: &'a Host,
     /// Blobs, trees and results on disk.
     pub store: &'a Store,
     /// The client of all registries.
     pub client: &'a Client,
-    /// Where events go.
+    /// The receiver of events.
     pub watch: Watch<'a>,
-    /// Becomes true when the user interrupts the command.
+    /// Set when the user interrupts the command.
     pub cancel: &'a AtomicBool,
 }
 
 impl Context<'_> {
-    /// Reports that a step of the work begins, and when that is.
+    /// Reports the start of a step, and returns its time for [`Context::step_finished`].
     pub(crate) fn step_started(&self, step: &str) -> Instant {
         (self.watch)(Event::StepStarted { step: step.into() });
         Instant::now()
     }
 
-    /// Reports that a step is over. Without `start` no time is shown.
+    /// Reports the end of a step. `note` is its result: `cached`, `3 files`, a digest. Without `start` no time is shown.
     pub(crate) fn step_finished(&self, step: &str, note: &str, start: Option<Instant>) {
         let millis = start.map_or(0, |start| u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
         (self.watch)(Event::StepFinished { step: step.into(), note: note.into(), millis });
     }
 
-    /// Reports something that a user should know and that is not an error: one sentence without a period.
+    /// Reports something that the user should know and that is not an error, in one sentence without a period.
     pub(crate) fn notice(&self, text: impl Into<String>) {
         (self.watch)(Event::Notice { text: text.into() });
     }

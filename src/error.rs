@@ -1,7 +1,8 @@
-//! What every error of Phial has: a message (what was tried, on what, why), an exit code and, where there is one, a hint.
+//! What every error has: a message (what was tried, on what, why it failed), an exit code, and a hint if the user can do
+//! something about it.
 //!
-//! Each module has a small enum of its own that implements [`UserError`]; the text of an error stands there and nowhere
-//! else. Verbs pass errors of any module on as [`Error`]. The command line prints it and exits with its [`ExitKind`].
+//! Each module has one small enum that implements [`UserError`] and holds the texts. Commands pass errors of all modules on as
+//! [`Error`]; the command line prints it and exits with its [`ExitKind`].
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,7 +15,7 @@ use phial_layers::{PackError, UnpackError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ExitKind {
-    /// A script, a test or a command failed, or a comparison found a difference.
+    /// A script, a test or a command failed, or a comparison has found a difference.
     Failed = 1,
     /// The command line or the settings are wrong.
     Usage = 2,
@@ -30,11 +31,11 @@ pub enum ExitKind {
     ReleaseRefused = 7,
     /// Two builds of the same inputs differ.
     NotReproducible = 8,
-    /// A fault of Phial.
+    /// A bug in Phial.
     Internal = 70,
-    /// SIGINT.
+    /// Interrupted by SIGINT.
     Interrupted = 130,
-    /// SIGTERM.
+    /// Interrupted by SIGTERM.
     Terminated = 143,
 }
 
@@ -44,7 +45,7 @@ impl ExitKind {
         self as u8
     }
 
-    /// The kind of an error of the crate `phial-layers`, which knows exit codes as numbers.
+    /// The kind of an error of the crate `phial-layers`, which does not have this type.
     fn of_layers(code: u8) -> Self {
         match code {
             3 => Self::Refused,
@@ -61,24 +62,24 @@ impl From<ExitKind> for std::process::ExitCode {
     }
 }
 
-/// An error that a user sees. `Display` is one sentence without its causes, in lower case and without a period; the causes
-/// follow from [`StdError::source`].
+/// An error that a user sees. `Display` is one sentence in lower case, without a period and without its causes, which
+/// [`StdError::source`] has.
 pub trait UserError: StdError + Send + Sync + 'static {
     /// How the command ends.
     fn exit_kind(&self) -> ExitKind;
 
-    /// What the user can do about it: one sentence for a line of its own.
+    /// What the user can do about it, in one sentence.
     fn hint(&self) -> Option<String> {
         None
     }
 
-    /// The last lines of output of the program whose failure this is, for the lines below the message.
+    /// The last lines of output of the program that failed.
     fn output(&self) -> &[String] {
         &[]
     }
 }
 
-/// An error of any module, as the verbs pass it on.
+/// An error of any module.
 #[derive(Debug)]
 pub struct Error(Box<dyn UserError>);
 
@@ -88,19 +89,19 @@ impl Error {
         self.0.exit_kind()
     }
 
-    /// What the user can do about it.
+    /// What the user can do about it. A full disk has one hint wherever it is found.
     pub fn hint(&self) -> Option<String> {
         self.0
             .hint()
             .or_else(|| is_disk_full(self).then(|| "free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()))
     }
 
-    /// The last lines of output of the program whose failure this is.
+    /// The last lines of output of the program that failed.
     pub fn output(&self) -> &[String] {
         self.0.output()
     }
 
-    /// The error as the type that a module made it, if it is one.
+    /// The error as the type of its module.
     pub fn downcast_ref<E: UserError>(&self) -> Option<&E> {
         let error: &(dyn StdError + 'static) = &*self.0;
         error.downcast_ref()
@@ -129,7 +130,7 @@ impl StdError for Error {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{}`", path.display())]
 pub struct IoError {
-    /// What was tried: a verb, such as `read`.
+    /// What was tried, as a verb: `read`.
     pub action: &'static str,
     /// On what.
     pub path: PathBuf,
@@ -139,7 +140,7 @@ pub struct IoError {
 }
 
 impl IoError {
-    /// For `map_err`: the error of `action` on `path`.
+    /// Makes the error of `action` on `path`, for `map_err`.
     pub fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self { action, path: path.to_owned(), source }
     }
@@ -158,22 +159,31 @@ impl UserError for PackError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::ReservedName { .. } => Some("give the file another name in the repository".into()),
-            _ => None,
+            Self::Write(source) if is_full(source) => None, // `Error::hint` has that of a full disk
+            other => other.hint(),
         }
     }
 }
 
-/// The exit kind of a layer that cannot be unpacked: what it was read from tells whether the bytes or the machine are at fault.
-pub fn unpack_exit_kind(error: &UnpackError) -> ExitKind {
-    match error {
-        UnpackError::Read(source) if source.kind() == io::ErrorKind::InvalidData => ExitKind::Refused,
-        UnpackError::Read(source) if is_full(source) => ExitKind::Machine,
-        other => ExitKind::of_layers(other.exit_code()),
+impl UserError for UnpackError {
+    /// For an error of the stream, its source decides whether the bytes, the disk or the network are the cause.
+    fn exit_kind(&self) -> ExitKind {
+        match self {
+            Self::Read(source) if source.kind() == io::ErrorKind::InvalidData => ExitKind::Refused,
+            Self::Read(source) if is_full(source) => ExitKind::Machine,
+            other => ExitKind::of_layers(other.exit_code()),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Write { .. } if is_disk_full(self) => None, // as above
+            other => other.hint(),
+        }
     }
 }
 
-/// Whether a full disk or a used up quota is among the causes of an error.
+/// Whether one of the causes of an error is a full disk or an exceeded quota.
 pub fn is_disk_full(error: &dyn StdError) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {

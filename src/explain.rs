@@ -1,6 +1,6 @@
 //! `phial explain`: the inputs of each layer of a build, and which of them changed since the previous build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phial_layers::{Digest, EntryPath};
 use serde::Serialize;
@@ -102,49 +102,57 @@ pub struct ChangedInput {
 
 /// Explains the last build of `image` (a reference or a digest), or else of the repository `location`.
 pub fn explain(image: Option<&str>, location: &Location, context: &Context<'_>) -> Result<Explanation, Error> {
-    let (build, previous) = if let Some(text) = image {
-        of_image(text, context)?
-    } else {
-        let name = repository_name(location, context)?;
-        let mut records: Vec<BuildRecord> = context.store.history(&name);
-        let last =
-            records.pop().ok_or_else(|| ExplainError { of: shown(&name), subject: ExplainSubject::Repository })?;
-        (last, records.pop())
+    let builds = match image {
+        Some(image) => builds_of_image(image, context)?,
+        None => {
+            let name = repository_name(location, context)?;
+            let none = || ExplainError { of: shown(&name), subject: ExplainSubject::Repository };
+            Builds::last(context.store.history(&name), |_| true).ok_or_else(none)?
+        }
     };
-    Ok(explanation(build, previous, context))
+    Ok(explanation(builds, context))
 }
 
-/// The last build of an image, and the build of the same repository before it.
-fn of_image(text: &str, context: &Context<'_>) -> Result<(BuildRecord, Option<BuildRecord>), Error> {
-    let find = |digest: &Digest| {
-        let mut found: Option<(BuildRecord, Option<BuildRecord>)> = None;
-        for records in context.store.histories::<BuildRecord>()? {
-            let at = records.iter().rposition(|record| record.image == *digest);
-            let newer = |at: &usize| found.as_ref().is_none_or(|(old, _)| old.time < records[*at].time);
-            if let Some(at) = at.filter(newer) {
-                found = Some((records[at].clone(), at.checked_sub(1).map(|before| records[before].clone())));
-            }
-        }
-        Ok::<_, Error>(found)
+/// A build and the previous one of the same repository.
+struct Builds {
+    build: BuildRecord,
+    previous: Option<BuildRecord>,
+}
+
+impl Builds {
+    /// The last of a repository's builds that fulfils a condition.
+    fn last(mut records: Vec<BuildRecord>, is_wanted: impl Fn(&BuildRecord) -> bool) -> Option<Self> {
+        records.truncate(records.iter().rposition(is_wanted)? + 1);
+        Some(Self { build: records.pop()?, previous: records.pop() })
+    }
+}
+
+/// The last build of an image, in whichever repository.
+fn builds_of_image(image: &str, context: &Context<'_>) -> Result<Builds, Error> {
+    let find = |digest: &Digest| -> Result<Option<Builds>, Error> {
+        let histories = context.store.histories::<BuildRecord>()?.into_iter();
+        let found = histories.filter_map(|records| Builds::last(records, |record| record.image == *digest));
+        // The first of those with the same time, as in the order of the histories.
+        Ok(found.reduce(|one, other| if one.build.time < other.build.time { other } else { one }))
     };
-    let none = || ExplainError { of: shown(text), subject: ExplainSubject::Image };
-    if let Ok(digest) = text.parse() {
+    let none = || ExplainError { of: shown(image), subject: ExplainSubject::Image };
+    if let Ok(digest) = image.parse() {
         return Ok(find(&digest)?.ok_or_else(none)?);
     }
-    let reference = config::reference("image", text)?;
-    let named = match &reference {
+    let reference = config::reference("image", image)?;
+    let digest = match &reference {
         Reference::Registry(name) => name.digest.as_ref(),
         Reference::Layout { digest, .. } | Reference::OciArchive { digest, .. } => digest.as_ref(),
     };
     // A digest with a record needs no registry.
-    if let Some(found) = named.map(&find).transpose()?.flatten() {
-        return Ok(found);
+    if let Some(builds) = digest.map(&find).transpose()?.flatten() {
+        return Ok(builds);
     }
-    let base = ResolvedImage::resolve(context, &reference, None)?;
-    Ok(find(&base.image.manifest_digest)?.ok_or_else(none)?)
+    let resolved = ResolvedImage::resolve(context, &reference, None)?;
+    Ok(find(&resolved.image.manifest_digest)?.ok_or_else(none)?)
 }
 
-fn explanation(build: BuildRecord, previous: Option<BuildRecord>, context: &Context<'_>) -> Explanation {
+fn explanation(Builds { build, previous }: Builds, context: &Context<'_>) -> Explanation {
     let mirrors = context.store.git_dir();
     let records = [Some(&build), previous.as_ref()].into_iter().flatten();
     let objects: Vec<LocalObjects> =
@@ -155,17 +163,7 @@ fn explanation(build: BuildRecord, previous: Option<BuildRecord>, context: &Cont
     // The source comes first: the other layers depend on it.
     let (apps, others): (Vec<_>, Vec<_>) = build.layers.iter().partition(|layer| layer.name == "app");
     for layer in apps.into_iter().chain(others) {
-        let changed = before.get(layer.name.as_str()).map(|old| {
-            let inputs = differing(old, layer);
-            inputs
-                .map(|(name, left, right)| ChangedInput {
-                    description: describe(&name, [&left, &right], &objects, &layers),
-                    name,
-                    left,
-                    right,
-                })
-                .collect::<Vec<_>>()
-        });
+        let changed = before.get(layer.name.as_str()).map(|old| changed_inputs(old, layer, &objects, &layers));
         layers.push(LayerExplanation {
             name: layer.name.clone(),
             cached: layer.cached,
@@ -181,20 +179,29 @@ fn explanation(build: BuildRecord, previous: Option<BuildRecord>, context: &Cont
     Explanation { build, previous, layers, gone }
 }
 
-type Differing = (String, Option<String>, Option<String>);
-
-fn differing<'a>(old: &'a LayerRecord, new: &'a LayerRecord) -> impl Iterator<Item = Differing> + 'a {
+/// The inputs in which the keys of two layers differ, by name. `explained` are the layers that are explained already.
+fn changed_inputs(
+    old: &LayerRecord,
+    new: &LayerRecord,
+    objects: &[LocalObjects],
+    explained: &[LayerExplanation],
+) -> Vec<ChangedInput> {
     let (old, new) = (&old.key.inputs, &new.key.inputs);
-    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-    names.sort();
-    names.dedup();
-    let changed = names.into_iter().filter(move |name| old.get(*name) != new.get(*name));
-    changed.map(move |name| (name.clone(), old.get(name).cloned(), new.get(name).cloned()))
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differing = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    differing
+        .map(|name| {
+            let (left, right) = (old.get(name).cloned(), new.get(name).cloned());
+            let description = describe(name, [&left, &right], objects, explained);
+            ChangedInput { name: name.clone(), left, right, description }
+        })
+        .collect()
 }
 
+/// Why a layer was built or cached, where its inputs do not show it.
 fn note(layer: &LayerRecord, changed: Option<&[ChangedInput]>, no_cache: bool) -> Option<String> {
-    let same = changed.is_some_and(<[ChangedInput]>::is_empty);
-    let text = match (layer.cached, same) {
+    let is_same = changed.is_some_and(<[ChangedInput]>::is_empty);
+    let text = match (layer.cached, is_same) {
         (false, true) if no_cache => "no input changed; it was built again because of `--no-cache`",
         (false, true) => "no input changed; it was built again because it was not in the cache any more",
         (true, false) => "an earlier build had the same inputs",
@@ -203,7 +210,7 @@ fn note(layer: &LayerRecord, changed: Option<&[ChangedInput]>, no_cache: bool) -
     Some(text.into())
 }
 
-/// A changed input in words. `explained` are the layers that are explained already.
+/// A changed input in words. `sides` are its previous and its present value.
 fn describe(
     name: &str,
     sides: [&Option<String>; 2],

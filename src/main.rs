@@ -1,12 +1,12 @@
-//! The command: everything it does is in the library.
+//! The command `phial`. Processes that it starts of itself begin with a special first argument.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if let Some(ended) = phial::sandbox::entry(&args) {
-        return ended;
+    if let Some(exit) = phial::sandbox::entry(&args) {
+        return exit;
     }
     if args.get(1).is_some_and(|name| name == phial::runtime::userns_helper::NAME) {
         return phial::runtime::userns_helper::entry();

@@ -9,6 +9,7 @@ use crate::rootfs::Isolation;
 use crate::runtime::{IsolationChoice, choose, userns_helper};
 use crate::sandbox::Ids;
 
+/// The isolation of all steps of a build.
 pub(super) struct LazyIsolation {
     choice: IsolationChoice,
     isolation: OnceLock<Isolation>,

@@ -1,17 +1,17 @@
-//! Why two things could not be compared.
+//! Why two images or layers cannot be compared.
 
 use std::io;
 
 use phial_layers::{DiffId, UnpackError};
 
-use super::LayerId;
-use crate::error::{ExitKind, UserError, unpack_exit_kind};
+use super::comparison::LayerId;
+use crate::error::{ExitKind, UserError};
 use crate::image::{BlobSourceError, ImageError, read_exit_kind};
 
-/// Why two things could not be compared. `layer` is the layer's name and digest.
+/// Why two images or layers cannot be compared. `layer` is the layer's name and, if known, digest.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// The blob of a layer cannot be had.
+    /// The blob of a layer is not available.
     #[error("cannot open the layer {layer}")]
     Open {
         /// The layer.
@@ -20,7 +20,7 @@ pub enum CompareError {
         #[source]
         source: BlobSourceError,
     },
-    /// The bytes of a layer do not come, or are not those of its digest.
+    /// The stream of a layer fails, or has other bytes than its digest says.
     #[error("cannot read the layer {layer}")]
     Read {
         /// The layer.
@@ -29,7 +29,7 @@ pub enum CompareError {
         #[source]
         source: io::Error,
     },
-    /// A layer is damaged.
+    /// A layer is not a valid tar, or is not compressed as its media type says.
     #[error("cannot read the layer {layer}")]
     Layer {
         /// The layer.
@@ -38,27 +38,27 @@ pub enum CompareError {
         #[source]
         source: UnpackError,
     },
-    /// A layer's tar is not the one that its config names.
+    /// The tar in a layer does not have the diff ID of the image's config.
     #[error("the layer {layer} is not the tar `{expected}` that the image's config names")]
     DiffId {
         /// The layer.
         layer: String,
-        /// What the config says.
+        /// The diff ID in the config.
         expected: DiffId,
     },
-    /// A document of an image.
+    /// A manifest or config cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// No layer answers to that.
-    #[error("there is no layer `{wanted}`; there are {}", named(offered))]
+    /// `--layer` names a layer that does not exist.
+    #[error("no layer is named `{wanted}`; the layers are {}", quoted(offered))]
     NoLayer {
-        /// What was asked for.
+        /// The value of `--layer`.
         wanted: String,
-        /// The names of those there are, lowest first.
+        /// The names of the layers, lowest first.
         offered: Vec<String>,
     },
-    /// An image and a layer have nothing to be compared by.
-    #[error("the {image} of the two is an image and the {layer} one is a layer")]
+    /// An image cannot be compared with a single layer.
+    #[error("the {image} argument is an image and the {layer} one is a layer")]
     Unlike {
         /// Which one is the image.
         image: &'static str,
@@ -67,7 +67,7 @@ pub enum CompareError {
     },
 }
 
-fn named(names: &[String]) -> String {
+fn quoted(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
@@ -85,15 +85,14 @@ impl CompareError {
 impl UserError for CompareError {
     fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Open { source: BlobSourceError::Missing, .. } => ExitKind::Refused,
+            Self::Open { source: BlobSourceError::Missing, .. } | Self::DiffId { .. } => ExitKind::Refused,
             Self::Open { source, .. } => source.exit_kind(),
             Self::Read { source, .. } => match read_exit_kind(source) {
                 Some(kind) => kind,
                 None if source.kind() == io::ErrorKind::NotFound => ExitKind::Refused,
                 None => ExitKind::Unavailable,
             },
-            Self::Layer { source, .. } => unpack_exit_kind(source),
-            Self::DiffId { .. } => ExitKind::Refused,
+            Self::Layer { source, .. } => source.exit_kind(),
             Self::Image(source) => source.exit_kind(),
             Self::NoLayer { .. } | Self::Unlike { .. } => ExitKind::Usage,
         }
@@ -104,7 +103,7 @@ impl UserError for CompareError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
                 Some("copy or build the image again".into())
             }
-            Self::Layer { source, .. } => source.hint(),
+            Self::Layer { source, .. } => UserError::hint(source),
             Self::DiffId { .. } => Some("copy or build the image again".into()),
             Self::Image(source) => source.hint(),
             Self::Unlike { .. } => Some("name a layer of the image with `--layer`".into()),

@@ -218,24 +218,24 @@ fn add(paths: &mut BTreeMap<EntryPath, PathContent>, entry: LayerEntry) {
 
 /// The files in which two layers differ, by path.
 pub(super) fn differences(left: &Listing, right: &Listing) -> Vec<FileDiff> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for (path, one) in &left.paths {
         match right.paths.get(path) {
-            None => found.push(alone(path, one, Change::Removed)),
+            None => files.push(alone(path, one, Change::Removed)),
             Some(other) => {
                 let differences = between(one, other);
                 if !differences.is_empty() {
                     let (left, right) = (content_digest(one), content_digest(other));
                     let (path, change) = (path.clone(), Change::Changed);
-                    found.push(FileDiff { path, change, differences, left, right, same_content: None });
+                    files.push(FileDiff { path, change, differences, left, right, same_content: None });
                 }
             }
         }
     }
     let added = right.paths.iter().filter(|(path, _)| !left.paths.contains_key(path));
-    found.extend(added.map(|(path, content)| alone(path, content, Change::Added)));
-    found.sort_by(|one, other| one.path.cmp(&other.path));
-    found
+    files.extend(added.map(|(path, content)| alone(path, content, Change::Added)));
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files
 }
 
 /// All files of a layer that only one side has.

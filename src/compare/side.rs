@@ -51,11 +51,11 @@ impl<'a> Side<'a> {
         let number = wanted.parse().ok();
         let by_number = self.layers.iter().find(|layer| Some(layer.number) == number);
         // Of two layers with one name the upper one is taken.
-        let Some(found) = self.layers.iter().rev().find(|layer| is_it(layer)).or(by_number).cloned() else {
+        let Some(layer) = self.layers.iter().rev().find(|layer| is_it(layer)).or(by_number).cloned() else {
             let offered = self.layers.iter().map(|layer| layer.name.clone()).collect();
             return Err(CompareError::NoLayer { wanted: wanted.into(), offered });
         };
-        self.layers = vec![found];
+        self.layers = vec![layer];
         self.image = None;
         Ok(self)
     }

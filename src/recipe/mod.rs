@@ -323,8 +323,9 @@ mod tests {
     #[test]
     fn a_script_of_the_repository_is_called_once_for_deps_and_once_for_each_environment() {
         let custom = recipe(Script::InRepository("script/prepare_code".into()));
-        let calls: Vec<_> = custom.deps_steps().into_iter().chain(custom.build_steps()).map(|step| step.argv).collect();
+        let commands: Vec<_> =
+            custom.deps_steps().into_iter().chain(custom.build_steps()).map(|step| step.argv).collect();
         let script = "/app/script/prepare_code";
-        assert_eq!(calls, [vec![script, "deps"], vec![script, "build", "staging"], vec![script, "build", "prod"]]);
+        assert_eq!(commands, [vec![script, "deps"], vec![script, "build", "staging"], vec![script, "build", "prod"]]);
     }
 }

@@ -79,8 +79,8 @@ pub(super) fn read_any(image: &Image) -> Option<(PackedLayer, BTreeSet<String>)>
 
 fn layer(image: &Image) -> Option<PackedLayer> {
     let layer: PackedLayer = serde_json::from_str(image.config.config.labels.get(LAYER)?).ok()?;
-    let [found] = &image.manifest.layers[..] else { return None };
-    let fits = found.digest == layer.digest && found.size == layer.size;
+    let [descriptor] = &image.manifest.layers[..] else { return None };
+    let fits = descriptor.digest == layer.digest && descriptor.size == layer.size;
     (fits && image.config.rootfs.diff_ids[..] == [layer.diff_id.clone()]).then_some(layer)
 }
 

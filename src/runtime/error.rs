@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use phial_layers::{Digest, UnpackError};
 
-use crate::error::{ExitKind, UserError, unpack_exit_kind};
+use crate::error::{ExitKind, UserError};
 use crate::rootfs::Isolation;
 use crate::sandbox::SandboxError;
 
@@ -50,7 +50,7 @@ fn reasons(tried: &[(Isolation, SandboxError)]) -> String {
 impl UserError for RuntimeError {
     fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Unpack { source, .. } => unpack_exit_kind(source),
+            Self::Unpack { source, .. } => source.exit_kind(),
             Self::DiffId { .. } | Self::UnknownUser(_) => ExitKind::Refused,
             Self::NoIsolation(_) => ExitKind::Machine,
             Self::NoCommand => ExitKind::Usage,
@@ -59,18 +59,10 @@ impl UserError for RuntimeError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Unpack { source, .. } => unpack_hint(self, source),
+            Self::Unpack { source, .. } => UserError::hint(source),
             Self::NoIsolation(tried) => tried.iter().find_map(|(_, error)| error.hint()),
             Self::NoCommand => Some("name a command after `--`".into()),
             Self::DiffId { .. } | Self::UnknownUser(_) => None,
         }
-    }
-}
-
-/// The hint of `source`; none for a full disk, whose hint [`crate::error::Error`] adds.
-fn unpack_hint(error: &RuntimeError, source: &UnpackError) -> Option<String> {
-    match source {
-        UnpackError::Write { .. } if crate::error::is_disk_full(error) => None,
-        other => other.hint(),
     }
 }

@@ -84,9 +84,9 @@ impl ResolvedImage {
         };
         let mut trees = thread::scope(|scope| {
             let others: Vec<_> = (1..PARALLEL.min(layers.len())).map(|_| scope.spawn(work)).collect();
-            let own = work();
+            let here = work();
             let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            others.flatten().chain(own).collect::<Vec<_>>()
+            others.flatten().chain(here).collect::<Vec<_>>()
         });
         trees.sort_by_key(|(nth, _)| std::cmp::Reverse(*nth));
         trees.into_iter().map(|(_, tree)| tree).collect()

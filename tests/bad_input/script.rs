@@ -99,7 +99,7 @@ fn a_whiteout_name_cannot_be_written_or_committed() {
     let scene = Scene::with(|repo| repo.write("lib/.wh.a", ""));
     assert_snapshot!(scene.refused(3, scene.build([])), @r"
     error: the name of `app/lib/.wh.a` is reserved for whiteouts
-    hint: give the file another name in the repository
+    hint: names that begin with `.wh.` mean deletions in a layer; rename the file
     ");
 }
 

@@ -123,11 +123,11 @@ fn what_does_not_go_together_is_a_matter_of_usage() {
     let (one, other, layer) = sides(&env);
     fs::write(env.path("layer.tar.gz"), &layer.blob).unwrap();
     assert_snapshot!(refused(&env, 2, &[&one, "./layer.tar.gz"]), @r"
-    error: the first of the two is an image and the second one is a layer
+    error: the first argument is an image and the second one is a layer
     hint: name a layer of the image with `--layer`
     ");
     assert_snapshot!(refused(&env, 2, &[&one, &other, "--layer", "deps"]), @r"
-    error: there is no layer `deps`; there are `build prod`
+    error: no layer is named `deps`; the layers are `build prod`
     hint: `--layer` takes a name, a number from below, or a digest
     ");
     assert_eq!(run(env.phial(["diff", &one, &other, "--other-layer", "1"])).code, Some(2));
