@@ -41,7 +41,7 @@ fn values(kind: Kind) -> Value {
         ] } }),
         Kind::Time => json!({ "anyOf": [
             { "type": "integer", "minimum": 1 },
-            { "type": "string", "pattern": "^[0-9]+[smh]?$" },
+            { "type": "string", "pattern": "^[0-9]+[smhdw]?$" },
         ] }),
     }
 }
