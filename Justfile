@@ -25,7 +25,7 @@ base:
     cargo build --locked
     PHIAL_CACHE_DIR="$PWD/target/fixtures/cache" testdata/elixir-base target/debug/phial target/fixtures/elixir-base
 
-# One commit built in every way that may not matter, each three times with all cores busy: cells, digests, seconds
+# One commit built in every way that must not matter, each three times with all cores busy: cells, digests, seconds
 matrix times="3":
     testdata/setup test
     cargo build --release --locked

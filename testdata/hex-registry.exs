@@ -53,7 +53,7 @@ end
 run = fn args, dir ->
   case System.cmd("mix", args, cd: dir, stderr_to_stdout: true, env: [{"MIX_ENV", "prod"}]) do
     {_, 0} -> :ok
-    {said, status} -> raise "mix #{Enum.join(args, " ")} in #{dir} ended with #{status}:\n#{said}"
+    {output, status} -> raise "mix #{Enum.join(args, " ")} in #{dir} ended with #{status}:\n#{output}"
   end
 end
 

@@ -47,7 +47,7 @@ const MODULES: [&str; 30] = [
 ];
 
 /// Lines in a file, tests in it included.
-const LONGEST: usize = 450;
+const LONGEST: usize = 400;
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,7 +126,7 @@ fn a_module_uses_only_those_before_it() {
 
 #[test]
 fn no_file_is_too_long() {
-    let long: Vec<String> = rust(&["src", "layers/src"])
+    let long: Vec<String> = rust(&["src", "layers", "benches", "tests"])
         .iter()
         .map(|path| (read(path).lines().count(), shown(path)))
         .filter(|(lines, _)| *lines > LONGEST)

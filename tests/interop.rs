@@ -112,7 +112,7 @@ fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_anoth
         give.arg(user.uid.to_string()).arg(storage.path());
         run(give).ok();
         let buildah = |arguments: &[&str]| {
-            let words = user.words();
+            let words = user.prefix();
             let mut command = Command::new(&words[0]);
             command.args(&words[1..]).arg("buildah").arg("--root").arg(storage.path());
             command.args(["--runroot", &user.path("state"), "--storage-driver", "vfs"]);

@@ -42,8 +42,8 @@ fn sha256(text: &str) -> String {
     phial_layers::Digest::of(text.as_bytes()).hex().to_owned()
 }
 
-/// Whether these bytes stand in any file below a directory, unpacked where it is a layer.
-fn stands_below(dir: &Path, needle: &str) -> Option<String> {
+/// The file below a directory that contains these bytes, if one does; layers are unpacked.
+fn contained_below(dir: &Path, needle: &str) -> Option<String> {
     let files = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
     files.map(walkdir::DirEntry::into_path).find_map(|path| {
         let mut bytes = fs::read(&path).unwrap();
@@ -101,11 +101,11 @@ fn listed_variables_of_the_caller_reach_the_steps_and_no_value_is_stored_or_prin
         let canary = value(name);
         assert!(!ran.stdout.contains(&canary) && !ran.stderr.contains(&canary), "{name} is printed");
         for place in [env.cache(), Path::new(&env.path("out"))] {
-            assert_eq!(stands_below(place, &canary), None, "{name} is kept");
+            assert_eq!(contained_below(place, &canary), None, "{name} is kept");
         }
     }
     let layout = env.path("out");
-    assert!(stands_below(Path::new(&layout), "called build prod").is_some(), "the search sees into layers");
+    assert!(contained_below(Path::new(&layout), "called build prod").is_some(), "the search sees into layers");
 }
 
 /// An app with one package of Hex, and nothing to compile of C.

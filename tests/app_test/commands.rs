@@ -169,7 +169,7 @@ fn each_isolation_runs_the_same_tests() {
 #[test]
 fn an_ordinary_user_tests_too() {
     let scene = Scene::new("command = 'id -u >/dev/null 2>&1; echo x >/app/new && cat /app/new'");
-    let user = crate::harness::User::ordinary(&[(&scene.env.dir().join("out"), "out")]);
+    let user = crate::harness::User::unprivileged(&[(&scene.env.dir().join("out"), "out")]);
     let ran = run(user.phial(&["test", "oci:out"]));
     assert!(ran.stderr.contains("test | x"), "{}", ran.stderr);
     ran.ok();

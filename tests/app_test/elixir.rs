@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Instant;
 
-use super::records_beside;
+use super::records_of;
 use crate::harness::prebuilt::{elixir_base, service_images};
 use crate::harness::{HexRegistry, Output, Repo, TestEnv, hex_registry, run};
 
-/// The app, and what is beside it.
+/// The app with its database, and the Hex registry.
 struct Scene {
     env: TestEnv,
     hex: HexRegistry,
@@ -52,7 +52,7 @@ fn without_settings_mix_test_is_run_and_parts_of_it_are_parts() {
     };
     let all = tests(&[]);
     assert!(all >= 2, "{all}");
-    assert_eq!(records_beside(&env, "out").len(), 1);
+    assert_eq!(records_of(&env, "out").len(), 1);
     // There is one file of tests: it is in one part, and the other part has none, which Mix calls a failure.
     let halves = ["1/2", "2/2"].map(|part| run(env.phial(["test", "oci:out", "--partition", part])));
     let with_tests = halves.iter().filter(|ran| ran.stderr.contains(&format!("{all} tests, 0 failures"))).count();
@@ -117,7 +117,7 @@ fn an_app_is_tested_with_its_databases_and_its_dependencies_are_compiled_once() 
     assert!(second.stderr.contains("Compiling 6 files (.ex)"), "the app itself: {}", second.stderr);
     second.ok();
 
-    let records = records_beside(&scene.env, "out");
+    let records = records_of(&scene.env, "out");
     assert!(records.iter().all(|record| record.passed && record.commands.len() == 2), "{records:?}");
 
     // A failure of the app's own.
@@ -129,7 +129,7 @@ fn an_app_is_tested_with_its_databases_and_its_dependencies_are_compiled_once() 
     assert!(error.contains("error: tests failed: `test` (exit code 2)"), "{error}");
     assert!(error.contains("4 tests, 1 failures"), "{error}");
     assert!(error.contains("db | ") && error.contains("ready to accept connections"), "{error}");
-    assert!(!records_beside(&scene.env, "out").pop().expect("a record").passed);
+    assert!(!records_of(&scene.env, "out").pop().expect("a record").passed);
 }
 
 #[test]

@@ -26,7 +26,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `test` stands under `[test]`.
+    /// `test` is the section `[test]` of the settings.
     #[track_caller]
     fn new(test: &str) -> Self {
         let env = TestEnv::with_empty_cache();
@@ -53,16 +53,16 @@ impl Scene {
         command
     }
 
-    /// The records beside the image, the oldest first.
+    /// The records of the image, the oldest first.
     #[track_caller]
     fn records(&self) -> Vec<TestRecord> {
-        records_beside(&self.env, "out")
+        records_of(&self.env, "out")
     }
 }
 
-/// The records beside the only image of a layout in the environment, the oldest first.
+/// The records of the only image of a layout, the oldest first.
 #[track_caller]
-fn records_beside(env: &TestEnv, layout: &str) -> Vec<TestRecord> {
+fn records_of(env: &TestEnv, layout: &str) -> Vec<TestRecord> {
     let dir = env.dir().join(layout);
     let subject = image_of(&dir);
     let client = Client::new(Credentials::from_host(&Host::read())).expect("a client");
@@ -78,7 +78,7 @@ fn records_beside(env: &TestEnv, layout: &str) -> Vec<TestRecord> {
     found
 }
 
-/// The image of a layout: what no other tool put beside one.
+/// The image of a layout, as opposed to what refers to it.
 fn image_of(layout: &Path) -> Digest {
     let index = fs::read(layout.join("index.json")).expect("an index");
     let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");

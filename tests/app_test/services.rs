@@ -1,4 +1,4 @@
-//! Services beside the tests: ready in time, gone with the tests, and shown when something is wrong.
+//! Services of the tests: ready in time, gone with the tests, and shown when something is wrong.
 
 use std::fs;
 use std::process::Stdio;

@@ -55,15 +55,15 @@ fn a_registry_without_the_image_or_without_that_digest_is_named() {
     assert_snapshot!(without_digest(&named(error_of(&scene, 3, &by_digest))), @"error: `[HOST]/elixir@sha256:1...` is not in the registry");
 }
 
-/// A host where nobody listens.
-pub(super) fn nobody() -> String {
+/// A host and port where nothing listens.
+pub(super) fn closed_port() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     format!("127.0.0.1:{}", listener.local_addr().unwrap().port())
 }
 
 #[test]
 fn a_registry_that_does_not_answer_is_named() {
-    let (scene, host) = (Scene::new(), nobody());
+    let (scene, host) = (Scene::new(), closed_port());
     let output = error_of(&scene, 4, &format!("{host}/elixir:1.18"));
     assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `GET http://[HOST]/v2/elixir/manifests/1.18`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
@@ -126,7 +126,7 @@ fn a_damaged_layer_of_a_layout_is_refused_and_its_tree_not_kept() {
     scene.sound();
 }
 
-/// As [`said_of`], without the good build afterwards: that would put the base into the cache.
+/// As [`error_of`], without the good build afterwards: that would put the base into the cache.
 #[track_caller]
 fn error_before_sound(scene: &Scene, base: &str) -> String {
     let output = scene.error(run(scene.build_on(base, &format!("oci:{}", scene.out().display()), [])), 3);

@@ -11,7 +11,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A machine whose user namespaces are switched off; `more` stands before the command.
+/// A machine whose user namespaces are switched off; `more` is run before the command.
 fn without_namespaces(more: &str, command: &std::process::Command) -> std::process::Command {
     in_namespace(&format!("echo 0 >/proc/sys/user/max_user_namespaces && exec {more} \"$@\""), command)
 }

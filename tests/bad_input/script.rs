@@ -122,7 +122,7 @@ fn what_is_passed_to_a_script_is_not_in_the_error_or_the_cache() {
 
 /// What a build of a Mix app with a git dependency says on a base with these programs.
 #[track_caller]
-fn said_on(programs: &[(&str, &str)]) -> String {
+fn error_on(programs: &[(&str, &str)]) -> String {
     let scene = Scene::with(|repo| {
         repo.write("phial.toml", "");
         repo.write("mix.exs", "[]");
@@ -134,17 +134,17 @@ fn said_on(programs: &[(&str, &str)]) -> String {
 
 #[test]
 fn a_tool_that_the_base_lacks_is_named() {
-    assert_snapshot!(said_on(&[]), @r"
+    assert_snapshot!(error_on(&[]), @r"
     error: the step `deps` failed with exit code 1; its last lines:
       | error: the base image has no `erl`, which mix needs
       | hint: add `erl` to the base image
     ");
-    assert_snapshot!(said_on(&[("bin/erl", "#!/bin/sh\n")]), @r"
+    assert_snapshot!(error_on(&[("bin/erl", "#!/bin/sh\n")]), @r"
     error: the step `deps` failed with exit code 1; its last lines:
       | error: the base image has no `mix`, which a Mix project needs
       | hint: add `mix` to the base image
     ");
-    assert_snapshot!(said_on(&[("bin/erl", "#!/bin/sh\n"), ("bin/mix", "#!/bin/sh\n")]), @r"
+    assert_snapshot!(error_on(&[("bin/erl", "#!/bin/sh\n"), ("bin/mix", "#!/bin/sh\n")]), @r"
     error: the step `deps` failed with exit code 1; its last lines:
       | error: the base image has no `git`, which a git dependency needs
       | hint: add `git` to the base image

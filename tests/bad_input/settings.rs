@@ -193,7 +193,7 @@ pub(super) fn without_digest(output: &str) -> String {
     text
 }
 
-/// Where 64 hexadecimal digits stand.
+/// The positions of 64 hexadecimal digits.
 fn hex(text: &str) -> Option<usize> {
     let windows = text.as_bytes().windows(64).enumerate();
     windows.filter(|(_, digits)| digits.iter().all(u8::is_ascii_hexdigit)).map(|(at, _)| at).next()

@@ -1,11 +1,11 @@
-//! Where the image goes: refused, not writable, or in nobody's reach. A tag names what it named before.
+//! The targets of a build: refused, not writable, or unreachable. A tag names what it named before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use insta::assert_snapshot;
 
-use super::base_images::nobody;
+use super::base_images::closed_port;
 use super::settings::without_digest;
 use super::{Scene, digest, good, in_namespace, listing, run, through};
 use crate::harness::Registry;
@@ -191,7 +191,7 @@ fn log_in(scene: &Scene, registry: &Registry, password: &str) {
 
 #[test]
 fn a_registry_that_is_not_there_takes_nothing() {
-    let (scene, host) = (Scene::new(), nobody());
+    let (scene, host) = (Scene::new(), closed_port());
     let output = scene.refused(4, scene.build_on(&base(), &format!("{host}/team/app:prod"), []));
     assert_snapshot!(output.replace(&host, "[HOST]"), @r"
     error: cannot reach the registry for `HEAD http://[HOST]/v2/team/app/manifests/prod`: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)

@@ -21,7 +21,7 @@ pub(super) struct Cell {
     /// Who can build so.
     who: Who,
     /// What is different.
-    pub(super) change: fn(&mut Way, &Subject),
+    pub(super) change: fn(&mut BuildSetup, &Subject),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,15 +57,15 @@ impl Cell {
     }
 }
 
-const fn cell(name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+const fn cell(name: &'static str, change: fn(&mut BuildSetup, &Subject)) -> Cell {
     Cell { name, quick: Quick::None, who: Who::Anyone, change }
 }
 
-const fn quick(name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+const fn quick(name: &'static str, change: fn(&mut BuildSetup, &Subject)) -> Cell {
     Cell { quick: Quick::Every, ..cell(name, change) }
 }
 
-const fn root(quick: Quick, name: &'static str, change: fn(&mut Way, &Subject)) -> Cell {
+const fn root(quick: Quick, name: &'static str, change: fn(&mut BuildSetup, &Subject)) -> Cell {
     Cell { quick, who: Who::Root, ..cell(name, change) }
 }
 
@@ -75,86 +75,86 @@ const SCHEDULERS: [&str; 3] = ["+S 1:1 +SDio 1", "+S 4:4 +SDio 8", "+S 3:2 +SDcp
 /// All of them; the first one is the plain way.
 pub(super) static CELLS: [Cell; 28] = [
     cell("plain", |_, _| {}),
-    quick("cached", |way, subject| {
-        way.drop_argument("--no-cache");
-        way.build(subject, "HEAD");
+    quick("cached", |setup, subject| {
+        setup.drop_argument("--no-cache");
+        setup.build(subject, "HEAD");
     }),
     Cell {
         quick: Quick::Except("deps"),
-        ..cell("cached deps", |way, subject| {
-            way.drop_argument("--no-cache");
-            way.base_in_cache();
-            way.build(subject, "before");
+        ..cell("cached deps", |setup, subject| {
+            setup.drop_argument("--no-cache");
+            setup.base_in_cache();
+            setup.build(subject, "before");
         })
     },
     // What is in the local cache is used before what is in a registry: one build fills both.
     Cell {
         quick: Quick::One("deps"),
-        ..cell("deps cached and pulled from a registry", |way, subject| {
+        ..cell("deps cached and pulled from a registry", |setup, subject| {
             let registry = Registry::start();
             let cache = registry.reference("cache/app");
-            way.drop_argument("--no-cache");
-            way.base_in_cache();
-            way.arguments(&["--cache-repo", &cache, "--cache", "write"]);
-            way.build(subject, "before");
-            way.build(subject, "HEAD");
-            way.base_in_cache();
-            way.drop_argument("write");
-            way.arguments(&["read"]);
-            way.hold(registry);
+            setup.drop_argument("--no-cache");
+            setup.base_in_cache();
+            setup.arguments(&["--cache-repo", &cache, "--cache", "write"]);
+            setup.build(subject, "before");
+            setup.build(subject, "HEAD");
+            setup.base_in_cache();
+            setup.drop_argument("write");
+            setup.arguments(&["read"]);
+            setup.hold(registry);
         })
     },
-    cell("an empty cache", |way, _| way.empty_cache()),
-    cell("a cache in memory", |way, _| way.cache_in_memory()),
-    cell("shuffled directories", |way, _| {
-        way.empty_cache();
-        way.shuffled();
+    cell("an empty cache", |setup, _| setup.empty_cache()),
+    cell("a cache in memory", |setup, _| setup.cache_in_memory()),
+    cell("shuffled directories", |setup, _| {
+        setup.empty_cache();
+        setup.shuffled();
     }),
-    cell("another place", Way::elsewhere),
-    cell("a bare repository", |way, subject| drop(way.bare(subject))),
-    cell("a URL", Way::url),
-    cell("umask 0077", |way, _| way.shell("umask 0077")),
-    cell("umask 0002", |way, _| way.shell("umask 0002")),
-    cell("another home", |way, _| way.home()),
-    cell("another host name", |way, _| way.host_name()),
-    cell("another zone and locale", |way, _| way.locale()),
-    cell("one core", |way, _| way.wrap(&["taskset", "-c", "0"])),
-    cell("one scheduler", |way, _| way.schedulers(0)),
-    cell("four schedulers", |way, _| way.schedulers(1)),
-    cell("odd schedulers", |way, _| way.schedulers(2)),
-    cell("two years later", |way, _| way.wrap(&["faketime", "-f", "+730d"])),
-    cell("two years earlier", |way, _| way.wrap(&["faketime", "-f", "-730d"])),
-    quick("copy", |way, _| {
-        way.arguments(&["--isolation", "copy"]);
-        way.copies_in_memory();
+    cell("another place", BuildSetup::elsewhere),
+    cell("a bare repository", |setup, subject| drop(setup.bare(subject))),
+    cell("a URL", BuildSetup::url),
+    cell("umask 0077", |setup, _| setup.shell("umask 0077")),
+    cell("umask 0002", |setup, _| setup.shell("umask 0002")),
+    cell("another home", |setup, _| setup.home()),
+    cell("another host name", |setup, _| setup.host_name()),
+    cell("another zone and locale", |setup, _| setup.locale()),
+    cell("one core", |setup, _| setup.wrap(&["taskset", "-c", "0"])),
+    cell("one scheduler", |setup, _| setup.schedulers(0)),
+    cell("four schedulers", |setup, _| setup.schedulers(1)),
+    cell("odd schedulers", |setup, _| setup.schedulers(2)),
+    cell("two years later", |setup, _| setup.wrap(&["faketime", "-f", "+730d"])),
+    cell("two years earlier", |setup, _| setup.wrap(&["faketime", "-f", "-730d"])),
+    quick("copy", |setup, _| {
+        setup.arguments(&["--isolation", "copy"]);
+        setup.copies_in_memory();
     }),
-    quick("one core, one scheduler", |way, _| {
-        way.wrap(&["taskset", "-c", "0"]);
-        way.schedulers(0);
+    quick("one core, one scheduler", |setup, _| {
+        setup.wrap(&["taskset", "-c", "0"]);
+        setup.schedulers(0);
     }),
-    root(Quick::Except("deps"), "chroot, odd schedulers", |way, _| {
-        way.arguments(&["--isolation", "chroot"]);
-        way.copies_in_memory();
-        way.schedulers(2);
+    root(Quick::Except("deps"), "chroot, odd schedulers", |setup, _| {
+        setup.arguments(&["--isolation", "chroot"]);
+        setup.copies_in_memory();
+        setup.schedulers(2);
     }),
-    root(Quick::None, "an ordinary user", |way, subject| way.user(subject, 4321)),
-    root(Quick::None, "a user with a range of ids", |way, subject| way.user(subject, harness::user_with_subids())),
-    cell("a release build of Phial", |way, _| way.release()),
-    quick("everything at once", |way, subject| {
-        way.shuffled();
-        way.cache_in_memory();
-        way.elsewhere(subject);
-        way.home();
-        way.locale();
-        way.schedulers(1);
-        way.shell("umask 0077");
-        way.host_name();
-        way.wrap(&["faketime", "-f", "+730d"]);
+    root(Quick::None, "an ordinary user", |setup, subject| setup.user(subject, 4321)),
+    root(Quick::None, "a user with a range of ids", |setup, subject| setup.user(subject, harness::user_with_subids())),
+    cell("a release build of Phial", |setup, _| setup.release()),
+    quick("everything at once", |setup, subject| {
+        setup.shuffled();
+        setup.cache_in_memory();
+        setup.elsewhere(subject);
+        setup.home();
+        setup.locale();
+        setup.schedulers(1);
+        setup.shell("umask 0077");
+        setup.host_name();
+        setup.wrap(&["faketime", "-f", "+730d"]);
     }),
 ];
 
 /// How one build is done.
-pub(super) struct Way {
+pub(super) struct BuildSetup {
     source: String,
     base: PathBuf,
     cache: PathBuf,
@@ -168,7 +168,7 @@ pub(super) struct Way {
     held: Vec<Box<dyn Any>>,
 }
 
-impl Way {
+impl BuildSetup {
     /// The plain way.
     pub(super) fn new(subject: &Subject) -> Self {
         Self {
@@ -275,7 +275,7 @@ impl Way {
 
     fn elsewhere(&mut self, subject: &Subject) {
         let dir = self.folder(&harness::fixtures_dir().join("tmp"));
-        let to = dir.join("a longer way/to it");
+        let to = dir.join("a longer setup/to it");
         copy(&subject.dir(), &to);
         self.source = to.display().to_string();
     }
@@ -325,7 +325,7 @@ impl Way {
         (self.program, self.base, self.cache) = (path("phial"), path("base"), path("cache"));
         (self.source, self.dir) = (user.path("app"), path("."));
         self.set("HOME", &user.path("."));
-        self.wrappers.insert(0, user.words());
+        self.wrappers.insert(0, user.prefix());
         self.hold(user);
     }
 }

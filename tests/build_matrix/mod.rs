@@ -1,4 +1,4 @@
-//! One commit, one digest: real apps built in every way that may not matter.
+//! One commit, one digest: real apps built in every way that must not matter.
 //!
 //! A cell is one way to build, an app in it a real build. `just test` runs the cells marked `quick`; `just matrix` runs all of
 //! them, several times each and with every core kept busy, and prints cell, digest and time.
@@ -12,7 +12,7 @@ use std::time::Instant;
 use phial::host::Host;
 
 use self::apps::Subject;
-use self::cells::{CELLS, Cell, Way};
+use self::cells::{BuildSetup, CELLS, Cell};
 use crate::harness::run;
 use crate::harness::skip::skip_part;
 
@@ -52,10 +52,10 @@ fn check(subject: &Subject) {
 
 /// One build: its digest, and how many seconds it took.
 fn built(subject: &Subject, cell: &Cell) -> (String, f64) {
-    let mut way = Way::new(subject);
-    (cell.change)(&mut way, subject);
+    let mut setup = BuildSetup::new(subject);
+    (cell.change)(&mut setup, subject);
     let start = Instant::now();
-    let line = way.build(subject, "HEAD");
+    let line = setup.build(subject, "HEAD");
     (line.rsplit_once('@').expect("TARGET@digest").1.to_owned(), start.elapsed().as_secs_f64())
 }
 

@@ -1,4 +1,4 @@
-//! Images made by hand, so that nothing but the test decides what stands in them.
+//! Images made by hand, so that a test decides every byte of them.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;

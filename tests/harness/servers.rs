@@ -137,7 +137,7 @@ impl Registry {
         panic!("the registry does not start:\n{}", fs::read_to_string(dir.path().join("log")).unwrap_or_default());
     }
 
-    /// `127.0.0.1:PORT`, as it stands in references.
+    /// `127.0.0.1:PORT`, as references have it.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -1,7 +1,7 @@
-//! Tests that cannot run on this machine: each says so on stderr, and is counted by `just test`.
+//! Tests that cannot run on this machine: each reports it on stderr, and is counted by `just test`.
 //!
-//! libtest knows no test that decides to skip itself, so a skipped test passes; what is skipped stands in the file that `PHIAL_SKIPPED`
-//! names. `testdata/run-tests` prints that file and fails if it has a test that `tests/skipped-as-user.txt` does not list.
+//! libtest has no test that skips itself at run time, so a skipped test passes; the file that `PHIAL_SKIPPED` names lists what was
+//! skipped. `testdata/run-tests` prints that file and fails if it has a test that `tests/skipped-as-user.txt` does not list.
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -19,7 +19,7 @@ impl User {
     }
 
     /// One who is not root and has no range of ids, with copies of these files.
-    pub(crate) fn ordinary(files: &[(&Path, &str)]) -> Self {
+    pub(crate) fn unprivileged(files: &[(&Path, &str)]) -> Self {
         let own = rustix::process::getuid();
         Self::with(if own.is_root() { 4322 } else { own.as_raw() }, files)
     }
@@ -41,8 +41,8 @@ impl User {
         self.dir.path().join(name).into_os_string().into_string().expect("UTF-8")
     }
 
-    /// What stands before a command for it to run as this user.
-    pub(crate) fn words(&self) -> Vec<String> {
+    /// The prefix of a command that makes it run as this user.
+    pub(crate) fn prefix(&self) -> Vec<String> {
         if rustix::process::getuid().as_raw() == self.uid {
             return vec!["env".into()];
         }
@@ -52,7 +52,7 @@ impl User {
 
     /// The command, as this user, in the folder.
     pub(crate) fn phial(&self, arguments: &[&str]) -> Command {
-        let words = self.words();
+        let words = self.prefix();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command.arg(self.path("phial")).args(arguments).env_clear().current_dir(self.dir.path());

@@ -1,4 +1,4 @@
-//! Registries that answer oddly: redirects, lies, stale sessions, passing errors.
+//! Registries that answer oddly: redirects, wrong bytes, stale sessions, transient errors.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -19,7 +19,7 @@ use super::scripted::{Entry, Fault, Kind, Quirks, Registry, When, quick_retries,
 use crate::harness::busybox::busybox_base;
 use crate::harness::{self, TestEnv, run};
 
-/// A client with a `registries.conf`, and what it says aloud.
+/// A client with a `registries.conf`, and its notices.
 struct User {
     client: Client,
     notices: Arc<Mutex<Vec<String>>>,

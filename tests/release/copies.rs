@@ -10,7 +10,7 @@ use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
 use crate::harness::{Registry, TestEnv, run};
 use crate::scripted::{Fault, Kind, When};
 
-/// How many records of passing tests stand beside the image.
+/// The number of records of passing tests that refer to the image.
 fn proofs(at: &ImageLocation, image: &Image) -> usize {
     let found = records(at, &client(), &image.manifest_digest).unwrap();
     found.iter().filter(|listed| matches!(listed, ListedRecord::Valid(record) if record.passed)).count()

@@ -90,7 +90,7 @@ fn the_parts_of_a_test_count_when_all_of_them_passed() {
 fn an_app_with_databases_is_built_tested_and_released_by_an_ordinary_user() {
     let (env, registry, hex) = (TestEnv::new(), Registry::start(), hex_registry());
     let (repo, base, services) = (env.ledger(&hex), elixir_base(), service_images());
-    let user = User::ordinary(&[(&base, "base"), (repo.dir(), "app"), (&services, "services")]);
+    let user = User::unprivileged(&[(&base, "base"), (repo.dir(), "app"), (&services, "services")]);
     let image = registry.reference("team/ledger:build-7");
     let mut build = user.phial(&["build", "app", "--base", "oci:base", "--to", &image, "--to", "oci:out"]);
     build.envs(hex.env());

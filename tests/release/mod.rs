@@ -1,5 +1,5 @@
-//! Records beside images and the names that they earn, against docker-registry, layouts, and registries with habits;
-//! skopeo and oras read along.
+//! Test records of images and the tags that they allow, against docker-registry, layouts, and registries with quirks;
+//! skopeo and oras read the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has reported enough")]
 
@@ -66,7 +66,7 @@ fn ran(image: &Image, finished: i64, commands: &[(&str, bool)]) -> TestRun {
     }
 }
 
-/// Puts the record of a run beside its image; the record's digest.
+/// Attaches the record of a run to its image; the record's digest.
 fn record(client: &Client, at: &ImageLocation, image: &Image, run: &TestRun) -> String {
     let (artifact, document) = run.record(image.descriptor());
     at.attach(client, &artifact, &attest::single_blob(&document), &discard).unwrap();

@@ -22,7 +22,7 @@ fn build(env: &TestEnv, repo: &Repo, base: &Path, more: &[&str]) -> Output {
     run(env.phial([&args, more].concat()))
 }
 
-/// What differs each time, whoever builds; and what only another machine would show.
+/// What differs each time for every user, and what only another machine would show.
 const FAULTS: [(&str, &str); 5] = [
     ("a random number", "head -c 9 /dev/urandom"),
     ("the machine's uptime", "cat /proc/uptime"),
@@ -108,7 +108,7 @@ fn a_module_with_a_random_number_is_named_with_its_chunk() {
     assert!(output.contains("chunk"), "{output}");
 }
 
-/// Names that no source text has, as keys of a map that is gone through while it is compiled.
+/// Names that no source text has, as keys of a map that is traversed during compilation.
 const MADE_UP: &str = r#"defmodule Stress.MadeUp@N@ do
   names = for n <- 1..20, do: String.to_atom("made_#{n * @N@}_up")
   for name <- Enum.shuffle(names), do: Process.put(name, name)

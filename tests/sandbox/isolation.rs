@@ -76,7 +76,7 @@ fn a_caller_on_a_poor_machine() {
     println!("isolations: {} {} {}", probe.overlay().is_ok(), probe.namespaces().is_ok(), probe.chroot().is_ok());
 }
 
-/// What the caller says on a machine that `prefix` makes poor, with these files beside it.
+/// What the caller prints on a machine that `prefix` restricts, with these files in its directory.
 fn poor(prefix: &[&str], files: &[&str]) -> String {
     let dir = for_everyone();
     for file in files {

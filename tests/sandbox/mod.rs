@@ -30,7 +30,7 @@ const APPLETS: [&str; 25] = [
     "mkdir", "mount", "nc", "ps", "readlink", "rm", "setsid", "sleep", "stat", "true", "umount",
 ];
 
-/// The program under test: beside this one if it was copied there, for a user who cannot see the build's directory.
+/// The program under test: next to this one if it was copied there, for a user who cannot see the build's directory.
 fn exe() -> PathBuf {
     let beside = std::env::current_exe().unwrap().with_file_name("phial");
     if beside.exists() { beside } else { PathBuf::from(env!("CARGO_BIN_EXE_phial")) }

@@ -1,4 +1,4 @@
-//! Commands that go on running, beside others.
+//! Commands that keep running while others run.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
