@@ -65,7 +65,7 @@ fn summary(line: &str) -> Option<TestCounts> {
             "invalid" => counts.failures = counts.failures.saturating_add(number),
             "excluded" | "skipped" => counts.skipped = counts.skipped.saturating_add(number),
             _ if failures || !word.chars().all(|c| c.is_ascii_lowercase() || c == '_') => return None,
-            // Tests of every kind stand before the failures: tests, doctests, properties, features.
+            // Tests of every kind come before the failures: tests, doctests, properties, features.
             _ => {
                 tests = true;
                 counts.tests = counts.tests.saturating_add(number);

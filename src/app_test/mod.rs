@@ -13,6 +13,7 @@ mod partition;
 mod reports;
 mod runner;
 mod services;
+mod test_sandbox;
 
 use std::collections::BTreeMap;
 use std::fs;

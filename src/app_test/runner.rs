@@ -11,12 +11,12 @@ use super::error::TestError;
 use super::log::{Log, file_name};
 use super::reports::{Reports, written_dir};
 use super::services::{self, Services};
+use super::test_sandbox::{TestSandbox, default_env};
 use crate::attest::CommandResult;
 use crate::config::{NamedCommand, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
-use crate::image::DEFAULT_PATH;
 use crate::rootfs::{self, Isolation};
 use crate::runtime::{HOSTS, ResolvedImage, environment, resolv_conf};
 use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec};
@@ -32,15 +32,6 @@ pub(super) struct Runner<'a> {
     pub(super) scratch: &'a Scratch,
     /// Variables beside the image's own.
     pub(super) env: &'a BTreeMap<String, String>,
-}
-
-/// What the sandboxes of commands and services have in common.
-pub(super) struct TestSandbox<'a> {
-    pub(super) scratch: &'a Scratch,
-    pub(super) isolation: Isolation,
-    pub(super) network: Network,
-    /// `/etc/hosts`.
-    pub(super) hosts: &'a str,
 }
 
 /// The commands that ran.
@@ -151,12 +142,6 @@ impl Runner<'_> {
             ..Spec::new(root, argv.to_vec())
         }
     }
-}
-
-/// The variables that every program is given: the least that it expects.
-pub(super) fn default_env(home: &str) -> BTreeMap<String, String> {
-    let pairs = [("PATH", DEFAULT_PATH), ("HOME", home), ("LANG", "C.UTF-8")];
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 /// Stops the services when the tests are over, whether they passed, failed or could not run.

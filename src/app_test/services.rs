@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::error::TestError;
 use super::log::{Log, file_name};
-use super::runner::{TestSandbox, default_env};
+use super::test_sandbox::{TestSandbox, default_env};
 use crate::config::{ReadyCheck, ServicePlan};
 use crate::context::Context;
 use crate::error::Error;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::ui::{Ui, size};
+use super::format::size;
+use super::ui::Ui;
 use super::{Common, Outcome};
 use crate::base_image::{self, BaseSource, Debian, EPOCH, Purpose};
 use crate::context::Context;

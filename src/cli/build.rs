@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use phial_layers::Compression;
 use serde_json::json;
 
-use super::ui::{Ui, size};
+use super::format::size;
+use super::ui::Ui;
 use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::build::{self, BuildRequest, Built};
 use crate::config::{BuildFlags, NetworkAccess};

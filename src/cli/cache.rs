@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cli_error::CliError;
-use super::ui::{Ui, size};
+use super::format::size;
+use super::ui::Ui;
 use super::{Common, Outcome};
 use crate::config::units;
 use crate::context::Context;
@@ -164,15 +165,15 @@ fn items_as_json(items: &[StoreItem]) -> String {
 /// The entries of which a name begins with `name`, with or without the algorithm of a digest. They must all have the same
 /// first name; `list` is the command that lists all names.
 fn matching<'a, T>(
-    things: &'a [T],
+    entries: &'a [T],
     name: &str,
     names: fn(&T) -> Vec<&str>,
     list: &'static str,
 ) -> Result<Vec<&'a T>, CliError> {
     let begins = |own: &str| own.starts_with(name) || own.split_once(':').is_some_and(|(_, hex)| hex.starts_with(name));
-    let is_meant = |thing: &&T| !name.is_empty() && names(thing).into_iter().any(begins);
-    let found: Vec<&T> = things.iter().filter(is_meant).collect();
-    let firsts: BTreeSet<&str> = found.iter().filter_map(|thing| names(thing).first().copied()).collect();
+    let matches = |entry: &&T| !name.is_empty() && names(entry).into_iter().any(begins);
+    let found: Vec<&T> = entries.iter().filter(matches).collect();
+    let firsts: BTreeSet<&str> = found.iter().filter_map(|entry| names(entry).first().copied()).collect();
     match firsts.len() {
         1 => Ok(found),
         0 => Err(CliError::NotInCache { name: quoted(name), list }),

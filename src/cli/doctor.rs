@@ -27,65 +27,65 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let reference: RegistryRef = args.registry.parse()?;
-    let found = context.client.diagnose(&reference)?;
-    let text = if args.json { as_json(&found).to_string() } else { lines(&found).join("\n") };
+    let report = context.client.diagnose(&reference)?;
+    let text = if args.json { as_json(&report).to_string() } else { as_text(&report) };
     Ui::data(&text)?;
-    let Some(error) = found.first_failure() else { return Ok(ExitCode::SUCCESS) };
+    let Some(error) = report.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
         ui.info(&format!("hint: {hint}"));
     }
     Ok(error.exit_kind().into())
 }
 
-fn lines(found: &DoctorReport) -> Vec<String> {
-    let mut lines = vec![format!("registry    `{}`", found.url)];
-    lines.extend(found.connection.iter().map(|way| format!("            {way}")));
-    if let Some(mirrored) = &found.mirrors {
-        lines.push(format!("            {}", mirrored.entry));
-        lines.extend(mirrored.sources.iter().map(|(at, finding)| format!("pulled from `{at}`: {}", text(finding))));
+fn as_text(report: &DoctorReport) -> String {
+    let mut lines = vec![format!("registry    `{}`", report.url)];
+    lines.extend(report.connection.iter().map(|line| format!("            {line}")));
+    if let Some(mirrors) = &report.mirrors {
+        lines.push(format!("            {}", mirrors.entry));
+        lines.extend(mirrors.sources.iter().map(|(at, finding)| format!("pulled from `{at}`: {}", text(finding))));
     }
-    let asks = found.auth_scheme.as_deref().unwrap_or("for no login so far");
-    lines.push(format!("asks        {asks}"));
+    let scheme = report.auth_scheme.as_deref().unwrap_or("no login so far");
+    lines.push(format!("asks        {scheme}"));
     let mut name = "login";
-    for look in &found.login_lookup {
-        lines.push(format!("{name:<12}{look}"));
+    for step in &report.login_lookup {
+        lines.push(format!("{name:<12}{step}"));
         name = "";
     }
-    match &found.login {
+    match &report.login {
         Finding::Works(_) => {}
         Finding::Unknown(why) => lines.push(format!("{name:<12}{why}")),
         other => lines.push(format!("{name:<12}{}", text(other))),
     }
     for (name, finding) in
-        [("pull", &found.pull), ("push", &found.push), ("mount", &found.mount), ("referrers", &found.referrers)]
+        [("pull", &report.pull), ("push", &report.push), ("mount", &report.mount), ("referrers", &report.referrers)]
     {
         lines.push(format!("{name:<12}{}", text(finding)));
     }
-    lines
+    lines.join("\n")
 }
 
-fn as_json(found: &DoctorReport) -> Value {
-    let mirrored = found.mirrors.as_ref().map(|mirrored| {
-        let source = |(at, has): &(String, Finding)| json!({ "at": at, "has": finding(has) });
-        json!({ "entry": mirrored.entry, "sources": mirrored.sources.iter().map(source).collect::<Vec<_>>() })
+fn as_json(report: &DoctorReport) -> Value {
+    let mirrors = report.mirrors.as_ref().map(|mirrors| {
+        let source = |(at, result): &(String, Finding)| json!({ "at": at, "has": finding(result) });
+        json!({ "entry": mirrors.entry, "sources": mirrors.sources.iter().map(source).collect::<Vec<_>>() })
     });
     json!({
-        "registry": found.url,
-        "way": found.connection,
-        "mirrors": mirrored,
-        "asks": found.auth_scheme,
-        "looked": found.login_lookup.iter().map(look).collect::<Vec<_>>(),
-        "login": finding(&found.login),
-        "pull": finding(&found.pull),
-        "push": finding(&found.push),
-        "mount": finding(&found.mount),
-        "referrers": finding(&found.referrers),
+        "registry": report.url,
+        "way": report.connection,
+        "mirrors": mirrors,
+        "asks": report.auth_scheme,
+        "looked": report.login_lookup.iter().map(lookup_step).collect::<Vec<_>>(),
+        "login": finding(&report.login),
+        "pull": finding(&report.pull),
+        "push": finding(&report.push),
+        "mount": finding(&report.mount),
+        "referrers": finding(&report.referrers),
     })
 }
 
-fn look(look: &LookupStep) -> Value {
-    let place = look.place.replace('`', "");
-    match &look.result {
+fn lookup_step(step: &LookupStep) -> Value {
+    let place = step.place.replace('`', "");
+    match &step.result {
         LookupResult::Absent => json!({ "place": place, "found": "absent" }),
         LookupResult::NoLogin => json!({ "place": place, "found": "nothing" }),
         LookupResult::HelperWithoutLogin { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
@@ -110,7 +110,7 @@ fn text(finding: &Finding) -> String {
     match finding {
         Finding::Works(how) => format!("works: {how}"),
         Finding::Unsupported(why) => format!("no: {why}"),
-        Finding::Unknown(why) => format!("not known: {why}"),
+        Finding::Unknown(why) => format!("unknown: {why}"),
         Finding::Failed(error) => format!("fails: {}", chain(error)),
     }
 }

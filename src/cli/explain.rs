@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ui::{Ui, seconds};
+use super::format::seconds;
+use super::ui::Ui;
 use super::{Common, Outcome};
 use crate::build::BuildRecord;
 use crate::context::Context;

@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod explain;
+mod format;
 mod lock;
 mod panic_hook;
 mod progress;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use phial_layers::Digest;
 
-use super::ui::size;
+use super::format::size;
 
 /// The lines below the text that stays. `indicatif` fits them to the terminal's width, and draws nothing where stderr is
 /// not a terminal.
@@ -78,7 +78,7 @@ impl Progress {
     }
 }
 
-/// A style of ours, all of which are valid.
+/// A template of this file, all of which are valid.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -31,7 +31,7 @@ pub(super) fn listen() -> io::Result<&'static AtomicBool> {
             }
             CANCEL.store(true, Ordering::SeqCst);
             if thread::Builder::new().spawn(move || end(signal)).is_err() {
-                end(signal); // without a thread for it, a second signal is not heard
+                end(signal); // in this thread, which then cannot wait for a second signal
             }
         }
     })?;

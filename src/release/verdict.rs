@@ -87,7 +87,7 @@ pub fn judge(listed: Vec<ListedRecord>, requires: &BTreeSet<String>) -> Verdict 
 }
 
 /// The result of a command in one record.
-struct Outcome<'a> {
+struct CommandOutcome<'a> {
     record: &'a TestRecord,
     passed: bool,
     finished: i64,
@@ -129,16 +129,16 @@ impl Verdict {
 
 /// The newest outcome of a command for all tests (`None`) and for each partition. A run without commands is a failure of
 /// each command.
-fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Partition>, Outcome<'a>> {
-    let mut newest: BTreeMap<Option<Partition>, Outcome<'a>> = BTreeMap::new();
+fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Partition>, CommandOutcome<'a>> {
+    let mut newest: BTreeMap<Option<Partition>, CommandOutcome<'a>> = BTreeMap::new();
     for record in records {
         let passed = match record.commands.get(command) {
             Some(passed) => *passed,
             None if record.commands.is_empty() => false,
             None => continue,
         };
-        let outcome = Outcome { record, passed, finished: record.finished.unwrap_or(i64::MIN) };
-        let rank = |outcome: &Outcome<'_>| (outcome.finished, !outcome.passed);
+        let outcome = CommandOutcome { record, passed, finished: record.finished.unwrap_or(i64::MIN) };
+        let rank = |outcome: &CommandOutcome<'_>| (outcome.finished, !outcome.passed);
         if newest.get(&record.partition).is_none_or(|old| rank(old) < rank(&outcome)) {
             newest.insert(record.partition, outcome);
         }
@@ -147,7 +147,7 @@ fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Parti
 }
 
 /// The time and the digest of the record that proves a command: a run of all tests, or the oldest of runs of all parts.
-fn proof(newest: &BTreeMap<Option<Partition>, Outcome<'_>>) -> Option<(i64, Digest)> {
+fn proof(newest: &BTreeMap<Option<Partition>, CommandOutcome<'_>>) -> Option<(i64, Digest)> {
     let whole = newest.get(&None).filter(|outcome| outcome.passed);
     let mut proofs: Vec<(i64, Digest)> =
         whole.iter().map(|outcome| (outcome.finished, outcome.record.referrer.clone())).collect();

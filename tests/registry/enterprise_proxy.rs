@@ -150,7 +150,7 @@ fn doctor_reports_what_fails_and_leaves_nothing_behind() {
     login(&env.dir().join("home"));
     let output = doctor(&["--ca-file", &front.ca()]).ok();
     assert!(output.contains("push        works: an upload was begun and cancelled"), "{output}");
-    assert!(output.contains("mount       not known: not tried"), "{output}");
+    assert!(output.contains("mount       unknown: not tried"), "{output}");
     assert!(output.contains(&format!("through the proxy `{}/` of `HTTPS_PROXY`", front.proxy())), "{output}");
     let log = front.log();
     let lines = |word: &str| log.lines().filter(|line| line.contains(word)).count();
