@@ -22,7 +22,7 @@ pub struct Access {
 }
 
 /// The credentials for one URL, and which were tried.
-pub(super) struct Credentials {
+pub(super) struct CredentialQueue {
     url: Url,
     access: Access,
     untried: VecDeque<CredentialSource>,
@@ -144,7 +144,7 @@ impl Access {
     }
 }
 
-impl Credentials {
+impl CredentialQueue {
     pub(super) fn new(url: &Url, access: &Access) -> Self {
         let untried = access.sources(url);
         Self {

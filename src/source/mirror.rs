@@ -21,7 +21,7 @@ use git2::{
 use phial_layers::Digest;
 use rustix::fs::FlockOperation;
 
-use super::access::{Access, Credentials};
+use super::access::{Access, CredentialQueue};
 use super::error::SourceError;
 use super::git_dir::GitDir;
 use super::location::Url;
@@ -169,7 +169,7 @@ impl Fetch {
         init_bare(&git_dir.path).map_err(IoError::at("create", &git_dir.path))?;
         remove_partial_packs(&git_dir.path.join("objects/pack"));
         let repo = git_dir.open()?;
-        let credentials = Rc::new(RefCell::new(Credentials::new(&self.url, &self.access)));
+        let credentials = Rc::new(RefCell::new(CredentialQueue::new(&self.url, &self.access)));
         let failed = |error: git2::Error| self.failure(&error, &credentials.borrow());
         let mut remote = repo.remote_anonymous(&self.url.wire()).map_err(failed)?;
         let callbacks = self.callbacks(&credentials);
@@ -248,7 +248,7 @@ impl Fetch {
         }
     }
 
-    fn callbacks<'a>(&self, credentials: &Rc<RefCell<Credentials>>) -> RemoteCallbacks<'a> {
+    fn callbacks<'a>(&self, credentials: &Rc<RefCell<CredentialQueue>>) -> RemoteCallbacks<'a> {
         let credentials = Rc::clone(credentials);
         let (first, second) = (Arc::clone(&self.heartbeat), Arc::clone(&self.heartbeat));
         let mut callbacks = RemoteCallbacks::new();
@@ -271,7 +271,7 @@ impl Fetch {
         SourceError::RevUnknown { location: self.url.identity(), rev: self.rev.to_string(), tried }
     }
 
-    fn failure(&self, error: &git2::Error, credentials: &Credentials) -> SourceError {
+    fn failure(&self, error: &git2::Error, credentials: &CredentialQueue) -> SourceError {
         let location = self.url.identity();
         let source = escaped(error);
         let status = |code: &str| source.class() == ErrorClass::Http && source.message().ends_with(code);
