@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use phial_layers::Digest;
 
-use crate::build::{BuildRequest, Order, OtherImage, ReproducibilityError, build_unpublished, difference};
+use crate::build::{BuildRequest, LeftSide, OtherImage, ReproducibilityError, build_unpublished, difference};
 use crate::config::{self, BuildFlags, NetworkAccess};
 use crate::context::Context;
 use crate::error::Error;
@@ -56,7 +56,7 @@ pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified
     }
     let blobs = |digest: &Digest| original.blob_there(context, digest);
     let original = OtherImage { image: &original.image, blobs: &blobs };
-    Err(difference(&rebuilt, &original, Order::OtherFirst, context)?.into())
+    Err(difference(&rebuilt, &original, LeftSide::Other, context)?.into())
 }
 
 /// The build that the record describes.

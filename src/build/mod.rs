@@ -25,7 +25,7 @@ pub use built::{Built, BuiltLayer};
 pub use error::BuildError;
 pub use record::{BuildRecord, LayerRecord, repository_name};
 pub use reproducibility::ReproducibilityError;
-pub(crate) use reproducibility::{Order, OtherImage, difference};
+pub(crate) use reproducibility::{LeftSide, OtherImage, difference};
 pub use request::BuildRequest;
 pub(crate) use test_deps::TestDeps;
 

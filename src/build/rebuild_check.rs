@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getegid, geteuid, sethostname};
 use phial_layers::Digest;
 
-use super::reproducibility::{Order, OtherImage, ReproducibilityError, difference};
+use super::reproducibility::{LeftSide, OtherImage, ReproducibilityError, difference};
 use super::{BuildRequest, UnpublishedImage};
 use crate::context::Context;
 use crate::error::{Error, ExitKind, IoError};
@@ -51,7 +51,7 @@ pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, contex
         Ok(layer.map(|layer| layout.blob(layer)).transpose()?.map(|blob| Box::new(blob) as BlobReader))
     };
     let second = OtherImage { image: &second, blobs: &blobs };
-    Err(difference(first, &second, Order::BuiltFirst, context)?.into())
+    Err(difference(first, &second, LeftSide::Built, context)?.into())
 }
 
 /// Starts the second build, which writes its image to the layout `to`, and returns that image's digest.

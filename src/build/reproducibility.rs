@@ -132,11 +132,11 @@ fn may_be_map_order(difference: &FirstDifference) -> bool {
 
 /// Which of two images a comparison shows on the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum LeftSide {
     /// The image that was built here.
-    BuiltFirst,
+    Built,
     /// The image that it is compared with.
-    OtherFirst,
+    Other,
 }
 
 /// The image that a built one is compared with.
@@ -150,7 +150,7 @@ pub(crate) struct OtherImage<'a> {
 pub(crate) fn difference(
     built: &UnpublishedImage<'_>,
     other: &OtherImage<'_>,
-    order: Order,
+    left_side: LeftSide,
     context: &Context<'_>,
 ) -> Result<ReproducibilityError, Error> {
     let built_blobs = |digest: &Digest| match stored_blob(context, &built.image, digest)? {
@@ -159,9 +159,9 @@ pub(crate) fn difference(
     };
     let (left, right) = (Side::image(&built.image, &built_blobs), Side::image(other.image, other.blobs));
     let (left_digest, right_digest) = (built.image.manifest_digest.clone(), other.image.manifest_digest.clone());
-    let (left, right, first, second) = match order {
-        Order::BuiltFirst => (left, right, left_digest, right_digest),
-        Order::OtherFirst => (right, left, right_digest, left_digest),
+    let (left, right, first, second) = match left_side {
+        LeftSide::Built => (left, right, left_digest, right_digest),
+        LeftSide::Other => (right, left, right_digest, left_digest),
     };
     let comparison = compare(&left, &right)?;
     let first_difference = comparison.first();

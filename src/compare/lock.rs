@@ -8,41 +8,42 @@ use serde::Serialize;
 
 use crate::elixir::mix_lock;
 
-/// Where the app's lock is in an image of Phial's.
+/// The path of `mix.lock` in images that Phial built.
 pub(super) const PATH: &[u8] = b"app/mix.lock";
-/// No lock is larger, in bytes.
+/// The largest `mix.lock` that is read, in bytes.
 pub(super) const MAX: u64 = 4 << 20;
 
-/// A dependency that is locked to something else.
+/// A dependency that two `mix.lock` files lock differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dependency {
-    /// Its name.
+    /// The name of its app.
     pub name: String,
-    /// What the left side locks it to: a version, or a git revision cut to 12 digits; none if it is not there.
+    /// The version on the left, or the first 12 digits of the git revision; `None` if it is not locked there.
     pub left: Option<String>,
-    /// What the right side locks it to.
+    /// The same on the right.
     pub right: Option<String>,
-    /// Which way it went.
-    pub way: Way,
+    /// How it changed.
+    #[serde(rename = "way")]
+    pub change: LockChange,
 }
 
-/// Which way a dependency went.
+/// How a locked dependency changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum LockChange {
     /// To a higher version.
     Up,
     /// To a lower version.
     Down,
-    /// It is new.
+    /// Only the right side has it.
     Added,
-    /// It is gone.
+    /// Only the left side has it.
     Removed,
-    /// To what is neither higher nor lower: another revision, source or checksum.
+    /// To another revision, source or checksum.
     Other,
 }
 
-/// The locks of both sides; where layers hold more than one, the uppermost.
+/// The texts of `mix.lock` on both sides; of several layers that have one, the topmost.
 #[derive(Default)]
 pub(super) struct Locks {
     left: Option<String>,
@@ -64,14 +65,15 @@ impl Locks {
     }
 }
 
-/// What a dependency is locked to: what is shown, and the whole line that says so.
+/// A line of `mix.lock`.
 struct Locked<'a> {
+    /// The version, or the first 12 digits of the git revision.
     shown: String,
     line: &'a str,
 }
 
-/// The dependencies that differ between the texts of two `mix.lock` files, by name. Lines that are not understood are passed
-/// over.
+/// The dependencies that differ between the texts of two `mix.lock` files, by name. Lines that cannot be
+/// parsed are ignored.
 pub fn dependencies(left: &str, right: &str) -> Vec<Dependency> {
     let (left, right) = (read(left), read(right));
     let mut names: Vec<&&str> = left.keys().chain(right.keys()).collect();
@@ -79,26 +81,26 @@ pub fn dependencies(left: &str, right: &str) -> Vec<Dependency> {
     names.dedup();
     let changed = names.into_iter().filter_map(|name| {
         let (one, other) = (left.get(name), right.get(name));
-        let way = match (one, other) {
+        let change = match (one, other) {
             (Some(one), Some(other)) if one.line == other.line => return None,
-            (Some(one), Some(other)) => way(&one.shown, &other.shown),
-            (None, _) => Way::Added,
-            (_, None) => Way::Removed,
+            (Some(one), Some(other)) => version_change(&one.shown, &other.shown),
+            (None, _) => LockChange::Added,
+            (_, None) => LockChange::Removed,
         };
         let shown = |locked: Option<&Locked<'_>>| locked.map(|locked| locked.shown.clone());
-        Some(Dependency { name: (*name).to_string(), left: shown(one), right: shown(other), way })
+        Some(Dependency { name: (*name).to_string(), left: shown(one), right: shown(other), change })
     });
     changed.collect()
 }
 
-fn way(left: &str, right: &str) -> Way {
+fn version_change(left: &str, right: &str) -> LockChange {
     match (Version::parse(left), Version::parse(right)) {
         (Ok(left), Ok(right)) => match left.cmp_precedence(&right) {
-            Ordering::Less => Way::Up,
-            Ordering::Greater => Way::Down,
-            Ordering::Equal => Way::Other,
+            Ordering::Less => LockChange::Up,
+            Ordering::Greater => LockChange::Down,
+            Ordering::Equal => LockChange::Other,
         },
-        _ => Way::Other,
+        _ => LockChange::Other,
     }
 }
 
@@ -148,10 +150,12 @@ mod tests {
         ];
         let found = dependencies(&left.concat(), &right.concat());
         let shown = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".into());
-        let told: Vec<String> =
-            found.iter().map(|d| format!("{} {} -> {} {:?}", d.name, shown(&d.left), shown(&d.right), d.way)).collect();
+        let lines: Vec<String> = found
+            .iter()
+            .map(|d| format!("{} {} -> {} {:?}", d.name, shown(&d.left), shown(&d.right), d.change))
+            .collect();
         assert_eq!(
-            told,
+            lines,
             [
                 "a 1.4.4 -> 1.4.10 Up",
                 "b 2.0.0 -> 2.0.0-rc.1 Down",
@@ -163,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn the_same_version_with_another_checksum_is_told() {
+    fn the_same_version_with_another_checksum_is_a_change() {
         let lock = |sum: &str| format!("  \"a\": {{:hex, :a, \"1.0.0\", \"{sum}\", [:mix], [], \"hexpm\", \"bb\"}},\n");
-        assert_eq!(dependencies(&lock("aa"), &lock("ab"))[0].way, Way::Other);
+        assert_eq!(dependencies(&lock("aa"), &lock("ab"))[0].change, LockChange::Other);
         assert_eq!(dependencies(&lock("aa"), &lock("aa")), []);
         assert_eq!(dependencies("not a lock", ""), []);
     }

@@ -184,16 +184,16 @@ impl fmt::Display for FileDiff {
 
 impl fmt::Display for Dependency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use super::lock::Way;
+        use super::lock::LockChange;
         let name = shown(&self.name);
         let side = |value: &Option<String>| value.as_deref().map_or_else(|| "none".into(), shown);
         let (left, right) = (side(&self.left), side(&self.right));
-        match self.way {
-            Way::Added => write!(f, "{name} {right} added"),
-            Way::Removed => write!(f, "{name} {left} removed"),
-            Way::Down => write!(f, "{name} {left} -> {right} (down)"),
-            Way::Other if left == right => write!(f, "{name} {left}: locked differently"),
-            Way::Up | Way::Other => write!(f, "{name} {left} -> {right}"),
+        match self.change {
+            LockChange::Added => write!(f, "{name} {right} added"),
+            LockChange::Removed => write!(f, "{name} {left} removed"),
+            LockChange::Down => write!(f, "{name} {left} -> {right} (down)"),
+            LockChange::Other if left == right => write!(f, "{name} {left}: locked differently"),
+            LockChange::Up | LockChange::Other => write!(f, "{name} {left} -> {right}"),
         }
     }
 }
