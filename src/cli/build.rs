@@ -136,7 +136,7 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         }
     }
     let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };
-    Ui::data(&line)?;
+    ui.data(&line)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -108,7 +108,7 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
             return Ok(ExitCode::SUCCESS);
         }
     };
-    Ui::data(&text)?;
+    ui.data(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outco
     let reference: RegistryRef = args.registry.parse()?;
     let report = context.client.diagnose(&reference)?;
     let text = if args.json { as_json(&report).to_string() } else { as_text(&report) };
-    Ui::data(&text)?;
+    ui.data(&text)?;
     let Some(error) = report.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
         ui.info(&format!("hint: {hint}"));

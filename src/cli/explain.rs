@@ -27,10 +27,10 @@ pub(super) struct ExplainArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>) -> Outcome {
+pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
     let text = if args.json { serde_json::to_string(&explanation).unwrap_or_default() } else { as_text(&explanation) };
-    Ui::data(&text)?;
+    ui.data(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

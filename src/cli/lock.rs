@@ -25,6 +25,6 @@ pub(super) struct LockArgs {
 pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let (path, lock) = lock::lock(&args.source.parse()?, args.base.as_deref(), context)?;
     ui.info(&format!("wrote `{}`", path.display()));
-    Ui::data(&format!("{}@{}", lock.base.name, lock.base.digest))?;
+    ui.data(&format!("{}@{}", lock.base.name, lock.base.digest))?;
     Ok(ExitCode::SUCCESS)
 }

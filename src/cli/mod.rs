@@ -155,7 +155,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => with_context(&host, &args.common, |context, ui| {
             build::build(&args, context, ui).inspect(|_| cache::prune_to_limit(context))
         }),
-        Command::Verify(args) => with_context(&host, &args.common, |context, _| verify::verify(&args, context)),
+        Command::Verify(args) => with_context(&host, &args.common, |context, ui| verify::verify(&args, context, ui)),
         Command::Run(args) => with_context(&host, &args.common, |context, _| run::run(&args, context)),
         Command::Test(args) => with_context(&host, &args.common, |context, ui| {
             test::test(&args, context, ui).inspect(|_| cache::prune_to_limit(context))
@@ -167,8 +167,8 @@ pub fn main() -> ExitCode {
         Command::Release(args) => with_context(&host, &args.common, |context, ui| release::release(&args, context, ui)),
         Command::Cache(args) => with_context(&host, args.common(), |context, ui| cache::cache(&args, context, ui)),
         Command::Doctor(args) => with_context(&host, &args.common, |context, ui| doctor::doctor(&args, context, ui)),
-        Command::Diff(args) => with_context(&host, &args.common, |context, _| diff::diff(&args, context)),
-        Command::Explain(args) => with_context(&host, &args.common, |context, _| explain::explain(&args, context)),
+        Command::Diff(args) => with_context(&host, &args.common, |context, ui| diff::diff(&args, context, ui)),
+        Command::Explain(args) => with_context(&host, &args.common, |context, ui| explain::explain(&args, context, ui)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What changes on a terminal while a command works: a line for each step, a bar for each transfer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -18,7 +18,10 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Bars {
-    steps: BTreeMap<String, ProgressBar>,
+    /// Steps that have started and not finished.
+    running: BTreeSet<String>,
+    /// By step or command.
+    lines: BTreeMap<String, ProgressBar>,
     transfers: BTreeMap<Digest, ProgressBar>,
 }
 
@@ -32,18 +35,34 @@ impl Progress {
         self.lines.suspend(print);
     }
 
-    /// Shows `text` as the state of a step.
-    pub(super) fn step(&self, step: &str, text: String) {
+    /// Shows that a step runs.
+    pub(super) fn start_step(&self, step: &str) {
         let mut bars = self.bars();
-        let bar = bars.steps.entry(step.to_owned()).or_insert_with(|| self.lines.add(ProgressBar::no_length()));
+        bars.running.insert(step.to_owned());
+        self.show(&mut bars, step, format!("{step} ..."));
+    }
+
+    /// Shows a line of a step's output. A step may report the output of several commands under names of their own.
+    pub(super) fn output(&self, name: &str, line: String) {
+        self.show(&mut self.bars(), name, line);
+    }
+
+    fn show(&self, bars: &mut Bars, name: &str, text: String) {
+        let bar = bars.lines.entry(name.to_owned()).or_insert_with(|| self.lines.add(ProgressBar::no_length()));
         bar.set_style(style("{wide_msg}"));
         bar.set_message(text);
     }
 
-    /// Removes the line of a step.
+    /// Removes the line of a step, and all lines when no step runs any more.
     pub(super) fn end_step(&self, step: &str) {
-        if let Some(bar) = self.bars().steps.remove(step) {
-            self.remove(&bar);
+        let mut bars = self.bars();
+        bars.running.remove(step);
+        let line = bars.lines.remove(step);
+        let is_last = bars.running.is_empty();
+        drop(bars);
+        line.iter().for_each(|bar| self.remove(bar));
+        if is_last {
+            self.clear();
         }
     }
 
@@ -68,8 +87,8 @@ impl Progress {
 
     /// Removes all lines.
     pub(super) fn clear(&self) {
-        let Bars { steps, transfers } = std::mem::take(&mut *self.bars());
-        steps.values().chain(transfers.values()).for_each(|bar| self.remove(bar));
+        let Bars { lines, transfers, .. } = std::mem::take(&mut *self.bars());
+        lines.values().chain(transfers.values()).for_each(|bar| self.remove(bar));
     }
 
     fn remove(&self, bar: &ProgressBar) {

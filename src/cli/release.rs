@@ -67,7 +67,7 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
     for line in summary(&released.plan, args.dry_run) {
         ui.info(&line);
     }
-    let data = |text: &str| Ui::data(text);
+    let data = |text: &str| ui.data(text);
     if args.json {
         data(&as_json(&released, args.dry_run))?;
     } else if !args.dry_run {

@@ -79,7 +79,7 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let text = tested.image.to_string();
     let place = text.trim_end_matches(&format!("@{digest}"));
     let line = if args.json { as_json(&tested, place, record.as_ref()) } else { format!("{place}@{digest}") };
-    Ui::data(&line)?;
+    ui.data(&line)?;
     if let Some(error) = tested.service_error {
         return Err(error);
     }

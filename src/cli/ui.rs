@@ -62,7 +62,7 @@ impl Ui {
         match event {
             Event::StepStarted { step } => {
                 if let Style::Terminal(progress) = &self.style {
-                    progress.step(&step, format!("{step} ..."));
+                    progress.start_step(&step);
                 }
             }
             Event::StepFinished { step, note, millis } => {
@@ -76,7 +76,7 @@ impl Ui {
             Event::StepOutput { step, bytes } => {
                 for line in self.complete_lines(&step, &bytes) {
                     match &self.style {
-                        Style::Terminal(progress) => progress.step(&step, line),
+                        Style::Terminal(progress) => progress.output(&step, line),
                         _ => self.info(&line),
                     }
                 }
@@ -133,7 +133,8 @@ impl Ui {
     }
 
     /// Prints a result on stdout: one line, or several of a list.
-    pub(super) fn data(text: &str) -> Result<(), CliError> {
+    pub(super) fn data(&self, text: &str) -> Result<(), CliError> {
+        self.clear_progress();
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Stdout)
     }

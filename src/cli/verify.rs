@@ -37,7 +37,7 @@ pub(super) struct VerifyArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Outcome {
+pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let request = VerifyRequest {
         image: args.image.clone(),
         source: args.source.clone(),
@@ -55,7 +55,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Outcome {
         Err(_) => None,
     };
     if let Some(line) = line {
-        Ui::data(&line)?;
+        ui.data(&line)?;
     }
     verified.map(|_| ExitCode::SUCCESS)
 }
