@@ -116,6 +116,31 @@ fn the_architecture_lists_every_module_in_its_order() {
 }
 
 #[test]
+fn every_name_of_the_code_in_the_documents_exists() {
+    let mut words = BTreeSet::new();
+    for place in ["src", "layers/src", "tests"] {
+        let files = walkdir::WalkDir::new(repository().join(place)).into_iter().filter_map(Result::ok);
+        for file in files.filter(|file| file.path().extension().is_some_and(|extension| extension == "rs")) {
+            let text = fs::read_to_string(file.path()).expect("a source");
+            words.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
+        }
+    }
+    let mut wrong = BTreeSet::new();
+    for name in ["CONTRIBUTING.md", "docs/architecture.md", "docs/style.md"] {
+        for span in Document::read(name).spans {
+            let word = |part: &str| part.chars().all(|c| c.is_alphanumeric() || c == '_');
+            let names = span.trim_end_matches("()").split("::");
+            // Types, methods of types, and functions that are shown with their parentheses.
+            let is_name = names.clone().all(word) && (span.ends_with("()") || span.starts_with(char::is_uppercase));
+            if is_name && !names.clone().all(|part| words.contains(part)) {
+                wrong.insert(format!("{name}: `{span}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", Vec::from_iter(wrong).join("\n"));
+}
+
+#[test]
 fn every_path_of_the_repository_in_the_documents_exists() {
     let places = ["src/", "layers/", "tests/", "testdata/", "docs/", "benches/", "fuzz/", ".ci/"];
     let mut wrong = BTreeSet::new();

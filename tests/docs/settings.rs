@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use boon::{Compiler, Schemas};
-use phial::config::{KEYS, Key, Kind, NAME, parse};
+use phial::config::{KEYS, Key, Kind, NAME, TestFlags, TestPlan, parse};
 use serde_json::{Value, json};
 
 use super::markdown::{documents, repository};
@@ -226,6 +226,30 @@ fn the_settings_in_the_documents_fit_the_schema() {
         }
     }
     assert!(count >= 3, "{count} blocks");
+}
+
+#[test]
+fn parser_and_schema_agree_on_times() {
+    for (time, good) in [
+        ("5", true),
+        ("'90'", true),
+        ("'90s'", true),
+        ("'10m'", true),
+        ("'1h'", true),
+        ("'14d'", true),
+        ("'2w'", true),
+        ("0", false),
+        ("''", false),
+        ("'m'", false),
+        ("'-1s'", false),
+        ("'1.5h'", false),
+        ("'1y'", false),
+    ] {
+        let file = format!("test.timeout = {time}");
+        let settings = parse("phial.toml", &file).expect("a number or a text").test;
+        assert_eq!(TestPlan::new(&settings, &TestFlags::default()).is_ok(), good, "the parser: {file}");
+        assert_eq!(fits(&file), good, "the schema: {file}");
+    }
 }
 
 #[test]
