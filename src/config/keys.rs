@@ -41,7 +41,7 @@ pub enum Kind {
     Time,
 }
 
-/// Stands in a path for a name that the user chooses.
+/// A part of a path: a name that the user chooses.
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
@@ -115,7 +115,7 @@ pub const KEYS: [Key; 33] = [
         "prepare.clock",
         Kind::OneOf(&["fixed", "real"]),
         "`\"fixed\"`",
-        "The clock while the app is compiled: `\"fixed\"` stands one hour after the time of the sources; `\"real\"` is the \
+        "The clock while the app is compiled: `\"fixed\"` shows one hour after the time of the sources; `\"real\"` is the \
          machine's, for a step that checks certificates.",
     ),
     key(
@@ -204,7 +204,7 @@ impl Key {
     }
 }
 
-/// What a path of names in the file stands for.
+/// What a path of names in the file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// A key.

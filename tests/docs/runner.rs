@@ -1,5 +1,5 @@
 //! Where the commands of the documents run: an app in a git repository, its base and its images in a registry on loopback, a
-//! git server. Names of examples in the commands stand for these.
+//! git server. Example names in the commands are replaced by these.
 
 use std::fs;
 use std::path::Path;
@@ -107,7 +107,7 @@ impl Runner {
     fn substituted(&self, command: &str) -> String {
         let mut text = command.replace("registry.example", &self.registry.host());
         text = text.replace("https://git.example", &self.git.url);
-        // A digest that is cut short stands for the image's; a key, for that of a step.
+        // A shortened digest is replaced by that of the image, a key by that of a step.
         while let Some(at) = text.find('…') {
             let start = text[..at].rfind("sha256:").expect("a digest before `…`");
             text.replace_range(start..at + '…'.len_utf8(), &self.digest);
