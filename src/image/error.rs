@@ -2,6 +2,7 @@
 
 use phial_layers::Digest;
 
+use super::blob_error::BlobError;
 use crate::error::{ExitKind, UserError};
 
 /// Why a reference or an image was refused.
@@ -107,7 +108,7 @@ pub enum ImageError {
         what: &'static str,
         /// Expected and found.
         #[source]
-        source: super::BlobError,
+        source: BlobError,
     },
     /// Indexes inside indexes.
     #[error("indexes are nested deeper than {limit}")]

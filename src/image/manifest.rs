@@ -1,11 +1,13 @@
 //! Descriptors, manifests, indexes, and images: their exact bytes together with the parsed values.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use phial_layers::{Compression, DiffId, Digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::blob_error::BlobError;
 use super::config::Config;
 use super::error::{ImageError, shown};
 use super::json::{canonical_json, from_value, null_is_empty, read_json, strict_value};
@@ -13,7 +15,6 @@ use super::media::{
     DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, is_image_config, layer_compression,
 };
 use super::platform::Platform;
-use super::verified::BlobError;
 
 /// The largest manifest, index or config that is read, in bytes.
 pub const MAX_MANIFEST_PULL: u64 = 8 << 20;
@@ -130,6 +131,16 @@ impl Descriptor {
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         let (annotations, urls) = (BTreeMap::new(), Vec::new());
         Self { media_type: media_type.into(), digest, size, annotations, urls, platform: None, artifact_type: None }
+    }
+
+    /// Checks the bytes of a blob. Of a blob that is too long, `size + 1` bytes are enough.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), BlobError> {
+        let (digest, expected, actual) = (&self.digest, self.size, bytes.len() as u64);
+        match actual.cmp(&expected) {
+            Ordering::Less => Err(BlobError::Short { digest: digest.clone(), expected, actual }),
+            Ordering::Greater => Err(BlobError::Long { digest: digest.clone(), expected }),
+            Ordering::Equal => BlobError::check(digest, bytes),
+        }
     }
 
     /// The descriptor of these bytes.

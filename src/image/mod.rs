@@ -9,6 +9,7 @@
 
 mod artifact;
 mod assemble;
+mod blob_error;
 mod blobs;
 mod config;
 mod document;
@@ -25,6 +26,7 @@ mod verified;
 
 pub use artifact::{Artifact, EMPTY_BYTES, fallback_tag};
 pub use assemble::{ImageOptions, NewLayer, assemble};
+pub use blob_error::BlobError;
 pub use blobs::{BlobReader, BlobSourceError, Blobs, read_exit_kind, stream_error};
 pub use config::{Config, Execution, History, Rootfs};
 pub use document::{Document, DocumentSource};
@@ -43,7 +45,7 @@ pub use platform::Platform;
 pub use provenance::{LABEL, Provenance, Recorded};
 pub use reference::{Reference, RegistryRef, Target};
 pub use time::{from_rfc3339, rfc3339, rfc3339_millis};
-pub use verified::{BlobError, Verified};
+pub use verified::Verified;
 
 /// `PATH` of a program in an image whose config sets none, as container runtimes have it.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,95 +1,11 @@
 //! Streams that are checked against a descriptor: the last bytes of a blob are read only if its digest is right.
 
-use std::cmp::Ordering;
 use std::io::{self, Read};
 
 use phial_layers::Digest;
-use sha2::{Digest as _, Sha256, Sha512};
 
+use super::blob_error::{BlobError, Hasher};
 use super::manifest::Descriptor;
-
-/// How a blob differs from its descriptor. Inside an [`io::Error`] of kind `InvalidData` when it comes from a stream.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum BlobError {
-    /// Other bytes.
-    #[error("`{expected}` was expected, the bytes are `{actual}`")]
-    Digest {
-        /// Digest asked for.
-        expected: Digest,
-        /// Digest of the bytes, in the same algorithm.
-        actual: String,
-    },
-    /// Fewer bytes.
-    #[error("`{digest}` ends after {actual} of {expected} bytes")]
-    Short {
-        /// The blob.
-        digest: Digest,
-        /// Bytes that its descriptor states.
-        expected: u64,
-        /// Bytes that there are.
-        actual: u64,
-    },
-    /// More bytes.
-    #[error("`{digest}` has more than the {expected} bytes its descriptor states")]
-    Long {
-        /// The blob.
-        digest: Digest,
-        /// Bytes that its descriptor states.
-        expected: u64,
-    },
-}
-
-enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    fn new(digest: &Digest) -> Self {
-        if digest.algorithm() == "sha512" { Self::Sha512(Sha512::new()) } else { Self::Sha256(Sha256::new()) }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        let (name, hash) = match self {
-            Self::Sha256(hash) => ("sha256", hash.finalize().to_vec()),
-            Self::Sha512(hash) => ("sha512", hash.finalize().to_vec()),
-        };
-        let mut text = format!("{name}:");
-        for byte in hash {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-            }
-        }
-        text
-    }
-}
-
-impl BlobError {
-    /// Checks the bytes of a whole blob against its descriptor. More than `size + 1` bytes need not be there.
-    pub fn check_blob(descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Self> {
-        let (digest, expected, actual) = (&descriptor.digest, descriptor.size, bytes.len() as u64);
-        match actual.cmp(&expected) {
-            Ordering::Less => Err(Self::Short { digest: digest.clone(), expected, actual }),
-            Ordering::Greater => Err(Self::Long { digest: digest.clone(), expected }),
-            Ordering::Equal => Self::check(digest, bytes),
-        }
-    }
-
-    /// Checks bytes against a digest.
-    pub fn check(expected: &Digest, bytes: &[u8]) -> Result<(), Self> {
-        let mut hash = Hasher::new(expected);
-        hash.update(bytes);
-        let actual = hash.finish();
-        if actual == expected.as_str() { Ok(()) } else { Err(Self::Digest { expected: expected.clone(), actual }) }
-    }
-}
 
 /// Reads `inner` and checks size and digest *before* it returns the last bytes. At most one byte more than the stated
 /// size is ever read.

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use super::REF_NAME;
 use super::error::LayoutError;
 use crate::image::{
-    BlobError, Descriptor, Document, DocumentSource, Image, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex,
-    Platform, Verified, read_json, read_manifest, shown,
+    Descriptor, Document, DocumentSource, Image, ImageError, Index, MAX_MANIFEST_PULL, ManifestOrIndex, Platform,
+    Verified, read_json, read_manifest, shown,
 };
 
 /// Entries of an archive that are read at most.
@@ -230,7 +230,7 @@ impl Layout {
         span.take(descriptor.size + 1)
             .read_to_end(&mut bytes)
             .map_err(LayoutError::io("read a blob in", &self.path))?;
-        let checked = BlobError::check_blob(descriptor, &bytes);
+        let checked = descriptor.check(&bytes);
         checked.map_err(|source| LayoutError::Blob { path: self.path.clone(), source })?;
         Ok(bytes)
     }

@@ -13,7 +13,7 @@ use super::error::RegistryError;
 use super::http::{HttpRequest, Response, header, refusal};
 use super::http_runtime::TransferError;
 use super::url::display_url;
-use crate::image::{BlobError, BlobReader, Descriptor, RegistryRef, Verified, stream_error};
+use crate::image::{BlobReader, Descriptor, RegistryRef, Verified, stream_error};
 
 /// Bytes after which the tries are counted anew.
 const PROGRESS: u64 = 1 << 20;
@@ -240,7 +240,7 @@ impl Client {
     ) -> Result<Vec<u8>, RegistryError> {
         let bytes = BlobDownload::begin(self, repository, descriptor)?.read_whole()?;
         let reference = format!("{}@{}", repository.name(), descriptor.digest);
-        BlobError::check_blob(descriptor, &bytes).map_err(RegistryError::blob(&reference))?;
+        descriptor.check(&bytes).map_err(RegistryError::blob(&reference))?;
         Ok(bytes)
     }
 }
