@@ -172,7 +172,7 @@ fn layers_come_go_change_places_and_are_compressed_otherwise() {
     config history[1].created_by: high -> low
     config history[3].created_by: phial app -> phial build prod
     layer 1 same
-    layer 2 same (the same files, compressed otherwise, it stands elsewhere in the order of layers, descriptor: mediaType: application/vnd.oci.image.layer.v1.tar+gzip -> application/vnd.oci.image.layer.v1.tar+zstd)
+    layer 2 same (the same files, compressed differently, another place in the order of layers, descriptor: mediaType: application/vnd.oci.image.layer.v1.tar+gzip -> application/vnd.oci.image.layer.v1.tar+zstd)
     layer deps changed: 1 file
       - app/moved  same content as `app/moved` in layer `build prod` of the second
     layer build prod added: 2 files
@@ -300,7 +300,7 @@ fn one_layer_is_named_by_name_number_or_digest_or_is_a_file() {
     fs::write(env.path("a.tar"), &one).unwrap();
     assert_eq!(
         different(&env, &[&left, "./a.tar", "--layer", "app"]),
-        "layer ./a.tar same (the same files, compressed otherwise)\n"
+        "layer ./a.tar same (the same files, compressed differently)\n"
     );
     fs::write(env.path("b.tar"), &other).unwrap();
     assert_eq!(different(&env, &["./a.tar", &env.path("b.tar")]).lines().nth(1), Some("  ~ a  content (1 bytes)"));
@@ -320,7 +320,7 @@ fn the_same_files_in_another_order_or_with_other_headers_are_distinguished() {
     let output = different(&env, &["./one", "./order"]);
     assert_eq!(output, "layer ./order changed (the same files in another order)\n");
     let output = different(&env, &["./one", "./named"]);
-    assert!(output.contains("the headers of the tar differ"), "{output}");
+    assert!(output.contains("the encoding of the tar differs"), "{output}");
 }
 
 #[test]
