@@ -1,8 +1,8 @@
 /*
- * Starts OpenSSL when a git server is first spoken to by TLS, and not whenever a repository is opened.
+ * Initializes OpenSSL on the first TLS connection to a git server, and not whenever a repository is opened.
  *
- * libgit2 starts it with itself, and reads all certificates of the system while at it, which takes longer than all else that a
- * recalled build of a local repository does. The linker puts these functions in place of libgit2's own (`--wrap` in build.rs).
+ * libgit2 initializes it together with itself, and reads all certificates of the system, which takes longer than all else that
+ * a cached build of a local repository does. The linker puts these functions in place of libgit2's own (`--wrap` in build.rs).
  * libgit2 defers in the same way, by the same function, where it loads OpenSSL at run time (`streams/openssl.c`).
  */
 #include <pthread.h>
