@@ -97,8 +97,8 @@ fn a_damaged_layer_of_ours_in_the_cache_is_moved_away_and_built_again() {
     }
     let output = scene.error(build_to(&scene, "again"), 6);
     assert_snapshot!(super::settings::without_digest(&output), @r"
-    error: the kept layer `sha256:[HEX]` was gone or damaged
-    hint: run the command again; it will be made anew
+    error: the cached layer `sha256:[HEX]` is gone or damaged
+    hint: run the command again to rebuild it
     ");
     assert!(!scene.env.dir().join("again").exists());
     let ended = (0..3).map(|_| build_to(&scene, "again")).find(|ran| ran.code == Some(0));

@@ -9,7 +9,7 @@ fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
     let scene = Scene::new();
     assert_snapshot!(scene.refused(3, scene.build(["--rev", "v9"])), @r"
     error: `[DIR]/app` has no revision `v9` (searched refs/tags/v9, refs/heads/v9, refs/v9, refs/remotes/v9)
-    hint: is it pushed? `git ls-remote` lists what the server has
+    hint: push it first; `git ls-remote` lists the branches and tags of the server
     ");
     assert_snapshot!(scene.refused(3, scene.build(["--rev", "0123456789012345678901234567890123456789"])), @r"
     error: `[DIR]/app` has no revision `0123456789012345678901234567890123456789` (searched the object itself)
@@ -32,7 +32,7 @@ fn a_source_that_is_no_repository_is_refused() {
     let empty = scene.env.path("empty");
     assert_snapshot!(scene.refused(3, scene.env.phial(["build", &empty, "--base", "oci:x"])), @r"
     error: `[DIR]/empty` has no commit to build
-    hint: commit something first
+    hint: create a commit first
     ");
 }
 
