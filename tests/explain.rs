@@ -232,7 +232,7 @@ fn without_a_record_there_is_one_clear_error() {
     assert_eq!(
         error,
         format!(
-            "error: no build of `{}` is on record\nhint: run `phial build` first, with the same cache\n",
+            "error: no build of `{}` is on record\nhint: run `phial build` first, with the same cache directory\n",
             fs::canonicalize(app.dir()).unwrap().display()
         )
     );
