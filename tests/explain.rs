@@ -199,7 +199,10 @@ fn an_image_is_found_by_its_digest_wherever_it_is_and_ten_builds_are_kept() {
     let ran = run(env.phial(["explain", &digests[1]]));
     let error = ran.failed(3);
     assert!(
-        error.contains(&format!("error: no build of `{}` is on record\nhint: only the cache directory of the build", digests[1])),
+        error.contains(&format!(
+            "error: no build of `{}` is on record\nhint: only the cache directory of the build",
+            digests[1]
+        )),
         "{error}"
     );
 }
