@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::debian::{BaseError, Debian};
+use super::error::BaseError;
+use super::packages::Debian;
 use crate::image::DEFAULT_PATH;
 
 /// What `/usr/bin/rebar3` and the packages it builds use of Erlang.

@@ -4,76 +4,19 @@
 //! names the machine that made it (mirror, resolver, host name, logs) is taken out.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::error::{ExitKind, UserError};
 use crate::event::{Event, Watch};
 use crate::host::Host;
 use crate::image::DEFAULT_PATH;
 
+use super::error::BaseError;
+pub use super::packages::{Debian, ELIXIR_PACKAGES, EPOCH, Purpose};
 use super::{call, mirrors};
-
-/// The day Debian trixie was released, in seconds since 1970: what `phial base debian` clamps file times to unless told
-/// otherwise. It must be later than the year 2000 (Mix takes older times for "missing") and must not lie in the future.
-pub const EPOCH: i64 = 1_754_697_600;
-
-/// What compiles and runs an Elixir app: Elixir, Hex and rebar3, what releases and tests commonly use of OTP, and the tools
-/// that dependencies with C or C++ code need.
-pub const ELIXIR_PACKAGES: [&str; 16] = [
-    "ca-certificates",
-    "elixir",
-    "erlang-hex",
-    "erlang-mnesia",
-    "erlang-os-mon",
-    "erlang-runtime-tools",
-    "erlang-snmp",
-    "erlang-ssh",
-    "g++",
-    "gcc",
-    "git",
-    "libc6-dev",
-    "make",
-    "openssl",
-    "procps",
-    "rebar3",
-];
-
-/// What a Debian base image is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Compiling and running Elixir apps: [`ELIXIR_PACKAGES`].
-    Elixir,
-    /// Anything else: only the packages that are named.
-    Minimal,
-}
-
-impl Purpose {
-    /// Its packages, and `more` after them. The order does not reach the bytes.
-    pub fn packages(self, more: &[String]) -> Vec<String> {
-        let own: &[&str] = match self {
-            Self::Elixir => &ELIXIR_PACKAGES,
-            Self::Minimal => &[],
-        };
-        own.iter().map(ToString::to_string).chain(more.iter().filter(|name| !name.is_empty()).cloned()).collect()
-    }
-}
-
-/// What a Debian root filesystem is made of. All of it reaches the bytes but `mirrors`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Debian {
-    /// The release, such as `trixie`.
-    pub suite: String,
-    /// Packages beside the essential ones. `rebar3` is unpacked without what it depends on for its graphical tools.
-    pub packages: Vec<String>,
-    /// Lines of a sources.list; with none, this machine's own Debian sources with the suite replaced.
-    pub mirrors: Vec<String>,
-    /// No file is newer than this, in seconds since 1970.
-    pub epoch: i64,
-}
 
 /// A root filesystem as one plain tar, in the scratch directory it was asked to be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,90 +25,6 @@ pub struct Rootfs {
     pub tar: PathBuf,
     /// What the image's config should put into the environment, so that its tools find each other for every user.
     pub env: BTreeMap<String, String>,
-}
-
-/// Why there is no base.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BaseError {
-    /// Not a name that Debian would give.
-    #[error("`{0}` is no name of a Debian suite")]
-    Suite(String),
-    /// Not a name that Debian would give.
-    #[error("`{0}` is no name of a Debian package")]
-    Package(String),
-    /// A program that makes bases is not installed.
-    #[error("`{program}` is not installed")]
-    Missing {
-        /// The program; Debian's package has the same name.
-        program: &'static str,
-    },
-    /// An ordinary user without the ids that a root filesystem's owners are mapped to.
-    #[error("a Debian base needs a range of user ids, and `{user}` has none in `{file}`")]
-    NoRange {
-        /// The login name.
-        user: String,
-        /// `/etc/subuid` or `/etc/subgid`.
-        file: &'static str,
-    },
-    /// The machine's apt sources hold no Debian one.
-    #[error("this machine's apt sources name no Debian mirror")]
-    NoMirror,
-    /// The program ran and failed; what it said last is in here.
-    #[error("`{program}` ended with {status}\n{said}")]
-    Failed {
-        /// The program.
-        program: &'static str,
-        /// How it ended.
-        status: ExitStatus,
-        /// Its last lines.
-        said: String,
-    },
-    /// A root filesystem that is not a tar, or compressed in a way that is not read.
-    #[error("`{}` is {what}, not a tar, plain or compressed by gzip or zstd", path.display())]
-    NotATar {
-        /// The file.
-        path: PathBuf,
-        /// What it looks like.
-        what: &'static str,
-    },
-    /// The system refused.
-    #[error("{what} `{}`", path.display())]
-    Io {
-        /// What was tried, such as `cannot read`.
-        what: &'static str,
-        /// On which file or program.
-        path: PathBuf,
-        /// The system's word.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl UserError for BaseError {
-    fn exit_kind(&self) -> ExitKind {
-        match self {
-            Self::Suite(_) | Self::Package(_) => ExitKind::Usage,
-            Self::NotATar { .. } => ExitKind::Refused,
-            Self::Failed { .. } => ExitKind::Unavailable,
-            Self::Missing { .. } | Self::NoRange { .. } | Self::NoMirror | Self::Io { .. } => ExitKind::Machine,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Missing { program: "newuidmap" } => Some("`apt-get install uidmap`".into()),
-            Self::Missing { program } => Some(format!("`apt-get install {program}`")),
-            Self::NoRange { user, .. } => Some(format!(
-                "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` as root, or run this as root"
-            )),
-            Self::NoMirror => Some("name one with `--mirror 'deb URI SUITE main'`".into()),
-            Self::NotATar { what: super::import::XZ, .. } => Some("unpack it with `xz -d` first".into()),
-            Self::NotATar { what: super::import::BZIP2, .. } => Some("unpack it with `bzip2 -d` first".into()),
-            Self::Suite(_) => Some("a suite is a code name such as `trixie`".into()),
-            _ => None,
-        }
-    }
 }
 
 /// Makes a Debian root filesystem in `scratch` by `mmdebstrap`: as root directly, else in a user namespace with a range
@@ -248,14 +107,14 @@ fn tool(program: &'static str, host: &Host) -> Command {
     command
 }
 
-/// Runs it to its end; what it says is an event as it comes, and its last lines are in the error.
+/// Runs it to its end; its output is an event as it comes, and its last lines are in the error.
 fn run(program: &'static str, mut command: Command, watch: Watch<'_>) -> Result<(), BaseError> {
     let io = |source| BaseError::Io { what: "cannot run", path: PathBuf::from(program), source };
     let mut child = match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(BaseError::Missing { program }),
         spawned => spawned.map_err(io)?,
     };
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     if let Some(mut pipe) = child.stderr.take() {
         let mut piece = [0; 4096];
         loop {
@@ -266,23 +125,18 @@ fn run(program: &'static str, mut command: Command, watch: Watch<'_>) -> Result<
             if n == 0 {
                 break;
             }
-            said.extend_from_slice(&piece[..n]);
+            output.extend_from_slice(&piece[..n]);
             watch(Event::StepOutput { step: "base".into(), bytes: piece[..n].to_vec() });
         }
     }
     let status = child.wait().map_err(io)?;
-    if status.success() { Ok(()) } else { Err(BaseError::Failed { program, status, said: tail(&said) }) }
+    if status.success() { Ok(()) } else { Err(BaseError::Failed { program, status, output: tail(&output) }) }
 }
 
-fn tail(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(said);
+fn tail(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(8)..].join("\n")
-}
-
-/// Opens a file for reading, with its name in the error.
-pub(super) fn open(path: &Path) -> Result<File, BaseError> {
-    File::open(path).map_err(|source| BaseError::Io { what: "cannot read", path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -5,10 +5,7 @@ use std::path::Path;
 
 use phial_layers::Compression;
 
-use super::debian::{BaseError, open};
-
-pub(super) const XZ: &str = "compressed by xz";
-pub(super) const BZIP2: &str = "compressed by bzip2";
+use super::error::{BZIP2, BaseError, XZ, open};
 
 /// Reads the first bytes of a root filesystem's tar. A plain tar must be POSIX or GNU: it has `ustar` at byte 257.
 pub(super) fn tar_compression(path: &Path) -> Result<Compression, BaseError> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::debian::{BaseError, open};
+use super::error::{BaseError, open};
 use std::io::Read;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

@@ -4,8 +4,10 @@
 
 mod call;
 pub mod debian;
+mod error;
 mod import;
 mod mirrors;
+mod packages;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,8 +16,9 @@ use std::path::PathBuf;
 
 use phial_layers::{Compression, PackOptions, compress, decompressed};
 
-pub use self::debian::{BaseError, Debian, EPOCH, Purpose};
+pub use self::error::BaseError;
 use self::import::tar_compression;
+pub use self::packages::{Debian, EPOCH, Purpose};
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, IoError};

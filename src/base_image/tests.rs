@@ -83,10 +83,10 @@ fn a_users_range_is_found_by_name_and_by_number() {
 }
 
 #[test]
-fn an_error_ends_with_the_last_lines_that_were_said() {
-    let said = (1..=20).map(|n| format!("line {n}\n\n")).collect::<Vec<_>>().concat();
-    assert!(tail(said.as_bytes()).starts_with("line 13\n"));
-    assert!(tail(said.as_bytes()).ends_with("line 20"));
+fn an_error_ends_with_the_last_lines_of_the_output() {
+    let output = (1..=20).map(|n| format!("line {n}\n\n")).collect::<Vec<_>>().concat();
+    assert!(tail(output.as_bytes()).starts_with("line 13\n"));
+    assert!(tail(output.as_bytes()).ends_with("line 20"));
 }
 
 #[test]

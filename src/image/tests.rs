@@ -59,9 +59,9 @@ fn a_manifest_that_is_not_exactly_one_thing_is_refused() {
         ("is not a digest", |m| m["layers"][0]["digest"] = json!("")),
         ("missing field `config`", |m| drop(m.as_object_mut().unwrap().remove("config"))),
     ];
-    for (said, change) in rows {
-        let error = read_manifest(&manifest(change), None).expect_err(said);
-        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+    for (expected, change) in rows {
+        let error = read_manifest(&manifest(change), None).expect_err(expected);
+        assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
         assert_eq!(error.exit_kind().code(), 3);
     }
     assert!(read_manifest(b"[]", None).is_err());
@@ -102,11 +102,11 @@ fn a_config_that_cannot_be_honoured_is_refused() {
         ("line break", |c| c["config"]["Env"] = json!(["A=\0"])),
         ("not valid JSON of its kind", |c| *c = json!([])),
     ];
-    for (said, change) in rows {
+    for (expected, change) in rows {
         let mut config = config();
         change(&mut config);
-        let error = image_with(&config, |_| {}).expect_err(said);
-        assert!(chain(&error).contains(said), "{said}: {}", chain(&error));
+        let error = image_with(&config, |_| {}).expect_err(expected);
+        assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
         assert!(!chain(&error).contains("secret"));
     }
 }

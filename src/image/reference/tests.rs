@@ -46,7 +46,7 @@ fn short_names_mean_docker_hub_as_docker_reads_them() {
 fn a_bad_part_is_named() {
     let long_tag = format!("r.example/a:{}", "x".repeat(129));
     let long_name = format!("r.example/{}", "a/".repeat(130) + "a");
-    for (text, said) in [
+    for (text, expected) in [
         ("registry.example/Team/app", "repository part `Team`: upper case"),
         ("App", "repository part `App`: upper case"),
         ("registry.example/", "the repository is missing"),
@@ -77,7 +77,7 @@ fn a_bad_part_is_named() {
         ("registry.example/a\u{1b}[31m", "\\u{1b}"),
     ] {
         let error = text.parse::<Reference>().expect_err(text);
-        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.exit_kind().code(), 2);
     }
     let error = "registry.example/Team/app".parse::<Reference>().unwrap_err();

@@ -311,7 +311,7 @@ fn helpers_of_registries_conf_know_of_all_registries_before_or_after_the_files()
 }
 
 #[test]
-fn what_was_looked_at_is_told_without_a_secret() {
+fn lookup_steps_are_reported_without_a_secret() {
     let home = tempfile::tempdir().unwrap();
     helper(home.path(), "keys", r#"echo '{"Username":"u","Secret":"hunter2"}'"#);
     helper(home.path(), "empty", "echo 'credentials not found in native keychain'; exit 1");
