@@ -19,6 +19,7 @@ mod docs;
 mod explain;
 mod fixtures;
 mod golden;
+mod help;
 mod interop;
 mod lock;
 mod mix_up_to_date;

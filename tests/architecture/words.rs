@@ -105,7 +105,7 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Where a word of the list is meant: file, word.
-const ALLOWED: &[(&str, &str)] = &[];
+const ALLOWED: &[(&str, &str)] = &[("src/build/record.rs", "recalled")];
 
 /// The words of a text, without underscores: `recalled_layers` has `recalled`.
 fn words(text: &str) -> BTreeSet<&str> {
@@ -126,7 +126,6 @@ fn defined(code: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-#[ignore = "the names are being replaced"]
 fn given_up_names_of_modules_types_and_functions_are_not_used() {
     let mut wrong = Vec::new();
     for path in rust(&["src", "layers/src", "layers/tests", "tests"]) {
@@ -145,11 +144,21 @@ fn given_up_names_of_modules_types_and_functions_are_not_used() {
 }
 
 #[test]
-#[ignore = "the names are being replaced"]
 fn given_up_words_stand_neither_in_code_nor_in_what_people_read() {
     let mut wrong = Vec::new();
-    let places =
-        ["src", "layers/src", "layers/tests", "tests", "benches", "testdata", "docs", "README.md", "Justfile", ".ci"];
+    let places = [
+        "src",
+        "layers/src",
+        "layers/tests",
+        "tests",
+        "benches",
+        "testdata",
+        "docs",
+        "README.md",
+        "CONTRIBUTING.md",
+        "Justfile",
+        ".ci",
+    ];
     for path in files(&places).iter().filter(|path| !path.ends_with("tests/architecture/words.rs")) {
         let text = read(path);
         for (number, line) in text.lines().enumerate() {
