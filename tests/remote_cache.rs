@@ -144,7 +144,7 @@ fn a_tag_that_is_no_cache_entry_is_ignored() {
     let app = client.resolve(&registry.reference("team/app:v1")).expect("the app");
     client.tag(&registry.reference("team/app"), &tag, &app.bytes, &app.media_type).expect("a tag");
     let (again, cached, output) = Runner::new().deps(&to, &["--cache", "read"]);
-    assert!(!cached && output.contains("is no entry of the cache"), "{output}");
+    assert!(!cached && output.contains("is not an entry of the cache"), "{output}");
     assert_eq!(again, made);
 }
 
@@ -186,7 +186,7 @@ fn entries_are_listed_and_removed_by_age() {
     assert!(prune(&["--unused-for", "1h"]).stderr.contains("0 entries"), "what is an hour old at least");
     assert!(prune(&[]).stderr.contains("0 entries"), "no limit by default");
     let size = json[1]["size"].as_u64().expect("a size").to_string();
-    assert!(prune(&["--limit", &size]).stderr.contains("1 thing of"));
+    assert!(prune(&["--limit", &size]).stderr.contains("1 entry of"));
     assert!(list().ends_with("in 1 entry"));
     // The image that holds the same layer is whole.
     assert_eq!(registry.broken_tags(), Vec::<String>::new());

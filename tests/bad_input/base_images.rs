@@ -150,7 +150,7 @@ fn a_config_that_names_another_tar_than_its_layer_is_refused() {
     put(&dir, &config, &mut manifest["config"]);
     put(&dir, &manifest, &mut index["manifests"][0]);
     fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    assert_snapshot!(without_digest(&error_before_sound(&scene, &format!("oci:{}", dir.display()))), @"error: the layer `sha256:[HEX]` does not unpack to the diff id `sha256:1...` of the image's config");
+    assert_snapshot!(without_digest(&error_before_sound(&scene, &format!("oci:{}", dir.display()))), @"error: the layer `sha256:[HEX]` does not unpack to the diff ID `sha256:1...` of the image's config");
 }
 
 /// Puts a document into a layout and what it is now into its descriptor.

@@ -44,7 +44,7 @@ fn a_target_with_another_digest_is_refused_before_anything_is_sent() {
     let (scene, registry) = (Scene::new(), Registry::start());
     let target = registry.reference(&format!("team/app@sha256:{}", "1".repeat(64)));
     let output = scene.refused(3, scene.build_on(&base(), &target, []));
-    assert_snapshot!(without_digest(&output.replace(&registry.host(), "[HOST]")), @"error: the image is `sha256:[HEX]`, and for `[HOST]/team/app` only `sha256:1...` was asked for");
+    assert_snapshot!(without_digest(&output.replace(&registry.host(), "[HOST]")), @"error: `[HOST]/team/app` requires `sha256:1...`, built `sha256:[HEX]`");
     assert!(!registry.requests().iter().any(|request| !request.starts_with("GET")), "{:?}", registry.requests());
 }
 
@@ -100,7 +100,7 @@ fn a_stdout_that_cannot_be_written_is_an_error_after_the_work() {
     let ran = run(through("exec \"$@\" >/dev/full", &scene.build([])));
     assert_snapshot!(scene.error(ran, 6), @r"
     error: cannot write the result to stdout: No space left on device (os error 28)
-    hint: all else is done: the same command again is quick
+    hint: the work is done and cached: running the same command again is quick
     ");
     scene.sound();
 }

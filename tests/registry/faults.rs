@@ -91,7 +91,7 @@ fn a_manifest_with_the_wrong_bytes_is_refused() {
     let digest = other.to_string();
     let long = format!("{}{}", good, " ".repeat(9 << 20));
     let rows = [
-        (respond(200).body(good).with("Docker-Content-Digest", digest), "v1", "not what its digest says"),
+        (respond(200).body(good).with("Docker-Content-Digest", digest), "v1", "does not match its digest"),
         (respond(200).body(good).with("Content-Type", OCI_MANIFEST), "v1", "was announced as"),
         (respond(200).body("<html>").with("Content-Type", "text/html; charset=utf-8"), "v1", "an HTML page"),
         (respond(200).body(long), "v1", "more than 8388608 bytes"),
@@ -301,7 +301,7 @@ fn a_repository_that_must_be_created_first_gets_a_hint() {
     let server = Server::start(move |_| respond(404).body(text));
     let error = push(&server, &image, &blob_map).unwrap_err();
     assert!(error.to_string().contains("NAME_UNKNOWN no such repository"), "{}", chain(&error));
-    assert!(error.hint().unwrap().contains("created before the first push"));
+    assert!(error.hint().unwrap().contains("create the repository"));
 }
 
 #[test]

@@ -206,5 +206,5 @@ fn tags_are_read_to_their_end_and_no_further() {
     });
     assert!(client.tags(&endless.reference("app")).unwrap_err().to_string().contains("more than 1000 pages"));
     let page = Server::start(|_| respond(200).body("<html>"));
-    assert!(client.tags(&page.reference("app")).unwrap_err().to_string().contains("its list of tags is none"));
+    assert!(client.tags(&page.reference("app")).unwrap_err().to_string().contains("its list of tags is not the JSON"));
 }

@@ -141,8 +141,8 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
 fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
     let huge = format!(r#"{{"token":"{}"}}"#, "x".repeat(2 << 20));
     for (reply, expected) in [
-        (respond(200).body("<html>"), "not a token"),
-        (respond(200).body("[]"), "not a token"),
+        (respond(200).body("<html>"), "is not JSON with a token"),
+        (respond(200).body("[]"), "is not JSON with a token"),
         (respond(200).body("{}"), "neither"),
         (respond(200).body(r#"{"token":""}"#), "neither"),
         (respond(200).body(huge), "more than 1048576 bytes"),
