@@ -252,7 +252,7 @@ fn a_broken_blob_is_refused_by_name() {
         file.set_len(5).unwrap();
     });
     refused("lacks the blob", |dir, image| fs::remove_file(blob(dir, &image.manifest.layers[0].digest)).unwrap());
-    refused("not what its name says", |dir, image| {
+    refused("does not match its digest", |dir, image| {
         let path = blob(dir, &image.manifest.config.digest);
         let bytes = fs::read_to_string(&path).unwrap().replace("/app", "/opt");
         fs::write(path, bytes).unwrap();
