@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/prepare/prepare_code.sh");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/recipe/prepare_code.sh");
 
 /// An app with the given mix.lock, on a machine that has a shell, a few tools and a `mix` that runs the lines given.
 struct ScriptTest {

@@ -96,7 +96,7 @@ fn a_manifest_with_the_wrong_bytes_is_refused() {
         (respond(200).body("<html>").with("Content-Type", "text/html; charset=utf-8"), "v1", "an HTML page"),
         (respond(200).body(long), "v1", "more than 8388608 bytes"),
         (respond(200).body("{}"), "v1", "schema version none"),
-        (respond(400).body("\u{1b}[31mred\u{202e}"), "v1", "answered 400: \\u{1b}[31mred\\u{202e}"),
+        (respond(400).body("\u{1b}[31mred\u{202e}"), "v1", "returned status 400: \\u{1b}[31mred\\u{202e}"),
     ];
     for (reply, tag, expected) in rows {
         let server = Server::start(move |_| reply.clone());

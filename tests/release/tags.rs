@@ -75,7 +75,7 @@ fn a_tag_moves_only_with_the_flag_and_from_the_given_digest() {
     assert!(refused.contains("not a digest"), "{refused}");
     let other = image.manifest.config.digest.as_str();
     let refused = release(&["--expect", other, "--move"]).failed(7);
-    assert!(refused.contains(&format!("expected to name `{other}`")), "{refused}");
+    assert!(refused.contains(&format!("but `--expect` says `{other}`")), "{refused}");
     assert_eq!(inspect(&old), before.manifest_digest.as_str(), "refused, and moved all the same");
     release(&["--expect", before.manifest_digest.as_str()]).ok();
     assert_eq!(inspect(&old), image.manifest_digest.as_str());
