@@ -19,11 +19,11 @@ fn bytes_move_only_with_the_format() {
     let found = format!("{}{}", image(), manifests());
     let path = testdata("golden").join(format!("format-{FORMAT}"));
     if Host::read().var("PHIAL_GOLDEN") == Some("write") {
-        assert!(!path.exists(), "format {FORMAT} has golden digests: raise `FORMAT` in src/prepare/mod.rs first");
+        assert!(!path.exists(), "format {FORMAT} has golden digests: raise `FORMAT` in src/recipe/mod.rs first");
         fs::write(&path, &found).expect("golden digests");
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, golden, "bytes moved: raise `FORMAT` in src/prepare/mod.rs and run `just golden`");
+    assert_eq!(found, golden, "bytes moved: raise `FORMAT` in src/recipe/mod.rs and run `just golden`");
 }
 
 /// The small app: its layers, and all that its image says, with what comes from the base (a busybox of this machine) taken
