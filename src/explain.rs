@@ -102,13 +102,12 @@ pub struct ChangedInput {
 
 /// Explains the last build of `image` (a reference or a digest), or else of the repository `location`.
 pub fn explain(image: Option<&str>, location: &Location, context: &Context<'_>) -> Result<Explanation, Error> {
-    let builds = match image {
-        Some(image) => builds_of_image(image, context)?,
-        None => {
-            let name = repository_name(location, context)?;
-            let none = || ExplainError { of: shown(&name), subject: ExplainSubject::Repository };
-            Builds::last(context.store.history(&name), |_| true).ok_or_else(none)?
-        }
+    let builds = if let Some(image) = image {
+        builds_of_image(image, context)?
+    } else {
+        let name = repository_name(location, context)?;
+        let none = || ExplainError { of: shown(&name), subject: ExplainSubject::Repository };
+        Builds::last(context.store.history(&name), |_| true).ok_or_else(none)?
     };
     Ok(explanation(builds, context))
 }

@@ -313,6 +313,6 @@ fn a_target_that_names_another_digest_is_refused() {
     let repo = env.app("shell");
     let wrong = format!("oci:{}@sha256:{}", env.path("out"), "0".repeat(64));
     let error = run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &wrong])).failed(3);
-    assert!(error.contains("only `sha256:000"), "{error}");
+    assert!(error.contains("requires `sha256:000"), "{error}");
     assert!(!Path::new(&env.path("out")).exists());
 }

@@ -41,16 +41,15 @@ impl LayerBuilder<'_> {
     pub(super) fn layers(&self) -> Result<Vec<BuiltLayer>, Error> {
         let app = self.app()?;
         let mut deps = self.deps(&app)?;
-        let builds = match self.cached_builds(&app, &deps)? {
-            Some(builds) => builds,
-            None => {
-                // The builds need the files of the dependencies, which only the remote cache may have.
-                let is_in_store = deps.layer.as_ref().is_none_or(|layer| self.steps.fetch_from_remote(layer));
-                if !is_in_store {
-                    deps = self.deps(&app)?; // the remote cache is off from here on: they are compiled
-                }
-                self.builds(&app, &deps)?
+        let builds = if let Some(builds) = self.cached_builds(&app, &deps)? {
+            builds
+        } else {
+            // The builds need the files of the dependencies, which only the remote cache may have.
+            let is_in_store = deps.layer.as_ref().is_none_or(|layer| self.steps.fetch_from_remote(layer));
+            if !is_in_store {
+                deps = self.deps(&app)?; // the remote cache is off from here on: they are compiled
             }
+            self.builds(&app, &deps)?
         };
         Ok([vec![deps, app], builds].concat())
     }

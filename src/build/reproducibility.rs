@@ -169,11 +169,10 @@ pub(crate) fn difference(
 }
 
 /// Checks that a plan has the settings that an image records. `settings_file` names their origin for the error.
-pub(super) fn check_settings(
-    plan: &BuildPlan,
-    record: &Provenance,
-    settings_file: &'static str,
-) -> Result<(), ReproducibilityError> {
+pub(super) fn check_settings(plan: &BuildPlan, record: &Provenance, settings_file: &'static str) -> Result<(), Error> {
     let (recorded, found) = (record.settings.clone(), plan.digest());
-    if found == recorded { Ok(()) } else { Err(ReproducibilityError::Settings { recorded, settings_file, found }) }
+    if found == recorded {
+        return Ok(());
+    }
+    Err(ReproducibilityError::Settings { recorded, settings_file, found }.into())
 }

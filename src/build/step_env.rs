@@ -47,19 +47,22 @@ pub(super) struct PresetDir {
 }
 
 impl StepEnv<'_> {
-    /// Adds the shims of `step` to its sandbox spec. Their files are written to the new directory `dir`.
+    /// The clock that `step` sees, if it stands still. Steps that fetch see the real time: certificates are checked against
+    /// it.
+    pub(super) fn clock(&self, step: &Step, clock: Clock, context: &Context<'_>) -> Option<FixedClock> {
+        let is_fixed = step.env.is_some() && clock == Clock::Fixed;
+        is_fixed.then(|| FixedClock { sources_mtime: self.mtime, step_start: context.host.unix_time() })
+    }
+
+    /// Adds the shims of a step to its sandbox spec. Their files are written to the new directory `dir`.
     pub(super) fn add_shims(
         &self,
         spec: &mut Spec,
-        step: &Step,
-        clock: Clock,
+        clock: Option<FixedClock>,
         dir: &Path,
         context: &Context<'_>,
     ) -> Result<(), Error> {
-        // Steps that fetch see the real time: certificates are checked against it.
-        let is_fixed = step.env.is_some() && clock == Clock::Fixed;
-        let fixed = is_fixed.then(|| FixedClock { sources_mtime: self.mtime, step_start: context.host.unix_time() });
-        let shims = self.shims(fixed, dir, context).map_err(IoError::at("write in", dir))?;
+        let shims = self.shims(clock, dir, context).map_err(IoError::at("write in", dir))?;
         for (name, value) in shims.env {
             let separator = if name == "ERL_AFLAGS" { " " } else { ":" };
             let present = spec.env.get(name).filter(|present| !present.is_empty());

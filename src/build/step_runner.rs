@@ -157,7 +157,8 @@ impl StepRunner<'_> {
             rootfs::copy_into(&rootfs, &preset.source, &preset.path)?;
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
-        env.add_shims(&mut spec, step, self.plan.clock, &dir.join("shims"), self.context)?;
+        let clock = env.clock(step, self.plan.clock, self.context);
+        env.add_shims(&mut spec, clock, &dir.join("shims"), self.context)?;
         if isolation == Isolation::Chroot {
             chroot_binds::copy_binds(&mut spec)?;
         }

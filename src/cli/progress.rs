@@ -60,7 +60,9 @@ impl Progress {
         let line = bars.lines.remove(step);
         let is_last = bars.running.is_empty();
         drop(bars);
-        line.iter().for_each(|bar| self.remove(bar));
+        if let Some(bar) = line {
+            self.remove(&bar);
+        }
         if is_last {
             self.clear();
         }

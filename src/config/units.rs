@@ -20,7 +20,7 @@ const SIZES: [(&str, u64); 7] = [
 pub fn seconds(text: &str) -> Option<u64> {
     let (number, factor) = TIMES.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
     let seconds = whole_number(number)?.checked_mul(factor)?;
-    (seconds <= u64::from(u32::MAX)).then_some(seconds)
+    Some(seconds).filter(|_| u32::try_from(seconds).is_ok())
 }
 
 /// The bytes of a size such as `1000`, `500MB` or `20 GB` (powers of ten); `None` if it is not one.

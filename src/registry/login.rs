@@ -12,11 +12,11 @@ pub enum Login {
         /// The password.
         password: Secret,
     },
-    /// An OAuth2 refresh token, which the token server exchanges for access tokens (distribution, `spec/auth/oauth.md`).
+    /// An `OAuth2` refresh token, which the token server exchanges for access tokens (distribution, `spec/auth/oauth.md`).
     Identity {
         /// The token.
         token: Secret,
-        /// A user and a password for token servers without OAuth2.
+        /// A user and a password for token servers without `OAuth2`.
         fallback: Option<(String, Secret)>,
     },
     /// An access token that the registry takes as it is.

@@ -279,7 +279,7 @@ impl Client {
                 Ok(()) | Err(RegistryError::Verify { .. }) => {}
                 // It names a manifest that was removed: such an entry is of no use.
                 Err(error) if error.is_missing_content() && round < MAX_CHECKS => {
-                    gone.extend(self.removed(to, &others)?)
+                    gone.extend(self.removed(to, &others)?);
                 }
                 Err(error) => return Err(error),
             }

@@ -130,8 +130,8 @@ impl Client {
             None => {}
             Some(chunk) => {
                 let length = chunk.max(session.min_chunk);
-                let chunks = Chunks { length, checkpoint: &mut mode.checkpoint };
-                self.send_chunks(access, upload, session, chunks)?;
+                let mut chunks = Chunks { length, checkpoint: &mut mode.checkpoint };
+                self.send_chunks(access, upload, session, &mut chunks)?;
             }
         }
         mode.checkpoint.write(session.url.as_str(), session.offset);
@@ -162,7 +162,7 @@ impl Client {
         access: &RepositoryAccess,
         upload: &BlobUpload<'_>,
         session: &mut UploadSession,
-        chunks: Chunks<'_>,
+        chunks: &mut Chunks<'_>,
     ) -> Result<(), RegistryError> {
         let size = upload.descriptor.size;
         let failure = SourceFailure::default();

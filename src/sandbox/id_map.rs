@@ -1,4 +1,4 @@
-//! User and group id maps of user namespaces (user_namespaces(7)): of the caller's own id, and of its ranges in
+//! User and group id maps of user namespaces (`user_namespaces(7)`): of the caller's own id, and of its ranges in
 //! `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
 use std::fs;

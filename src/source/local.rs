@@ -33,7 +33,7 @@ pub(super) fn find(path: &Path) -> Result<LocalRepository, SourceError> {
     let none = || SourceError::NoRepository { path: path.to_owned() };
     let start = fs::canonicalize(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => none(),
-        _ => SourceError::from(IoError::at("open", &path)(source)),
+        _ => SourceError::from(IoError::at("open", path)(source)),
     })?;
     for dir in start.ancestors() {
         let dot = dir.join(".git");

@@ -41,7 +41,7 @@ fn the_commands_see_the_test_environment_and_loopback_only() {
 fn without_settings_the_script_of_the_repository_is_run_and_without_that_nothing() {
     let scene = Scene::new("");
     let error = run(scene.test(&[])).failed(2);
-    assert!(error.contains("no `script/docker/ci.sh` and no `mix.exs`") && error.contains("hint:"), "{error}");
+    assert!(error.contains("neither `script/docker/ci.sh` nor `mix.exs`") && error.contains("hint:"), "{error}");
     scene.repo.script("script/docker/ci.sh", "#!/bin/sh\necho from the script; pwd\n");
     scene.build();
     let output = run(scene.test(&[])).stderr;

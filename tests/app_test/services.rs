@@ -89,7 +89,7 @@ fn services_need_namespaces() {
     run(scene.test(&["--isolation", "copy"])).ok();
     if rustix::process::geteuid().is_root() {
         let error = run(scene.test(&["--isolation", "chroot"])).failed(6);
-        assert!(error.contains("services of tests need namespaces"), "{error}");
+        assert!(error.contains("services need namespaces, which the isolation `chroot` does without"), "{error}");
     } else {
         skip_part!("`--isolation chroot` needs root");
     }

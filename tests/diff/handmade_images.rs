@@ -107,7 +107,7 @@ pub(super) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> 
     Layer { digest: packed.digest, diff_id: packed.diff_id, blob, compression, created_by: created_by.into() }
 }
 
-/// ImageOptions that say little.
+/// Options with as few fields set as possible.
 pub(super) fn plain() -> ImageOptions {
     ImageOptions {
         created: 1_700_000_000,

@@ -36,7 +36,7 @@ pub(super) fn names() -> Vec<String> {
     let mut names: Vec<String> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(str::to_owned).into();
     for entry in fs::read_dir(repository().join("docs")).expect("docs/") {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
-        if name.ends_with(".md") {
+        if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
             names.push(format!("docs/{name}"));
         }
     }

@@ -61,7 +61,7 @@ impl Runner {
         self.repo.commit("The second commit");
         self.repo.git(["tag", "v1.4.2"]);
         let line = build(&[&shop("1.5"), &shop("latest"), "oci:./new.oci", "oci:./shop.oci"]);
-        self.digest = line.rsplit_once('@').expect("a digest").1.to_owned();
+        line.rsplit_once('@').expect("a digest").1.clone_into(&mut self.digest);
         let dir = self.repo.dir();
         let bare = self.env.dir().join("served/team/shop.git");
         self.repo.git(["clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_os_str()]);

@@ -118,11 +118,13 @@ fn reference() -> String {
     for key in &KEYS {
         let (table, name) = key.path.rsplit_once('.').expect("a table");
         if table != last {
-            text += &format!("\n## `[{table}]`\n\n| key | type | default | description |\n|---|---|---|---|\n");
+            let head = format!("\n## `[{table}]`\n\n| key | type | default | description |\n|---|---|---|---|\n");
+            text.push_str(&head);
             last = table;
         }
         let default = key.default.unwrap_or("required");
-        text += &format!("| `{name}` | {} | {default} | {} |\n", kind(key.kind), key.doc);
+        let row = format!("| `{name}` | {} | {default} | {} |\n", kind(key.kind), key.doc);
+        text.push_str(&row);
     }
     format!("{text}\n")
 }
@@ -149,7 +151,7 @@ fn example(kind: Kind) -> &'static str {
 /// A file with this key alone, and what must be beside it.
 fn file_with(path: &str, value: &str) -> String {
     let path = path.replace(NAME, "db");
-    let image = if path.starts_with("test.services.db.") && !path.ends_with(".image") {
+    let image = if path.starts_with("test.services.db.") && path.rsplit('.').next() != Some("image") {
         "test.services.db.image = 'oci:db'\n"
     } else {
         ""

@@ -16,6 +16,7 @@ pub(crate) struct BlobMap(pub(crate) BTreeMap<Digest, Vec<u8>>);
 
 impl BlobMap {
     /// Opens a blob for a writer.
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of a source of blobs")]
     pub(crate) fn open(&self, digest: &Digest) -> Result<Option<BlobReader>, Error> {
         Ok(self.0.get(digest).map(|bytes| Box::new(io::Cursor::new(bytes.clone())) as BlobReader))
     }
@@ -41,7 +42,7 @@ impl BlobMap {
     }
 }
 
-/// ImageOptions that say little.
+/// Options with as few fields set as possible.
 pub(crate) fn terms(command: &str) -> ImageOptions {
     ImageOptions {
         created: 1_700_000_000,

@@ -68,7 +68,7 @@ fn a_caller_on_a_poor_machine() {
     }
     match result(&order) {
         (Err(error), _) => {
-            println!("output: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default())
+            println!("output: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default());
         }
         (Ok(_), output) => println!("output: {output}"),
     }

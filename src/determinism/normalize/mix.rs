@@ -55,7 +55,7 @@ pub(super) fn normal(name: &str, bytes: &[u8], options: &NormalizeOptions) -> Re
 fn normalize_term(term: &mut Term, options: &NormalizeOptions) {
     match term {
         Term::Int(time) if options.windows.iter().any(|(from, to)| (from..=to).contains(&&*time)) => {
-            *time = options.mtime
+            *time = options.mtime;
         }
         Term::Tuple(fields) if is_source(fields) => normalize_source(fields, options),
         Term::Tuple(fields) => {
