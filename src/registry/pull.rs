@@ -15,7 +15,7 @@ use super::http_runtime::TransferError;
 use super::url::display_url;
 use crate::image::{BlobReader, Descriptor, RegistryRef, Verified, stream_error};
 
-/// Bytes after which the tries are counted anew.
+/// Bytes after which the tries are counted from zero again.
 const PROGRESS: u64 = 1 << 20;
 
 /// A blob as a stream, not yet checked.

@@ -21,7 +21,7 @@ const MAX_SESSIONS: u32 = 3;
 const MAX_HALVINGS: u32 = 6;
 /// Connections that break in the middle of a body before chunks are tried.
 const BREAKS_BEFORE_CHUNKS: u32 = 3;
-/// Bytes after which the tries are counted anew.
+/// Bytes after which the tries are counted from zero again.
 const PROGRESS: u64 = 1 << 20;
 /// The longest `OCI-Chunk-Min-Length` that is followed: four chunks are in memory at once.
 const MAX_MIN_CHUNK: u64 = 64 << 20;

@@ -25,7 +25,7 @@ const OCTET_STREAM: &str = "application/octet-stream";
 #[derive(Clone, Copy)]
 pub(super) struct BlobUpload<'a> {
     pub(super) descriptor: &'a Descriptor,
-    /// Opens the blob; called anew for each try.
+    /// Opens the blob; called again for each try.
     pub(super) open: &'a dyn Fn() -> Result<BlobReader, RegistryError>,
     /// Bytes that this try has sent.
     pub(super) sent: &'a Arc<AtomicU64>,

@@ -30,7 +30,7 @@ const ENDS: [(Kind, [&str; 3]); 16] = [
     (Kind::GetManifest,  ["ooooo ooo3 oooo", "ooooo ooo3 oooo", "44444 4443 53o4"]),
     (Kind::GetTag,       ["ooooo ooo3 oooo", "ooooo ooo3 oooo", "44444 4443 53o4"]),
     (Kind::HeadBlob,     ["ooooo oooo oooo", "ooooo oooo oooo", "ooooo oooo ?ooo"]),
-    // A layer is a stream: that its bytes are wrong shows at its end, and who reads it must begin anew.
+    // A layer is a stream: that its bytes are wrong shows at its end, and who reads it must start again.
     (Kind::GetBlob,      ["ooooo ooo3 oooo", "ooooo ooo3 o3oo", "4ooo4 4443 53o3"]),
     (Kind::GetRange,     ["ooooo oooo oooo", "ooooo oooo oooo", "44444 444o 5ooo"]),
     // Nothing is written elsewhere.
