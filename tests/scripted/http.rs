@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -153,12 +153,18 @@ pub(crate) struct Listener(Arc<Held>);
 struct Held {
     host: String,
     over: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Listener {
     /// `127.0.0.1:PORT`.
     pub(crate) fn host(&self) -> String {
         self.0.host.clone()
+    }
+
+    /// Number of connections whose end was not read yet: more than 0 for a while after a client was killed.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Acquire)
     }
 }
 
@@ -173,11 +179,16 @@ pub(crate) fn start(service: Arc<dyn Service>) -> Listener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let host = listener.local_addr().expect("its address").to_string();
     let over = Arc::new(AtomicBool::new(false));
-    let held = Held { host, over: Arc::clone(&over) };
+    let connections = Arc::new(AtomicUsize::new(0));
+    let held = Held { host, over: Arc::clone(&over), connections: Arc::clone(&connections) };
     std::thread::spawn(move || {
         for stream in listener.incoming().take_while(|_| !over.load(Ordering::Relaxed)).flatten() {
-            let service = Arc::clone(&service);
-            std::thread::spawn(move || serve(&stream, &*service));
+            let (service, open) = (Arc::clone(&service), Arc::clone(&connections));
+            open.fetch_add(1, Ordering::Release);
+            std::thread::spawn(move || {
+                serve(&stream, &*service);
+                open.fetch_sub(1, Ordering::Release);
+            });
         }
     });
     Listener(Arc::new(held))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +26,7 @@ pub(crate) struct Registry {
     /// The other host, which has the bytes and must see no credentials.
     pub(crate) storage: String,
     state: Arc<State>,
-    _held: [Listener; 2],
+    listeners: [Listener; 2],
 }
 
 /// What both hosts share.
@@ -112,11 +113,11 @@ impl Registry {
             busy: AtomicUsize::new(0),
             peak_concurrency: AtomicUsize::new(0),
         });
-        let held =
+        let listeners =
             [http::start(Arc::new(Front(Arc::clone(&state)))), http::start(Arc::new(Storage(Arc::clone(&state))))];
-        let [host, storage] = held.each_ref().map(Listener::host);
+        let [host, storage] = listeners.each_ref().map(Listener::host);
         let _ = state.hosts.set((host.clone(), storage.clone()));
-        Self { host, storage, state, _held: held }
+        Self { host, storage, state, listeners }
     }
 
     /// A reference into it.
@@ -174,6 +175,15 @@ impl Registry {
     pub(crate) fn received(&self) -> u64 {
         let is_blob = |entry: &&Entry| matches!(entry.kind, Kind::Patch | Kind::PutBlob | Kind::PostUpload);
         self.journal().iter().filter(is_blob).map(|entry| entry.received).sum()
+    }
+
+    /// Waits until it has read all that clients sent before they ended.
+    pub(crate) fn wait_until_idle(&self) {
+        let start = Instant::now();
+        while self.listeners.iter().any(|listener| listener.connections() > 0) {
+            assert!(start.elapsed() < Duration::from_secs(60), "a client is still connected");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Bytes of bodies that arrived so far, of requests under way too.
