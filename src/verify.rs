@@ -14,6 +14,7 @@ use crate::recipe::FORMAT;
 use crate::registry::NetworkOptions;
 use crate::remote_cache::RemoteCacheMode;
 use crate::runtime::{IsolationChoice, ResolvedImage};
+use crate::source::{GitHost, Location};
 
 /// One call of `phial verify`.
 #[derive(Debug)]
@@ -22,6 +23,10 @@ pub struct VerifyRequest {
     pub image: String,
     /// Overrides the recorded repository.
     pub source: Option<String>,
+    /// The servers that get the caller's credentials for git if the record names them.
+    pub git_hosts: Vec<GitHost>,
+    /// Names of the caller's variables that the steps may see besides those of the settings.
+    pub pass: Vec<String>,
     /// Overrides the recorded name of the base image; its digest must be the recorded one.
     pub base: Option<String>,
     /// A settings file to read instead of the commit's `phial.toml`.
@@ -64,17 +69,25 @@ fn build_request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest
     let unrecorded = |what, flag| ReproducibilityError::Unrecorded { image: of.image.clone(), what, flag };
     let source = of.source.clone().or_else(|| record.source.clone());
     let source = source.ok_or_else(|| unrecorded("repository", "--source"))?;
+    let location: Location = source.parse()?;
+    // An image names no repository of this machine, and no server that gets the caller's credentials.
+    if of.source.is_none() && location.local().is_some() {
+        return Err(unrecorded("repository", "--source").into());
+    }
+    let named = if of.source.is_some() { location.git_host() } else { None };
     let base = of.base.clone().or_else(|| Some(format!("{}@{}", record.base.as_ref()?, record.base_digest)));
     let flags = BuildFlags {
         base: Some(base.ok_or_else(|| unrecorded("base image", "--base"))?),
         envs: record.envs.clone(),
         network: Some(if record.network == "none" { NetworkAccess::None } else { NetworkAccess::Host }),
         compression: serde_json::from_value(record.compression.clone().into()).ok(),
+        pass: of.pass.clone(),
         ..BuildFlags::default()
     };
     Ok(BuildRequest {
-        location: source.parse()?,
+        location,
         source,
+        git_hosts: of.git_hosts.iter().cloned().chain(named).collect(),
         rev: record.commit.clone(),
         flags,
         config: of.config.clone(),

@@ -12,6 +12,7 @@ mod build_matrix;
 mod build_push;
 mod builtin_script;
 mod cache;
+mod callers_secrets;
 mod cargo_deny;
 mod deps_reuse;
 mod diff;

@@ -26,7 +26,7 @@ pub use error::TestError;
 use self::runner::Runner;
 use crate::attest::{self, ImageLocation, Partition, TestRun};
 use crate::build::TestDeps;
-use crate::config::{self, FileConfig, NamedCommand, TestCommands, TestFlags, TestPlan};
+use crate::config::{self, FileConfig, NamedCommand, SettingsOrigin, TestCommands, TestFlags, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Descriptor, Reference};
@@ -45,6 +45,8 @@ pub struct TestRequest {
     pub config: Option<PathBuf>,
     /// Variables beside the image's: `NAME=value`, or `NAME` for the value that Phial itself has.
     pub env: Vec<String>,
+    /// Names of the caller's variables that the step which compiles dependencies may see.
+    pub pass: Vec<String>,
     /// `--partition`: `NTH/OF`.
     pub partition: Option<String>,
     /// How the tests are isolated.
@@ -87,6 +89,8 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
         image: &base,
         trees: &trees,
         settings: &settings,
+        origin: if request.config.is_some() { SettingsOrigin::Caller } else { SettingsOrigin::Image },
+        pass: &request.pass,
         env: "test",
         isolation: request.isolation,
         no_cache: request.no_cache,

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::{self, ConfigError, FileConfig, LockFile};
+use crate::config::{self, ConfigError, FileConfig, LockFile, SettingsOrigin};
 use crate::error::Error;
 use crate::recipe::SourceFile;
-use crate::source::{self, CommitEntry, EntryMode, Fetched};
+use crate::source::{self, CommitEntry, EntryMode, Fetched, Location};
 
 /// The files of a commit.
 pub(super) struct CommitFiles<'a> {
@@ -31,6 +31,11 @@ impl<'a> CommitFiles<'a> {
     pub(super) fn mix_lock(&self) -> &str {
         self.mix_lock.as_deref().unwrap_or_default()
     }
+}
+
+/// Who wrote the settings that [`settings`] reads for a commit of `location`.
+pub(super) fn settings_origin(config: Option<&Path>, location: &Location) -> SettingsOrigin {
+    if config.is_some() || location.local().is_some() { SettingsOrigin::Caller } else { SettingsOrigin::Url }
 }
 
 /// The settings of `--config`, or else of the commit; and the commit's `phial.lock`.

@@ -34,7 +34,7 @@ use self::image_config::image_of;
 use self::layers::LayerBuilder;
 use self::lazy_isolation::LazyIsolation;
 use self::step_runner::StepRunner;
-use crate::config::BuildPlan;
+use crate::config::{BuildPlan, PreparePlan};
 use crate::context::Context;
 use crate::error::{Error, ExitKind};
 use crate::publish;
@@ -73,7 +73,12 @@ pub(crate) fn build_unpublished<'a>(
     let fetched = fetch(request, context)?;
     let commit = fetched.commit.clone();
     let (settings, lock) = commit::settings(request.config.as_deref(), &fetched)?;
-    let mut plan = BuildPlan::new(settings, lock.as_ref(), &request.flags, &commit.name)?;
+    let origin = commit::settings_origin(request.config.as_deref(), &request.location);
+    let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &commit.name)?;
+    check_consent(&plan.prepare, context)?;
+    if request.rebuild_of.is_none() {
+        plan.check_targets_are_the_callers(&request.flags)?;
+    }
     if let Some(record) = &request.rebuild_of {
         let settings_file = if request.config.is_some() { "`--config`" } else { "the commit" };
         reproducibility::check_settings(&plan, record, settings_file)?;
@@ -121,9 +126,21 @@ pub(crate) fn build_unpublished<'a>(
     Ok(UnpublishedImage { built, image, base, base_name, remote_cache })
 }
 
+/// Checks that steps get of the caller's only what the caller agrees to.
+fn check_consent(plan: &PreparePlan, context: &Context<'_>) -> Result<(), Error> {
+    let is_set = |name: &str| context.host.var(name).is_some();
+    plan.check_consent(is_set)?;
+    for name in plan.withheld().into_iter().filter(|name| is_set(name)) {
+        context.notice(format!(
+            "the steps do not see `{name}`, since others wrote them: `--pass {name}` shows it to them"
+        ));
+    }
+    Ok(())
+}
+
 fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error> {
     let start = context.step_started("source");
-    let access = Access::of(context.host);
+    let access = Access::of(context.host, &request.git_hosts);
     let fetched = source::fetch(&request.location, &request.rev, &context.store.git_dir(), &access, context.watch);
     let fetched = match (fetched, &request.rebuild_of) {
         (Err(error), Some(_)) => {

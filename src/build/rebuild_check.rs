@@ -97,6 +97,7 @@ fn arguments(request: &BuildRequest, first: &UnpublishedImage<'_>, to: &Path) ->
     args.extend(network_options.ca_file.iter().flat_map(|file| ["--ca-file".into(), file.into()]));
     args.extend(network_options.plain_http.iter().flat_map(|name| ["--plain-http".into(), name.into()]));
     args.extend(flags.envs.iter().flat_map(|env| ["--env".into(), env.into()]));
+    args.extend(flags.pass.iter().flat_map(|name| ["--pass".into(), name.into()]));
     args.extend(flags.network.iter().flat_map(|network| ["--network".into(), network.as_str().into()]));
     args.extend(flags.compression.iter().flat_map(|compression| ["--compression".into(), compression.as_str().into()]));
     args.extend(request.config.iter().flat_map(|path| ["--config".into(), path.into()]));

@@ -7,7 +7,7 @@ use crate::image::{Provenance, RegistryRef};
 use crate::registry::NetworkOptions;
 use crate::remote_cache::RemoteCacheMode;
 use crate::runtime::IsolationChoice;
-use crate::source::Location;
+use crate::source::{GitHost, Location};
 
 /// One call of `phial build`.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct BuildRequest {
     pub source: String,
     /// The same, parsed.
     pub location: Location,
+    /// The servers that get the caller's credentials for git.
+    pub git_hosts: Vec<GitHost>,
     /// The git revision to build.
     pub rev: String,
     /// Flags that have precedence over `phial.toml`.

@@ -16,7 +16,7 @@ use crate::determinism::normalize::{self, NormalizeOptions};
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::PackedLayer;
-use crate::recipe::{APP, PASSED, Step};
+use crate::recipe::{APP, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -233,7 +233,7 @@ impl StepRunner<'_> {
     /// The caller's variables that a step may see, and the files of certificates that they name.
     fn passed(&self) -> Result<(BTreeMap<String, String>, Vec<Bind>), Error> {
         let (mut env, mut binds) = (BTreeMap::new(), vec![]);
-        for name in PASSED.iter().copied().chain(self.plan.pass.iter().map(String::as_str)) {
+        for name in self.plan.visible() {
             let Some(value) = self.context.host.var(name) else { continue };
             if !matches!(name, "HEX_CACERTS_PATH" | "SSL_CERT_FILE") {
                 env.insert(name.to_owned(), value.to_owned());

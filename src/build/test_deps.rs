@@ -13,7 +13,7 @@ use super::layers::copy_input;
 use super::lazy_isolation::LazyIsolation;
 use super::step_env::StepEnv;
 use super::step_runner::StepRunner;
-use crate::config::{BuildFlags, FileConfig, PreparePlan};
+use crate::config::{BuildFlags, FileConfig, PreparePlan, SettingsOrigin};
 use crate::context::Context;
 use crate::determinism::normalize::{NormalizeOptions, Part};
 use crate::determinism::shims;
@@ -32,6 +32,10 @@ pub(crate) struct TestDeps<'a> {
     pub(crate) trees: &'a [Tree],
     /// The settings that it was built with.
     pub(crate) settings: &'a FileConfig,
+    /// Who wrote them.
+    pub(crate) origin: SettingsOrigin,
+    /// Names of the caller's variables that the step may see besides those of the settings.
+    pub(crate) pass: &'a [String],
     /// The environment: `test`.
     pub(crate) env: &'a str,
     /// The isolation of the step.
@@ -55,8 +59,9 @@ impl TestDeps<'_> {
         let Self { image, trees, .. } = self;
         let at = |name: &str| layer_made_by(&image.image, name).map(|number| trees.len() - 1 - number);
         let (Some(deps), Some(app)) = (at("phial deps"), at("phial app")) else { return Ok(None) };
-        let flags = BuildFlags { envs: vec![self.env.to_owned()], ..BuildFlags::default() };
-        let plan = PreparePlan::new(self.settings, &flags)?;
+        let flags = BuildFlags { envs: vec![self.env.to_owned()], pass: self.pass.to_vec(), ..BuildFlags::default() };
+        let plan = PreparePlan::new(self.settings, &flags, self.origin)?;
+        super::check_consent(&plan, context)?;
         let recipe = &plan.recipe;
         let sources = image_files(&trees[app])?;
         let files: Vec<SourceFile> = sources.iter().map(|source| source.file.clone()).collect();

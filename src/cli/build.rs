@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::error::IoError;
 use crate::image::{RegistryRef, Target};
 use crate::remote_cache::RemoteCacheMode;
+use crate::source::Location;
 
 /// Build an image from a git commit
 #[derive(Args)]
@@ -43,6 +44,9 @@ pub(super) struct BuildArgs {
     /// Network of the steps [default: host]
     #[arg(long, value_enum)]
     network: Option<NetworkArg>,
+    /// Let the steps see this variable of yours; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pass: Vec<String>,
     /// Layer compression [default: gzip]
     #[arg(long, value_enum)]
     compression: Option<CompressionArg>,
@@ -106,10 +110,13 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         network,
         compression,
         locked: args.locked,
+        pass: args.pass.clone(),
     };
+    let location: Location = args.source.parse()?;
     let request = BuildRequest {
         source: args.source.clone(),
-        location: args.source.parse()?,
+        git_hosts: location.git_host().into_iter().collect(),
+        location,
         rev: args.rev.clone(),
         flags,
         config: args.config.clone(),

@@ -29,6 +29,9 @@ pub(super) struct TestArgs {
     /// Set a variable: `NAME=value`, or `NAME` to pass on its current value; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Let the step that compiles dependencies see this variable of yours; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pass: Vec<String>,
     /// Run one part of the tests, such as `1/4` [default: from the parallel job variables of the CI]
     #[arg(long, value_name = "NTH/OF")]
     partition: Option<String>,
@@ -67,6 +70,7 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
         flags: TestFlags { command: args.command.clone(), only: args.only.clone(), timeout: args.timeout.clone() },
         config: args.config.clone(),
         env: args.env.clone(),
+        pass: args.pass.clone(),
         partition: args.partition.clone(),
         isolation: args.isolation.into(),
         junit: at(&args.junit),

@@ -10,6 +10,7 @@ use super::ui::Ui;
 use super::{Common, IsolationArg, Outcome};
 use crate::build::ReproducibilityError;
 use crate::context::Context;
+use crate::source::GitHost;
 use crate::verify::{self, VerifyRequest};
 
 /// Rebuild an image from its own record and compare the digests
@@ -21,6 +22,12 @@ pub(super) struct VerifyArgs {
     /// Git repository to use instead of the recorded one
     #[arg(long, value_name = "PATH|URL")]
     source: Option<String>,
+    /// Send your git credentials to this server, if the record names it as the repository's; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    git_host: Vec<GitHost>,
+    /// Let the steps see this variable of yours; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pass: Vec<String>,
     /// Base image to use instead of the recorded reference; it must have the recorded digest
     #[arg(long, value_name = "REF")]
     base: Option<String>,
@@ -41,6 +48,8 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>, ui: &Ui) -> Outco
     let request = VerifyRequest {
         image: args.image.clone(),
         source: args.source.clone(),
+        git_hosts: args.git_host.clone(),
+        pass: args.pass.clone(),
         base: args.base.clone(),
         config: args.config.clone(),
         isolation: args.isolation.into(),

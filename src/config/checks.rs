@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::error::ConfigError;
-use crate::image::{Reference, Target};
+use crate::image::{Reference, Target, shown};
 
 /// Parses the name of an image that the setting or flag `key` holds.
 pub fn reference(key: &str, text: &str) -> Result<Reference, ConfigError> {
@@ -37,11 +37,14 @@ pub(super) fn check_path(key: &str, path: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The rule that [`ConfigError::Value`] gives for a name that no variable has.
+pub(super) const NAME_OF_VARIABLE: &str = "but a variable's name is not empty and has no `=` and no control character";
+
 /// The name of an environment variable.
 pub(super) fn check_variable(key: &str, name: &str) -> Result<(), ConfigError> {
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
     if !name.starts_with(is_first) || !name.chars().all(|c| is_first(c) || c.is_ascii_digit()) {
-        return Err(invalid(key, name, "but a variable's name has letters, digits and `_` only"));
+        return Err(invalid(key, &shown(name), "but a variable's name has letters, digits and `_` only"));
     }
     Ok(())
 }

@@ -36,6 +36,32 @@ pub enum ConfigError {
         /// Which values are allowed: the end of the sentence, from its conjunction on.
         reason: &'static str,
     },
+    /// Settings that would pass a secret of the caller's to a step.
+    #[error("`{key}` names `{name}`, a secret for {of} that no step gets because settings name it")]
+    Secret {
+        /// The key of the settings.
+        key: String,
+        /// The variable.
+        name: String,
+        /// What it gives access to.
+        of: &'static str,
+    },
+    /// Settings of others name a variable of the caller's.
+    #[error("{settings} asks for your variable `{name}` (`prepare.pass`)")]
+    NotPassed {
+        /// Whose settings.
+        settings: &'static str,
+        /// The variable.
+        name: String,
+    },
+    /// Settings of others name where the image goes.
+    #[error("{settings} wants the image to be written to `{name}` (`image.name`)")]
+    ForeignTarget {
+        /// Whose settings.
+        settings: &'static str,
+        /// The target.
+        name: String,
+    },
     /// A name of an image or a target that cannot be parsed.
     #[error("cannot use `{key}`")]
     Reference {
@@ -88,6 +114,13 @@ impl UserError for ConfigError {
             Self::NotLocked(_) => Some("run `phial lock` and commit `phial.lock`".into()),
             Self::NoWorkingTree(_) => {
                 Some("run `phial lock` in a clone of the repository, where it writes `phial.lock`".into())
+            }
+            Self::Secret { key, name, .. } => {
+                Some(format!("remove it from `{key}`; who calls Phial and wants steps to see it says `--pass {name}`"))
+            }
+            Self::NotPassed { name, .. } => Some(format!("if its steps may see the value, say `--pass {name}`")),
+            Self::ForeignTarget { name, .. } => {
+                Some(format!("say where the image goes: `--to {name}`, or another target"))
             }
             Self::Reference { source, .. } => source.hint(),
             _ => None,

@@ -109,7 +109,8 @@ pub const KEYS: [Key; 33] = [
         "prepare.pass",
         Kind::List,
         "none",
-        "Names of the caller's environment variables that the steps may see. Their values are not recorded.",
+        "Names of the caller's environment variables that the steps may see, \
+         [logins excepted](isolation.md#whose-secrets-a-step-sees). Their values are not recorded.",
     ),
     key(
         "prepare.clock",

@@ -2,7 +2,9 @@
 //!
 //! [`BuildPlan`] and [`TestPlan`] combine the flags, the settings file and the defaults, in this order of precedence.
 
+mod caller;
 mod checks;
+mod consent;
 mod error;
 mod file;
 mod keys;
@@ -12,6 +14,7 @@ mod test_plan;
 mod test_settings;
 pub mod units;
 
+pub use caller::{CALLER_SECRETS, SecretKind, SettingsOrigin, secret_of};
 pub use checks::{reference, targets};
 pub use error::ConfigError;
 pub use file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings, ReleaseSettings, parse, read};

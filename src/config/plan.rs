@@ -2,6 +2,7 @@
 
 use phial_layers::{Compression, Digest};
 
+use super::caller::{SettingsOrigin, check_name, check_pass};
 use super::checks::{check_env, check_path, check_variable, reference, targets};
 use super::error::ConfigError;
 use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
@@ -27,6 +28,8 @@ pub struct BuildFlags {
     pub compression: Option<Compression>,
     /// `--locked`.
     pub locked: bool,
+    /// `--pass`, in order.
+    pub pass: Vec<String>,
 }
 
 /// How one image is built.
@@ -49,8 +52,12 @@ pub struct BuildPlan {
 pub struct PreparePlan {
     /// The script, the environments, and what the steps see.
     pub recipe: Recipe,
-    /// Names of the caller's variables that the steps may see besides the built-in list.
+    /// Who wrote the settings.
+    pub origin: SettingsOrigin,
+    /// Names of the caller's variables that the settings pass to the steps besides the built-in list.
     pub pass: Vec<String>,
+    /// Those that the caller passes. They are not among the settings that [`BuildPlan::digest`] covers.
+    pub passed_by_flag: Vec<String>,
     /// Whether steps reach the network.
     pub network: NetworkAccess,
     /// The time that steps see while they compile.
@@ -67,6 +74,7 @@ impl BuildPlan {
     /// Combines settings, lock file and flags. `app` is the app's name, for the default target `oci:./APP.oci`.
     pub fn new(
         settings: FileConfig,
+        origin: SettingsOrigin,
         lock: Option<&LockFile>,
         flags: &BuildFlags,
         app: &str,
@@ -74,7 +82,7 @@ impl BuildPlan {
         let base_text = flags.base.clone().or_else(|| settings.image.base.clone()).ok_or(ConfigError::NoBase)?;
         let base = reference("base", &base_text)?;
         let pinned = pinned(lock, &base_text, flags.locked)?;
-        let prepare = PreparePlan::new(&settings, flags)?;
+        let prepare = PreparePlan::new(&settings, flags, origin)?;
         let image = settings.image;
         let targets = targets(&target_names(&flags.to, image.name.as_deref(), app))?;
         Ok(Self { base, pinned, targets, prepare, image })
@@ -112,7 +120,7 @@ impl BuildPlan {
 
 impl PreparePlan {
     /// Combines settings and flags.
-    pub fn new(settings: &FileConfig, flags: &BuildFlags) -> Result<Self, ConfigError> {
+    pub fn new(settings: &FileConfig, flags: &BuildFlags, origin: SettingsOrigin) -> Result<Self, ConfigError> {
         let PrepareSettings { script, inputs, network, clock, strict, env, pass, ranges } = settings.prepare.clone();
         let recipe = Recipe {
             script: script.map_or(Script::BuiltIn, Script::InRepository),
@@ -121,9 +129,14 @@ impl PreparePlan {
             env: env.unwrap_or_default(),
         };
         check(&recipe)?;
+        let pass = pass.unwrap_or_default();
+        check_pass("prepare.pass", &pass)?;
+        flags.pass.iter().try_for_each(|name| check_name("pass", name))?;
         Ok(Self {
             recipe,
-            pass: pass.unwrap_or_default(),
+            origin,
+            pass,
+            passed_by_flag: flags.pass.clone(),
             network: flags.network.or(network).unwrap_or(NetworkAccess::Host),
             clock: clock.unwrap_or(Clock::Fixed),
             strict: strict.unwrap_or(false),
@@ -177,7 +190,7 @@ mod tests {
     use crate::error::UserError as _;
 
     fn plan(toml: &str, flags: &BuildFlags) -> Result<BuildPlan, ConfigError> {
-        BuildPlan::new(parse("phial.toml", toml)?, None, flags, "shop")
+        BuildPlan::new(parse("phial.toml", toml)?, SettingsOrigin::Caller, None, flags, "shop")
     }
 
     #[test]

@@ -30,6 +30,16 @@ pub enum LayoutError {
         /// What to do instead, if that is known.
         remedy: Option<String>,
     },
+    /// An archive would replace a file that is none.
+    #[error("`{}` is there already and is not {kind}: {why}", path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+        /// What may be replaced: `an OCI archive`.
+        kind: &'static str,
+        /// What it is.
+        why: String,
+    },
     /// A document in it is refused.
     #[error("an image in `{}` is refused", path.display())]
     Image {
@@ -148,6 +158,7 @@ impl UserError for LayoutError {
         match self {
             Self::Absent { .. } => Some("correct the path, or create a base image there with `phial base`".into()),
             Self::NotALayout { remedy, .. } => remedy.clone(),
+            Self::Occupied { .. } => Some("name another file, or move this one away: it was not touched".into()),
             Self::Image { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
             Self::Ambiguous { path, .. } => Some(format!("name one: `{}:TAG` or `{0}@sha256:...`", path.display())),

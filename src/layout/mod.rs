@@ -9,7 +9,7 @@ mod read;
 mod referrers;
 mod write;
 
-pub use archive::{write_docker_archive, write_oci_archive};
+pub use archive::{ArchiveKind, check_replaceable, write_docker_archive, write_oci_archive};
 pub use error::LayoutError;
 pub use read::{Blob, Layout};
 pub use referrers::ReferrerList;

@@ -327,6 +327,15 @@ fn locate_files(file: &File) -> io::Result<BTreeMap<String, (u64, u64)>> {
     Ok(entries)
 }
 
+/// An error if a file is not a tar that `docker load` reads: one with a `manifest.json`.
+pub(super) fn check_docker_archive(path: &Path) -> Result<(), LayoutError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| open_error(path, e))?;
+    let entries = locate_files(&File::from(fd)).map_err(LayoutError::io("read the tar headers of", path))?;
+    let has_manifest = entries.contains_key("manifest.json");
+    if has_manifest { Ok(()) } else { Err(LayoutError::not_a_layout(path, "it has no `manifest.json`")) }
+}
+
 fn is_blob_name(name: &str) -> bool {
     name.strip_prefix("blobs/").is_some_and(|digest| digest.replacen('/', ":", 1).parse::<Digest>().is_ok())
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use git2::{Cred, CredentialType};
 
-use super::error::SSH_AGENT;
+use super::error::{SSH_AGENT, SourceError};
+use super::git_host::GitHost;
 use super::location::{Location, Url};
 use super::secret::Secret;
 use crate::host::Host;
@@ -18,6 +19,8 @@ use crate::host::Host;
 #[derive(Clone)]
 pub struct Access {
     env: BTreeMap<String, String>,
+    /// The servers that get them.
+    hosts: Vec<GitHost>,
     timeout: Duration,
 }
 
@@ -52,9 +55,15 @@ impl fmt::Debug for Access {
 
 impl Access {
     /// From the environment: `GIT_TOKEN` (with `GIT_USERNAME`) for any host, `GITHUB_TOKEN` for github.com,
-    /// `CI_JOB_TOKEN` for `CI_SERVER_HOST`, the ssh agent, and `git credential fill` if git is on the `PATH`.
-    pub fn of(host: &Host) -> Self {
-        Self { env: host.env.clone(), timeout: Duration::from_secs(120) }
+    /// `CI_JOB_TOKEN` for `CI_SERVER_HOST`, the ssh agent, and `git credential fill` if git is on the `PATH`. Only `hosts`, the
+    /// servers that the caller named, get any of them.
+    pub fn of(host: &Host, hosts: &[GitHost]) -> Self {
+        Self { env: host.env.clone(), hosts: hosts.to_vec(), timeout: Duration::from_secs(120) }
+    }
+
+    /// Whether the caller has named the server of `url`.
+    fn names(&self, url: &Url) -> bool {
+        self.hosts.iter().any(|host| url.is_on(host))
     }
 
     /// Sets how long a server may send nothing before the fetch fails; the default is 120 s.
@@ -81,6 +90,9 @@ impl Access {
     }
 
     fn sources(&self, url: &Url) -> VecDeque<CredentialSource> {
+        if url.is_ssh() && !self.names(url) {
+            return VecDeque::new();
+        }
         if url.is_ssh() {
             return self.var("SSH_AUTH_SOCK").map(|_| CredentialSource::Agent).into_iter().collect();
         }
@@ -96,6 +108,9 @@ impl Access {
             (Some(user), Some(password)) => pair(USER_INFO, user, password.expose()),
             (None, Some(password)) => pair(USER_INFO, "x-access-token", password.expose()),
             (_, None) => {}
+        }
+        if !self.names(url) {
+            return sources;
         }
         if let Some(token) = self.var("GIT_TOKEN") {
             pair("`GIT_TOKEN`", self.var("GIT_USERNAME").unwrap_or("x-access-token"), token);
@@ -207,9 +222,12 @@ impl CredentialQueue {
         }
     }
 
-    /// The kinds of the credentials that were tried.
-    pub(super) fn tried(&self) -> Vec<&'static str> {
-        self.tried.clone()
+    /// The error of a server that requires other credentials than those that were tried.
+    pub(super) fn refusal(&self, location: String) -> SourceError {
+        if self.access.names(&self.url) {
+            return SourceError::Auth { location, tried: self.tried.clone() };
+        }
+        SourceError::Withheld { location, host: self.url.authority() }
     }
 }
 

@@ -100,6 +100,14 @@ pub enum SourceError {
         /// The kinds of credentials that were tried, without values.
         tried: Vec<&'static str>,
     },
+    /// The server requires credentials, and the caller has not named it.
+    #[error("`{location}` requires credentials, and gets none of yours: the image names this server, not you")]
+    Withheld {
+        /// The URL.
+        location: String,
+        /// Host and port of the server.
+        host: String,
+    },
     /// The server redirects to another one, which requires credentials and gets none.
     #[error("`{location}` redirects to `{to}`, which requires credentials")]
     Redirected {
@@ -161,7 +169,9 @@ impl UserError for SourceError {
             | Self::Object { .. }
             | Self::Entry { .. } => ExitKind::Refused,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
-            Self::Auth { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => ExitKind::Unauthorized,
+            Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
+                ExitKind::Unauthorized
+            }
             Self::Io(error) => error.exit_kind(),
         }
     }
@@ -201,6 +211,7 @@ impl UserError for SourceError {
             Self::Auth { .. } => {
                 "set `GIT_TOKEN` (and `GIT_USERNAME`), configure a git credential helper, or start an ssh agent with a key"
             }
+            Self::Withheld { host, .. } => return Some(format!("if it may have them, say `--git-host {host}`")),
             Self::Redirected { .. } => "credentials are not sent after a redirect: give the URL that it redirects to",
             Self::Untrusted { source, .. } if source.class() == git2::ErrorClass::Ssh => {
                 "the host key is unknown or has changed: verify it, and add it to `~/.ssh/known_hosts`"

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::{SourceError, shown};
+use super::git_host::GitHost;
 use super::secret::Secret;
 
 /// The location of a repository, such as the argument SOURCE.
@@ -62,6 +63,14 @@ impl Location {
         match &self.0 {
             LocationKind::Local(_) => None,
             LocationKind::Remote(url) => url.web_address(),
+        }
+    }
+
+    /// The server of a URL; `None` for a repository on this machine.
+    pub fn git_host(&self) -> Option<GitHost> {
+        match &self.0 {
+            LocationKind::Local(_) => None,
+            LocationKind::Remote(url) => Some(url.git_host()),
         }
     }
 
@@ -206,6 +215,25 @@ impl Url {
         bare == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 
+    /// The port that it leads to.
+    fn used_port(&self) -> u16 {
+        let standard = match self.scheme {
+            Scheme::Https => 443,
+            Scheme::Http => 80,
+            Scheme::Ssh | Scheme::Scp => 22,
+        };
+        self.port.unwrap_or(standard)
+    }
+
+    fn git_host(&self) -> GitHost {
+        GitHost { host: self.host.clone(), port: Some(self.used_port()) }
+    }
+
+    /// Whether `server` is the one that it leads to.
+    pub(super) fn is_on(&self, server: &GitHost) -> bool {
+        server.host == self.host && server.port.is_none_or(|port| port == self.used_port())
+    }
+
     /// Host and port as a credential helper wants them.
     pub(super) fn authority(&self) -> String {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
@@ -231,8 +259,7 @@ impl Url {
 
     /// Whether the URL `other` has the same scheme, host and port.
     pub(super) fn same_server(&self, other: &str) -> bool {
-        let standard = if self.scheme == Scheme::Https { 443 } else { 80 };
-        let server = |url: &Self| (url.scheme(), url.host.clone(), url.port.unwrap_or(standard));
+        let server = |url: &Self| (url.scheme(), url.host.clone(), url.used_port());
         let other = other.split_once("://").map(|(scheme, rest)| Self::parse(scheme, rest));
         matches!(other, Some(Ok(other)) if server(&other) == server(self))
     }

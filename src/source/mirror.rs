@@ -285,7 +285,7 @@ impl Fetch {
         match source.class() {
             _ if is_trust(&source) => SourceError::Untrusted { location, source },
             _ if credentials.exhausted || source.code() == ErrorCode::Auth || status(" 401") || status(" 403") => {
-                SourceError::Auth { location, tried: credentials.tried() }
+                credentials.refusal(location)
             }
             _ if status(" 404") => SourceError::NoRemote { location },
             ErrorClass::Ssh

@@ -212,3 +212,48 @@ fn a_build_that_fails_moves_no_tag() {
     assert_eq!(tagged(&registry, "team/app", "prod").as_deref(), Some(good()));
     assert_eq!(digest(&run(scene.build_on(&base(), &layout, ["--rev", &scene.good])).ok()), good());
 }
+
+#[test]
+fn an_archive_replaces_an_archive_of_its_kind_or_nothing() {
+    let scene = Scene::new();
+    let path = |name: &str| scene.env.path(name);
+    let mut listed = tar::Builder::new(vec![]);
+    listed.append_dir("home", "/proc").unwrap();
+    let other_tar = listed.into_inner().unwrap();
+    for (kind, word) in [("oci-archive", "an OCI archive"), ("docker-archive", "a Docker archive")] {
+        let build = |target: &str| scene.build_on(&base(), &format!("{kind}:{target}"), []);
+        for (nth, content) in [&b"export PATH\n"[..], b"\x7fELF", b"{}", &[0; 4096], &other_tar].iter().enumerate() {
+            let target = path(&format!("{kind}-{nth}"));
+            fs::write(&target, content).unwrap();
+            let stderr = scene.refused(3, build(&target));
+            assert!(stderr.contains(&format!("is there already and is not {word}: ")), "{stderr}");
+            assert!(stderr.contains("hint: name another file, or move this one away: it was not touched"), "{stderr}");
+            assert_eq!(fs::read(&target).unwrap(), *content);
+            // Nor through a link, which would then be gone.
+            let link = path(&format!("{kind}-link-{nth}"));
+            std::os::unix::fs::symlink(&target, &link).unwrap();
+            scene.refused(3, build(&link));
+            assert_eq!(fs::read_link(&link).unwrap(), Path::new(&target));
+        }
+        let dangling = path(&format!("{kind}-dangling"));
+        std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+        let fifo = path(&format!("{kind}-fifo"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+        let dir = path(&format!("{kind}-dir"));
+        fs::create_dir(&dir).unwrap();
+        for target in [&dangling, &fifo, &dir] {
+            let kind_before = fs::symlink_metadata(target).unwrap().file_type();
+            let stderr = scene.refused(3, build(target));
+            assert!(stderr.contains("is there already"), "{stderr}");
+            assert_eq!(fs::symlink_metadata(target).unwrap().file_type(), kind_before);
+        }
+        // What `mktemp` leaves holds nothing, and an archive of the kind is ours to replace.
+        let target = path(&format!("{kind}-good.tar"));
+        fs::write(&target, "").unwrap();
+        let first = run(build(&target)).ok();
+        assert_eq!(run(build(&target)).ok(), first);
+    }
+    let (oci, docker) = (path("oci-archive-good.tar"), path("docker-archive-good.tar"));
+    scene.refused(3, scene.build_on(&base(), &format!("oci-archive:{docker}"), []));
+    scene.refused(3, scene.build_on(&base(), &format!("docker-archive:{oci}"), []));
+}

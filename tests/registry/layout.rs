@@ -316,6 +316,7 @@ fn an_archive_with_hostile_names_is_harmless_and_others_are_named() {
     assert!(chain(&Layout::open_archive(&path).unwrap_err()).contains("`index.json` appears twice"));
     fs::write(&path, [0x1f, 0x8b, 8, 0]).unwrap();
     assert!(Layout::open_archive(&path).unwrap_err().to_string().contains("it is compressed"));
+    let path = dir.path().join("docker.tar");
     write_docker_archive(&path, &image, None, &|d| blob_map.open(d), &discard).unwrap();
     assert!(Layout::open_archive(&path).unwrap_err().hint().unwrap().contains("docker save"));
 }

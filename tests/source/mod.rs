@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use phial::error::UserError as _;
 use phial::event::{Event, discard};
 use phial::host::Host;
-use phial::source::{Access, Fetched, SourceError, checkout, fetch};
+use phial::source::{Access, Fetched, Location, SourceError, checkout, fetch};
 
 mod fetching;
 mod local;
@@ -52,7 +52,8 @@ impl SourceTest {
     }
 
     fn fetch_as(&self, place: &str, rev: &str, env: &[(&str, &str)]) -> Result<Fetched, SourceError> {
-        fetch(&place.parse()?, rev, &self.path("mirrors"), &access(env), &discard)
+        let location: Location = place.parse()?;
+        fetch(&location, rev, &self.path("mirrors"), &access_to(place, env), &discard)
     }
 
     fn tree(&self, fetched: &Fetched, name: &str) -> BTreeMap<String, String> {
@@ -72,9 +73,16 @@ impl SourceTest {
     }
 }
 
-fn access(env: &[(&str, &str)]) -> Access {
+/// The variables `env`, and the server of the URL `place`.
+fn access_to(place: &str, env: &[(&str, &str)]) -> Access {
+    let named = place.parse::<Location>().ok().and_then(|location| location.git_host());
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Access::of(&Host { env, ..Host::read() })
+    Access::of(&Host { env, ..Host::read() }, named.as_slice())
+}
+
+/// The variables `env`, and no server that gets them.
+fn access(env: &[(&str, &str)]) -> Access {
+    access_to("", env)
 }
 
 /// Runs git as a fixed person, without anyone's configuration.

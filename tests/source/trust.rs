@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use phial::error::UserError as _;
+use phial::event::discard;
 use phial::host::Host;
-use phial::source::{Location, SourceError};
+use phial::source::{Access, GitHost, Location, SourceError, fetch};
 
 use super::{CANARY, SourceTest, access, full_message, write};
 use crate::harness::git_http::GitServer;
@@ -221,4 +222,66 @@ fn a_server_with_an_untrusted_certificate_is_refused() {
         full_message(&error)
     );
     assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{}", full_message(&error));
+}
+
+#[test]
+fn a_server_that_the_caller_has_not_named_gets_no_credential_of_any_kind() {
+    let test = SourceTest::new();
+    test.repo("shop");
+    let asked = test.path("asked");
+    let home = test.path("home");
+    let helper = format!(
+        "[credential]\nhelper = \"!f() {{ touch {}; echo username=me; echo password={CANARY}; }}; f\"\n",
+        asked.display()
+    );
+    write(&home, ".gitconfig", &helper);
+    let path = Host::read().var("PATH").unwrap().to_owned();
+    let env = [
+        ("GIT_TOKEN", CANARY),
+        ("CI_JOB_TOKEN", CANARY),
+        ("CI_SERVER_HOST", "127.0.0.1"),
+        ("PATH", &path),
+        ("HOME", home.to_str().unwrap()),
+    ];
+    let server = GitServer::start_private(test.dir.path(), &base64("x-access-token"));
+    let location: Location = format!("{}/shop/.git", server.url).parse().unwrap();
+    let port = server.url.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+    let fetch_for = |named: &[String]| {
+        let hosts: Vec<GitHost> = named.iter().map(|host| host.parse().unwrap()).collect();
+        let access = Access::of(
+            &Host { env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(), ..Host::read() },
+            &hosts,
+        );
+        fetch(&location, "main", &SourceTest::new().path("mirrors"), &access, &discard)
+    };
+    for named in
+        [vec![], vec!["localhost".to_owned()], vec![format!("127.0.0.1:{}", port ^ 1), "example.org".to_owned()]]
+    {
+        let error = fetch_for(&named).unwrap_err();
+        assert_eq!(error.exit_kind().code(), 5, "{}", full_message(&error));
+        assert_eq!(error.hint().unwrap(), format!("if it may have them, say `--git-host 127.0.0.1:{port}`"));
+    }
+    assert!(server.requests().iter().all(|request| request.authorization.is_none()), "{:?}", server.requests());
+    assert!(!asked.exists(), "a credential helper was asked");
+    for named in ["127.0.0.1".to_owned(), format!("127.0.0.1:{port}")] {
+        fetch_for(&[named]).map_err(|error| full_message(&error)).unwrap();
+    }
+}
+
+#[test]
+fn a_git_host_is_a_name_with_or_without_a_port() {
+    for (text, is_good) in [
+        ("git.example", true),
+        ("GIT.example:8443", true),
+        ("[::1]:80", true),
+        ("", false),
+        ("-x", false),
+        ("https://git.example", false),
+        ("git.example/team", false),
+        ("me@git.example", false),
+        ("git.example:port", false),
+        ("*", false),
+    ] {
+        assert_eq!(text.parse::<GitHost>().is_ok(), is_good, "{text}");
+    }
 }

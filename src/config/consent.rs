@@ -1,0 +1,174 @@
+//! What settings may have of the caller's: which variables steps see, and where an image goes.
+//!
+//! Settings that the caller has chosen (`--config`, the working tree or the repository on this machine that is built) may name
+//! variables and targets. Settings of others (a commit fetched by URL, an image) may have only what a flag of this call names.
+//! The secrets of [`CALLER_SECRETS`](super::CALLER_SECRETS) are never passed because settings name them.
+
+use super::caller::SettingsOrigin;
+use super::error::ConfigError;
+use super::plan::{BuildFlags, BuildPlan, PreparePlan};
+use crate::image::shown;
+use crate::recipe::PASSED;
+
+/// Those of [`PASSED`] that are secrets: the steps of settings of others get them only if the caller names them.
+const PASSED_SECRETS: [&str; 2] = ["HEX_API_KEY", "HEX_REPOS_KEY"];
+
+impl PreparePlan {
+    /// An error if settings of others name a variable that the caller has and has not passed by a flag. `is_set` tells whether
+    /// the caller has a variable.
+    pub fn check_consent(&self, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+        let unasked = |name: &&String| !self.passed_by_flag.contains(name) && !PASSED.contains(&name.as_str());
+        match self.pass.iter().find(|name| unasked(name) && is_set(name)) {
+            Some(name) if self.origin != SettingsOrigin::Caller => {
+                Err(ConfigError::NotPassed { settings: self.origin.name(), name: shown(name) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of the caller's variables that steps may see, each once.
+    pub fn visible(&self) -> Vec<&str> {
+        let listed = PASSED.iter().copied().filter(|name| !self.withheld().contains(name));
+        let named = self.pass.iter().chain(&self.passed_by_flag).map(String::as_str);
+        let mut names: Vec<&str> = Vec::new();
+        for name in listed.chain(named.filter(|name| !self.withheld().contains(name))) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The secrets of [`PASSED`] that steps do not see.
+    pub fn withheld(&self) -> Vec<&'static str> {
+        let is_named = |name: &&str| self.passed_by_flag.iter().any(|passed| passed == name);
+        match self.origin {
+            SettingsOrigin::Caller => Vec::new(),
+            _ => PASSED_SECRETS.into_iter().filter(|name| !is_named(name)).collect(),
+        }
+    }
+}
+
+impl BuildPlan {
+    /// An error if settings of others name the target.
+    pub fn check_targets_are_the_callers(&self, flags: &BuildFlags) -> Result<(), ConfigError> {
+        match &self.image.name {
+            Some(name) if flags.to.is_empty() && self.prepare.origin != SettingsOrigin::Caller => {
+                Err(ConfigError::ForeignTarget { settings: self.prepare.origin.name(), name: shown(name) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::error::UserError as _;
+
+    fn plan(toml: &str, flags: &BuildFlags, origin: SettingsOrigin) -> Result<PreparePlan, ConfigError> {
+        PreparePlan::new(&parse("phial.toml", toml)?, flags, origin)
+    }
+
+    #[test]
+    fn no_secret_of_the_caller_can_be_named_by_settings() {
+        for name in [
+            "GIT_TOKEN",
+            "GIT_PASSWORD",
+            "GIT_CONFIG_VALUE_0",
+            "SSH_AUTH_SOCK",
+            "SSH_PRIVATE_KEY",
+            "GITHUB_TOKEN",
+            "GH_TOKEN",
+            "GH_ENTERPRISE_TOKEN",
+            "GITLAB_TOKEN",
+            "DOCKER_AUTH_CONFIG",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "PHIAL_REGISTRY_AUTH",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "AZURE_CLIENT_SECRET",
+            "ARM_CLIENT_SECRET",
+            "KUBECONFIG",
+            "VAULT_TOKEN",
+            "BUILDKITE_AGENT_ACCESS_TOKEN",
+            "ACTIONS_RUNTIME_TOKEN",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+            "ACTIONS_ID_TOKEN_REQUEST_URL",
+            "CI_JOB_TOKEN",
+            "CI_JOB_JWT_V2",
+            "CI_REGISTRY_PASSWORD",
+            "CI_REGISTRY_USER",
+            "CI_DEPLOY_PASSWORD",
+            "CIRCLE_OIDC_TOKEN_V2",
+            "SYSTEM_ACCESSTOKEN",
+        ] {
+            for origin in [SettingsOrigin::Caller, SettingsOrigin::Url, SettingsOrigin::Image] {
+                // Not even if the caller names it as well: the settings have no say in it.
+                let flags = BuildFlags { pass: vec![name.into()], ..BuildFlags::default() };
+                let error = plan(&format!("[prepare]\npass = ['ERL_FLAGS', '{name}']"), &flags, origin).unwrap_err();
+                let (text, hint) = (error.to_string(), error.hint().unwrap());
+                assert!(text.contains(name) && text.contains("`prepare.pass`"), "{text}");
+                assert!(hint.contains(&format!("--pass {name}")), "{hint}");
+                assert_eq!(error.exit_kind().code(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_secrets_are_passed() {
+        for name in
+            ["OBAN_LICENSE_KEY", "NPM_TOKEN", "OWN_TOKEN", "HEX_API_KEY", "CI_COMMIT_SHA", "GITHUB_SHA", "GITHUB_REF"]
+        {
+            let plan = plan(&format!("[prepare]\npass = ['{name}']"), &BuildFlags::default(), SettingsOrigin::Caller);
+            assert!(plan.unwrap().visible().contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_variable_can_have_is_refused() {
+        for name in ["", "A=B", "A\\u0000", "A\\nB"] {
+            let error =
+                plan(&format!("[prepare]\npass = [\"{name}\"]"), &BuildFlags::default(), SettingsOrigin::Caller);
+            assert!(error.unwrap_err().to_string().contains("`prepare.pass` is"), "{name}");
+            let flags =
+                BuildFlags { pass: vec![name.replace("\\u0000", "\0").replace("\\n", "\n")], ..BuildFlags::default() };
+            assert!(plan("", &flags, SettingsOrigin::Caller).unwrap_err().to_string().contains("`pass` is"), "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_of_others_get_a_variable_that_the_caller_has_only_by_a_flag() {
+        let toml = "[prepare]\npass = ['ONE', 'TWO', 'HEX_MIRROR']";
+        let checked = |pass: &[&str], origin, set: &'static [&'static str]| {
+            let flags =
+                BuildFlags { pass: pass.iter().map(|name| (*name).to_owned()).collect(), ..BuildFlags::default() };
+            plan(toml, &flags, origin).unwrap().check_consent(|name| set.contains(&name))
+        };
+        for origin in [SettingsOrigin::Url, SettingsOrigin::Image] {
+            let error = checked(&["ONE"], origin, &["ONE", "TWO", "HEX_MIRROR"]).unwrap_err();
+            assert!(error.to_string().contains("`TWO`") && error.hint().unwrap().contains("`--pass TWO`"), "{error}");
+            assert!(checked(&["ONE", "TWO"], origin, &["ONE", "TWO", "HEX_MIRROR"]).is_ok());
+            assert!(checked(&[], origin, &["HEX_MIRROR"]).is_ok(), "what the caller has not cannot be taken");
+        }
+        assert!(checked(&[], SettingsOrigin::Caller, &["ONE", "TWO"]).is_ok());
+    }
+
+    #[test]
+    fn keys_of_hex_reach_the_steps_of_others_only_by_a_flag() {
+        let key = "HEX_API_KEY";
+        let sees = |toml: &str, pass: &[&str], origin| {
+            let flags =
+                BuildFlags { pass: pass.iter().map(|name| (*name).to_owned()).collect(), ..BuildFlags::default() };
+            plan(toml, &flags, origin).unwrap().visible().contains(&key)
+        };
+        assert!(sees("", &[], SettingsOrigin::Caller));
+        assert!(!sees("", &[], SettingsOrigin::Url));
+        assert!(!sees("[prepare]\npass = ['HEX_API_KEY']", &[], SettingsOrigin::Image));
+        assert!(sees("", &[key], SettingsOrigin::Url));
+    }
+}
