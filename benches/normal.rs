@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use phial::determinism::normalize::{NormalizeOptions, Part, normalize};
 use phial::host::Host;
 use phial::recipe::{APP, EPOCH};
+use phial::tree::TreeDir;
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -34,7 +35,7 @@ fn once(app: &Path) -> Duration {
     let terms = NormalizeOptions { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
     let start = Instant::now();
     for _ in 0..2 {
-        normalize(root.path(), APP, &terms).unwrap();
+        normalize(&TreeDir::open(root.path()).unwrap(), APP, &terms).unwrap();
     }
     start.elapsed()
 }

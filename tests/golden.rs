@@ -8,6 +8,7 @@ use std::path::Path;
 use phial::determinism::normalize::{NormalizeOptions, Part, normalize};
 use phial::host::Host;
 use phial::recipe::FORMAT;
+use phial::tree::TreeDir;
 use phial_layers::Digest;
 use serde_json::Value;
 
@@ -89,7 +90,7 @@ fn manifests() -> String {
     }
     let windows = [(1_795_000_000, 1_795_000_100); 2];
     let terms = NormalizeOptions { mtime: 1_700_000_000, windows, part: Part::Deps, lock: "" };
-    normalize(dir.path(), "app", &terms).expect("a normal form");
+    normalize(&TreeDir::open(dir.path()).expect("open"), "app", &terms).expect("a normal form");
     let line =
         |name: &str| format!("{name} {}\n", Digest::of(&fs::read(dir.path().join("app").join(name)).expect("a file")));
     files.map(line).concat()

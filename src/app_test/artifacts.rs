@@ -4,13 +4,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Component, Path, PathBuf};
-
-use walkdir::WalkDir;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoError};
 use crate::recipe::APP;
 use crate::store::Tree;
+use crate::tree::{Enter, TreeDir, TreeRoot};
 
 /// Writes a file of the user, and creates the directories above it.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
@@ -20,59 +19,67 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     Ok(fs::write(path, text).map_err(IoError::at("write", path))?)
 }
 
-/// Copies files or folders of the app to `dest`: as the tests wrote them to `written_dir`, else as the image has them.
+/// Copies files or folders of the app to `dest`: as the tests wrote them to `written`, else as the image has them.
 /// Returns the paths that are in neither.
 pub(super) fn copy_artifacts(
     paths: &[String],
-    written_dir: &Path,
+    written: &TreeRoot,
     trees: &[Tree],
     dest: &Path,
 ) -> Result<Vec<String>, Error> {
-    let roots = || [written_dir].into_iter().chain(trees.iter().map(|tree| tree.root.as_path()));
+    let roots = || [written].into_iter().chain(trees.iter().map(|tree| &tree.root));
     let mut missing = vec![];
     for path in paths {
         let inside = Path::new(APP).join(path);
-        match roots().find(|root| exists_without_links(root, &inside)) {
-            Some(root) => copy_out(&root.join(inside), &dest.join(path))?,
-            None => missing.push(path.clone()),
+        let mut copied = false;
+        for root in roots() {
+            copied = copied || copy_out(&root.open()?, &inside, &dest.join(path))?;
+        }
+        if !copied {
+            missing.push(path.clone());
         }
     }
     Ok(missing)
 }
 
-/// Copies files to the directory `dest`.
+/// Copies logs, files of Phial's own, to the directory `dest`.
 pub(super) fn copy_logs(files: &[PathBuf], dest: &Path) -> Result<(), Error> {
     fs::create_dir_all(dest).map_err(IoError::at("create", dest))?;
-    files.iter().try_for_each(|file| copy_out(file, &dest.join(file.file_name().unwrap_or_default())))
-}
-
-/// Whether `root` has a regular file or directory at `inside`, with no symbolic link on the way.
-fn exists_without_links(root: &Path, inside: &Path) -> bool {
-    let mut path = root.to_owned();
-    let parts: Vec<Component<'_>> = inside.components().collect();
-    parts.iter().enumerate().all(|(nth, part)| {
-        path.push(part);
-        fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir() || (nth + 1 == parts.len() && meta.is_file()))
-    })
-}
-
-/// Copies a file or a directory, of it regular files and directories only; the copies have the modes of new files.
-fn copy_out(from: &Path, to: &Path) -> Result<(), Error> {
-    for entry in WalkDir::new(from) {
-        let entry = entry.map_err(|error| IoError::at("read", from)(error.into()))?;
-        let target = match entry.path().strip_prefix(from) {
-            Ok(below) if !below.as_os_str().is_empty() => to.join(below),
-            _ => to.to_owned(),
-        };
-        let dir = if entry.file_type().is_dir() { Some(target.as_path()) } else { target.parent() };
-        if let Some(dir) = dir.filter(|_| entry.file_type().is_dir() || entry.file_type().is_file()) {
-            fs::create_dir_all(dir).map_err(IoError::at("create", dir))?;
-        }
-        if entry.file_type().is_file() {
-            let copy = || io::copy(&mut File::open(entry.path())?, &mut File::create(&target)?);
-            copy().map_err(IoError::at("copy to", &target))?;
-        }
+    for file in files {
+        let from = File::open(file).map_err(IoError::at("read", file))?;
+        copy_file(from, &dest.join(file.file_name().unwrap_or_default()))?;
     }
+    Ok(())
+}
+
+/// Copies the file or directory at `path` of a tree, of it regular files and directories only; the copies have the modes of
+/// new files. False if there is neither, or a link is in the way.
+fn copy_out(tree: &TreeDir, path: &Path, to: &Path) -> Result<bool, Error> {
+    if let Some(file) = tree.file(path)? {
+        copy_file(file, to)?;
+        return Ok(true);
+    }
+    let Some(dir) = tree.dir(path)? else { return Ok(false) };
+    fs::create_dir_all(to).map_err(IoError::at("create", to))?;
+    dir.walk(|entry| {
+        let target = to.join(&entry.path);
+        if entry.stat.is_dir() {
+            fs::create_dir_all(&target).map_err(IoError::at("create", &target))?;
+        } else if let Some(file) = dir.file(&entry.path)? {
+            copy_file(file, &target)?;
+        }
+        Ok::<_, Error>(Enter::Yes)
+    })?;
+    Ok(true)
+}
+
+/// Copies a file to a path of the user, and creates the directories above it.
+fn copy_file(mut from: File, to: &Path) -> Result<(), Error> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(IoError::at("create", parent))?;
+    }
+    let mut copy = || io::copy(&mut from, &mut File::create(to)?);
+    copy().map_err(IoError::at("copy to", to))?;
     Ok(())
 }
 
@@ -89,7 +96,7 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("secret"), root.join("app/cover/link")).unwrap();
         std::os::unix::fs::symlink(dir.path(), root.join("app/away")).unwrap();
         let paths = ["cover", "away/secret", "none"].map(str::to_owned);
-        assert_eq!(copy_artifacts(&paths, &root, &[], &out).unwrap(), ["away/secret", "none"]);
+        assert_eq!(copy_artifacts(&paths, &TreeRoot::new(&root), &[], &out).unwrap(), ["away/secret", "none"]);
         assert!(out.join("cover/index.html").is_file() && fs::symlink_metadata(out.join("cover/link")).is_err());
     }
 }

@@ -16,7 +16,6 @@ mod services;
 mod test_sandbox;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use phial_layers::Digest;
@@ -151,8 +150,8 @@ fn commands(
             Err(TestError::NoEntrypoint.into())
         }
         TestCommands::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
-        TestCommands::Default if has_file(trees, CI_SCRIPT) => test(vec![format!("{WORKDIR}/{CI_SCRIPT}")]),
-        TestCommands::Default if has_file(trees, "mix.exs") => {
+        TestCommands::Default if has_file(trees, CI_SCRIPT)? => test(vec![format!("{WORKDIR}/{CI_SCRIPT}")]),
+        TestCommands::Default if has_file(trees, "mix.exs")? => {
             let parts = partition.map(|part| ["--partitions".to_owned(), part.of.to_string()]);
             test(["mix", "test"].map(str::to_owned).into_iter().chain(parts.into_iter().flatten()).collect())
         }
@@ -164,9 +163,14 @@ fn commands(
 const CI_SCRIPT: &str = "script/docker/ci.sh";
 
 /// Whether the app has a regular file at `path`: the topmost tree that has the path decides.
-fn has_file(trees: &[Tree], path: &str) -> bool {
+fn has_file(trees: &[Tree], path: &str) -> Result<bool, Error> {
     let path = format!("{APP}/{path}");
-    trees.iter().find_map(|tree| fs::symlink_metadata(tree.root.join(&path)).ok()).is_some_and(|meta| meta.is_file())
+    for tree in trees {
+        if let Some(stat) = tree.root.open()?.stat(&path)? {
+            return Ok(stat.is_file());
+        }
+    }
+    Ok(false)
 }
 
 /// The variables of the commands beside the image's own.

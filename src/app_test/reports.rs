@@ -1,18 +1,16 @@
 //! Finds the `JUnit` reports that tests write below the app's directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use walkdir::WalkDir;
 
 use super::error::TestError;
 use super::exunit::sum;
 use super::junit::{self, Suites};
 use crate::attest::{CommandResult, TestCounts};
+use crate::error::Error;
 use crate::recipe::APP;
 use crate::rootfs::DiffSource;
+use crate::tree::{Enter, TreeDir, TreeRoot, WalkEntry};
 
 /// Bytes that are read of all reports together.
 const MAX_BYTES: u64 = 64 << 20;
@@ -25,7 +23,7 @@ type ChangeTime = (i64, i64);
 
 /// The reports that the tests have written so far.
 pub(super) struct Reports {
-    app: PathBuf,
+    root: TreeRoot,
     /// A file that has not changed since came with the image.
     since: ChangeTime,
     seen: BTreeSet<(PathBuf, ChangeTime)>,
@@ -40,53 +38,61 @@ struct FoundReport {
 }
 
 /// The directory that holds what was written to a root filesystem: the upper directory, or the whole copy.
-pub(super) fn written_dir(source: &DiffSource) -> &Path {
+pub(super) fn written_dir(source: &DiffSource) -> TreeRoot {
     match source {
-        DiffSource::UpperDirs(trees) => trees.first().map_or(Path::new(""), |tree| &tree.root),
-        DiffSource::FullCopy { dir, .. } => dir,
+        DiffSource::UpperDirs(trees) => trees.first().map_or(TreeRoot::new(""), |tree| tree.root.clone()),
+        DiffSource::FullCopy { dir, .. } => dir.clone(),
     }
 }
 
 impl Reports {
     /// Reports in a root filesystem; none yet.
     pub(super) fn new(source: &DiffSource) -> Self {
-        let app = written_dir(source).join(APP);
         let since = if let DiffSource::FullCopy { copied_at, .. } = source { *copied_at } else { (0, 0) };
-        Self { app, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
+        let root = written_dir(source);
+        Self { root, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
     }
 
     /// Reads the reports that are new, and returns how many tests they count.
-    pub(super) fn read_new(&mut self) -> Option<TestCounts> {
-        let walk = WalkDir::new(&self.app).sort_by_file_name().into_iter();
-        let own =
-            walk.filter_entry(|entry| entry.depth() != 1 || FOREIGN.iter().all(|name| entry.file_name() != *name));
+    pub(super) fn read_new(&mut self) -> Result<Option<TestCounts>, Error> {
+        let Some(app) = self.root.open()?.dir(APP)? else { return Ok(None) };
         let mut counts = None;
-        for entry in own.filter_map(Result::ok) {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if !self.is_new(entry.path(), &metadata) {
-                continue;
+        app.walk(|entry| {
+            if entry.path.parent() == Some(Path::new("")) && FOREIGN.iter().any(|name| entry.path == Path::new(name)) {
+                return Ok(Enter::No);
             }
-            self.bytes_left -= metadata.len();
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let suites = junit::read(&text);
-            if suites.elements.is_empty() {
-                continue;
+            if let Some(found) = self.read_report(&app, entry)? {
+                counts = counts.into_iter().chain(found).reduce(sum);
             }
-            counts = counts.into_iter().chain(suites.counts).reduce(sum);
-            self.by_path.insert(entry.into_path(), FoundReport { text, suites });
+            Ok::<_, Error>(Enter::Yes)
+        })?;
+        Ok(counts)
+    }
+
+    /// Reads one report; `None` if this is none or was read before. It may not count its tests.
+    fn read_report(&mut self, app: &TreeDir, entry: &WalkEntry) -> Result<Option<Option<TestCounts>>, Error> {
+        if !self.is_new(entry) {
+            return Ok(None);
         }
-        counts
+        let Some(text) = app.read_text(&entry.path, self.bytes_left)? else { return Ok(None) };
+        self.bytes_left -= text.len() as u64;
+        let suites = junit::read(&text);
+        if suites.elements.is_empty() {
+            return Ok(None);
+        }
+        let counts = suites.counts;
+        self.by_path.insert(entry.path.clone(), FoundReport { text, suites });
+        Ok(Some(counts))
     }
 
     /// Whether this is an XML file of these tests that has not been read and may be.
-    fn is_new(&mut self, path: &Path, metadata: &Metadata) -> bool {
-        let is_xml = path.extension().is_some_and(|extension| extension == "xml");
-        let changed = (metadata.ctime(), metadata.ctime_nsec());
-        is_xml
-            && metadata.is_file()
-            && metadata.len() <= self.bytes_left
+    fn is_new(&mut self, entry: &WalkEntry) -> bool {
+        let changed = entry.stat.ctime();
+        entry.path.extension().is_some_and(|extension| extension == "xml")
+            && entry.stat.is_file()
+            && entry.stat.size() <= self.bytes_left
             && changed > self.since
-            && self.seen.insert((path.to_owned(), changed))
+            && self.seen.insert((entry.path.clone(), changed))
     }
 
     /// One report: the only one as it is, several merged, or one of the commands if the tests wrote none.
@@ -113,11 +119,11 @@ mod tests {
             write(&dir.path().join(name), &format!("<testsuite tests=\"{tests}\"></testsuite>")).unwrap();
         }
         let mut reports = Reports::new(&DiffSource::UpperDirs(vec![Tree::bare(dir.path())]));
-        assert_eq!(reports.read_new().map(|counts| counts.tests), Some(5));
-        assert_eq!(reports.read_new(), None, "they have been read");
+        assert_eq!(reports.read_new().unwrap().map(|counts| counts.tests), Some(5));
+        assert_eq!(reports.read_new().unwrap(), None, "they have been read");
         assert_eq!(junit::read(&reports.junit(&[]).unwrap()).elements.len(), 2);
-        let whole = |copied_at| DiffSource::FullCopy { dir: dir.path().to_owned(), copied_at };
-        assert_eq!(Reports::new(&whole((i64::MAX, 0))).read_new(), None, "they came with the image");
-        assert_eq!(Reports::new(&whole((1, 0))).read_new().map(|counts| counts.tests), Some(5));
+        let whole = |copied_at| DiffSource::FullCopy { dir: TreeRoot::new(dir.path()), copied_at };
+        assert_eq!(Reports::new(&whole((i64::MAX, 0))).read_new().unwrap(), None, "they came with the image");
+        assert_eq!(Reports::new(&whole((1, 0))).read_new().unwrap().map(|counts| counts.tests), Some(5));
     }
 }

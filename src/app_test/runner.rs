@@ -86,7 +86,7 @@ impl Runner<'_> {
             results.logs.extend(services.logs());
             artifacts::copy_logs(&results.logs, dir)?;
             let missing =
-                artifacts::copy_artifacts(&self.plan.artifacts, written_dir(&rootfs.diff_source), self.trees, dir)?;
+                artifacts::copy_artifacts(&self.plan.artifacts, &written_dir(&rootfs.diff_source), self.trees, dir)?;
             for path in missing {
                 context.notice(format!("`test.artifacts` names `{path}`, which does not exist"));
             }
@@ -114,7 +114,7 @@ impl Runner<'_> {
             let log = Log::create(&self.scratch.path().join(format!("{}-{}", nth + 1, file_name(name))))?;
             let command = TestCommand { name, spec, timeout: self.plan.timeout, services };
             let Finished { mut result, service_error, log } = command::run(&command, log, context)?;
-            let reported = reports.read_new();
+            let reported = reports.read_new()?;
             result.counts = result.counts.or(reported);
             report(&result, context);
             results.commands.push(result);

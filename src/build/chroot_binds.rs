@@ -1,28 +1,24 @@
 //! The isolation `chroot` cannot mount: files that would be bind-mounted are copied to paths that are in no layer.
 
-use std::fs;
-use std::path::{Component, Path};
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::IoError;
 use crate::sandbox::{Root, Spec};
+use crate::tree::TreeDir;
 
-/// Copies the files of `spec.binds` into its root, and removes them from the list.
+/// Copies the files of `spec.binds` into its root, and removes them from the list. A link of the image in the way of one is
+/// an error.
 pub(super) fn copy_binds(spec: &mut Spec) -> Result<(), IoError> {
     let Root::Chroot { dir } = &spec.root else { return Ok(()) };
+    let root = TreeDir::open(dir)?;
     for bind in std::mem::take(&mut spec.binds) {
-        let relative: std::path::PathBuf =
+        let path: PathBuf =
             Path::new(&bind.target).components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let to = dir.join(&relative);
-        let parent = to.parent().unwrap_or(dir);
-        fs::create_dir_all(parent).map_err(IoError::at("create", parent))?;
-        // `/run` of an image could be a link that leads out of it.
-        let real = fs::canonicalize(parent).map_err(IoError::at("look at", parent))?;
-        let root = fs::canonicalize(dir).map_err(IoError::at("look at", dir))?;
-        if !real.starts_with(&root) {
-            let source = std::io::Error::other("a symlink leads out of the root filesystem");
-            return Err(IoError::at("copy to", &to)(source));
-        }
-        fs::copy(&bind.source, &to).map_err(IoError::at("copy", &bind.source))?;
+        root.create_dirs(path.parent().unwrap_or(Path::new("")))?;
+        root.remove_file(&path)?;
+        let mut file = File::open(&bind.source).map_err(IoError::at("read", &bind.source))?;
+        root.copy_file(&mut file, &path, 0o644)?;
     }
     Ok(())
 }

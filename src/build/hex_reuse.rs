@@ -7,22 +7,24 @@
 //! stale line of the lock names would not be fetched by Mix; Mix is asked which packages it uses, and the others are left out.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
+use super::BuildError;
 use super::step_env::{PresetDir, StepEnv};
 use super::step_runner::{Changes, StepRunner};
 use crate::elixir::hex_marker;
 use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{APP, Script, Step};
-use crate::store::{Key, Scratch};
+use crate::store::{Key, Scratch, Tree};
+use crate::tree::{Enter, TreeDir};
 
 /// Where Mix keeps sources, relative to the app.
 const DEPS: &str = "deps";
 /// Where the list of the packages that Mix uses is written, in the upper directory of the step that asks.
 const USED: &str = "opt/phial-used";
+/// The largest such list, in bytes.
+const MAX_USED: u64 = 4 << 20;
 
 /// The step that fetches dependencies, and what it needs for reuse.
 pub(super) struct HexReuse<'a> {
@@ -37,7 +39,7 @@ pub(super) struct HexReuse<'a> {
 impl HexReuse<'_> {
     /// Runs the step that fetches, with the packages that can be reused. `key` is the cache key of the deps layer.
     pub(super) fn fetch(&self, step: &Step, key: &Key) -> Result<Changes, Error> {
-        let reusable = self.reusable(key);
+        let reusable = self.reusable(key)?;
         if reusable.is_empty() {
             return self.run(step, "fetch", &[]);
         }
@@ -65,32 +67,37 @@ impl HexReuse<'_> {
     }
 
     /// The packages that need not be fetched; none if there is no previous deps layer or it is not available.
-    fn reusable(&self, key: &Key) -> Vec<PresetDir> {
+    fn reusable(&self, key: &Key) -> Result<Vec<PresetDir>, Error> {
         let context = self.steps.context;
         let locked = mix_lock::hex_packages(self.mix_lock);
         let deps = below_app(DEPS);
-        let has_deps = self.env.lowers.iter().any(|tree| fs::symlink_metadata(tree.root.join(&deps)).is_ok());
-        if locked.is_empty() || has_deps || self.steps.no_cache || self.steps.plan.recipe.script != Script::BuiltIn {
-            return vec![];
+        let is_possible =
+            !locked.is_empty() && !self.steps.no_cache && self.steps.plan.recipe.script == Script::BuiltIn;
+        if !is_possible || has_entry(self.env.lowers, &deps)? {
+            return Ok(vec![]);
         }
-        let Some((previous, origin)) = self.steps.remote_cache.previous_deps(key) else { return vec![] };
+        let Some((previous, origin)) = self.steps.remote_cache.previous_deps(key) else { return Ok(vec![]) };
         let tree = match self.steps.tree(&previous.layer) {
             Ok(tree) => tree,
             Err(error) => {
                 context.notice(format!("the dependencies of {origin} are not available: {error}"));
-                return vec![];
+                return Ok(vec![]);
             }
         };
-        let reusable = |(app, package): (&String, &HexPackage)| {
+        let root = tree.root.open()?;
+        let reusable = |(app, package): (&String, &HexPackage)| -> Option<Result<PresetDir, IoError>> {
             let path = deps.join(app);
-            let source = tree.root.join(&path);
-            let is_same = previous.untouched.contains(app) && hex_marker::read(&source).as_ref() == Some(package);
-            is_same.then_some(PresetDir { path, source })
+            let dir = if previous.untouched.contains(app) { root.dir(&path).transpose()? } else { return None };
+            let preset = |dir| {
+                let is_same = hex_marker::read(&dir).as_ref() == Some(package);
+                is_same.then(|| PresetDir { path, tree: tree.root.clone() })
+            };
+            dir.map(preset).transpose()
         };
-        let packages: Vec<PresetDir> = locked.iter().filter_map(reusable).collect();
+        let packages: Vec<PresetDir> = locked.iter().filter_map(reusable).collect::<Result<_, _>>()?;
         let (some, all) = (packages.len(), locked.len());
         context.notice(format!("{some} of {all} packages of `mix.lock` are reused from {origin}"));
-        packages
+        Ok(packages)
     }
 
     /// The Hex packages that Mix uses in this app, in any environment.
@@ -101,9 +108,8 @@ impl HexReuse<'_> {
         let lowers = [std::slice::from_ref(&fetched.tree), self.env.lowers].concat();
         let env = StepEnv { lowers: &lowers, ..*self.env };
         let changes = self.steps.run(&step, &env, &self.scratch.path().join("used"))?;
-        let path = changes.tree.root.join(USED);
-        let text = fs::read_to_string(&path).map_err(IoError::at("read", &path))?;
-        Ok(hex_packages(&text))
+        let text = changes.tree.root.open()?.read_text(USED, MAX_USED)?;
+        text.map(|text| hex_packages(&text)).ok_or_else(|| BuildError::Missing(format!("/{USED}")).into())
     }
 }
 
@@ -113,32 +119,50 @@ fn hex_packages(text: &str) -> BTreeSet<String> {
     lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// The packages in `fetched` in which no `later` step changed a file that is in the layer.
-pub(super) fn untouched(fetched: &Changes, later: &[Changes]) -> BTreeSet<String> {
-    let deps = fetched.tree.root.join(below_app(DEPS));
-    let Ok(entries) = fs::read_dir(&deps) else { return BTreeSet::new() };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter(|name| {
-            let (package, path) = (deps.join(name), below_app(DEPS).join(name));
-            let is_touched = later.iter().any(|changes| is_changed(&changes.tree.root.join(&path)));
-            !is_touched && hex_marker::read(&package).is_some() && !has_build_dir(&package)
-        })
-        .collect()
+/// Whether one of the trees has something at `path`.
+fn has_entry(trees: &[Tree], path: &Path) -> Result<bool, IoError> {
+    for tree in trees {
+        if tree.root.open()?.stat(path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Whether a step changed anything in a package besides the `_build` of rebar3, which is in no layer.
-fn is_changed(dir: &Path) -> bool {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => !entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "_build")),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+/// The packages in `fetched` in which no `later` step changed a file that is in the layer.
+pub(super) fn untouched(fetched: &Changes, later: &[Changes]) -> Result<BTreeSet<String>, IoError> {
+    let mut untouched = BTreeSet::new();
+    let Some(deps) = fetched.tree.root.open()?.dir(below_app(DEPS))? else { return Ok(untouched) };
+    let later = later.iter().map(|changes| changes.tree.root.open()).collect::<Result<Vec<TreeDir>, _>>()?;
+    for name in deps.names()?.into_iter().filter_map(|name| name.into_string().ok()) {
+        let Some(package) = deps.dir(&name)? else { continue };
+        let mut is_touched = false;
+        for tree in &later {
+            is_touched |= is_changed(tree, &below_app(DEPS).join(&name))?;
+        }
+        if !is_touched && hex_marker::read(&package).is_some() && !has_build_dir(&package)? {
+            untouched.insert(name);
+        }
+    }
+    Ok(untouched)
+}
+
+/// Whether a step changed anything in the package at `path` besides the `_build` of rebar3, which is in no layer.
+fn is_changed(changes: &TreeDir, path: &Path) -> Result<bool, IoError> {
+    match changes.dir(path)? {
+        Some(dir) => Ok(dir.names()?.iter().any(|name| name != "_build")),
+        None => Ok(changes.stat(path)?.is_some()),
     }
 }
 
 /// Whether a package has a directory `_build`, which normalizing removes.
-fn has_build_dir(dir: &Path) -> bool {
-    let entries = walkdir::WalkDir::new(dir).into_iter();
-    entries.filter_map(Result::ok).any(|entry| entry.file_name() == "_build")
+fn has_build_dir(package: &TreeDir) -> Result<bool, IoError> {
+    let mut found = false;
+    package.walk(|entry| {
+        found |= entry.path.file_name().is_some_and(|name| name == "_build");
+        Ok::<_, IoError>(Enter::Yes)
+    })?;
+    Ok(found)
 }
 
 fn below_app(path: &str) -> PathBuf {

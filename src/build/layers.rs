@@ -1,13 +1,11 @@
 //! The layers of a build in the order of their dependencies: the source, the compiled dependencies, the app compiled for each
 //! environment.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use phial_layers::{EntryPath, Metadata};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::commit::CommitFiles;
 use super::hex_reuse::{self, HexReuse};
@@ -24,6 +22,7 @@ use crate::rootfs::{DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode};
 use crate::store::{Key, Scratch, Tree};
+use crate::tree::TreeDir;
 
 /// What the layers of a build are made from.
 pub(super) struct LayerBuilder<'a> {
@@ -103,9 +102,9 @@ impl LayerBuilder<'_> {
         let outcome = self.steps.cached("deps", &key, |scratch| {
             let app = self.steps.tree(app.layer.as_ref().ok_or_else(|| BuildError::Missing(WORKDIR.into()))?)?;
             let inputs = scratch.dir("inputs")?;
+            let (from, to) = (app.root.open()?, TreeDir::open(&inputs)?);
             for entry in visible() {
-                copy_input(&app.root, &inputs, &entry.name, self.deps_time)
-                    .map_err(IoError::at("write in", &inputs))?;
+                copy_input(&from, &to, &entry.name, self.deps_time)?;
             }
             Ok(vec![self.make_deps(scratch, Tree::bare(&inputs), &key)?])
         })?;
@@ -125,19 +124,19 @@ impl LayerBuilder<'_> {
         let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
         let toolchain = toolchain(&self.steps, self.base)?;
 
-        let atoms = source_atoms(&toolchain, &[&lowers[0].root])?;
+        let atoms = source_atoms(&toolchain, &[&lowers[0]])?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.deps_time, atoms: Some(seed), preset: &[] };
         let reuse = HexReuse { steps: &self.steps, mix_lock: self.commit.mix_lock(), scratch, env: &env };
         let fetched = reuse.fetch(fetch, key)?;
 
         // Sources have their final time before anything is compiled from them.
-        normalize::set_times(&fetched.tree.root, self.deps_time)?;
+        normalize::set_times(&fetched.tree.root.open()?, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
-        let atoms = source_atoms(&toolchain, &[&lowers[0].root, &fetched.tree.root])?;
+        let atoms = source_atoms(&toolchain, &[&lowers[0], &fetched.tree])?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let mut changes = self.compile(compile, scratch, &StepEnv { lowers: &above, atoms: Some(seed), ..env })?;
-        let untouched = hex_reuse::untouched(&fetched, &changes);
+        let untouched = hex_reuse::untouched(&fetched, &changes)?;
 
         changes.insert(0, fetched);
         let uppers = DiffSource::UpperDirs(changes.into_iter().rev().map(|changes| changes.tree).collect());
@@ -177,9 +176,8 @@ impl LayerBuilder<'_> {
             for layer in [&app.layer, &deps.layer].into_iter().flatten() {
                 lowers.push(self.steps.tree(layer)?);
             }
-            let roots: Vec<&Path> = lowers.iter().map(|tree| tree.root.as_path()).collect();
             let toolchain = toolchain(&self.steps, self.base)?;
-            let atoms = source_atoms(&toolchain, &roots)?;
+            let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
             lowers.extend(self.base.trees(self.steps.context)?);
             let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
             let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.app_time, atoms: Some(seed), preset: &[] };
@@ -218,8 +216,7 @@ impl LayerBuilder<'_> {
         let Some(seed) = env.atoms.filter(|_| self.steps.plan.strict) else { return Ok(first) };
         let mut atoms = seed.atoms.clone();
         for changes in &first {
-            let root = &changes.tree.root;
-            shims::compiled_atoms_below(root, &mut atoms).map_err(IoError::at("read", root))?;
+            shims::add_compiled_atoms(&changes.tree.root.open()?, &mut atoms)?;
         }
         drop(first);
         let seed = AtomSeed { atoms: &atoms, ..seed };
@@ -255,16 +252,13 @@ impl LayerBuilder<'_> {
 }
 
 /// Copies one file of the app's tree into the tree of the files that the deps step sees.
-pub(super) fn copy_input(app: &Path, inputs: &Path, name: &EntryPath, mtime: i64) -> io::Result<()> {
-    let relative = Path::new(APP).join(std::ffi::OsStr::from_bytes(name.as_bytes()));
-    let (from, to) = (app.join(&relative), inputs.join(&relative));
-    fs::create_dir_all(to.parent().unwrap_or(inputs))?;
-    if fs::symlink_metadata(&from)?.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
-    } else {
-        fs::copy(&from, &to)?;
+pub(super) fn copy_input(app: &TreeDir, inputs: &TreeDir, name: &EntryPath, mtime: i64) -> Result<(), IoError> {
+    let path = Path::new(APP).join(OsStr::from_bytes(name.as_bytes()));
+    inputs.create_dirs(path.parent().unwrap_or(Path::new("")))?;
+    if let Some(target) = app.read_link(&path)? {
+        inputs.create_symlink(&path, &target)?;
+    } else if let (Some(mut file), Some(stat)) = (app.file(&path)?, app.stat(&path)?) {
+        inputs.copy_file(&mut file, &path, stat.mode())?;
     }
-    let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    Ok(utimensat(CWD, &to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    inputs.set_times(&path, (mtime, 0))
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, IoError};
 use crate::recipe::Step;
 use crate::sandbox::{Bind, Spec};
 use crate::store::Tree;
+use crate::tree::TreeRoot;
 
 /// What a step runs in.
 #[derive(Clone, Copy)]
@@ -40,10 +41,10 @@ pub(super) struct AtomSeed<'a> {
 
 /// A directory that is copied into the upper directory before a step runs, as if the step had made it.
 pub(super) struct PresetDir {
-    /// The path below the root.
+    /// The path below the root, in `tree` and in the upper directory.
     pub(super) path: PathBuf,
-    /// The directory on the host.
-    pub(super) source: PathBuf,
+    /// The tree that it is copied from.
+    pub(super) tree: TreeRoot,
 }
 
 impl StepEnv<'_> {

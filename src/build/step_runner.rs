@@ -22,6 +22,7 @@ use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeInfo, TreeLookup};
+use crate::tree::TreeRoot;
 
 /// The changes of a step: a tree in a scratch directory, not in the store yet.
 pub(super) struct Changes {
@@ -118,9 +119,9 @@ impl StepRunner<'_> {
         let compression = self.plan.compression;
         let options = PackOptions { compression, mtime, workers: self.context.host.cores };
         let mut blob = self.context.store.blob_writer()?;
-        let packed = pack(&changes.tree.root, &changes.tree.metadata, &options, &mut blob)?;
+        let packed = pack(changes.tree.root.as_path(), &changes.tree.metadata, &options, &mut blob)?;
         blob.keep(Some(&packed.digest))?;
-        self.context.store.keep_tree(&changes.tree.root, &packed.diff_id, &changes.tree.metadata)?;
+        self.context.store.keep_tree(changes.tree.root.as_path(), &packed.diff_id, &changes.tree.metadata)?;
         Ok(Some(PackedLayer::new(packed, compression)))
     }
 
@@ -154,7 +155,9 @@ impl StepRunner<'_> {
         fs::create_dir(&rootfs_dir).map_err(IoError::at("create", &rootfs_dir))?;
         let rootfs = rootfs::assemble(isolation, env.lowers, &rootfs_dir)?;
         for preset in env.preset {
-            rootfs::copy_into(&rootfs, &preset.source, &preset.path)?;
+            if let Some(dir) = preset.tree.open()?.dir(&preset.path)? {
+                rootfs::copy_into(&rootfs, dir, &preset.path)?;
+            }
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
         let clock = env.clock(step, self.plan.clock, self.context);
@@ -180,7 +183,7 @@ impl StepRunner<'_> {
     /// The changes of `new` relative to `lowers`, moved to the new directory `dest`.
     pub(super) fn diff(&self, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<Changes, Error> {
         fs::create_dir(dest).map_err(IoError::at("create", dest))?;
-        let diff = userns_helper::diff(self.ids(), new, lowers, dest)?;
+        let diff = userns_helper::diff(self.ids(), new, lowers, &TreeRoot::new(dest))?;
         for name in &diff.conflicts {
             self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));
         }
@@ -195,7 +198,7 @@ impl StepRunner<'_> {
 
     /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
-        let report = normalize::normalize(&changes.tree.root, APP, options)?;
+        let report = normalize::normalize(&changes.tree.root.open()?, APP, options)?;
         for (name, why) in report.skipped {
             self.context.notice(format!("`{name}` is not normalized: {why}"));
         }
@@ -252,7 +255,7 @@ impl StepRunner<'_> {
 
 impl Changes {
     pub(super) fn new(root: &Path, metadata: Metadata, entries: u64) -> Self {
-        Self { tree: Tree { root: root.to_owned(), metadata, info: TreeInfo::default() }, entries }
+        Self { tree: Tree { root: TreeRoot::new(root), metadata, info: TreeInfo::default() }, entries }
     }
 }
 

@@ -1,13 +1,11 @@
 //! The dependencies of a finished image compiled for the environment `test`: a tree that `phial test` puts on top of the
 //! image's trees, and that is in no image.
 
-use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use phial_layers::{DiffId, Digest, EntryPath};
-use walkdir::WalkDir;
+use phial_layers::{DiffId, Digest, EntryPath, Sha256Writer};
 
 use super::layers::copy_input;
 use super::lazy_isolation::LazyIsolation;
@@ -23,6 +21,10 @@ use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, Step, WORKDI
 use crate::remote_cache::RemoteCache;
 use crate::runtime::{IsolationChoice, ResolvedImage, environment, layer_made_by};
 use crate::store::{Key, Scratch, Tree};
+use crate::tree::{Enter, EntryKind, TreeDir};
+
+/// The largest `mix.lock` that is read, in bytes.
+const MAX_LOCK: u64 = 16 << 20;
 
 /// What is compiled, and how.
 pub(crate) struct TestDeps<'a> {
@@ -86,8 +88,9 @@ impl TestDeps<'_> {
         let key = key(&steps, &image.image.config.rootfs.diff_ids[..trees.len() - deps], &visible, mtime);
         let outcome = steps.cached(&format!("deps {}", self.env), &key, |scratch| {
             let inputs = scratch.dir("inputs")?;
+            let (from, to) = (trees[app].root.open()?, TreeDir::open(&inputs)?);
             for source in &visible {
-                copy_input(&trees[app].root, &inputs, &source.name, mtime).map_err(IoError::at("write in", &inputs))?;
+                copy_input(&from, &to, &source.name, mtime)?;
             }
             let lowers = [&[Tree::bare(&inputs)], &trees[deps..]].concat();
             Ok(vec![compile(&steps, &step, &lowers, mtime, scratch)?])
@@ -108,8 +111,7 @@ fn compile(
     let start = steps.context.host.unix_time();
     let env = StepEnv { lowers, cwd: WORKDIR, mtime, atoms: None, preset: &[] };
     let changes = steps.run(step, &env, &scratch.path().join("step"))?;
-    let lock = lowers[0].root.join(APP).join("mix.lock");
-    let lock = fs::read_to_string(lock).unwrap_or_default();
+    let lock = lowers[0].root.open()?.read_text(Path::new(APP).join("mix.lock"), MAX_LOCK)?.unwrap_or_default();
     let windows = [(start - 1, steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::CLOCK_AHEAD)];
     let options = NormalizeOptions { mtime, windows, part: Part::Deps, lock: &lock };
     let changes = steps.normalize(changes, &options)?;
@@ -149,36 +151,44 @@ fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&ImageFile], mtime: 
 
 /// The files of the app in a tree, by path.
 fn image_files(tree: &Tree) -> Result<Vec<ImageFile>, Error> {
-    let app = tree.root.join(APP);
     let mut files = Vec::new();
-    for entry in WalkDir::new(&app).min_depth(1).sort_by_file_name() {
-        let entry = entry.map_err(|error| IoError::at("read", &app)(error.into()))?;
-        let kind = entry.file_type();
-        if !kind.is_file() && !kind.is_symlink() {
-            continue;
+    let Some(app) = tree.root.open()?.dir(APP)? else { return Ok(files) };
+    app.walk(|entry| {
+        let content = match entry.stat.kind() {
+            EntryKind::File => file_content(&app, &entry.path)?,
+            EntryKind::Symlink => app.read_link(&entry.path)?.map(|target| Digest::of(target.as_bytes())),
+            _ => None,
+        };
+        if let Some(digest) = content {
+            let executable = entry.stat.is_file() && entry.stat.mode() & 0o100 != 0;
+            let kind = match entry.stat.kind() {
+                EntryKind::Symlink => "link ",
+                _ if executable => "executable ",
+                _ => "",
+            };
+            let path = entry.path.as_os_str().as_bytes().to_vec();
+            let content = format!("{kind}{digest}");
+            files.push(ImageFile { name: EntryPath::new(&path), file: SourceFile { path, executable }, content });
         }
-        let path = entry.path().strip_prefix(&app).unwrap_or(entry.path()).as_os_str().as_bytes().to_vec();
-        let (content, executable) = content_of(entry.path()).map_err(IoError::at("read", entry.path()))?;
-        files.push(ImageFile { name: EntryPath::new(&path), file: SourceFile { path, executable }, content });
-    }
+        Ok::<_, Error>(Enter::Yes)
+    })?;
     Ok(files)
 }
 
-/// What [`ImageFile`] has as content, and whether the file has the executable bit.
-fn content_of(path: &Path) -> std::io::Result<(String, bool)> {
-    let meta = fs::symlink_metadata(path)?;
-    if meta.is_symlink() {
-        let target = fs::read_link(path)?;
-        return Ok((format!("link {}", Digest::of(target.as_os_str().as_bytes())), false));
-    }
-    let executable = meta.permissions().mode() & 0o100 != 0;
-    let digest = Digest::of(&fs::read(path)?);
-    Ok((format!("{}{digest}", if executable { "executable " } else { "" }), executable))
+/// The digest of a regular file's bytes.
+fn file_content(app: &TreeDir, path: &Path) -> Result<Option<Digest>, IoError> {
+    let Some(mut file) = app.file(path)? else { return Ok(None) };
+    let mut writer = Sha256Writer::new(io::sink());
+    io::copy(&mut file, &mut writer).map_err(IoError::at("read", path))?;
+    Ok(Some(writer.finish().1))
 }
 
 /// The modification time of the files in the layer with the dependencies, in seconds since 1970.
 fn mtime(deps: &Tree) -> Result<i64, Error> {
-    let app = deps.root.join(APP);
-    let path = if app.exists() { &app } else { &deps.root };
-    Ok(fs::metadata(path).map_err(IoError::at("look at", path))?.mtime().max(EPOCH))
+    let root = deps.root.open()?;
+    let stat = match root.stat(APP)? {
+        Some(stat) => Some(stat),
+        None => root.stat("")?,
+    };
+    Ok(stat.map_or(EPOCH, |stat| stat.mtime().0.max(EPOCH)))
 }

@@ -1,17 +1,15 @@
 //! Erlang and Elixir of a base image, read once for each base image, and the atoms of an app's sources.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-
-use walkdir::WalkDir;
 
 use super::step_env::StepEnv;
 use super::step_runner::StepRunner;
 use crate::determinism::shims::{self, Toolchain};
-use crate::error::{Error, IoError};
+use crate::error::Error;
 use crate::recipe::{APP, FORMAT, Step};
 use crate::runtime::ResolvedImage;
 use crate::store::{Key, Lookup, Tree};
+use crate::tree::{Enter, TreeDir};
 
 /// Where the step writes what it reads from the base image, in its upper directory.
 const OUT: &str = "opt/phial-toolchain";
@@ -41,9 +39,9 @@ fn read(steps: &StepRunner<'_>, trees: &[Tree]) -> Result<Toolchain, Error> {
     let start = context.step_started("toolchain");
     let env = StepEnv { lowers: trees, cwd: "/", mtime: 0, atoms: None, preset: &[] };
     let changes = steps.run(&step, &env, &scratch.path().join("toolchain"))?;
-    let roots = trees.iter().map(|tree| tree.root.as_path());
-    let toolchain =
-        Toolchain::read(&changes.tree.root.join(OUT), roots).map_err(IoError::at("read", Path::new(OUT)))?;
+    let output = changes.tree.root.open()?.dir(OUT)?;
+    let trees = trees.iter().map(|tree| tree.root.open()).collect::<Result<Vec<TreeDir>, _>>()?;
+    let toolchain = Toolchain::read(output.as_ref(), &trees)?;
     if toolchain.boot.is_some() && toolchain.module.is_none() {
         context.notice(
             "the base image's Elixir keeps its own counter of macro variables: its compiler has no debug information",
@@ -54,26 +52,26 @@ fn read(steps: &StepRunner<'_>, trees: &[Tree]) -> Result<Toolchain, Error> {
 }
 
 /// The words of the app's sources in these trees that can become atoms; none without Erlang.
-pub(super) fn source_atoms(toolchain: &Toolchain, roots: &[&Path]) -> Result<BTreeSet<String>, Error> {
+pub(super) fn source_atoms(toolchain: &Toolchain, trees: &[&Tree]) -> Result<BTreeSet<String>, Error> {
     let mut atoms = BTreeSet::new();
     if toolchain.boot.is_none() {
         return Ok(atoms);
     }
-    for root in roots {
-        let app = root.join(APP);
-        shims::atoms_below(&app, &mut atoms).map_err(IoError::at("read", &app))?;
+    for tree in trees {
+        if let Some(app) = tree.root.open()?.dir(APP)? {
+            shims::add_atoms(&app, &mut atoms)?;
+        }
     }
     Ok(atoms)
 }
 
 fn has_erlang(trees: &[Tree]) -> Result<bool, Error> {
+    let mut found = false;
     for tree in trees {
-        for entry in WalkDir::new(&tree.root) {
-            let entry = entry.map_err(|error| IoError::at("read", &tree.root)(error.into()))?;
-            if entry.file_name() == "start.boot" {
-                return Ok(true);
-            }
-        }
+        tree.root.open()?.walk(|entry| {
+            found = found || entry.path.file_name().is_some_and(|name| name == "start.boot");
+            Ok::<_, Error>(if found { Enter::No } else { Enter::Yes })
+        })?;
     }
-    Ok(false)
+    Ok(found)
 }

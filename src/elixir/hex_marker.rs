@@ -1,15 +1,15 @@
 //! Hex's marker in a fetched package, `deps/*/.hex`: a term that says which version of which package it is.
 
-use std::fs;
-use std::path::Path;
-
 use super::etf::{self, Term};
 use super::mix_lock::HexPackage;
+use crate::tree::TreeDir;
 
-/// The package that the marker in the directory `dir` names; `None` if it is no Hex package, or was fetched by a Hex
-/// before 2.0.
-pub fn read(dir: &Path) -> Option<HexPackage> {
-    let Term::Tuple(parts) = etf::decode(&fs::read(dir.join(".hex")).ok()?).ok()? else { return None };
+/// The largest marker that is read, in bytes: they have some hundred.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The package that the marker in a directory names; `None` if it is no Hex package, or was fetched by a Hex before 2.0.
+pub fn read(dir: &TreeDir) -> Option<HexPackage> {
+    let Term::Tuple(parts) = etf::decode(&dir.read(".hex", MAX_BYTES).ok()??).ok()? else { return None };
     let [Term::Tuple(version), Term::Map(pairs)] = &parts[..] else { return None };
     if !matches!(&version[..], [hex, Term::Int(2), Term::Int(_)] if hex.is_atom("hex")) {
         return None;
@@ -58,8 +58,9 @@ mod tests {
         let map = Term::Map(pairs.map(|(key, value)| (Term::atom(key), value)).into());
         let version = Term::Tuple(vec![Term::atom("hex"), Term::Int(2), Term::Int(0)]);
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(dir.path()), None);
-        fs::write(dir.path().join(".hex"), etf::encode(&Term::Tuple(vec![version, map]))).unwrap();
-        assert_eq!(read(dir.path()).as_ref(), Some(&hex_packages(lock)["a"]));
+        let opened = TreeDir::open(dir.path()).unwrap();
+        assert_eq!(read(&opened), None);
+        std::fs::write(dir.path().join(".hex"), etf::encode(&Term::Tuple(vec![version, map]))).unwrap();
+        assert_eq!(read(&opened).as_ref(), Some(&hex_packages(lock)["a"]));
     }
 }

@@ -2,56 +2,56 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
-
+use super::view::{MergedDir, Node, TreePath, View};
+use crate::error::IoError;
 use crate::store::Tree;
-
-use super::view::{self, MergedDir, Node};
+use crate::tree::{EntryKind, TreeDir};
 
 /// Copies the view of `trees` (topmost first) to the empty directory `dest`, with times and modes. Hard links become
 /// separate files: overlayfs, too, copies up only the name that is written to.
-pub(super) fn copy(trees: &[Tree], dest: &Path) -> io::Result<()> {
-    directory(&view::root(trees), dest)
+pub(super) fn copy(trees: &[Tree], dest: &TreeDir) -> Result<(), IoError> {
+    let view = View::open(trees)?;
+    directory(&view, &view.root()?, dest)
 }
 
-fn directory(merged: &MergedDir, dest: &Path) -> io::Result<()> {
-    for (name, node) in view::list(merged)? {
-        let to = dest.join(&name);
+/// As [`copy`], of the directory `from` alone.
+pub(super) fn copy_dir(from: TreeDir, dest: &TreeDir) -> Result<(), IoError> {
+    let view = View::of(vec![from]);
+    directory(&view, &view.root()?, dest)
+}
+
+fn directory(view: &View, merged: &MergedDir, dest: &TreeDir) -> Result<(), IoError> {
+    for (name, node) in view.list(merged)? {
         match node {
             Node::Whiteout => {}
-            Node::Leaf(from) => leaf(&from.path, &to)?,
+            Node::Leaf(from) => leaf(view, &from, dest, Path::new(&name))?,
             Node::Dir { merged, .. } => {
-                fs::create_dir(&to)?;
-                directory(&merged, &to)?;
-                let meta = fs::symlink_metadata(&merged[0].path)?;
-                fs::set_permissions(&to, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-                set_times(&to, &meta)?;
+                dest.create_dir(&name)?;
+                if let Some(to) = dest.dir(&name)? {
+                    directory(view, &merged, &to)?;
+                }
+                dest.set_mode(&name, merged[0].stat.mode())?;
+                dest.set_times(&name, merged[0].stat.mtime())?;
             }
         }
     }
     Ok(())
 }
 
-fn leaf(from: &Path, to: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(from)?;
-    let kind = meta.file_type();
-    if kind.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    } else if kind.is_fifo() {
-        mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(meta.mode() & 0o7777), 0)?;
-    } else {
-        fs::copy(from, to)?;
+fn leaf(view: &View, from: &TreePath, dest: &TreeDir, name: &Path) -> Result<(), IoError> {
+    let tree = view.tree(from);
+    match from.stat.kind() {
+        EntryKind::Symlink => dest.create_symlink(name, &tree.read_link(&from.path)?.unwrap_or_default())?,
+        EntryKind::Fifo => dest.create_fifo(name, from.stat.mode())?,
+        _ => {
+            let Some(mut file) = tree.file(&from.path)? else { return Ok(()) };
+            dest.copy_file(&mut file, name, from.stat.mode())?;
+        }
     }
-    set_times(to, &meta)
-}
-
-fn set_times(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
-    let time = Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    dest.set_times(name, from.stat.mtime())
 }
 
 /// Waits until the file system's clock (a few hundred ticks per second) moves on, and returns the ctime of the tick

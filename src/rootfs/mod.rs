@@ -20,6 +20,7 @@ pub use error::RootfsError;
 
 use crate::sandbox::Root;
 use crate::store::Tree;
+use crate::tree::{TreeDir, TreeRoot};
 
 /// How a root filesystem is made. The digest of a step's layer is the same with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +54,12 @@ pub struct Rootfs {
 
 /// Copies the directory `from` into a root filesystem as `path`, relative to its root, so that it counts as a change of
 /// the command. No component of `path` may be a symbolic link.
-pub fn copy_into(rootfs: &Rootfs, from: &Path, path: &Path) -> Result<(), RootfsError> {
+pub fn copy_into(rootfs: &Rootfs, from: TreeDir, path: &Path) -> Result<(), RootfsError> {
     let root = match &rootfs.root {
         Root::Overlay { upper, .. } => upper,
         Root::Plain { dir } | Root::Chroot { dir } => dir,
     };
-    let to = root.join(path);
-    fs::create_dir_all(&to).map_err(RootfsError::io("create", &to))?;
-    copy::copy(&[Tree::bare(from)], &to).map_err(RootfsError::io("copy a directory to", &to))
+    Ok(copy::copy_dir(from, &TreeDir::open(root)?.create_dirs(path)?)?)
 }
 
 /// Makes a root filesystem of `trees` (topmost first) in the empty directory `scratch`.
@@ -71,15 +70,15 @@ pub fn assemble(isolation: Isolation, trees: &[Tree], scratch: &Path) -> Result<
         Ok(path)
     };
     if isolation == Isolation::Overlay {
-        let lowers: Vec<PathBuf> = trees.iter().map(|tree| tree.root.clone()).collect();
+        let lowers: Vec<PathBuf> = trees.iter().map(|tree| tree.root.as_path().to_owned()).collect();
         let (upper, work) = (dir("upper")?, dir("work")?);
         let diff_source = DiffSource::UpperDirs(vec![Tree::bare(&upper)]);
         return Ok(Rootfs { root: Root::Overlay { lowers, upper, work }, diff_source });
     }
     let copy = dir("root")?;
-    copy::copy(trees, &copy).map_err(RootfsError::io("copy the base to", &copy))?;
+    copy::copy(trees, &TreeDir::open(&copy)?)?;
     let copied_at = copy::wait_for_tick(scratch).map_err(RootfsError::io("write in", scratch))?;
     let dir = copy.clone();
     let root = if isolation == Isolation::Copy { Root::Plain { dir } } else { Root::Chroot { dir } };
-    Ok(Rootfs { root, diff_source: DiffSource::FullCopy { dir: copy, copied_at } })
+    Ok(Rootfs { root, diff_source: DiffSource::FullCopy { dir: TreeRoot::new(copy), copied_at } })
 }

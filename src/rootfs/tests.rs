@@ -1,7 +1,7 @@
 //! Overlay and copy give the same tree for the same changes.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 
 use phial_layers::{EntryPath, Metadata};
 
@@ -11,7 +11,7 @@ use crate::store::TreeInfo;
 /// A tree with these files; `path -> "text"`, `path/` a directory, `path -> "!"` a whiteout.
 fn tree(dir: &Path, files: &[(&str, &str)]) -> Tree {
     write(dir, files);
-    Tree { root: dir.to_owned(), metadata: Metadata::default(), info: TreeInfo::default() }
+    Tree { root: TreeRoot::new(dir), metadata: Metadata::default(), info: TreeInfo::default() }
 }
 
 fn write(dir: &Path, files: &[(&str, &str)]) {
@@ -44,7 +44,7 @@ fn shown(dir: &Path) -> BTreeMap<String, String> {
             let meta = entry.path().symlink_metadata().unwrap();
             let what = if meta.is_dir() {
                 "/".into()
-            } else if view::is_whiteout(&meta) {
+            } else if meta.file_type().is_char_device() && meta.rdev() == 0 {
                 "!".into()
             } else if meta.is_symlink() {
                 format!("@{}", fs::read_link(entry.path()).unwrap().display())
@@ -77,7 +77,7 @@ impl Bench {
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&dest).unwrap();
         act(&upper);
-        let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &self.lowers, &dest).unwrap();
+        let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &self.lowers, &TreeRoot::new(&dest)).unwrap();
         (shown(&dest), out)
     }
 
@@ -87,8 +87,8 @@ impl Bench {
         fs::create_dir(&dest).unwrap();
         let rootfs = assemble(Isolation::Copy, &self.lowers, &scratch).unwrap();
         let DiffSource::FullCopy { dir, .. } = &rootfs.diff_source else { panic!("not a copy") };
-        act(dir);
-        let out = diff(&rootfs.diff_source, &self.lowers, &dest).unwrap();
+        act(dir.as_path());
+        let out = diff(&rootfs.diff_source, &self.lowers, &TreeRoot::new(&dest)).unwrap();
         (shown(&dest), out)
     }
 }
@@ -187,8 +187,12 @@ fn two_upper_directories_are_merged_and_conflicts_are_reported() {
     write(&first, &[("app/same", "s"), ("app/differs", "1"), ("app/only1", "1")]);
     write(&second, &[("app/same", "s"), ("app/differs", "2"), ("app/only2", "2"), ("app/only1", "!")]);
     fs::create_dir(&dest).unwrap();
-    let out =
-        diff(&DiffSource::UpperDirs(vec![Tree::bare(&second), Tree::bare(&first)]), &bench.lowers, &dest).unwrap();
+    let out = diff(
+        &DiffSource::UpperDirs(vec![Tree::bare(&second), Tree::bare(&first)]),
+        &bench.lowers,
+        &TreeRoot::new(&dest),
+    )
+    .unwrap();
     let expected = [("app", "/"), ("app/differs", "2"), ("app/only2", "2"), ("app/same", "s")];
     assert_eq!(shown(&dest), expect(&expected));
     assert_eq!(out.conflicts, [EntryPath::new(b"app/differs")]);
@@ -199,7 +203,7 @@ fn a_name_that_means_deleted_is_refused() {
     let bench = Bench::new(&[], &[]);
     let upper = bench.dir.path().join("u");
     write(&upper, &[("app/.wh.x", "")]);
-    let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &bench.lowers, bench.dir.path());
+    let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &bench.lowers, &TreeRoot::new(bench.dir.path()));
     assert!(matches!(out, Err(RootfsError::Reserved(_))));
 }
 
@@ -222,6 +226,6 @@ fn a_diff_of_diffs_keeps_their_metadata() {
     let record = phial_layers::EntryMetadata { uid: 7, mode: Some(0o4755), ..Default::default() };
     first.metadata.0.insert(EntryPath::new(b"bin/su"), record.clone());
     fs::create_dir(&dest).unwrap();
-    let out = diff(&DiffSource::UpperDirs(vec![first]), &bench.lowers, &dest).unwrap();
+    let out = diff(&DiffSource::UpperDirs(vec![first]), &bench.lowers, &TreeRoot::new(&dest)).unwrap();
     assert_eq!(out.metadata.of(&EntryPath::new(b"bin/su")), record);
 }

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::lgetxattr;
-
+use crate::error::IoError;
 use crate::store::Tree;
+use crate::tree::{EntryKind, EntryStat, TreeDir};
 
-/// A path on the host inside one of the trees of a view.
+/// An entry of one of the trees of a view.
 #[derive(Clone, Debug)]
 pub(super) struct TreePath {
     /// Index of the tree, 0 for the topmost.
     pub(super) tree: usize,
+    /// Its path in that tree.
     pub(super) path: PathBuf,
+    /// What it was when its directory was listed.
+    pub(super) stat: EntryStat,
 }
 
 /// The directories that overlayfs merges into one, topmost first.
@@ -34,64 +34,72 @@ pub(super) enum Node {
     Whiteout,
 }
 
-/// Whether an entry is a whiteout of overlayfs: a character device 0:0.
-pub(super) fn is_whiteout(meta: &fs::Metadata) -> bool {
-    meta.file_type().is_char_device() && meta.rdev() == 0
+/// Trees, topmost first, that are open.
+pub(super) struct View {
+    dirs: Vec<TreeDir>,
+}
+
+impl View {
+    pub(super) fn open(trees: &[Tree]) -> Result<Self, IoError> {
+        Ok(Self::of(trees.iter().map(|tree| tree.root.open()).collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn of(dirs: Vec<TreeDir>) -> Self {
+        Self { dirs }
+    }
+
+    /// The tree that an entry is in.
+    pub(super) fn tree(&self, of: &TreePath) -> &TreeDir {
+        &self.dirs[of.tree]
+    }
+
+    /// The root directory.
+    pub(super) fn root(&self) -> Result<MergedDir, IoError> {
+        let mut merged = MergedDir::new();
+        for (tree, dir) in self.dirs.iter().enumerate() {
+            if let Some(stat) = dir.stat("")? {
+                merged.push(TreePath { tree, path: PathBuf::new(), stat });
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Every name in a merged directory. A directory that a script closed even to its owner is opened to him.
+    pub(super) fn list(&self, merged: &MergedDir) -> Result<BTreeMap<OsString, Node>, IoError> {
+        let mut nodes: BTreeMap<OsString, Node> = BTreeMap::new();
+        // Directories that trees further down may still add to.
+        let mut open: BTreeMap<OsString, MergedDir> = BTreeMap::new();
+        for parent in merged {
+            let Some(dir) = self.tree(parent).accessible_dir(&parent.path)? else { continue };
+            for (name, stat) in dir.entries()? {
+                if nodes.contains_key(&name) {
+                    continue;
+                }
+                let at = TreePath { tree: parent.tree, path: parent.path.join(&name), stat };
+                if stat.is_dir() {
+                    let opaque = is_opaque(&dir, &name)?;
+                    let mut merged = open.remove(&name).unwrap_or_default();
+                    merged.push(at);
+                    if opaque {
+                        nodes.insert(name, Node::Dir { merged, opaque });
+                    } else {
+                        open.insert(name, merged);
+                    }
+                } else if let Some(merged) = open.remove(&name) {
+                    nodes.insert(name, Node::Dir { merged, opaque: true });
+                } else if stat.kind() == EntryKind::Whiteout {
+                    nodes.insert(name, Node::Whiteout);
+                } else {
+                    nodes.insert(name, Node::Leaf(at));
+                }
+            }
+        }
+        nodes.extend(open.into_iter().map(|(name, merged)| (name, Node::Dir { merged, opaque: false })));
+        Ok(nodes)
+    }
 }
 
 /// Whether a directory is opaque (`user.overlay.opaque` is `y`): it hides the directories below it.
-fn is_opaque(dir: &Path) -> bool {
-    let mut value = [0_u8; 8];
-    lgetxattr(dir, "user.overlay.opaque", &mut value).is_ok_and(|n| &value[..n] == b"y")
-}
-
-/// The root directory of the view of `trees`, topmost first.
-pub(super) fn root(trees: &[Tree]) -> MergedDir {
-    trees.iter().enumerate().map(|(tree, Tree { root, .. })| TreePath { tree, path: root.clone() }).collect()
-}
-
-/// Every name in a merged directory.
-pub(super) fn list(merged: &MergedDir) -> io::Result<BTreeMap<OsString, Node>> {
-    let mut nodes: BTreeMap<OsString, Node> = BTreeMap::new();
-    // Directories that trees further down may still add to.
-    let mut open: BTreeMap<OsString, MergedDir> = BTreeMap::new();
-    for TreePath { tree, path: dir } in merged {
-        make_readable(dir)?;
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if nodes.contains_key(&name) {
-                continue;
-            }
-            let at = TreePath { tree: *tree, path: entry.path() };
-            let meta = fs::symlink_metadata(&at.path)?;
-            if meta.is_dir() {
-                let opaque = is_opaque(&at.path);
-                let mut merged = open.remove(&name).unwrap_or_default();
-                merged.push(at);
-                if opaque {
-                    nodes.insert(name, Node::Dir { merged, opaque });
-                } else {
-                    open.insert(name, merged);
-                }
-            } else if let Some(merged) = open.remove(&name) {
-                nodes.insert(name, Node::Dir { merged, opaque: true });
-            } else if is_whiteout(&meta) {
-                nodes.insert(name, Node::Whiteout);
-            } else {
-                nodes.insert(name, Node::Leaf(at));
-            }
-        }
-    }
-    nodes.extend(open.into_iter().map(|(name, merged)| (name, Node::Dir { merged, opaque: false })));
-    Ok(nodes)
-}
-
-/// Gives the owner back access to a directory that a script closed even to its owner.
-fn make_readable(dir: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(dir)?;
-    if meta.mode() & 0o700 != 0o700 && meta.uid() == rustix::process::geteuid().as_raw() {
-        fs::set_permissions(dir, fs::Permissions::from_mode((meta.mode() & 0o7777) | 0o700))?;
-    }
-    Ok(())
+fn is_opaque(parent: &TreeDir, name: &OsString) -> Result<bool, IoError> {
+    Ok(parent.xattr(name, "user.overlay.opaque")?.is_some_and(|value| value == b"y"))
 }

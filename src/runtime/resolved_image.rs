@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +14,8 @@ use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef};
 use crate::layout::Layout;
-use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup, remove_tree};
+use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup};
+use crate::tree::{Enter, TreeDir, remove_tree};
 
 /// Number of layers that are fetched and unpacked in parallel.
 const PARALLEL: usize = 4;
@@ -201,7 +201,7 @@ impl ResolvedImage {
             Lookup::Miss(vacant) => {
                 let mut newest = 0;
                 for tree in self.trees(context)? {
-                    newest = newest.max(newest_below(&tree.root).map_err(IoError::at("read", &tree.root))?);
+                    newest = newest.max(newest_in(&tree.root.open()?)?);
                 }
                 vacant.keep(&newest)?;
                 Ok(newest)
@@ -228,17 +228,16 @@ fn empty(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)
 }
 
-fn newest_below(root: &Path) -> io::Result<i64> {
+fn newest_in(tree: &TreeDir) -> Result<i64, IoError> {
     let mut newest = 0;
-    for entry in walkdir::WalkDir::new(root) {
-        let entry = entry?;
-        let of_toolchain = entry.path().strip_prefix(root).is_ok_and(|path| {
-            path.parent().is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"))
-        });
-        if of_toolchain && entry.file_type().is_file() {
-            newest = newest.max(fs::symlink_metadata(entry.path())?.mtime());
+    tree.walk(|entry| {
+        let dir = entry.path.parent();
+        let is_of_toolchain = dir.is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"));
+        if is_of_toolchain && entry.stat.is_file() {
+            newest = newest.max(entry.stat.mtime().0);
         }
-    }
+        Ok::<_, IoError>(Enter::Yes)
+    })?;
     Ok(newest)
 }
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ExitKind, IoError};
 use crate::rootfs::{self, DiffSource, TreeDiff};
 use crate::sandbox::{self, Ids, OURSELVES};
-use crate::store::{Tree, remove_tree};
+use crate::store::Tree;
+use crate::tree::{TreeRoot, remove_tree};
 
 /// The first argument by which `main` recognizes a call of [`entry`].
 pub const NAME: &str = "__inside";
@@ -20,19 +21,20 @@ pub const NAME: &str = "__inside";
 /// What the process in the user namespace does, as JSON on its stdin.
 #[derive(Serialize, Deserialize)]
 enum Task {
-    Diff { new: DiffSource, lowers: Vec<Tree>, dest: PathBuf },
+    Diff { new: DiffSource, lowers: Vec<Tree>, dest: TreeRoot },
     Clear(PathBuf),
 }
 
 /// [`rootfs::diff`], in the user namespace if a range of ids is mapped.
-pub(crate) fn diff(ids: Ids, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<TreeDiff, Error> {
+pub(crate) fn diff(ids: Ids, new: &DiffSource, lowers: &[Tree], dest: &TreeRoot) -> Result<TreeDiff, Error> {
     if ids == Ids::Single {
         return Ok(rootfs::diff(new, lowers, dest)?);
     }
-    let task = Task::Diff { new: new.clone(), lowers: lowers.to_vec(), dest: dest.to_owned() };
-    let output = run_task(ids, &task, dest)?;
-    let result: Result<TreeDiff, String> = serde_json::from_slice(&output).map_err(|e| failed(dest, e.into()))?;
-    result.map_err(|text| failed(dest, io::Error::other(text)))
+    let task = Task::Diff { new: new.clone(), lowers: lowers.to_vec(), dest: dest.clone() };
+    let output = run_task(ids, &task, dest.as_path())?;
+    let result: Result<TreeDiff, String> =
+        serde_json::from_slice(&output).map_err(|e| failed(dest.as_path(), e.into()))?;
+    result.map_err(|text| failed(dest.as_path(), io::Error::other(text)))
 }
 
 /// Removes a directory. What cannot be removed now is removed with the scratch directories of dead processes.

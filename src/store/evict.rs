@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::disk::METADATA_FILE;
 use super::error::{StoreError, at};
-use super::scratch::remove_tree;
+use crate::tree::remove_tree;
 
 /// The kinds of items in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

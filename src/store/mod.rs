@@ -26,7 +26,7 @@ pub use blobs::{BlobWriter, VerifiedBlob};
 pub use error::StoreError;
 pub use evict::{PruneOptions, PruneReport, StoreItem, StoreItemKind};
 pub use results::{Key, Lookup, Vacant};
-pub use scratch::{Scratch, remove_tree};
+pub use scratch::Scratch;
 pub use trees::{Tree, TreeInfo, TreeLookup, VacantTree};
 
 use disk::private_dir;

@@ -1,15 +1,15 @@
 //! Scratch directories: what a step writes before its result is known to be good. The next run removes those of
 //! processes that were killed.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use super::disk::private_dir;
 use super::error::{StoreError, at};
+use crate::tree::remove_tree;
 
 /// A private directory, removed when dropped. Its lock file tells other processes that it is in use.
 #[derive(Debug)]
@@ -49,29 +49,6 @@ impl Drop for Scratch {
         let _ = remove_tree(&self.path);
         let _ = fs::remove_file(&self.lock);
     }
-}
-
-/// Removes a directory tree whatever the modes of its directories, if they belong to the caller. Does not follow
-/// symbolic links. It is no error if there is nothing at `path`.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => return other,
-    }
-    make_accessible(path)?;
-    fs::remove_dir_all(path)
-}
-
-fn make_accessible(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_accessible(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Creates and locks a file in the scratch directory. Tries again if [`sweep`] removed the file before it was locked.

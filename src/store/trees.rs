@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{METADATA_FILE, sync_dir, touch};
 use super::error::{StoreError, at};
-use super::scratch::{Scratch, remove_tree};
+use super::scratch::Scratch;
 use super::{Guard, Store};
+use crate::tree::{TreeRoot, remove_tree};
 
 /// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the
 /// extended attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tree {
     /// The directory that is the layer's root.
-    pub root: PathBuf,
+    pub root: TreeRoot,
     /// Owners, full modes, extended attributes.
     pub metadata: Metadata,
     /// Facts known since the layer was unpacked.
@@ -33,7 +34,7 @@ pub struct TreeInfo {
 impl Tree {
     /// A directory whose entries have the metadata that the disk shows.
     pub fn bare(root: &Path) -> Self {
-        Self { root: root.to_owned(), metadata: Metadata::default(), info: TreeInfo::default() }
+        Self { root: TreeRoot::new(root), metadata: Metadata::default(), info: TreeInfo::default() }
     }
 }
 
@@ -77,7 +78,7 @@ impl Store {
         let MetadataFile { metadata, info } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
         touch(&file);
         let root = path.join("root");
-        root.is_dir().then_some(Tree { root, metadata, info })
+        root.is_dir().then(|| Tree { root: TreeRoot::new(root), metadata, info })
     }
 
     /// Looks a tree up; waits while another process unpacks the same layer.
@@ -124,6 +125,6 @@ impl VacantTree {
         }
         fs::rename(&new, &kept).map_err(at("keep", &kept))?;
         sync_dir(&self.store.root().join("trees"))?;
-        Ok(Tree { root: kept.join("root"), metadata: file.metadata, info: file.info })
+        Ok(Tree { root: TreeRoot::new(kept.join("root")), metadata: file.metadata, info: file.info })
     }
 }

@@ -5,9 +5,13 @@
 //! the output with `mix.lock`. The rest (objects, index, logs) has the times of the clone and doubles the size of the
 //! dependency.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+
+use crate::error::IoError;
+use crate::tree::TreeDir;
+
+/// The most that is read of a file of a repository, in bytes.
+const MAX_FILE: u64 = 4 << 20;
 
 /// What Mix reads of a repository.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +23,8 @@ pub(super) struct Head {
 }
 
 /// Reads the repository `git`; `None` if it has no commit or no origin.
-pub(super) fn read(git: &Path) -> io::Result<Option<Head>> {
-    let (Some(head), Some(config)) = (text(&git.join("HEAD"))?, text(&git.join("config"))?) else { return Ok(None) };
+pub(super) fn read(git: &TreeDir) -> Result<Option<Head>, IoError> {
+    let (Some(head), Some(config)) = (text(git, "HEAD")?, text(git, "config")?) else { return Ok(None) };
     let commit = match head.trim_end().strip_prefix("ref: ") {
         Some(name) => resolve(git, name)?,
         None => Some(head.trim_end().to_owned()),
@@ -29,16 +33,19 @@ pub(super) fn read(git: &Path) -> io::Result<Option<Head>> {
     Ok(commit.zip(origin_url(&config)).map(|(commit, url)| Head { commit, url }))
 }
 
-/// Replaces the repository `git` by the smallest one with the same commit and origin.
-pub(super) fn write(git: &Path, head: &Head) -> io::Result<()> {
-    fs::remove_dir_all(git)?;
-    fs::create_dir(git)?;
-    fs::create_dir(git.join("objects"))?;
-    fs::create_dir(git.join("refs"))?;
-    fs::write(git.join("HEAD"), format!("{}\n", head.commit))?;
+/// Replaces the repository at `path` by the smallest one with the same commit and origin.
+pub(super) fn write(tree: &TreeDir, path: &Path, head: &Head) -> Result<(), IoError> {
+    tree.remove_all(path)?;
+    for dir in [path, &path.join("objects"), &path.join("refs")] {
+        tree.create_dir(dir)?;
+        tree.set_mode(dir, 0o755)?; // whatever the umask
+    }
     let config =
         format!("[core]\n\trepositoryformatversion = 0\n\tbare = false\n[remote \"origin\"]\n\turl = {}\n", head.url);
-    fs::write(git.join("config"), config)
+    for (name, text) in [("HEAD", format!("{}\n", head.commit)), ("config", config)] {
+        tree.replace(path.join(name), text.as_bytes(), 0o644)?;
+    }
+    Ok(())
 }
 
 /// `url` without user information. Unchanged if the same URL is in `lock`: Mix compares both, and the commit has it
@@ -53,22 +60,22 @@ pub(super) fn public_url(url: &str, lock: &str) -> String {
     format!("{scheme}://{host}{}", &rest[authority.len()..])
 }
 
-/// The text of a file; `None` if it does not exist or is not UTF-8.
-fn text(path: &Path) -> io::Result<Option<String>> {
-    if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) {
-        return Ok(None);
+/// The text of a file; `None` if it does not exist, is too large or is not UTF-8.
+fn text(git: &TreeDir, path: &str) -> Result<Option<String>, IoError> {
+    match git.read_text(path, MAX_FILE) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Ok(None),
+        other => other,
     }
-    Ok(String::from_utf8(fs::read(path)?).ok())
 }
 
-fn resolve(git: &Path, name: &str) -> io::Result<Option<String>> {
+fn resolve(git: &TreeDir, name: &str) -> Result<Option<String>, IoError> {
     if !name.starts_with("refs/") || name.split('/').any(|part| part == "..") {
         return Ok(None);
     }
-    if let Some(sha) = text(&git.join(name))? {
+    if let Some(sha) = text(git, name)? {
         return Ok(Some(sha.trim_end().to_owned()));
     }
-    let packed = text(&git.join("packed-refs"))?.unwrap_or_default();
+    let packed = text(git, "packed-refs")?.unwrap_or_default();
     Ok(packed.lines().find_map(|line| line.strip_suffix(name)?.strip_suffix(' ').map(str::to_owned)))
 }
 
@@ -90,6 +97,8 @@ fn origin_url(config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const SHA: &str = "8d10bf0535b388ae53381fd4fb5bf534e19103b3";
@@ -102,15 +111,19 @@ mod tests {
         dir
     }
 
+    fn open(dir: &tempfile::TempDir) -> TreeDir {
+        TreeDir::open(dir.path()).expect("open")
+    }
+
     #[test]
     fn a_detached_head_and_a_branch_are_read_the_same() {
         let expected = Some(Head { commit: SHA.into(), url: "https://h/r.git".into() });
         let detached = repository(&format!("{SHA}\n"));
-        assert_eq!(read(detached.path()).expect("read"), expected);
+        assert_eq!(read(&open(&detached)).expect("read"), expected);
         let branch = repository("ref: refs/heads/main\n");
-        assert_eq!(read(branch.path()).expect("read"), None, "an unborn branch has no commit");
+        assert_eq!(read(&open(&branch)).expect("read"), None, "an unborn branch has no commit");
         fs::write(branch.path().join("packed-refs"), format!("# pack\n{SHA} refs/heads/main\n")).expect("refs");
-        assert_eq!(read(branch.path()).expect("read"), expected);
+        assert_eq!(read(&open(&branch)).expect("read"), expected);
     }
 
     #[test]
@@ -119,7 +132,8 @@ mod tests {
         let git = dir.path().join(".git");
         fs::create_dir_all(git.join("logs")).expect("logs");
         fs::write(git.join("index"), "stat data").expect("index");
-        write(&git, &Head { commit: SHA.into(), url: "https://h/r.git".into() }).expect("written");
+        write(&open(&dir), Path::new(".git"), &Head { commit: SHA.into(), url: "https://h/r.git".into() })
+            .expect("written");
         let ask = |args: &[&str]| {
             let out = std::process::Command::new("git")
                 .arg("--git-dir=.git")
@@ -137,7 +151,7 @@ mod tests {
     #[test]
     fn a_reference_does_not_lead_out_of_the_repository() {
         let dir = repository("ref: refs/../../secret\n");
-        assert_eq!(read(dir.path()).expect("read"), None);
+        assert_eq!(read(&open(&dir)).expect("read"), None);
     }
 
     #[test]

@@ -5,13 +5,11 @@
 //! nothing and touches no file. Compiled code is not changed; the shims make compilers write it the same each time.
 //! Links are not followed, and whiteouts stay as they are.
 
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use phial_layers::EntryPath;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 mod git;
 mod hex;
@@ -22,6 +20,10 @@ pub use options::{NormalizeOptions, Part};
 
 use crate::elixir::etf::{self, EtfError};
 use crate::error::{ExitKind, IoError, UserError};
+use crate::tree::{Enter, EntryKind, EntryStat, TreeDir};
+
+/// The largest Mix manifest or Hex marker that is read, in bytes.
+const MAX_TERM: u64 = etf::MAX_BYTES as u64;
 
 /// What [`normalize`] changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,38 +74,19 @@ impl UserError for NormalizeError {
     }
 }
 
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> NormalizeError + use<'a> {
-    move |source| IoError::at(action, path)(source).into()
-}
-
-/// Normalizes the files below `root`. Below `root`/`app` manifests, markers and repositories are rewritten, caches are
-/// removed, and modes become 0755 for directories and executable files, else 0644; everything below `root` gets the
-/// modification time of the options. `app` is relative to `root` and need not exist. Idempotent.
-pub fn normalize(root: &Path, app: &str, options: &NormalizeOptions) -> Result<NormalizeReport, NormalizeError> {
-    let mut walk = Walk { root, options, report: NormalizeReport::default() };
-    if let Some(app) = real_directory(root, app)? {
-        walk.directory(&app, DirKind::App)?;
+/// Normalizes the files of `tree`. Below its directory `app` manifests, markers and repositories are rewritten, caches are
+/// removed, and modes become 0755 for directories and executable files, else 0644; everything in the tree gets the
+/// modification time of the options. `app` need not exist. Idempotent.
+pub fn normalize(tree: &TreeDir, app: &str, options: &NormalizeOptions) -> Result<NormalizeReport, NormalizeError> {
+    let mut walk = Walk { tree, options, report: NormalizeReport::default() };
+    if let Some(stat) = tree.stat(app)?.filter(EntryStat::is_dir) {
+        walk.set_mode(Path::new(app), &stat)?;
+        walk.directory(Path::new(app), DirKind::App)?;
     }
     walk.report.removed.sort();
     walk.report.skipped.sort();
-    set_times(root, options.mtime)?;
+    set_times(tree, options.mtime)?;
     Ok(walk.report)
-}
-
-/// The directory `path` below `root`; `None` if it does not exist or a component of the path is a link.
-fn real_directory(root: &Path, path: &str) -> Result<Option<PathBuf>, NormalizeError> {
-    let mut at = root.to_owned();
-    for part in Path::new(path).components() {
-        let std::path::Component::Normal(part) = part else { continue };
-        at.push(part);
-        match fs::symlink_metadata(&at) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read the metadata of", &at)(error)),
-        }
-    }
-    Ok(Some(at))
 }
 
 /// The kind of a directory in an app, which decides what its entries are.
@@ -130,12 +113,12 @@ impl DirKind {
 
     /// Whether an entry is removed: rebar3's build directory of a dependency, the app's repository, Mix's records of
     /// the last run.
-    fn is_cache(self, name: &str, meta: &Metadata) -> bool {
+    fn is_cache(self, name: &str, stat: &EntryStat) -> bool {
         match self {
             Self::App => name == ".git",
-            Self::Dep => name == "_build" && meta.is_dir(),
+            Self::Dep => name == "_build" && stat.is_dir(),
             Self::Manifests => {
-                meta.is_file()
+                stat.is_file()
                     && (name == ".mix_test_failures"
                         || Path::new(name).extension().is_some_and(|ext| ext == "checkpoint"))
             }
@@ -145,39 +128,39 @@ impl DirKind {
 }
 
 struct Walk<'a> {
-    root: &'a Path,
+    tree: &'a TreeDir,
     options: &'a NormalizeOptions<'a>,
     report: NormalizeReport,
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, dir: &Path, kind: DirKind) -> Result<(), NormalizeError> {
-        self.set_mode(dir, &fs::symlink_metadata(dir).map_err(failed("read the metadata of", dir))?)?;
-        let entries =
-            fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed("list", dir))?;
-        for entry in entries {
-            let path = entry.path();
-            let meta = fs::symlink_metadata(&path).map_err(failed("read the metadata of", &path))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if is_whiteout(&meta) {
-                continue;
-            }
-            if kind.is_cache(&name, &meta) {
-                let removed = if meta.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                removed.map_err(failed("remove", &path))?;
-                self.report.removed.push(self.relative(&path));
-            } else if meta.is_dir() {
-                if kind == DirKind::Dep && name == ".git" {
-                    self.repository(&path)?;
+    fn directory(&mut self, at: &Path, kind: DirKind) -> Result<(), NormalizeError> {
+        let Some(dir) = self.tree.dir(at)? else { return Ok(()) };
+        for (name, stat) in dir.entries()? {
+            let path = at.join(&name);
+            let name = name.to_string_lossy();
+            match stat.kind() {
+                EntryKind::Whiteout => {}
+                _ if kind.is_cache(&name, &stat) => {
+                    self.tree.remove_all(&path)?;
+                    self.report.removed.push(entry_path(&path));
                 }
-                self.directory(&path, kind.child(&name))?;
-            } else if meta.is_file() {
-                self.set_mode(&path, &meta)?;
-                match kind {
-                    DirKind::Manifests => self.manifest(&path, &name)?,
-                    DirKind::Dep if name == ".hex" => self.marker(&path)?,
-                    _ => {}
+                EntryKind::Dir => {
+                    self.set_mode(&path, &stat)?;
+                    if kind == DirKind::Dep && name == ".git" {
+                        self.repository(&path)?;
+                    }
+                    self.directory(&path, kind.child(&name))?;
                 }
+                EntryKind::File => {
+                    self.set_mode(&path, &stat)?;
+                    match kind {
+                        DirKind::Manifests => self.manifest(&path, &name)?,
+                        DirKind::Dep if name == ".hex" => self.marker(&path)?,
+                        _ => {}
+                    }
+                }
+                EntryKind::Symlink | EntryKind::Fifo | EntryKind::Special => {}
             }
         }
         Ok(())
@@ -206,16 +189,21 @@ impl Walk<'_> {
     where
         F: FnOnce(&[u8]) -> Result<Vec<u8>, EtfError>,
     {
-        if fs::symlink_metadata(path).map_err(failed("read the metadata of", path))?.len() > etf::MAX_BYTES as u64 {
-            self.skip(path, EtfError::Limit.to_string());
-            return Ok(false);
-        }
-        let bytes = fs::read(path).map_err(failed("read", path))?;
+        let bytes = match self.tree.read(path, MAX_TERM) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(false),
+            Err(error) if error.source.kind() == io::ErrorKind::FileTooLarge => {
+                self.skip(path, EtfError::Limit.to_string());
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
         if !etf::looks_like_term(&bytes) {
             return Ok(false);
         }
         match normal(&bytes) {
-            Ok(normal) => replace(path, &bytes, &normal).map(|()| true),
+            Ok(normal) if normal == bytes => Ok(true),
+            Ok(normal) => Ok(self.tree.replace(path, &normal, 0o644).map(|()| true)?),
             Err(reason) => {
                 self.skip(path, reason.to_string());
                 Ok(false)
@@ -224,71 +212,51 @@ impl Walk<'_> {
     }
 
     fn repository(&mut self, path: &Path) -> Result<(), NormalizeError> {
-        let Some(mut head) = git::read(path).map_err(failed("read", path))? else {
+        let Some(git_dir) = self.tree.dir(path)? else { return Ok(()) };
+        let Some(mut head) = git::read(&git_dir)? else {
             self.skip(path, "not a repository with a commit and an origin".to_owned());
             return Ok(());
         };
         let public = git::public_url(&head.url, self.options.lock);
         if git::public_url(&public, "") != public {
-            self.report.urls_with_user.push(self.relative(path.parent().unwrap_or(path)));
+            self.report.urls_with_user.push(entry_path(path.parent().unwrap_or(path)));
         }
         head.url = public;
         self.report.git += 1;
-        git::write(path, &head).map_err(failed("rewrite", path))
+        Ok(git::write(self.tree, path, &head)?)
     }
 
     fn skip(&mut self, path: &Path, reason: String) {
-        self.report.skipped.push((self.relative(path), reason));
+        self.report.skipped.push((entry_path(path), reason));
     }
 
-    fn set_mode(&mut self, path: &Path, meta: &Metadata) -> Result<(), NormalizeError> {
-        let mode = if meta.is_dir() || meta.permissions().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-        if meta.permissions().mode() & 0o7777 != mode {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", path))?;
+    fn set_mode(&mut self, path: &Path, stat: &EntryStat) -> Result<(), NormalizeError> {
+        let mode = if stat.is_dir() || stat.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+        if stat.mode() != mode {
+            self.tree.set_mode(path, mode)?;
             self.report.modes += 1;
         }
         Ok(())
     }
-
-    fn relative(&self, path: &Path) -> EntryPath {
-        use std::os::unix::ffi::OsStrExt as _;
-        EntryPath::new(path.strip_prefix(self.root).unwrap_or(path).as_os_str().as_bytes())
-    }
 }
 
-/// Whether an entry is a whiteout of overlayfs: a character device 0:0.
-fn is_whiteout(meta: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    meta.file_type().is_char_device() && meta.rdev() == 0
+fn entry_path(path: &Path) -> EntryPath {
+    EntryPath::new(path.as_os_str().as_bytes())
 }
 
-/// Writes a new file and renames it, so that other hard links of the file keep the old bytes.
-fn replace(path: &Path, old: &[u8], normal: &[u8]) -> Result<(), NormalizeError> {
-    if old == normal {
-        return Ok(());
-    }
-    let new = path.with_extension("phial-normal");
-    fs::write(&new, normal).map_err(failed("write", &new))?;
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).map_err(failed("set the mode of", &new))?;
-    fs::rename(&new, path).map_err(failed("replace", path))
-}
-
-/// Sets the modification time of everything below `root`, symbolic links included; of a directory after its entries.
-pub fn set_times(root: &Path, mtime: i64) -> Result<(), NormalizeError> {
-    let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    for entry in walkdir::WalkDir::new(root).contents_first(true) {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(root).to_owned();
-            failed("list", &path)(error.into())
-        })?;
-        if entry.metadata().is_ok_and(|meta| is_whiteout(&meta)) {
-            continue;
+/// Sets the modification time of everything in the tree, symbolic links and its root included; of a directory after its
+/// entries.
+pub fn set_times(tree: &TreeDir, mtime: i64) -> Result<(), NormalizeError> {
+    let mut dirs = vec![PathBuf::new()];
+    tree.walk(|entry| {
+        match entry.stat.kind() {
+            EntryKind::Whiteout => {}
+            EntryKind::Dir => dirs.push(entry.path.clone()),
+            _ => tree.set_times(&entry.path, (mtime, 0))?,
         }
-        utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| failed("set the time of", entry.path())(errno.into()))?;
-    }
-    Ok(())
+        Ok::<_, IoError>(Enter::Yes)
+    })?;
+    dirs.iter().rev().try_for_each(|dir| Ok(tree.set_times(dir, (mtime, 0))?))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Whole trees, as a step leaves them.
 
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::*;
 use crate::elixir::etf::{Term, encode};
@@ -34,7 +35,7 @@ fn caches_go_and_the_rest_stays() {
     let also = ["app/_build/prod/lib/a/.mix/compile.elixir.checkpoint", "app/.git/index"];
     let kept = ["app/_build/prod/lib/a/.mix/compile.lock", "app/_build/prod/lib/a/ebin/a.beam", "app/lib/_build.ex"];
     gone.iter().chain(&also).chain(&kept).for_each(|path| drop(put(root.path(), path, b"")));
-    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Deps)).expect("normal");
     let expected = ["app/.git", gone[1], also[0], "app/deps/r/_build"];
     assert_eq!(names(&report.removed), expected);
     assert!(kept.iter().all(|path| root.path().join(path).exists()));
@@ -51,7 +52,7 @@ fn manifests_and_markers_are_rewritten_and_unreadable_ones_left() {
     let text = put(root.path(), "app/_build/prod/lib/b/.mix/compile.phoenix", b"text");
     let marker = put(root.path(), "app/deps/d/.hex", &[131, 98, 0, 0, 0, 1]);
     let elsewhere = put(root.path(), "app/priv/.mix/compile.elixir", &encode(&manifest));
-    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Build)).expect("normal");
     let expected = encode(&Term::Tuple(vec![Term::Int(26), Term::Int(T)]));
     assert_eq!(fs::read(one).expect("read"), expected);
     assert_eq!(fs::read(umbrella).expect("read"), expected);
@@ -79,7 +80,7 @@ fn modes_and_times_follow_rules_and_links_are_not_followed() {
     fs::set_permissions(root.path().join("app/lib"), fs::Permissions::from_mode(0o700)).expect("chmod");
     symlink(&target, root.path().join("app/link")).expect("a link");
     symlink(outside.path(), root.path().join("app/deps")).expect("a link");
-    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Build)).expect("normal");
     assert_eq!((mode(&script), mode(&plain), mode(&root.path().join("app/lib"))), (0o755, 0o644, 0o755));
     assert_eq!(mode(&foreign), 0o600, "only the app's modes have a rule here");
     assert_eq!(report.modes, 3);
@@ -97,7 +98,7 @@ fn a_git_dependency_keeps_its_commit_and_origin() {
     put(root.path(), "app/deps/g/.git/config", b"[remote \"origin\"]\n\turl = https://u:secret@h/g.git\n");
     put(root.path(), "app/deps/g/.git/objects/pack/p", b"pack");
     put(root.path(), "app/deps/partial/.git/index", b"stat");
-    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Deps)).expect("normal");
     let git = root.path().join("app/deps/g/.git");
     assert_eq!(fs::read_to_string(git.join("HEAD")).expect("read"), format!("{SHA}\n"));
     assert!(fs::read_to_string(git.join("config")).expect("read").ends_with("url = https://h/g.git\n"));
@@ -122,9 +123,9 @@ fn a_second_time_changes_nothing() {
         };
         entries.into_iter().map(|entry| describe(entry.expect("listed"))).collect::<Vec<_>>()
     };
-    normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
+    normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Deps)).expect("normal");
     let once = snapshot();
-    let report = normalize(root.path(), "app", &options(Part::Deps)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Deps)).expect("normal");
     assert_eq!(once, snapshot());
     assert_eq!((report.modes, report.removed.len()), (0, 0));
 }
@@ -134,16 +135,18 @@ fn a_tree_without_an_app_only_gets_its_time() {
     let root = tempfile::tempdir().expect("a directory");
     put(root.path(), "root/.git/config", b"x");
     symlink("root", root.path().join("app")).expect("a link");
-    let report = normalize(root.path(), "app", &options(Part::Build)).expect("normal");
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Build)).expect("normal");
     assert_eq!(report, NormalizeReport::default());
     assert_eq!(fs::symlink_metadata(root.path().join("app")).expect("exists").mtime(), T);
 }
 
 #[test]
 fn a_full_disk_is_the_machines_fault_and_has_a_remedy() {
-    let error = failed("write", Path::new("app/x"))(io::ErrorKind::StorageFull.into());
+    let failed =
+        |action, path, kind: io::ErrorKind| NormalizeError::from(IoError::at(action, Path::new(path))(kind.into()));
+    let error = failed("write", "app/x", io::ErrorKind::StorageFull);
     assert_eq!(error.to_string(), "cannot write `app/x`");
     assert_eq!(error.exit_kind().code(), 6);
     assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
-    assert_eq!(failed("list", Path::new("x"))(io::ErrorKind::NotADirectory.into()).exit_kind().code(), 70);
+    assert_eq!(failed("list", "x", io::ErrorKind::NotADirectory).exit_kind().code(), 70);
 }

@@ -5,14 +5,11 @@
 //! runs during the compilation iterates over a map that has it as a key.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::path::Path;
-
-use walkdir::WalkDir;
 
 use crate::elixir::beam;
 use crate::elixir::etf::{self, Term};
+use crate::error::IoError;
+use crate::tree::{Enter, TreeDir};
 
 /// Which atoms are found: raise it whenever this file, or what it uses of `elixir`, finds other atoms in the same
 /// files. Part of the cache key of a toolchain.
@@ -43,25 +40,25 @@ pub(super) enum Depth {
     Full,
 }
 
-/// Adds the atoms in the files below `root`. Does not follow links; skips directories whose name is in `skip`.
-pub(super) fn below(root: &Path, files: Files, skip: &[&str], atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    let walk = WalkDir::new(root).into_iter();
-    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !skip.iter().any(|name| *name == entry.file_name())) {
-        let entry = entry?;
-        let is_beam = entry.path().extension().is_some_and(|ending| ending == "beam");
+/// Adds the atoms in the files of a tree. Skips everything whose name is in `skip`.
+pub(super) fn below(tree: &TreeDir, files: Files, skip: &[&str], atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
+    tree.walk(|entry| {
+        if entry.path.file_name().is_some_and(|name| skip.iter().any(|skipped| *skipped == name)) {
+            return Ok(Enter::No);
+        }
+        let is_beam = entry.path.extension().is_some_and(|ending| ending == "beam");
         let is_read = is_beam || files == Files::ModulesAndTexts;
-        if !entry.file_type().is_file() || !is_read || entry.metadata()?.len() > LARGEST {
-            continue;
+        if entry.stat.is_file() && is_read && entry.stat.size() <= LARGEST {
+            let bytes = tree.read(&entry.path, LARGEST)?.unwrap_or_default();
+            if is_beam {
+                let depth = if let Files::Modules(depth) = files { depth } else { Depth::Tables };
+                of_module(&bytes, depth, atoms);
+            } else if !bytes.contains(&0) {
+                of_text(&String::from_utf8_lossy(&bytes), atoms);
+            }
         }
-        let bytes = fs::read(entry.path())?;
-        if is_beam {
-            let depth = if let Files::Modules(depth) = files { depth } else { Depth::Tables };
-            of_module(&bytes, depth, atoms);
-        } else if !bytes.contains(&0) {
-            of_text(&String::from_utf8_lossy(&bytes), atoms);
-        }
-    }
-    Ok(())
+        Ok(Enter::Yes)
+    })
 }
 
 /// Adds the atoms of a compiled module. What cannot be read adds none.

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use self::atoms::{Depth, Files};
 use crate::elixir::etf::{self, EtfError};
+use crate::error::IoError;
+use crate::tree::TreeDir;
 
 /// Where a step finds the files: below `/run`, which is part of no layer.
 pub const SANDBOX_DIR: &str = "/run/phial";
@@ -31,6 +33,9 @@ pub const COUNTER: &str = include_str!("counter.exs");
 /// The files that the script writes.
 const BOOT: &str = "start.boot";
 const MODULE: &str = "elixir_module.beam";
+
+/// The largest of them that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
 
 /// The fixed clock shows the modification time of the sources plus this many seconds (`AHEAD` in `clock.c`).
 pub const CLOCK_AHEAD: i64 = 3600;
@@ -62,29 +67,26 @@ impl Toolchain {
         Digest::of([TOOLCHAIN, COUNTER, atoms::VERSION, etf::VERSION_OF_READER].join("\0").as_bytes())
     }
 
-    /// Reads a toolchain from the directory `dir` that the script wrote to, and from the trees of the base image.
-    pub fn read<'a>(dir: &Path, trees: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
-        let file = |name: &str| match fs::read(dir.join(name)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        };
+    /// Reads a toolchain from the directory that the script wrote to, and from the trees of the base image. `None` for a
+    /// directory that the script did not make.
+    pub fn read(output: Option<&TreeDir>, trees: &[TreeDir]) -> Result<Self, IoError> {
+        let file = |name: &str| output.map_or(Ok(None), |dir| dir.read(name, MAX_FILE));
         let mut atoms = BTreeSet::new();
-        for root in trees {
-            atoms::below(root, Files::Modules(Depth::Tables), &[], &mut atoms)?;
+        for tree in trees {
+            atoms::below(tree, Files::Modules(Depth::Tables), &[], &mut atoms)?;
         }
         Ok(Self { boot: file(BOOT)?, module: file(MODULE)?, atoms })
     }
 }
 
-/// Adds the atoms of sources and compiled modules below `root`, except those in `.git` and `node_modules`.
-pub fn atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, Files::ModulesAndTexts, &[".git", "node_modules"], atoms) } else { Ok(()) }
+/// Adds the atoms of sources and compiled modules in a tree, except those in `.git` and `node_modules`.
+pub fn add_atoms(tree: &TreeDir, atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
+    atoms::below(tree, Files::ModulesAndTexts, &[".git", "node_modules"], atoms)
 }
 
-/// Adds the atoms of compiled modules below `root`, including their abstract code.
-pub fn compiled_atoms_below(root: &Path, atoms: &mut BTreeSet<String>) -> io::Result<()> {
-    if root.is_dir() { atoms::below(root, Files::Modules(Depth::Full), &[], atoms) } else { Ok(()) }
+/// Adds the atoms of compiled modules in a tree, including their abstract code.
+pub fn add_compiled_atoms(tree: &TreeDir, atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
+    atoms::below(tree, Files::Modules(Depth::Full), &[], atoms)
 }
 
 /// A file that is bound into the sandbox of a step.

@@ -1,0 +1,86 @@
+//! What an entry of a tree is.
+
+use rustix::fs::{FileType, Stat, major, minor};
+
+/// The type of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Dir,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO.
+    Fifo,
+    /// A whiteout of overlayfs: a character device 0:0.
+    Whiteout,
+    /// A socket or a device.
+    Special,
+}
+
+/// The metadata of an entry, of a link itself and not of what it points to.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryStat(Stat);
+
+impl EntryStat {
+    pub(super) fn new(stat: Stat) -> Self {
+        Self(stat)
+    }
+
+    /// The type.
+    pub fn kind(&self) -> EntryKind {
+        match FileType::from_raw_mode(self.0.st_mode) {
+            FileType::Directory => EntryKind::Dir,
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::Fifo => EntryKind::Fifo,
+            FileType::CharacterDevice if (major(self.0.st_rdev), minor(self.0.st_rdev)) == (0, 0) => {
+                EntryKind::Whiteout
+            }
+            _ => EntryKind::Special,
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == EntryKind::Dir
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == EntryKind::File
+    }
+
+    /// Permissions with the setuid, setgid and sticky bits.
+    pub fn mode(&self) -> u32 {
+        self.0.st_mode & 0o7777
+    }
+
+    /// The owner's user id.
+    pub fn uid(&self) -> u32 {
+        self.0.st_uid
+    }
+
+    /// The owner's group id.
+    pub fn gid(&self) -> u32 {
+        self.0.st_gid
+    }
+
+    /// Bytes of a regular file.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.0.st_size).unwrap_or(0)
+    }
+
+    /// Modification time, in seconds and nanoseconds since 1970.
+    #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
+    pub fn mtime(&self) -> (i64, i64) {
+        (self.0.st_mtime as i64, self.0.st_mtime_nsec as i64)
+    }
+
+    /// When the inode changed last, in seconds and nanoseconds since 1970. No program can set it.
+    #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
+    pub fn ctime(&self) -> (i64, i64) {
+        (self.0.st_ctime as i64, self.0.st_ctime_nsec as i64)
+    }
+}
