@@ -1,6 +1,7 @@
 //! The rules that a compiler does not hold: which module uses which, circles of files, how long a file is, what is never committed.
 
 mod circles;
+mod file_access;
 mod paths;
 mod words;
 
@@ -13,10 +14,11 @@ use walkdir::WalkDir;
 use self::paths::{code, paths};
 
 /// The modules in the order in which data passes through them. A module uses only those before it.
-const MODULES: [&str; 30] = [
+const MODULES: [&str; 31] = [
     "error",
     "event",
     "host",
+    "tree",
     "image",
     "store",
     "layout",

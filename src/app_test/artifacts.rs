@@ -63,7 +63,7 @@ fn copy_out(tree: &TreeDir, path: &Path, to: &Path) -> Result<bool, Error> {
     fs::create_dir_all(to).map_err(IoError::at("create", to))?;
     dir.walk(|entry| {
         let target = to.join(&entry.path);
-        if entry.stat.is_dir() {
+        if entry.stat.is_directory() {
             fs::create_dir_all(&target).map_err(IoError::at("create", &target))?;
         } else if let Some(file) = dir.file(&entry.path)? {
             copy_file(file, &target)?;

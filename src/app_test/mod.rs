@@ -167,7 +167,7 @@ fn has_file(trees: &[Tree], path: &str) -> Result<bool, Error> {
     let path = format!("{APP}/{path}");
     for tree in trees {
         if let Some(stat) = tree.root.open()?.stat(&path)? {
-            return Ok(stat.is_file());
+            return Ok(stat.is_regular_file());
         }
     }
     Ok(false)

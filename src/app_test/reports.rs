@@ -89,7 +89,7 @@ impl Reports {
     fn is_new(&mut self, entry: &WalkEntry) -> bool {
         let changed = entry.stat.ctime();
         entry.path.extension().is_some_and(|extension| extension == "xml")
-            && entry.stat.is_file()
+            && entry.stat.is_regular_file()
             && entry.stat.size() <= self.bytes_left
             && changed > self.since
             && self.seen.insert((entry.path.clone(), changed))

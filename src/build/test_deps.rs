@@ -160,7 +160,7 @@ fn image_files(tree: &Tree) -> Result<Vec<ImageFile>, Error> {
             _ => None,
         };
         if let Some(digest) = content {
-            let executable = entry.stat.is_file() && entry.stat.mode() & 0o100 != 0;
+            let executable = entry.stat.is_regular_file() && entry.stat.mode() & 0o100 != 0;
             let kind = match entry.stat.kind() {
                 EntryKind::Symlink => "link ",
                 _ if executable => "executable ",

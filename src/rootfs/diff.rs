@@ -221,11 +221,11 @@ impl Walk<'_> {
     /// Gives a new entry the owner and mode that let its user read and remove it, and records its true ones.
     fn finish_entry(&mut self, to: &Path, stat: &EntryStat, metadata: EntryMetadata) -> Result<(), RootfsError> {
         self.result.entries += 1;
-        if stat.uid() != self.euid && !stat.is_dir() {
+        if stat.uid() != self.euid && !stat.is_directory() {
             self.dest.set_owner(to, self.euid, rustix::process::getegid().as_raw())?;
         }
         if stat.kind() != EntryKind::Symlink {
-            self.dest.set_mode(to, disk_mode(metadata.mode.unwrap_or(stat.mode()), stat.is_dir()))?;
+            self.dest.set_mode(to, disk_mode(metadata.mode.unwrap_or(stat.mode()), stat.is_directory()))?;
         }
         if metadata != EntryMetadata::default() {
             self.result.metadata.0.insert(EntryPath::new(to.as_os_str().as_bytes()), metadata);
@@ -246,7 +246,7 @@ impl Walk<'_> {
         }
         let mode = recorded.and_then(|recorded| recorded.mode).unwrap_or(stat.mode());
         if old.is_none_or(|old| old.stat.mode() != mode) {
-            let disk = disk_mode(mode, stat.is_dir());
+            let disk = disk_mode(mode, stat.is_directory());
             metadata.mode = (disk != mode && stat.kind() != EntryKind::Symlink).then_some(mode);
         }
         metadata.xattrs.extend(xattrs::read(self.upper_view.tree(new), &new.path)?);
@@ -284,7 +284,7 @@ impl Walk<'_> {
     ) -> Result<(), RootfsError> {
         for dir in upper.iter().filter(|dir| dir.tree != top.tree) {
             let (tree, other) = (self.upper_view.tree(dir), dir.path.join(name));
-            let is_file = tree.stat(&other)?.is_some_and(|stat| stat.is_file());
+            let is_file = tree.stat(&other)?.is_some_and(|stat| stat.is_regular_file());
             if is_file && !same_bytes(self.upper_view.tree(top), &top.path, tree, &other)? {
                 self.result.conflicts.push(path.clone());
                 break;

@@ -76,7 +76,7 @@ impl View {
                     continue;
                 }
                 let at = TreePath { tree: parent.tree, path: parent.path.join(&name), stat };
-                if stat.is_dir() {
+                if stat.is_directory() {
                     let opaque = is_opaque(&dir, &name)?;
                     let mut merged = open.remove(&name).unwrap_or_default();
                     merged.push(at);

@@ -233,7 +233,7 @@ fn newest_in(tree: &TreeDir) -> Result<i64, IoError> {
     tree.walk(|entry| {
         let dir = entry.path.parent();
         let is_of_toolchain = dir.is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"));
-        if is_of_toolchain && entry.stat.is_file() {
+        if is_of_toolchain && entry.stat.is_regular_file() {
             newest = newest.max(entry.stat.mtime().0);
         }
         Ok::<_, IoError>(Enter::Yes)

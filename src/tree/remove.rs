@@ -25,7 +25,7 @@ impl TreeDir {
             let mut inner = vec![];
             if let Some(dir) = self.accessible_dir(&at)? {
                 for (name, stat) in dir.entries()? {
-                    if stat.is_dir() { inner.push(at.join(name)) } else { dir.remove_file(&name)? }
+                    if stat.is_directory() { inner.push(at.join(name)) } else { dir.remove_file(&name)? }
                 }
             }
             if inner.is_empty() {
@@ -41,7 +41,7 @@ impl TreeDir {
     /// Opens a directory, and gives its owner access to it if it has none.
     pub fn accessible_dir(&self, path: impl AsRef<Path>) -> Result<Option<Self>, IoError> {
         let path = path.as_ref();
-        let Some(stat) = self.stat(path)?.filter(super::EntryStat::is_dir) else { return Ok(None) };
+        let Some(stat) = self.stat(path)?.filter(super::EntryStat::is_directory) else { return Ok(None) };
         if stat.mode() & 0o700 != 0o700 && stat.uid() == rustix::process::geteuid().as_raw() {
             self.set_mode(path, stat.mode() | 0o700)?;
         }

@@ -43,12 +43,12 @@ impl EntryStat {
     }
 
     /// Whether it is a directory.
-    pub fn is_dir(&self) -> bool {
+    pub fn is_directory(&self) -> bool {
         self.kind() == EntryKind::Dir
     }
 
     /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
+    pub fn is_regular_file(&self) -> bool {
         self.kind() == EntryKind::File
     }
 

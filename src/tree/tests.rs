@@ -20,23 +20,23 @@ const REPLACEMENTS: [&str; 10] = [
     "holes",
 ];
 
-struct Place {
+struct Canary {
     dir: tempfile::TempDir,
     tree: TreeDir,
 }
 
 /// A directory with `tree/` and `canary/a/b/file`, which is the same as below `tree/`.
-fn place() -> Place {
+fn canary() -> Canary {
     let dir = tempfile::tempdir().unwrap();
     for root in ["tree", "canary"] {
         fs::create_dir_all(dir.path().join(root).join("a/b")).unwrap();
         fs::write(dir.path().join(root).join("a/b/file"), root).unwrap();
     }
     let tree = TreeDir::open(&dir.path().join("tree")).unwrap();
-    Place { dir, tree }
+    Canary { dir, tree }
 }
 
-impl Place {
+impl Canary {
     fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
@@ -68,7 +68,7 @@ impl Place {
         }
     }
 
-    fn canary_is_untouched(&self) -> bool {
+    fn is_untouched(&self) -> bool {
         let mut found: Vec<String> = walkdir::WalkDir::new(self.path("canary"))
             .into_iter()
             .map(|entry| {
@@ -86,8 +86,8 @@ impl Place {
 
 #[test]
 fn what_a_tree_has_is_read() {
-    let place = place();
-    let tree = &place.tree;
+    let canary = canary();
+    let tree = &canary.tree;
     assert_eq!(tree.read_text("a/b/file", 100).unwrap().as_deref(), Some("tree"));
     assert_eq!(tree.dir("a").unwrap().unwrap().read("b/file", 4).unwrap().as_deref(), Some(&b"tree"[..]));
     assert_eq!(tree.read("a/b/file", 3).unwrap_err().source.kind(), io::ErrorKind::FileTooLarge);
@@ -95,7 +95,7 @@ fn what_a_tree_has_is_read() {
     assert!(tree.read("a/b", 9).unwrap().is_none() && tree.dir("a/b/file").unwrap().is_none());
     assert_eq!(tree.stat("a/b/file").unwrap().map(|stat| (stat.kind(), stat.size())), Some((EntryKind::File, 4)));
     assert_eq!(tree.names().unwrap(), ["a"]);
-    symlink("b/file", place.path("tree/a/link")).unwrap();
+    symlink("b/file", canary.path("tree/a/link")).unwrap();
     assert_eq!(tree.read_link("a/link").unwrap().unwrap(), "b/file");
     assert_eq!(tree.read_link("a/b/file").unwrap(), None);
     let mut seen = vec![];
@@ -111,9 +111,9 @@ fn what_a_tree_has_is_read() {
 fn nothing_leads_out_of_a_tree_and_nothing_is_waited_for() {
     for by in REPLACEMENTS {
         for replaced in ["a", "a/b", "a/b/file"] {
-            let place = place();
-            place.replace(replaced, by);
-            let tree = &place.tree;
+            let canary = canary();
+            canary.replace(replaced, by);
+            let tree = &canary.tree;
             let case = format!("{replaced} is a {by}");
             // Reading.
             match tree.read("a/b/file", 100) {
@@ -135,46 +135,46 @@ fn nothing_leads_out_of_a_tree_and_nothing_is_waited_for() {
                 tree.set_owner("a/b/file", rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let _ = tree.rename("a/b/file", tree, "a/b/moved");
             let _ = tree.accessible_dir("a/b");
-            assert!(place.canary_is_untouched(), "{case}");
+            assert!(canary.is_untouched(), "{case}");
             tree.remove_all("a").unwrap();
             assert_eq!(tree.names().unwrap(), Vec::<OsString>::new(), "{case}");
-            assert!(place.canary_is_untouched(), "{case}");
+            assert!(canary.is_untouched(), "{case}");
         }
     }
 }
 
 #[test]
 fn a_file_is_replaced_and_not_overwritten() {
-    let place = place();
-    let (file, other) = (place.path("tree/a/b/file"), place.path("tree/a/b/other"));
+    let canary = canary();
+    let (file, other) = (canary.path("tree/a/b/file"), canary.path("tree/a/b/other"));
     fs::hard_link(&file, &other).unwrap();
     // The name that an earlier version took for the new file.
-    symlink(place.path("canary/a/b/file"), place.path("tree/a/b/file.phial-normal")).unwrap();
-    place.tree.replace("a/b/file", b"new", 0o640).unwrap();
+    symlink(canary.path("canary/a/b/file"), canary.path("tree/a/b/file.phial-normal")).unwrap();
+    canary.tree.replace("a/b/file", b"new", 0o640).unwrap();
     assert_eq!((fs::read(&file).unwrap(), fs::read(&other).unwrap()), (b"new".to_vec(), b"tree".to_vec()));
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
-    assert_eq!(fs::read_dir(place.path("tree/a/b")).unwrap().count(), 3, "no other file is left");
-    assert!(place.canary_is_untouched());
-    assert!(place.tree.write_new("a/b/file", b"x", 0o644).is_err(), "it exists");
+    assert_eq!(fs::read_dir(canary.path("tree/a/b")).unwrap().count(), 3, "no other file is left");
+    assert!(canary.is_untouched());
+    assert!(canary.tree.write_new("a/b/file", b"x", 0o644).is_err(), "it exists");
 }
 
 #[test]
 fn a_tree_with_closed_directories_and_very_deep_ones_is_removed() {
-    let place = place();
-    let mut deep = TreeDir::open(&place.path("tree/a")).unwrap();
+    let canary = canary();
+    let mut deep = TreeDir::open(&canary.path("tree/a")).unwrap();
     for _ in 0..900 {
         deep = deep.create_dirs("d").unwrap();
     }
-    fs::set_permissions(place.path("tree/a/b"), fs::Permissions::from_mode(0)).unwrap();
-    remove_tree(&place.path("tree")).unwrap();
-    assert!(!place.path("tree").exists());
-    remove_tree(&place.path("tree")).unwrap();
+    fs::set_permissions(canary.path("tree/a/b"), fs::Permissions::from_mode(0)).unwrap();
+    remove_tree(&canary.path("tree")).unwrap();
+    assert!(!canary.path("tree").exists());
+    remove_tree(&canary.path("tree")).unwrap();
 }
 
 #[test]
 fn a_root_that_is_a_link_is_refused() {
-    let place = place();
-    symlink(place.path("canary"), place.path("link")).unwrap();
-    assert!(TreeDir::open(&place.path("link")).is_err());
-    assert!(TreeRoot::new(place.path("link")).open().is_err());
+    let canary = canary();
+    symlink(canary.path("canary"), canary.path("link")).unwrap();
+    assert!(TreeDir::open(&canary.path("link")).is_err());
+    assert!(TreeRoot::new(canary.path("link")).open().is_err());
 }

@@ -42,7 +42,7 @@ impl TreeDir {
                 continue;
             };
             let entry = WalkEntry { path: level.path.join(name), stat };
-            if visit(&entry)? == Enter::Yes && entry.stat.is_dir() {
+            if visit(&entry)? == Enter::Yes && entry.stat.is_directory() {
                 // It may be gone, or be something else by now.
                 if let Some(dir) = self.dir(&entry.path)? {
                     levels.push(Level { path: entry.path, entries: dir.entries()?.into_iter() });
@@ -57,7 +57,7 @@ impl TreeDir {
         let mut files = Vec::new();
         let Some(dir) = self.dir(path)? else { return Ok(files) };
         dir.walk(|entry| {
-            if entry.stat.is_file() {
+            if entry.stat.is_regular_file() {
                 files.push(WalkEntry { path: entry.path.clone(), stat: entry.stat });
             }
             Ok::<_, IoError>(Enter::Yes)

@@ -30,7 +30,11 @@ pub(super) fn code(text: &str) -> String {
 /// A file without the module of tests that ends it.
 pub(super) fn without_tests(text: &str) -> &str {
     let tests = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| {
-        text[*at..].lines().skip(1).find(|line| !line.starts_with("#[")).is_some_and(|l| l.starts_with("mod "))
+        text[*at..]
+            .lines()
+            .skip(1)
+            .find(|line| !line.starts_with("#["))
+            .is_some_and(|l| l.starts_with("mod ") && l.ends_with('{'))
     });
     &text[..tests.unwrap_or(text.len())]
 }

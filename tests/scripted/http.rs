@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phial::image::RegistryRef;
 
@@ -162,9 +162,13 @@ impl Listener {
         self.0.host.clone()
     }
 
-    /// Number of connections whose end was not read yet: more than 0 for a while after a client was killed.
-    pub(crate) fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::Acquire)
+    /// Waits until the end of every connection was read, which is a while after a client was killed.
+    pub(crate) fn wait_until_idle(&self) {
+        let start = Instant::now();
+        while self.0.connections.load(Ordering::Acquire) > 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "a client is still connected");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

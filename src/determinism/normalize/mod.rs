@@ -79,7 +79,7 @@ impl UserError for NormalizeError {
 /// modification time of the options. `app` need not exist. Idempotent.
 pub fn normalize(tree: &TreeDir, app: &str, options: &NormalizeOptions) -> Result<NormalizeReport, NormalizeError> {
     let mut walk = Walk { tree, options, report: NormalizeReport::default() };
-    if let Some(stat) = tree.stat(app)?.filter(EntryStat::is_dir) {
+    if let Some(stat) = tree.stat(app)?.filter(EntryStat::is_directory) {
         walk.set_mode(Path::new(app), &stat)?;
         walk.directory(Path::new(app), DirKind::App)?;
     }
@@ -116,9 +116,9 @@ impl DirKind {
     fn is_cache(self, name: &str, stat: &EntryStat) -> bool {
         match self {
             Self::App => name == ".git",
-            Self::Dep => name == "_build" && stat.is_dir(),
+            Self::Dep => name == "_build" && stat.is_directory(),
             Self::Manifests => {
-                stat.is_file()
+                stat.is_regular_file()
                     && (name == ".mix_test_failures"
                         || Path::new(name).extension().is_some_and(|ext| ext == "checkpoint"))
             }
@@ -231,7 +231,7 @@ impl Walk<'_> {
     }
 
     fn set_mode(&mut self, path: &Path, stat: &EntryStat) -> Result<(), NormalizeError> {
-        let mode = if stat.is_dir() || stat.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+        let mode = if stat.is_directory() || stat.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
         if stat.mode() != mode {
             self.tree.set_mode(path, mode)?;
             self.report.modes += 1;

@@ -48,7 +48,7 @@ pub(super) fn below(tree: &TreeDir, files: Files, skip: &[&str], atoms: &mut BTr
         }
         let is_beam = entry.path.extension().is_some_and(|ending| ending == "beam");
         let is_read = is_beam || files == Files::ModulesAndTexts;
-        if entry.stat.is_file() && is_read && entry.stat.size() <= LARGEST {
+        if entry.stat.is_regular_file() && is_read && entry.stat.size() <= LARGEST {
             let bytes = tree.read(&entry.path, LARGEST)?.unwrap_or_default();
             if is_beam {
                 let depth = if let Files::Modules(depth) = files { depth } else { Depth::Tables };
