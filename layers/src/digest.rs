@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::escape::escaped;
+
 /// The digest of a blob as the image specification writes it (`descriptor.md`): `sha256:` and 64 lower-case hex digits, or
 /// `sha512:` and 128. No other algorithm, case or length passes, so a digest is safe in a path or a URL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,7 +20,7 @@ pub struct Digest(String);
 #[serde(transparent)]
 pub struct DiffId(pub Digest);
 
-/// A string is not a digest.
+/// A string is not a digest. It is escaped for messages: it may come from a registry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not a digest: `sha256:` and 64 lower-case hex digits are expected")]
 pub struct DigestError {
@@ -66,12 +68,12 @@ impl FromStr for Digest {
         let hex = match text.split_once(':') {
             Some(("sha256", hex)) if hex.len() == 64 => hex,
             Some(("sha512", hex)) if hex.len() == 128 => hex,
-            _ => return Err(DigestError { text: text.chars().take(160).collect() }),
+            _ => return Err(DigestError { text: escaped(text.as_bytes()) }),
         };
         if hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(DigestError { text: text.to_owned() })
+            Err(DigestError { text: escaped(text.as_bytes()) })
         }
     }
 }
@@ -179,7 +181,6 @@ mod tests {
             format!("{} ", &EMPTY[..70]),
             format!("{}/", &EMPTY[..70]),
             format!("{}:", &EMPTY[..70]),
-            format!("{}`", &EMPTY[..70]),
             format!("{}g", &EMPTY[..70]),
             format!("{}\u{e9}", &EMPTY[..69]),
         ] {
@@ -188,8 +189,12 @@ mod tests {
             assert_eq!(error.to_string(), expected);
             assert!(serde_json::from_value::<Digest>(bad.into()).is_err());
         }
+        for bad in [format!("{}\u{1b}", &EMPTY[..70]), "a\u{1b}[31m`".into()] {
+            let error = bad.parse::<Digest>().unwrap_err().to_string();
+            assert!(error.contains("\\u{1b}") && !error.contains(char::is_control), "{error}");
+        }
         let error = "x".repeat(10_000).parse::<Digest>().unwrap_err();
-        assert!(error.to_string().len() < 250, "a long text is cut");
+        assert!(error.to_string().len() < 300, "a long text is cut");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::escape::escaped;
+
 /// The longest path that a layer may hold, in bytes: `PATH_MAX` without its NUL.
 pub(crate) const MAX_PATH: usize = 4095;
 
@@ -74,7 +76,8 @@ impl TryFrom<String> for EntryPath {
         let mut rest = text.as_bytes();
         while let Some((&first, tail)) = rest.split_first() {
             if first == b'%' {
-                let (byte, tail) = escaped_byte(tail).ok_or_else(|| format!("bad escape in `{text}`"))?;
+                let (byte, tail) =
+                    escaped_byte(tail).ok_or_else(|| format!("bad escape in `{}`", escaped(text.as_bytes())))?;
                 bytes.push(byte);
                 rest = tail;
             } else {
@@ -83,7 +86,7 @@ impl TryFrom<String> for EntryPath {
             }
         }
         if bytes.contains(&0) || Self::new(&bytes).0 != bytes {
-            return Err(format!("`{text}` is not a normalised relative path"));
+            return Err(format!("`{}` is not a normalised relative path", escaped(text.as_bytes())));
         }
         Ok(Self(bytes))
     }
@@ -147,8 +150,11 @@ mod tests {
         for bad in ["%", "%f", "%fg", "%+f", "%-1", "a%", "a%2", "a%éa"] {
             assert_eq!(parsed(bad), Err(format!("bad escape in `{bad}`")));
         }
-        for bad in ["/a", "a/", "a//b", "./a", ".", "a/%2e", "%00", "a\0", "%2fa"] {
+        for bad in ["/a", "a/", "a//b", "./a", ".", "a/%2e", "%00", "%2fa"] {
             assert_eq!(parsed(bad), Err(format!("`{bad}` is not a normalised relative path")));
+        }
+        for bad in ["a\0", "/\u{1b}[31m", "%\u{7}"] {
+            assert!(!parsed(bad).unwrap_err().contains(char::is_control), "{bad:?}");
         }
         assert_eq!(parsed("").unwrap(), EntryPath::new(b""));
     }
