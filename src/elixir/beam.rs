@@ -76,10 +76,10 @@ pub fn each_atom(data: &[u8], mut found: impl FnMut(&str)) -> Option<()> {
 }
 
 /// Calls `found` for each literal in the data of a chunk `LitT`: the inflated size (0 if it is not compressed), then a
-/// count and terms with their sizes. `None` if the table is damaged; the literals before that are found. Terms that
-/// cannot be decoded are skipped.
+/// count and terms with their sizes. `None` if the table is damaged or has more than [`etf::MAX_BYTES`]; the literals before
+/// the damage are found. Terms that cannot be decoded are skipped.
 pub fn each_literal(data: &[u8], mut found: impl FnMut(&Term)) -> Option<()> {
-    let (size, packed) = split_word(data)?;
+    let (size, packed) = split_word(data).filter(|(size, _)| *size <= etf::MAX_BYTES)?;
     let mut inflated = Vec::new();
     let plain = if size == 0 {
         packed
@@ -152,6 +152,18 @@ mod tests {
             assert_eq!(atoms, ["ab", &long]);
             assert_eq!(each_atom(&table[..table.len() - 1], |_| {}), None);
         }
+    }
+
+    #[test]
+    fn a_table_of_literals_takes_no_more_memory_than_a_term_may() {
+        use std::io::Write as _;
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        for _ in 0..65 {
+            packed.write_all(&vec![0; 1 << 20]).unwrap();
+        }
+        let data = [&(65_u32 << 20).to_be_bytes()[..], &packed.finish().unwrap()].concat();
+        assert!(data.len() < 1 << 20);
+        assert_eq!(each_literal(&data, |_| {}), None);
     }
 
     #[test]

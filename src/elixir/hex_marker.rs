@@ -9,7 +9,12 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// The package that the marker in a directory names; `None` if it is no Hex package, or was fetched by a Hex before 2.0.
 pub fn read(dir: &TreeDir) -> Option<HexPackage> {
-    let Term::Tuple(parts) = etf::decode(&dir.read(".hex", MAX_BYTES).ok()??).ok()? else { return None };
+    parse(&dir.read(".hex", MAX_BYTES).ok()??)
+}
+
+/// The package that the bytes of a marker name.
+pub fn parse(marker: &[u8]) -> Option<HexPackage> {
+    let Term::Tuple(parts) = etf::decode(marker).ok()? else { return None };
     let [Term::Tuple(version), Term::Map(pairs)] = &parts[..] else { return None };
     if !matches!(&version[..], [hex, Term::Int(2), Term::Int(_)] if hex.is_atom("hex")) {
         return None;

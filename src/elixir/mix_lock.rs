@@ -42,7 +42,7 @@ pub struct HexPackage {
 /// The dependencies in the text of a `mix.lock`. Lines of another form are skipped.
 pub fn entries(text: &str) -> impl Iterator<Item = LockEntry<'_>> {
     text.lines().filter_map(|line| {
-        let line = line.trim().trim_end_matches(',');
+        let line = line.trim_start().trim_end_matches(|c: char| c == ',' || c.is_whitespace());
         let (app, rest) = line.strip_prefix('"')?.split_once("\": {:")?;
         let (scm, fields) = rest.split_once(", ")?;
         Some(LockEntry { app, scm, line, fields })
@@ -117,6 +117,15 @@ not a line of a lock
         ];
         assert_eq!(found, expected);
         assert!(entries(LOCK).all(|entry| entry.line.starts_with('"') && entry.line.ends_with('}')));
+    }
+
+    #[test]
+    fn a_line_alone_is_read_as_it_is_in_its_file() {
+        for text in [LOCK, "\t \"a\": {:path, \"x\"} ,, \r\n", "\"\": {::, ,"] {
+            for entry in entries(text) {
+                assert_eq!(entries(entry.line).collect::<Vec<_>>(), [entry]);
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) const VERSION: &str = "atoms 1";
 
 /// The longest atom (OTP, "Advanced", system limits), in characters.
 const LONGEST: usize = 255;
+/// The longest character, in bytes.
+const MAX_CHAR: usize = 4;
 /// Larger files are skipped: they are data, not code. In bytes.
 const LARGEST: u64 = 4 << 20;
 /// Number of modules in one source file that are combined with each other to names of nested modules.
@@ -152,7 +154,8 @@ fn word_at(text: &str) -> &str {
 fn alias(group: Option<&str>, word: &str, atoms: &mut BTreeSet<String>) {
     let whole = group.map_or_else(|| format!("Elixir.{word}"), |group| format!("Elixir.{group}.{word}"));
     let ends = whole.match_indices('.').map(|(at, _)| at).skip(1).chain([whole.len()]);
-    ends.for_each(|end| add(&whole[..end], atoms));
+    // Longer ones are no atoms, and there may be as many as the file has bytes.
+    ends.take_while(|end| *end <= LONGEST * MAX_CHAR).for_each(|end| add(&whole[..end], atoms));
 }
 
 /// Adds the text up to the closing quote on the same line, as one atom and as words. Returns the text after the closing
@@ -193,6 +196,12 @@ mod tests {
         let nested = words("defmodule A do\n defmodule B.C do");
         assert!(nested.contains(&"Elixir.A.B.C".to_owned()), "{nested:?}");
         assert!(words("größe = 1").contains(&"größe".to_owned()));
+    }
+
+    #[test]
+    fn an_alias_as_long_as_a_file_takes_no_time() {
+        let long = words(&"A.".repeat(1 << 20));
+        assert_eq!(long.last().map(String::len), Some(254), "{:?}", long.last());
     }
 
     #[test]

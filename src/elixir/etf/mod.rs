@@ -15,10 +15,12 @@ pub const MAX_BYTES: usize = 64 << 20;
 const MAX_DEPTH: usize = 400;
 /// The most terms in a term: each takes more memory than the one byte that may encode it.
 const MAX_TERMS: usize = 4 << 20;
+/// The most characters of an atom (OTP, "Advanced", system limits).
+const MAX_ATOM: usize = 255;
 
 /// Which terms are decoded: raise it whenever the same bytes decode to another term. Part of the cache key of a
 /// toolchain.
-pub const VERSION_OF_READER: &str = "etf 1";
+pub const VERSION_OF_READER: &str = "etf 2";
 
 const VERSION: u8 = 131;
 const COMPRESSED: u8 = 80;
@@ -190,8 +192,8 @@ impl<'a> Reader<'a> {
             107 => self.short().and_then(|len| self.take(len)).map(|text| Term::Str(text.to_vec()))?,
             108 => {
                 let count = self.long()?;
-                let items = self.terms(count, depth)?;
-                Term::List(items, Box::new(self.term(depth + 1)?))
+                let (items, tail) = (self.terms(count, depth)?, self.term(depth + 1)?);
+                self.list(items, tail)?
             }
             109 => self.long().and_then(|len| self.take(len)).map(|bytes| Term::Bin(bytes.to_vec()))?,
             77 => {
@@ -222,6 +224,23 @@ impl<'a> Reader<'a> {
         Ok(terms)
     }
 
+    /// A list in the one form that it has here: none without elements, and no list as the tail of a list.
+    fn list(&mut self, mut items: Vec<Term>, tail: Term) -> Result<Term, EtfError> {
+        Ok(match tail {
+            tail if items.is_empty() => tail,
+            Term::List(more, tail) => {
+                items.extend(more);
+                Term::List(items, tail)
+            }
+            Term::Str(bytes) => {
+                self.left = self.left.checked_sub(bytes.len()).ok_or(EtfError::Limit)?;
+                items.extend(bytes.into_iter().map(|byte| Term::Int(byte.into())));
+                Term::List(items, Box::new(Term::Nil))
+            }
+            tail => Term::List(items, Box::new(tail)),
+        })
+    }
+
     fn big(&mut self, len: usize) -> Result<Term, EtfError> {
         let sign = self.byte()?;
         let magnitude = self.take(len)?;
@@ -232,7 +251,11 @@ impl<'a> Reader<'a> {
         Ok(small.map_or_else(|| Term::Big(sign, magnitude.to_vec()), Term::Int))
     }
 
+    /// An atom in Latin-1. Longer ones cannot exist, and would not fit the canonical form in UTF-8.
     fn latin1(&mut self, len: usize) -> Result<Term, EtfError> {
+        if len > MAX_ATOM {
+            return Err(EtfError::Limit);
+        }
         let text: String = self.take(len)?.iter().copied().map(char::from).collect();
         Ok(Term::Atom(text.into_bytes()))
     }
@@ -295,9 +318,7 @@ fn write(term: &Term, out: &mut Vec<u8>) {
 }
 
 fn write_all(terms: &[Term], out: &mut Vec<u8>) {
-    for term in terms {
-        write(term, out);
-    }
+    terms.iter().for_each(|term| write(term, out));
 }
 
 fn write_bytes(head: &[u8], tail: &[u8], out: &mut Vec<u8>) {

@@ -103,6 +103,38 @@ fn limits_hold() {
 }
 
 #[test]
+fn a_list_in_pieces_is_the_whole_list() {
+    let whole = Term::List(vec![Term::Int(300), Term::Int(2), Term::Int(3)], Box::new(Term::Nil));
+    let first = [108, 0, 0, 0, 1, 98, 0, 0, 1, 44];
+    let nothing = [108, 0, 0, 0, 0];
+    for tail in [&[107, 0, 2, 2, 3][..], &[108, 0, 0, 0, 2, 97, 2, 97, 3, 106]] {
+        let bytes = [&[131], &nothing[..], &first, &nothing, tail].concat();
+        assert_eq!(decode(&bytes).as_ref(), Ok(&whole), "{bytes:?}");
+        assert_eq!(decode(&encode(&whole)).as_ref(), Ok(&whole));
+    }
+    assert_eq!(decode(&[&[131], &nothing[..], &nothing, &[106]].concat()), Ok(Term::Nil));
+    assert_eq!(decode(&[&[131], &nothing[..], &[97, 1]].concat()), Ok(Term::Int(1)));
+}
+
+#[test]
+fn the_elements_of_a_list_are_counted_wherever_they_stand() {
+    let text = [&[107, 255, 255][..], &[1; 65_535]].concat();
+    let list = [&[108, 0, 0, 0, 1, 97, 1][..], &text].concat();
+    let many = |count: u32| [&[131, 105][..], &count.to_be_bytes(), &list.repeat(count as usize)].concat();
+    assert!(decode(&many(60)).is_ok());
+    assert_eq!(decode(&many(65)), Err(EtfError::Limit));
+}
+
+#[test]
+fn an_atom_that_has_no_canonical_form_is_refused() {
+    let atom = |length: u16| [&[131, 100][..], &length.to_be_bytes(), &vec![0xe9; length.into()]].concat();
+    let written = encode(&decode(&atom(255)).expect("an atom"));
+    assert_eq!(decode(&written), Ok(Term::Atom("é".repeat(255).into())));
+    assert_eq!(decode(&atom(256)), Err(EtfError::Limit));
+    assert_eq!(decode(&atom(40_000)), Err(EtfError::Limit));
+}
+
+#[test]
 fn mutated_terms_never_panic_and_what_is_read_can_be_written() {
     let seed = encode(&Term::Tuple(vec![
         Term::Map(vec![(
