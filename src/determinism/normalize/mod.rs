@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::EntryPath;
 
+#[doc(hidden)]
+pub mod fuzz;
 mod git;
 mod hex;
 mod mix;
