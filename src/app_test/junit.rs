@@ -29,6 +29,8 @@ pub(super) struct Suites {
 /// The suites of a report; none if it is not one.
 pub(super) fn read(report: &str) -> Suites {
     let mut suites = Suites::default();
+    // The reader skips a byte order mark without counting it.
+    let report = report.trim_start_matches('\u{feff}');
     let mut reader = Reader::from_str(report);
     let mut open_lists: usize = 0;
     while suites.elements.len() < MAX_SUITES {
@@ -140,6 +142,12 @@ mod tests {
         assert!(suites.is_complete);
         assert_eq!(read("<project><testsuite tests=\"1\"/></project>").elements.len(), 0);
         assert_eq!(read(&merge([suites, read("<testsuite tests='4'/>")].iter())).counts.map(|sum| sum.tests), Some(9));
+    }
+
+    #[test]
+    fn a_byte_order_mark_does_not_move_the_suites() {
+        let suite = "<testsuite tests=\"1\"></testsuite>";
+        assert_eq!(read(&format!("\u{feff}{suite}<testsuite tests=\"2\"/>")).elements[0], suite);
     }
 
     #[test]

@@ -138,6 +138,13 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_the_same_when_it_was_written_and_read() {
+        let numbers = b"[123456789012345678901,0.1,-0.0,1e-7,1.7976931348623157e308,18446744073709551615]";
+        let value: Value = read_json("test", numbers).unwrap();
+        assert_eq!(read_json::<Value>("test", &canonical_json(&value)).unwrap(), value);
+    }
+
+    #[test]
     fn what_two_readers_could_understand_differently_is_refused() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let rows: [(&str, &[u8]); 7] = [
