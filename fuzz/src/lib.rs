@@ -6,8 +6,11 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target reports a bug")]
 
+mod documents;
+mod elixir;
 mod layers;
 pub mod mutate;
+mod registry;
 
 #[path = "../../layers/tests/hostile_cases.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests of the crate")]
@@ -33,6 +36,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "layer-gzip", seeds: layers::gzips, run: layers::gzip },
     Target { name: "layer-zstd", seeds: layers::zstds, run: layers::zstd },
     Target { name: "layer-metadata", seeds: layers::metadata_documents, run: layers::metadata },
+    Target { name: "etf", seeds: elixir::terms, run: elixir::etf },
+    Target { name: "beam", seeds: elixir::modules, run: elixir::beam },
+    Target { name: "mix-lock", seeds: elixir::locks, run: elixir::mix_lock },
+    Target { name: "mix-manifest", seeds: elixir::manifests, run: elixir::mix_manifest },
+    Target { name: "git-config", seeds: elixir::git_configs, run: elixir::git_config },
+    Target { name: "json", seeds: documents::documents, run: documents::json },
+    Target { name: "junit", seeds: documents::reports, run: documents::junit },
+    Target { name: "challenge", seeds: registry::challenges, run: registry::challenge },
+    Target { name: "registries-conf", seeds: registry::confs, run: registry::registries_conf },
 ];
 
 /// The target with this name.

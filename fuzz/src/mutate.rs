@@ -34,6 +34,16 @@ const TOKENS: &[&[u8]] = &[
     b",",
     b":",
     b"%",
+    b"\\",
+    b"'",
+    b"#",
+    b"<",
+    b">",
+    b"&",
+    b"@",
+    b"\x83h\x02",
+    b"\xc3\xa9",
+    b"null",
 ];
 
 /// A changed copy of one of `inputs`, which must not be empty.

@@ -7,6 +7,8 @@ mod artifacts;
 mod command;
 mod error;
 mod exunit;
+#[doc(hidden)]
+pub mod fuzz;
 mod junit;
 mod log;
 mod partition;

@@ -5,6 +5,8 @@
 //! the image's signature, so a signed record of a failure would pass for one.
 
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod image_location;
 mod record;
 mod run;

@@ -99,7 +99,7 @@ fn is_gone(error: &AttestError) -> bool {
 }
 
 /// Reads a statement; `None` if its predicate is not a test result.
-fn read(referrer: &Digest, subject: &Digest, document: &[u8]) -> Result<Option<TestRecord>, RecordError> {
+pub(super) fn read(referrer: &Digest, subject: &Digest, document: &[u8]) -> Result<Option<TestRecord>, RecordError> {
     let malformed = |why: &str| RecordError::Malformed(why.to_owned());
     let value: Value = read_json("the record", document).map_err(|_| malformed("it is not JSON"))?;
     let is_statement = value["_type"].as_str() == Some(STATEMENT_TYPE);

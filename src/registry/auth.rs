@@ -76,6 +76,19 @@ struct TokenResponse {
     expires_in: Option<f64>,
 }
 
+/// The token in a token server's response, and its lifetime in seconds: at most a day.
+pub(super) fn token_of_response(bytes: &[u8]) -> Result<(String, u64), &'static str> {
+    let answer: TokenResponse = serde_json::from_slice(bytes).map_err(|_| "its response is not JSON with a token")?;
+    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+    let token = token.ok_or("its response has neither `token` nor `access_token`")?;
+    let lifetime = answer.expires_in.filter(|lifetime| *lifetime >= 1.0).map_or(DEFAULT_LIFETIME, |lifetime| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a day just here")]
+        let seconds = lifetime.min(86_400.0) as u64;
+        seconds
+    });
+    Ok((token, lifetime))
+}
+
 impl Auth {
     pub(super) fn new(credentials: Credentials) -> Self {
         Self { credentials, state: Mutex::default() }
@@ -260,15 +273,7 @@ impl TokenRequest<'_> {
             return Err(refused(format!("{} {}", status.as_u16(), error_text(response)).trim().to_owned()));
         }
         let bytes = read_bounded(response, &format!("GET {}", display_url(&realm)), MAX_TOKEN)?;
-        let answer: TokenResponse =
-            serde_json::from_slice(&bytes).map_err(|_| refused("its response is not JSON with a token".into()))?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        let token = token.ok_or_else(|| refused("its response has neither `token` nor `access_token`".into()))?;
-        let lifetime = answer.expires_in.filter(|lifetime| *lifetime >= 1.0).map_or(DEFAULT_LIFETIME, |lifetime| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a day just here")]
-            let seconds = lifetime.min(86_400.0) as u64;
-            seconds
-        });
+        let (token, lifetime) = token_of_response(&bytes).map_err(|why| refused(why.into()))?;
         // Renewed after four fifths of its lifetime, so that it does not expire on the way.
         let fresh_until = started + Duration::from_secs(lifetime) * 4 / 5;
         Ok(Token { header: bearer(&token), fresh_until })

@@ -273,10 +273,15 @@ pub(super) fn refusal(request: &HttpRequest<'_>, response: Response) -> Registry
 /// What a registry states as the reason of an error (distribution specification, "error codes"), escaped and cut.
 pub(super) fn error_text(mut response: Response) -> String {
     let (bytes, _) = response.read_up_to(MAX_ERROR_BODY); // half a reason is better than none
-    let body: Option<Value> = serde_json::from_slice(&bytes).ok();
+    stated_reason(&bytes)
+}
+
+/// The reason in the body of an error.
+pub(super) fn stated_reason(bytes: &[u8]) -> String {
+    let body: Option<Value> = serde_json::from_slice(bytes).ok();
     let errors = body.as_ref().and_then(|body| body["errors"].as_array());
     let Some(errors) = errors else {
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8_lossy(bytes);
         let is_page = text.trim_start().starts_with('<');
         return if is_page { "an HTML page".into() } else { shown(text.trim()) };
     };

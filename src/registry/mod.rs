@@ -16,6 +16,8 @@ mod client_pool;
 mod credentials;
 mod ecr;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod helper;
 mod http;
 mod http_runtime;

@@ -144,6 +144,11 @@ impl Registries {
         Self { file: Some(ConfFile { path, required }), dirs, settings: OnceLock::new() }
     }
 
+    /// The settings in the text of one file.
+    pub(super) fn of_text(file: &Path, text: &str) -> Result<Self, RegistryError> {
+        Ok(Self { settings: OnceLock::from(parse(file, text)?), ..Self::default() })
+    }
+
     /// The entry with the longest prefix of a name; an error if it blocks the name. An entry for one image with its tag or digest
     /// can only block it: blobs are requested without a tag.
     pub(super) fn entry(&self, of: &RegistryRef) -> Result<Option<&RegistryEntry>, RegistryError> {

@@ -25,6 +25,12 @@ struct TagsPage {
     tags: Option<Vec<Option<String>>>,
 }
 
+/// The tags in a page of the list; `None` if it is no such page.
+pub(super) fn tags_of_page(bytes: &[u8]) -> Option<Vec<String>> {
+    let page: TagsPage = serde_json::from_slice(bytes).ok()?;
+    Some(page.tags.into_iter().flatten().flatten().filter(|tag| !tag.contains(':')).collect())
+}
+
 impl Client {
     /// The tags of a repository, sorted; none if there is no such repository. Digests, which Artifactory lists too, are left
     /// out.
@@ -45,12 +51,12 @@ impl Client {
             let at = display_url(response.url());
             let next = header(&response, LINK.as_str()).and_then(|link| next_page(&link, &url));
             let bytes = read_bounded(response, &request.describe(), MAX_MANIFEST_PULL)?;
-            let page: TagsPage = serde_json::from_slice(&bytes).map_err(|_| {
+            let page = tags_of_page(&bytes).ok_or_else(|| {
                 let why = "its list of tags is not the JSON of the distribution specification".into();
                 RegistryError::NotARegistry { place: at, why }
             })?;
             let before = tags.len();
-            tags.extend(page.tags.into_iter().flatten().flatten().filter(|tag| !tag.contains(':')));
+            tags.extend(page);
             match next {
                 // A page that leads to itself, or adds nothing, is the last one.
                 Some(next) if next != url && tags.len() > before => {

@@ -10,8 +10,7 @@ fn reference(text: &str) -> RegistryRef {
 }
 
 fn conf(text: &str) -> Result<Registries, RegistryError> {
-    let settings = OnceLock::from(parse(Path::new("registries.conf"), text)?);
-    Ok(Registries { settings, ..Registries::default() })
+    Registries::of_text(Path::new("registries.conf"), text)
 }
 
 #[track_caller]
