@@ -20,7 +20,7 @@ impl ScriptTest {
         fs::create_dir_all(test.path("bin")).expect("bin");
         fs::create_dir_all(test.path("app/deps")).expect("app");
         fs::create_dir_all(test.path("tmp")).expect("tmp");
-        for tool in ["sh", "cat", "grep", "mktemp", "rm", "sed", "tee"] {
+        for tool in ["sh", "cat", "grep"] {
             let found = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
             symlink(found.expect("every machine has it"), test.path("bin").join(tool)).expect("a link");
         }
@@ -72,7 +72,14 @@ fn each_call_runs_its_commands_of_mix() {
     assert_eq!((code, out.as_str()), (0, expected));
     let (code, out, _) = test.run(&["build", "staging"]);
     assert_eq!((code, out.as_str()), (0, "mix compile MIX_ENV=staging MIX_REBAR3=\n"));
-    assert_eq!(fs::read_dir(test.path("tmp")).expect("listed").count(), 0, "it cleans up after itself");
+    fs::create_dir_all(test.path("app/deps/a")).expect("a dependency");
+    assert!(!test.run(&["deps"]).1.contains("deps.get"), "all are committed");
+    let list = "case \"$*\" in \"deps --all\") echo 'the dependency is out of date, run \"mix deps.get\"' ;; esac";
+    let test = ScriptTest::new(list, Some("%{}"));
+    fs::create_dir_all(test.path("app/deps/a")).expect("a dependency");
+    assert!(test.run(&["deps"]).1.contains("mix deps.get --check-locked"), "one is not as the lock has it");
+    fs::remove_file(test.path("tmp/phial-deps")).expect("the list");
+    assert_eq!(fs::read_dir(test.path("tmp")).expect("listed").count(), 0, "it leaves nothing");
 }
 
 #[test]
@@ -96,45 +103,12 @@ fn rebar3_is_taken_from_the_base_and_installed_only_if_a_dependency_needs_it() {
 fn the_exit_code_and_the_output_of_mix_are_passed_on() {
     let test = ScriptTest::new("echo oops >&2\nexit 42", None);
     let (code, out, err) = test.run(&["build", "prod"]);
-    assert_eq!((code, err.as_str()), (42, ""));
-    assert!(out.ends_with("\noops\n"), "{out}");
-}
-
-#[test]
-fn a_file_that_the_deps_step_does_not_see_gives_a_hint_at_the_setting() {
-    let test = ScriptTest::new(
-        "echo '** (File.Error) could not read file \"VERSION\": no such file or directory'\nexit 1",
-        None,
-    );
-    let (code, _, err) = test.run(&["deps"]);
-    assert_eq!(code, 1);
-    assert!(err.starts_with("hint: ") && err.contains("`prepare.inputs`"), "{err}");
-    assert_eq!(test.run(&["build", "prod"]).2, "", "the build sees every file");
-}
-
-#[test]
-fn dependencies_without_a_lock_are_refused() {
-    let test = ScriptTest::new("echo '** (Mix) Your mix.lock is out of date and must be updated'\nexit 1", None);
-    let (code, _, err) = test.run(&["deps"]);
-    let expected = "error: mix.exs names dependencies, but there is no mix.lock\n\
-        hint: run `mix deps.get` and commit mix.lock\n";
-    assert_eq!((code, err.as_str()), (1, expected));
+    assert_eq!((code, err.as_str()), (42, "oops\n"));
+    assert!(out.starts_with("mix compile"), "{out}");
 }
 
 #[test]
 fn a_missing_tool_is_named() {
-    let cases = [
-        ("make: cc: No such file or directory", "cc"),
-        ("/bin/sh: 1: make: not found", "make"),
-        ("sh: c++: command not found", "c++"),
-        ("** (Mix) \"make\" not found in the path", "make"),
-    ];
-    for (says, tool) in cases {
-        let test = ScriptTest::new(&format!("echo '{says}'\nexit 2"), None);
-        let (code, _, err) = test.run(&["deps", "prod"]);
-        let expected = format!("error: the base image has no `{tool}`, which a dependency needs\n");
-        assert!(code == 1 && err.starts_with(&expected), "{says}: {code} {err}");
-    }
     let test = ScriptTest::new("", Some("%{\"g\": {:git, \"https://h/g.git\", \"abc\", []}}"));
     let (code, out, err) = test.run(&["deps"]);
     assert_eq!((code, out.as_str()), (1, ""));

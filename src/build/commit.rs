@@ -1,35 +1,64 @@
 //! A commit's files, settings and lock files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::config::{self, ConfigError, FileConfig, LockFile, SettingsOrigin};
 use crate::error::Error;
-use crate::recipe::SourceFile;
-use crate::source::{self, CommitEntry, EntryMode, Fetched, Location};
+use crate::recipe::{Recipe, SourceFile, SourceKind};
+use crate::source::{self, CommitEntry, EntryMode, Fetched, Location, SourceError};
 
 /// The files of a commit.
 pub(super) struct CommitFiles<'a> {
     pub(super) fetched: &'a Fetched,
     pub(super) entries: Vec<CommitEntry>,
-    /// The same files as the recipe needs them.
-    pub(super) files: Vec<SourceFile>,
-    /// The text of `mix.lock`; `None` if the commit has none.
+    /// The paths of those that the deps step may see.
+    pub(super) visible: BTreeSet<Vec<u8>>,
+    /// The paths of those that are in the deps layer and not in the app's.
+    pub(super) vendored: BTreeSet<Vec<u8>>,
+    /// The text of Mix's lock file; `None` if the commit has none.
     pub(super) mix_lock: Option<String>,
 }
 
 impl<'a> CommitFiles<'a> {
-    pub(super) fn read(fetched: &'a Fetched) -> Result<Self, Error> {
+    /// Reads them, and checks that they have what the recipe needs.
+    pub(super) fn read(fetched: &'a Fetched, recipe: &Recipe) -> Result<Self, Error> {
         let entries = source::list(fetched)?;
-        let file = |entry: &CommitEntry| SourceFile {
-            path: entry.name.as_bytes().to_vec(),
-            executable: entry.mode == EntryMode::Executable,
+        let file = |entry: &CommitEntry| {
+            let kind = match entry.mode {
+                EntryMode::File => SourceKind::File,
+                EntryMode::Executable => SourceKind::Executable,
+                EntryMode::Symlink => SourceKind::Link(source::link_target(fetched, entry)?),
+                EntryMode::Submodule => SourceKind::Submodule,
+            };
+            Ok(SourceFile { path: entry.name.as_bytes().to_vec(), kind })
         };
-        Ok(Self { fetched, files: entries.iter().map(file).collect(), entries, mix_lock: text(fetched, "mix.lock")? })
+        let files = entries.iter().map(file).collect::<Result<Vec<_>, SourceError>>()?;
+        recipe.check(&files)?;
+        let visible = recipe.deps_inputs(&files).complete()?;
+        let vendored = recipe.vendored(&files);
+        let lock = Recipe::find(&files, recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
+        let mix_lock = lock.map(|path| text(fetched, &path)).transpose()?.flatten();
+        Ok(Self { fetched, entries, visible, vendored, mix_lock })
     }
 
-    /// The text of `mix.lock`, empty if the commit has none.
+    /// The text of Mix's lock file, empty if the commit has none.
     pub(super) fn mix_lock(&self) -> &str {
         self.mix_lock.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the commit has files below a directory.
+    pub(super) fn has_below(&self, dir: &str) -> bool {
+        let prefix = format!("{dir}/");
+        self.entries.iter().any(|entry| entry.name.as_bytes().starts_with(prefix.as_bytes()))
+    }
+
+    pub(super) fn is_visible(&self, entry: &CommitEntry) -> bool {
+        self.visible.contains(entry.name.as_bytes())
+    }
+
+    pub(super) fn is_vendored(&self, entry: &CommitEntry) -> bool {
+        self.vendored.contains(entry.name.as_bytes())
     }
 }
 
@@ -48,7 +77,7 @@ pub(super) fn settings(config: Option<&Path>, fetched: &Fetched) -> Result<(File
     Ok((settings, lock))
 }
 
-/// The text of a file at the root of the commit; `None` if the commit has no such file.
+/// The text of a file of the commit; `None` if the commit has no such file.
 fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
     let bytes = source::read_file(fetched, name)?;
     let utf8 = |bytes| {

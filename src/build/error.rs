@@ -1,8 +1,9 @@
 //! Errors that only a build has; those of other modules are passed on as they are.
 
-use phial_layers::Digest;
+use phial_layers::{Digest, EntryPath};
 
 use crate::error::{Error, ExitKind, UserError};
+use crate::recipe::APP;
 use crate::sandbox::Exit;
 
 /// Why a build stops.
@@ -17,6 +18,8 @@ pub enum BuildError {
         exit: Exit,
         /// The last lines of its output.
         output: Vec<String>,
+        /// What to do, if the output says so.
+        hint: Option<String>,
     },
     /// The digest in `phial.lock` is not available.
     #[error("the base image `{pinned}` that `phial.lock` pins is not available")]
@@ -27,15 +30,25 @@ pub enum BuildError {
         #[source]
         source: Error,
     },
+    /// The deps step wrote over a file of the commit, so that the image's files would not be those that were compiled.
+    #[error("the deps step changed `{}`, which is in the commit: the image would not have what was compiled", in_app(.0))]
+    Overwritten(EntryPath),
     /// A step has nothing to work on, such as an empty `/app`.
     #[error("the build has no `{0}`")]
     Missing(String),
+}
+
+/// The path of a file of the app from the root of the repository.
+fn in_app(path: &EntryPath) -> String {
+    let shown = path.to_string();
+    shown.strip_prefix(&format!("{APP}/")).map_or(shown.clone(), str::to_owned)
 }
 
 impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::StepFailed { .. } => ExitKind::Failed,
+            Self::Overwritten(_) => ExitKind::Usage,
             Self::Pinned { source, .. } => source.exit_kind(),
             Self::Missing(_) => ExitKind::Machine,
         }
@@ -44,7 +57,12 @@ impl UserError for BuildError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::StepFailed { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
-            Self::StepFailed { .. } | Self::Missing(_) => None,
+            Self::StepFailed { hint, .. } => hint.clone(),
+            Self::Missing(_) => None,
+            Self::Overwritten(path) => Some(format!(
+                "remove `{}` from the commit, or name it in `prepare.inputs` and let the step leave it as it is",
+                in_app(path)
+            )),
             Self::Pinned { .. } => Some("to use the present digest, run `phial lock` and commit `phial.lock`".into()),
         }
     }

@@ -20,7 +20,7 @@ use crate::store::{Key, Scratch, Tree};
 use crate::tree::{Enter, TreeDir};
 
 /// Where Mix keeps sources, relative to the app.
-const DEPS: &str = "deps";
+pub(super) const DEPS: &str = "deps";
 /// Where the list of the packages that Mix uses is written, in the upper directory of the step that asks.
 const USED: &str = "opt/phial-used";
 /// The largest such list, in bytes.

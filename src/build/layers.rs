@@ -18,7 +18,7 @@ use crate::determinism::shims;
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
 use crate::recipe::{APP, FORMAT, Step, WORKDIR};
-use crate::rootfs::{DiffSource, Isolation};
+use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode};
 use crate::store::{Key, Scratch, Tree};
@@ -78,11 +78,15 @@ impl LayerBuilder<'_> {
 
     fn app(&self) -> Result<BuiltLayer, Error> {
         let commit = &self.commit.fetched.commit.sha;
-        let key = self.key("app").with("commit", commit).with("mtime", self.app_time.to_string());
+        let mut key = self.key("app").with("commit", commit).with("mtime", self.app_time.to_string());
+        if !self.commit.vendored.is_empty() {
+            key = key.with("without", "committed dependencies");
+        }
         let outcome = self.steps.cached("app", &key, |scratch| {
             let root = scratch.dir("draft")?;
             let app = root.join(APP);
-            source::checkout(self.commit.fetched, &app, self.app_time, self.steps.context.watch)?;
+            let is_wanted = |entry: &CommitEntry| !self.commit.is_vendored(entry);
+            source::checkout_only(self.commit.fetched, &is_wanted, &app, self.app_time, self.steps.context.watch)?;
             Ok(vec![self.steps.keep(&Changes::new(&root, Metadata::default(), 1), self.app_time)?])
         })?;
         Ok(outcome.single("app", key))
@@ -90,7 +94,7 @@ impl LayerBuilder<'_> {
 
     fn deps(&self, app: &BuiltLayer) -> Result<BuiltLayer, Error> {
         let mut key = self.script_key("deps", self.deps_time);
-        let visible = || self.commit.entries.iter().filter(|entry| self.is_visible_to_deps(entry));
+        let visible = || self.commit.entries.iter().filter(|entry| self.commit.is_visible(entry));
         for entry in visible() {
             let kind = match entry.mode {
                 EntryMode::Executable => "executable ",
@@ -103,44 +107,61 @@ impl LayerBuilder<'_> {
             let app = self.steps.tree(app.layer.as_ref().ok_or_else(|| BuildError::Missing(WORKDIR.into()))?)?;
             let inputs = scratch.dir("inputs")?;
             let (from, to) = (app.root.open()?, TreeDir::open(&inputs)?);
-            for entry in visible() {
+            for entry in visible().filter(|entry| !self.commit.is_vendored(entry)) {
                 copy_input(&from, &to, &entry.name, self.deps_time)?;
             }
-            Ok(vec![self.make_deps(scratch, Tree::bare(&inputs), &key)?])
+            let sources = DepsSources { inputs: Tree::bare(&inputs), vendored: self.vendored(scratch)? };
+            Ok(vec![self.make_deps(scratch, &sources, &key)?])
         })?;
         Ok(outcome.single("deps", key))
     }
 
-    fn is_visible_to_deps(&self, entry: &CommitEntry) -> bool {
-        let recipe = &self.steps.plan.recipe;
-        entry.mode != EntryMode::Submodule && recipe.deps_see(&self.commit.files, entry.name.as_bytes())
+    /// The committed dependencies, if there are any.
+    fn vendored(&self, scratch: &Scratch) -> Result<Option<Tree>, Error> {
+        let commit = self.commit;
+        let is_wanted = |entry: &CommitEntry| commit.is_vendored(entry) && commit.is_visible(entry);
+        if !commit.entries.iter().any(is_wanted) {
+            return Ok(None);
+        }
+        let root = scratch.dir("vendored")?;
+        let watch = self.steps.context.watch;
+        source::checkout_only(commit.fetched, &is_wanted, &root.join(APP), self.deps_time, watch)?;
+        Ok(Some(Tree::bare(&root)))
     }
 
-    /// Fetches and compiles the dependencies. `inputs` are the files that the steps see.
-    fn make_deps(&self, scratch: &Scratch, inputs: Tree, key: &Key) -> Result<Option<PackedLayer>, Error> {
+    /// Fetches and compiles the dependencies.
+    fn make_deps(&self, scratch: &Scratch, sources: &DepsSources, key: &Key) -> Result<Option<PackedLayer>, Error> {
         let start = self.steps.context.host.unix_time();
-        let lowers = [vec![inputs], self.base.trees(self.steps.context)?].concat();
+        let below = [vec![sources.inputs.clone()], self.base.trees(self.steps.context)?].concat();
+        let lowers = [sources.trees(), below[1..].to_vec()].concat();
         let steps = self.steps.plan.recipe.deps_steps();
         let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
         let toolchain = toolchain(&self.steps, self.base)?;
 
-        let atoms = source_atoms(&toolchain, &[&lowers[0]])?;
+        let source_trees: Vec<&Tree> = lowers[..sources.trees().len()].iter().collect();
+        let atoms = source_atoms(&toolchain, &source_trees)?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.deps_time, atoms: Some(seed), preset: &[] };
         let reuse = HexReuse { steps: &self.steps, mix_lock: self.commit.mix_lock(), scratch, env: &env };
         let fetched = reuse.fetch(fetch, key)?;
+        if let Some(vendored) = &sources.vendored {
+            check_overwritten(vendored, &fetched.tree)?;
+        }
 
         // Sources have their final time before anything is compiled from them.
         normalize::set_times(&fetched.tree.root.open()?, self.deps_time)?;
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
-        let atoms = source_atoms(&toolchain, &[&lowers[0], &fetched.tree])?;
+        let atoms = source_atoms(&toolchain, &[source_trees, vec![&fetched.tree]].concat())?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let mut changes = self.compile(compile, scratch, &StepEnv { lowers: &above, atoms: Some(seed), ..env })?;
-        let untouched = hex_reuse::untouched(&fetched, &changes)?;
+        // A committed package may have been changed by hand: it is not the package that Hex has.
+        let mut untouched = hex_reuse::untouched(&fetched, &changes)?;
+        untouched.retain(|name| !self.commit.has_below(&format!("{}/{name}", hex_reuse::DEPS)));
 
         changes.insert(0, fetched);
-        let uppers = DiffSource::UpperDirs(changes.into_iter().rev().map(|changes| changes.tree).collect());
-        let merged = self.steps.diff(&uppers, &lowers, &scratch.path().join("merged"))?;
+        let uppers = changes.into_iter().rev().map(|changes| changes.tree).chain(sources.vendored.clone());
+        let uppers = DiffSource::UpperDirs(uppers.collect());
+        let merged = self.steps.diff(&uppers, &below, &scratch.path().join("merged"))?;
         let options = self.normalize_options(self.deps_time, start, Part::Deps);
         let merged = self.steps.normalize(merged, &options)?;
         let layer = self.steps.keep(&merged, self.deps_time)?;
@@ -175,6 +196,9 @@ impl LayerBuilder<'_> {
             let mut lowers = vec![];
             for layer in [&app.layer, &deps.layer].into_iter().flatten() {
                 lowers.push(self.steps.tree(layer)?);
+            }
+            if let [app, deps] = &lowers[..] {
+                check_overwritten(app, deps)?;
             }
             let toolchain = toolchain(&self.steps, self.base)?;
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
@@ -248,6 +272,27 @@ impl LayerBuilder<'_> {
             part,
             lock: self.commit.mix_lock(),
         }
+    }
+}
+
+/// What the deps step sees of the commit.
+struct DepsSources {
+    inputs: Tree,
+    /// Committed dependencies.
+    vendored: Option<Tree>,
+}
+
+impl DepsSources {
+    fn trees(&self) -> Vec<Tree> {
+        [vec![self.inputs.clone()], self.vendored.iter().cloned().collect()].concat()
+    }
+}
+
+/// Refuses changes of the deps step to files of the commit: the image would have other files than those that were compiled.
+fn check_overwritten(commit: &Tree, changes: &Tree) -> Result<(), Error> {
+    match rootfs::overwritten(commit, changes)? {
+        Some(path) => Err(BuildError::Overwritten(path).into()),
+        None => Ok(()),
     }
 }
 

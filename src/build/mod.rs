@@ -84,8 +84,7 @@ pub(crate) fn build_unpublished<'a>(
         reproducibility::check_settings(&plan, record, settings_file)?;
         plan.pinned = Some(record.base_digest.clone());
     }
-    let files = CommitFiles::read(&fetched)?;
-    plan.prepare.recipe.check(&files.files)?;
+    let files = CommitFiles::read(&fetched, &plan.prepare.recipe)?;
     let base = resolve_base(request, &plan, context)?;
 
     let remote_cache = match request.remote_cache {

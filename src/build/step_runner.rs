@@ -15,8 +15,8 @@ use crate::context::Context;
 use crate::determinism::normalize::{self, NormalizeOptions};
 use crate::error::{Error, IoError};
 use crate::event::Event;
-use crate::image::PackedLayer;
-use crate::recipe::{APP, Step};
+use crate::image::{DEFAULT_PATH, PackedLayer};
+use crate::recipe::{APP, Diagnosis, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -166,14 +166,21 @@ impl StepRunner<'_> {
             chroot_binds::copy_binds(&mut spec)?;
         }
         let mut tail = OutputTail::default();
+        let mut diagnosis = Diagnosis::new(&self.plan.recipe, step);
         let exit = sandbox::run(OURSELVES.as_ref(), &spec, self.context.cancel, &mut |bytes: &[u8]| {
             tail.push(bytes);
+            diagnosis.push(bytes);
             (self.context.watch)(Event::StepOutput { step: step.name.clone(), bytes: bytes.to_vec() });
         });
         if !matches!(exit, Ok(Exit::Code(0))) {
             userns_helper::clear(self.ids(), &rootfs_dir);
-            let step = step.name.clone();
-            return Err(BuildError::StepFailed { step, exit: exit?, output: tail.lines() }.into());
+            let (step, exit, output) = (step.name.clone(), exit?, tail.lines());
+            let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+            let hint = diagnosis.hint(|name| rootfs::has_program(env.lowers, path, name));
+            return Err(BuildError::StepFailed { step, exit, output, hint }.into());
+        }
+        if let Some(warning) = diagnosis.warning() {
+            self.context.notice(warning);
         }
         let changes = self.diff(&rootfs.diff_source, env.lowers, &dir.join("changes"));
         userns_helper::clear(self.ids(), &rootfs_dir);

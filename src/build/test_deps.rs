@@ -2,7 +2,7 @@
 //! image's trees, and that is in no image.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use phial_layers::{DiffId, Digest, EntryPath, Sha256Writer};
@@ -17,7 +17,7 @@ use crate::determinism::normalize::{NormalizeOptions, Part};
 use crate::determinism::shims;
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
-use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, Step, WORKDIR};
+use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, SourceKind, Step, WORKDIR};
 use crate::remote_cache::RemoteCache;
 use crate::runtime::{IsolationChoice, ResolvedImage, environment, layer_made_by};
 use crate::store::{Key, Scratch, Tree};
@@ -81,8 +81,8 @@ impl TestDeps<'_> {
             no_cache: self.no_cache,
             remote_cache: &remote_cache,
         };
-        let visible: Vec<&ImageFile> =
-            sources.iter().filter(|source| recipe.deps_see(&files, &source.file.path)).collect();
+        let inputs = recipe.deps_inputs(&files).visible;
+        let visible: Vec<&ImageFile> = sources.iter().filter(|source| inputs.contains(&source.file.path)).collect();
         let mtime = mtime(&trees[deps])?;
         let step = compile_step(recipe);
         let key = key(&steps, &image.image.config.rootfs.diff_ids[..trees.len() - deps], &visible, mtime);
@@ -111,7 +111,8 @@ fn compile(
     let start = steps.context.host.unix_time();
     let env = StepEnv { lowers, cwd: WORKDIR, mtime, atoms: None, preset: &[] };
     let changes = steps.run(step, &env, &scratch.path().join("step"))?;
-    let lock = lowers[0].root.open()?.read_text(Path::new(APP).join("mix.lock"), MAX_LOCK)?.unwrap_or_default();
+    let lock = Path::new(APP).join(steps.plan.recipe.lock_path());
+    let lock = lowers[0].root.open()?.read_text(lock, MAX_LOCK)?.unwrap_or_default();
     let windows = [(start - 1, steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::CLOCK_AHEAD)];
     let options = NormalizeOptions { mtime, windows, part: Part::Deps, lock: &lock };
     let changes = steps.normalize(changes, &options)?;
@@ -154,21 +155,20 @@ fn image_files(tree: &Tree) -> Result<Vec<ImageFile>, Error> {
     let mut files = Vec::new();
     let Some(app) = tree.root.open()?.dir(APP)? else { return Ok(files) };
     app.walk(|entry| {
-        let content = match entry.stat.kind() {
-            EntryKind::File => file_content(&app, &entry.path)?,
-            EntryKind::Symlink => app.read_link(&entry.path)?.map(|target| Digest::of(target.as_bytes())),
+        let path = entry.path.as_os_str().as_bytes().to_vec();
+        let found = match entry.stat.kind() {
+            EntryKind::File if entry.stat.mode() & 0o100 != 0 => {
+                file_content(&app, &entry.path)?.map(|digest| (format!("executable {digest}"), SourceKind::Executable))
+            }
+            EntryKind::File => file_content(&app, &entry.path)?.map(|digest| (digest.to_string(), SourceKind::File)),
+            EntryKind::Symlink => app.read_link(&entry.path)?.map(|target| {
+                let target = target.into_vec();
+                (format!("link {}", Digest::of(&target)), SourceKind::Link(target))
+            }),
             _ => None,
         };
-        if let Some(digest) = content {
-            let executable = entry.stat.is_regular_file() && entry.stat.mode() & 0o100 != 0;
-            let kind = match entry.stat.kind() {
-                EntryKind::Symlink => "link ",
-                _ if executable => "executable ",
-                _ => "",
-            };
-            let path = entry.path.as_os_str().as_bytes().to_vec();
-            let content = format!("{kind}{digest}");
-            files.push(ImageFile { name: EntryPath::new(&path), file: SourceFile { path, executable }, content });
+        if let Some((content, kind)) = found {
+            files.push(ImageFile { name: EntryPath::new(&path), file: SourceFile { path, kind }, content });
         }
         Ok::<_, Error>(Enter::Yes)
     })?;

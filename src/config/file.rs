@@ -58,6 +58,8 @@ pub struct PrepareSettings {
     pub script: Option<String>,
     /// Files and directories that the deps step sees besides those that Mix reads.
     pub inputs: Option<Vec<String>>,
+    /// See the key `prepare.lockfile`.
+    pub lockfile: Option<String>,
     /// Whether steps reach the network.
     pub network: Option<NetworkAccess>,
     /// The time that steps see while they compile.

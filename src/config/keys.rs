@@ -45,7 +45,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 34] = [
     key(
         "image.name",
         Kind::Text,
@@ -98,6 +98,7 @@ pub const KEYS: [Key; 33] = [
         "none",
         "More files or directories that the deps step may see. They become part of its [cache key](cache.md#cache-keys).",
     ),
+    key("prepare.lockfile", Kind::Text, "`mix.lock`", "The lock file of Mix, for a `mix.exs` that has `lockfile:`."),
     key(
         "prepare.network",
         Kind::OneOf(&["host", "none"]),

@@ -96,7 +96,7 @@ impl BuildPlan {
             Script::InRepository(path) => Some(path),
         };
         let image = &self.image;
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "envs": recipe.envs,
             "script": script,
             "inputs": recipe.inputs,
@@ -114,6 +114,9 @@ impl BuildPlan {
                 "labels": image.labels,
             },
         });
+        if let Some(lockfile) = &recipe.lockfile {
+            settings["lockfile"] = lockfile.as_str().into(); // without it, the digest is that of earlier versions
+        }
         Digest::of(&canonical_json(&settings))
     }
 }
@@ -121,11 +124,13 @@ impl BuildPlan {
 impl PreparePlan {
     /// Combines settings and flags.
     pub fn new(settings: &FileConfig, flags: &BuildFlags, origin: SettingsOrigin) -> Result<Self, ConfigError> {
-        let PrepareSettings { script, inputs, network, clock, strict, env, pass, ranges } = settings.prepare.clone();
+        let PrepareSettings { script, inputs, lockfile, network, clock, strict, env, pass, ranges } =
+            settings.prepare.clone();
         let recipe = Recipe {
             script: script.map_or(Script::BuiltIn, Script::InRepository),
             envs: first_non_empty(&flags.envs, settings.image.envs.as_deref(), &ENVS),
             inputs: inputs.unwrap_or_default(),
+            lockfile,
             env: env.unwrap_or_default(),
         };
         check(&recipe)?;
@@ -154,6 +159,7 @@ fn check(recipe: &Recipe) -> Result<(), ConfigError> {
         check_path("prepare.script", path)?;
     }
     recipe.inputs.iter().try_for_each(|path| check_path("prepare.inputs", path))?;
+    recipe.lockfile.iter().try_for_each(|path| check_path("prepare.lockfile", path))?;
     recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))
 }
 
@@ -217,6 +223,7 @@ mod tests {
             ("[image]\nenvs = [\"prod\", \"prod\"]", "named twice"),
             ("[prepare]\nscript = \"../x\"", "`prepare.script` is `../x`"),
             ("[prepare]\ninputs = [\"/etc\"]", "`prepare.inputs` is `/etc`"),
+            ("[prepare]\nlockfile = \"../x.lock\"", "`prepare.lockfile` is `../x.lock`"),
             ("[prepare]\nenv = { \"A=B\" = \"c\" }", "`prepare.env` is `A=B`"),
             ("[image]\nname = \"Upper/Case\"", "cannot use `to`"),
             ("[image]\nnmae = \"x\"", "unknown key `image.nmae`"),

@@ -3,9 +3,19 @@
 //! The cache key of the deps step names the files that the step may see, and its sandbox has no others: a change that the
 //! key does not show cannot change the result.
 
+mod deps_inputs;
+mod diagnosis;
+mod source_tree;
+
 use std::collections::BTreeMap;
 
 use phial_layers::Digest;
+
+pub use self::deps_inputs::DepsInputs;
+use self::deps_inputs::Project;
+pub use self::diagnosis::Diagnosis;
+use self::source_tree::{Found, SourceTree};
+pub use self::source_tree::{SourceFile, SourceKind};
 
 use crate::error::{ExitKind, UserError};
 use crate::image::DEFAULT_PATH;
@@ -76,6 +86,8 @@ pub struct Recipe {
     pub envs: Vec<String>,
     /// Paths that the deps step may see besides those that Mix reads; a directory includes everything below it.
     pub inputs: Vec<String>,
+    /// The lock file of Mix, if it is not `mix.lock`.
+    pub lockfile: Option<String>,
     /// Environment variables from the settings; part of the cache keys.
     pub env: BTreeMap<String, String>,
 }
@@ -108,6 +120,26 @@ pub enum RecipeError {
     /// The script lacks the executable bit.
     #[error("`{0}` is not executable in the commit")]
     NotExecutable(String),
+    /// A link that the deps step needs leads to nothing.
+    #[error("the deps step needs the symbolic link `{link}`, and its target `{target}` is {}", outside(*is_outside))]
+    Link {
+        /// The path of the link.
+        link: String,
+        /// Its target, as it is in the commit.
+        target: String,
+        /// Whether it leads out of the commit; else there is nothing.
+        is_outside: bool,
+    },
+    /// Links that multiply the paths of the commit.
+    #[error("the commit's symbolic links to directories make too many paths")]
+    TooManyLinks,
+    /// What Mix compiles is in the commit.
+    #[error("the commit has `{0}`: files that an earlier build compiled would be in the image in place of new ones")]
+    Compiled(String),
+}
+
+fn outside(is_outside: bool) -> &'static str {
+    if is_outside { "outside of it" } else { "not in it" }
 }
 
 impl UserError for RecipeError {
@@ -120,47 +152,52 @@ impl UserError for RecipeError {
             Self::NoProject => "add `script = \"path/in/the/repository\"` under `[prepare]`".into(),
             Self::Missing { .. } => "commit the file, or correct the path".into(),
             Self::NotExecutable(path) => format!("run `git update-index --chmod=+x {path}` and commit"),
+            Self::Link { .. } => "commit what it stands for, and let it be relative".into(),
+            Self::TooManyLinks => "commit fewer links to directories that have links themselves".into(),
+            Self::Compiled(path) => {
+                let dir = path.find("_build").map_or(path.as_str(), |at| &path[..at + "_build".len()]);
+                format!("run `git rm -r --cached {dir}`, commit, and name it in `.gitignore`")
+            }
         })
     }
 }
 
-/// A file of the app's source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
-    /// The path in the repository.
-    pub path: Vec<u8>,
-    /// Whether it has the executable bit.
-    pub executable: bool,
-}
-
 impl Recipe {
-    /// Checks that the commit's files have what the recipe names.
+    /// The path of Mix's lock file in the repository.
+    pub fn lock_path(&self) -> &str {
+        self.lockfile.as_deref().unwrap_or("mix.lock")
+    }
+
+    /// The file that `path` leads to, links followed; `None` if it leads to none.
+    pub fn find(files: &[SourceFile], path: &str) -> Option<Vec<u8>> {
+        let resolved = SourceTree::new(files).resolve(path.as_bytes());
+        (resolved.found == Found::File).then_some(resolved.path)
+    }
+
+    /// Checks that the commit's files have what the recipe names, and nothing that a step compiles.
     pub fn check(&self, files: &[SourceFile]) -> Result<(), RecipeError> {
-        let find = |path: &str| files.iter().find(|file| file.path == path.as_bytes());
+        let tree = SourceTree::new(files);
+        let kind = |path: &str| tree.kind(&tree.resolve(path.as_bytes()).path);
+        let has = |path: &str| kind(path).is_some() || tree.kind(path.as_bytes()).is_some();
         match &self.script {
-            Script::BuiltIn if find("mix.exs").is_none() => return Err(RecipeError::NoProject),
+            Script::BuiltIn if !has("mix.exs") => return Err(RecipeError::NoProject),
             Script::BuiltIn => {}
-            Script::InRepository(path) => match find(path) {
+            Script::InRepository(path) => match kind(path) {
                 None => return Err(RecipeError::Missing { key: "prepare.script", path: path.clone() }),
-                Some(script) if !script.executable => return Err(RecipeError::NotExecutable(path.clone())),
-                Some(_) => {}
+                Some(SourceKind::Executable) => {}
+                Some(_) => return Err(RecipeError::NotExecutable(path.clone())),
             },
         }
         for input in &self.inputs {
-            if !files.iter().any(|file| is_below(&file.path, input)) {
+            if !tree.exists(input.as_bytes()) && !has(input) {
                 return Err(RecipeError::Missing { key: "prepare.inputs", path: input.clone() });
             }
         }
-        Ok(())
-    }
-
-    /// Whether the deps step may see the file `path`; `files` are all files of the source.
-    pub fn deps_see(&self, files: &[SourceFile], path: &[u8]) -> bool {
-        let is_read_by_script = match &self.script {
-            Script::BuiltIn => is_mix_input(files, path),
-            Script::InRepository(script) => path == script.as_bytes(),
-        };
-        is_read_by_script || self.inputs.iter().any(|input| is_below(path, input))
+        if let Some(path) = self.lockfile.as_ref().filter(|path| !has(path)) {
+            return Err(RecipeError::Missing { key: "prepare.lockfile", path: path.clone() });
+        }
+        let compiled = files.iter().find(|file| is_compiled(&tree, &file.path));
+        compiled.map_or(Ok(()), |file| Err(RecipeError::Compiled(file.path.escape_ascii().to_string())))
     }
 
     /// The steps of the dependencies. The first fetches. Each of the others, if any, compiles for one environment on top of
@@ -219,60 +256,41 @@ impl Recipe {
         env.extend(fixed.map(|(key, value)| (key.to_owned(), value.to_owned())));
         env.insert("SOURCE_DATE_EPOCH".into(), mtime.to_string());
         env.insert("PHIAL_ENVS".into(), self.envs.join(" "));
+        env.extend(self.lockfile.iter().map(|path| ("PHIAL_LOCKFILE".to_owned(), path.clone())));
         env.extend(self.env.clone());
         env
     }
 }
 
-/// Whether Mix or rebar3 reads the file to resolve dependencies. `config/runtime.exs` is read at run time only.
-fn is_mix_input(files: &[SourceFile], path: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(path) else { return false };
-    let (dir, name) = text.rsplit_once('/').unwrap_or(("", text));
-    if dir.split('/').any(|part| part == "deps" || part == "_build" || part == "node_modules") {
-        return false;
-    }
-    if matches!(name, "mix.exs" | "mix.lock" | "rebar.config" | "rebar.lock" | ".tool-versions") {
-        return true;
-    }
-    // Everything below a `config/` that is next to a `mix.exs`.
-    let mut rest = dir;
-    while let Some(at) = rest.rfind("config") {
-        let (before, after) = (&rest[..at], &rest[at + "config".len()..]);
-        if (after.is_empty() || after.starts_with('/')) && (before.is_empty() || before.ends_with('/')) {
-            let mix = format!("{before}mix.exs");
-            if files.iter().any(|file| file.path == mix.as_bytes()) {
-                return name != "runtime.exs";
-            }
-        }
-        rest = before;
-    }
-    false
-}
-
-fn is_below(path: &[u8], input: &str) -> bool {
-    let input = input.trim_end_matches('/').as_bytes();
-    path.strip_prefix(input).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+/// Whether a file is what Mix compiles: below the `_build` of a project, or a manifest of Mix in a directory of another name
+/// (`build_path` in mix.exs).
+fn is_compiled(tree: &SourceTree<'_>, path: &[u8]) -> bool {
+    let in_project = Project::of(tree, path);
+    let is_manifest = || {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        matches!(*parts.as_slice(), [.., b"lib", _, b".mix", name] if name.starts_with(b"compile."))
+    };
+    in_project.map_or_else(is_manifest, |found| !found.in_deps)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::source_tree::tests::files;
     use super::*;
 
-    fn files(paths: &[&str]) -> Vec<SourceFile> {
-        paths
-            .iter()
-            .map(|path| SourceFile { path: path.as_bytes().to_vec(), executable: path.ends_with("code") })
-            .collect()
-    }
-
     fn recipe(script: Script) -> Recipe {
-        Recipe { script, envs: vec!["staging".into(), "prod".into()], inputs: vec![], env: BTreeMap::new() }
+        Recipe {
+            script,
+            envs: vec!["staging".into(), "prod".into()],
+            inputs: vec![],
+            lockfile: None,
+            env: BTreeMap::new(),
+        }
     }
 
     fn seen(recipe: &Recipe, paths: &[&str]) -> Vec<String> {
-        let files = files(paths);
-        let seen = files.iter().filter(|file| recipe.deps_see(&files, &file.path));
-        seen.map(|file| String::from_utf8(file.path.clone()).unwrap()).collect()
+        let visible = recipe.deps_inputs(&files(paths)).complete().unwrap();
+        visible.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
     }
 
     #[test]
@@ -291,12 +309,13 @@ mod tests {
             "deps/x/mix.exs",
         ];
         let expected = [
-            "mix.exs",
-            "mix.lock",
+            "apps/web/config/config.exs",
+            "apps/web/mix.exs",
             "config/config.exs",
             "config/env/prod.exs",
-            "apps/web/mix.exs",
-            "apps/web/config/config.exs",
+            "deps/x/mix.exs",
+            "mix.exs",
+            "mix.lock",
         ];
         assert_eq!(seen(&recipe(Script::BuiltIn), &paths), expected);
     }
@@ -305,8 +324,8 @@ mod tests {
     fn a_script_of_the_repository_sees_itself_and_its_inputs() {
         let mut custom = recipe(Script::InRepository("script/prepare_code".into()));
         custom.inputs = vec!["package.json".into(), "vendor/".into()];
-        let paths = ["script/prepare_code", "script/ci.sh", "package.json", "vendor/a/b", "vendored", "mix.exs"];
-        assert_eq!(seen(&custom, &paths), ["script/prepare_code", "package.json", "vendor/a/b"]);
+        let paths = ["script/prepare_code*", "script/ci.sh", "package.json", "vendor/a/b", "vendored", "mix.exs"];
+        assert_eq!(seen(&custom, &paths), ["package.json", "script/prepare_code", "vendor/a/b"]);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 #   prepare_code build ENV   compile the app itself for ENV; the whole source is in sight; needs no network
 #
 # A repository's own script (`prepare.script` in phial.toml) is called as `deps` and as `build ENV`, and compiles its
-# dependencies in `deps`. Exit codes of mix are passed on.
+# dependencies in `deps`. Exit codes of mix are passed on. The output of mix is not read here, so a process that mix leaves
+# behind holds nothing up.
 
 set -eu
 
@@ -22,55 +23,10 @@ need() {
     have "$1" || fail "the base image has no \`$1\`, which $2 needs" "add \`$1\` to the base image"
 }
 
-# Runs `mix ARGUMENTS`; its output appears as it comes. When it fails, says what is missing and exits with its code.
-run_mix() {
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
-    echo 0 >"$scratch/code"
-    { mix "$@" 2>&1 || echo $? >"$scratch/code"; } | tee "$scratch/log"
-    code=$(cat "$scratch/code")
-    if [ "$code" -ne 0 ]; then
-        explain "$scratch/log"
-        exit "$code"
-    fi
-    if grep -q '^warning: missing dependency ' "$scratch/log"; then hint_inputs; fi
-    rm -rf "$scratch"
-}
-
-# One line on stderr for a failure whose own message does not say what to do about it.
-explain() {
-    for tool in git make cc gcc c++ g++ cmake cargo; do
-        have "$tool" && continue
-        name=$(printf '%s' "$tool" | sed 's/+/\\+/g')
-        if grep -Eq "(^|[ :/])\"?$name\"?:? (command )?not found|(^|[ :/])$name: No such file" "$1"; then
-            fail "the base image has no \`$tool\`, which a dependency needs" "add \`$tool\` to the base image"
-        fi
-    done
-    for tool in Hex Rebar; do
-        if grep -q "Could not install $tool" "$1"; then
-            fail "the base image has no $tool, and it could not be downloaded" "add Hex and rebar3 to the base image"
-        fi
-    done
-    if grep -q 'Could not find "rebar3" to compile' "$1"; then
-        fail "the base image has no \`rebar3\`, which a dependency needs" "add \`rebar3\` to the base image"
-    fi
-    if [ "$call" = deps ] && [ ! -f mix.lock ] && grep -q 'mix.lock is out of date' "$1"; then
-        fail "mix.exs names dependencies, but there is no mix.lock" "run \`mix deps.get\` and commit mix.lock"
-    fi
-    if [ "$call" = deps ] && grep -Eqi 'no such file or directory|enoent|could not load |dependency is not available' "$1"; then
-        hint_inputs
-    fi
-}
-
-hint_inputs() {
-    echo "hint: the deps step sees only mix.exs, mix.lock and config/;" \
-        "name other files it reads in \`prepare.inputs\` in phial.toml" >&2
-}
-
 # Hex: the base's (an archive, or on Elixir's own code path), else the newest.
 ensure_hex() {
-    grep -q '{:hex,' mix.lock 2>/dev/null || return 0
-    run_mix local.hex --force --if-missing
+    grep -q '{:hex,' "$lock" 2>/dev/null || return 0
+    mix local.hex --force --if-missing
 }
 
 # rebar3: MIX_REBAR3, the one in MIX_HOME, the one on PATH.
@@ -95,20 +51,31 @@ uses_rebar3() {
     return 1
 }
 
+# Whether every dependency is there as the lock names it, since all are committed: then no server is asked.
+has_all_deps() {
+    list=${TMPDIR:-/tmp}/phial-deps
+    for dep in deps/*/; do
+        if [ ! -d "$dep" ] || ! mix deps --all >"$list" 2>&1; then return 1; fi
+        if grep -Eq 'mix deps\.(get|update|unlock)' "$list"; then return 1; fi
+        return 0
+    done
+}
+
 fetch_deps() {
-    if grep -q '{:git,' mix.lock 2>/dev/null; then need git "a git dependency"; fi
+    if grep -q '{:git,' "$lock" 2>/dev/null; then need git "a git dependency"; fi
     ensure_hex
-    run_mix deps.get --check-locked
-    if uses_rebar3 && ! find_rebar3; then run_mix local.rebar --force --if-missing; fi
+    if ! has_all_deps; then mix deps.get --check-locked; fi
+    if uses_rebar3 && ! find_rebar3; then mix local.rebar --force --if-missing; fi
 }
 
 compile_deps() {
     find_rebar3 || :
-    run_mix deps.compile --skip-local-deps --skip-umbrella-children
+    mix deps.compile --skip-local-deps --skip-umbrella-children
 }
 
 call=${1:-}
 env=${2:-}
+lock=${PHIAL_LOCKFILE:-mix.lock}
 
 if [ ! -f mix.exs ]; then
     fail "there is no mix.exs in $(pwd)" "for an app that is not a Mix project, name a script in \`prepare.script\` in phial.toml"
@@ -130,7 +97,7 @@ deps:*)
 build:?*)
     export MIX_ENV="$env"
     find_rebar3 || :
-    run_mix compile
+    mix compile
     ;;
 *)
     echo "usage: prepare_code deps [ENV] | prepare_code build ENV" >&2

@@ -307,7 +307,7 @@ fn is_excluded(path: &EntryPath) -> bool {
 }
 
 /// Whether both are regular files with the same bytes.
-fn same_bytes(a_tree: &TreeDir, a_path: &Path, b_tree: &TreeDir, b_path: &Path) -> Result<bool, IoError> {
+pub(super) fn same_bytes(a_tree: &TreeDir, a_path: &Path, b_tree: &TreeDir, b_path: &Path) -> Result<bool, IoError> {
     let (Some(mut a), Some(mut b)) = (a_tree.file(a_path)?, b_tree.file(b_path)?) else { return Ok(false) };
     let mut compare = || -> io::Result<bool> {
         if a.metadata()?.len() != b.metadata()?.len() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::IoError;
 use crate::store::Tree;
@@ -102,4 +102,10 @@ impl View {
 /// Whether a directory is opaque (`user.overlay.opaque` is `y`): it hides the directories below it.
 fn is_opaque(parent: &TreeDir, name: &OsString) -> Result<bool, IoError> {
     Ok(parent.xattr(name, "user.overlay.opaque")?.is_some_and(|value| value == b"y"))
+}
+
+/// Whether one of the trees has a program in one of the directories of a `PATH`. Links between directories are not followed.
+pub fn has_program(trees: &[Tree], path: &str, name: &str) -> bool {
+    let has = |tree: &Tree, dir: &str| tree.root.open()?.stat(Path::new(dir.trim_start_matches('/')).join(name));
+    path.split(':').any(|dir| trees.iter().any(|tree| matches!(has(tree, dir), Ok(Some(_)))))
 }

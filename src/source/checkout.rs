@@ -41,16 +41,32 @@ struct Writer<'a> {
 /// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules
 /// become empty directories. After an error the caller has to remove what was written.
 pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    fetched.quarantine_if_broken(write_all(fetched, dest, mtime, watch))
+    checkout_only(fetched, &|_| true, dest, mtime, watch)
 }
 
-fn write_all(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    let git_dir = &fetched.git_dir;
+/// As [`checkout`], of the entries that `is_wanted` accepts.
+pub fn checkout_only(
+    fetched: &Fetched,
+    is_wanted: &dyn Fn(&CommitEntry) -> bool,
+    dest: &Path,
+    mtime: i64,
+    watch: Watch<'_>,
+) -> Result<(), SourceError> {
+    let entries: Vec<CommitEntry> = super::list(fetched)?.into_iter().filter(is_wanted).collect();
+    fetched.quarantine_if_broken(write_all(fetched, &entries, dest, mtime, watch))
+}
+
+fn write_all(
+    fetched: &Fetched,
+    entries: &[CommitEntry],
+    dest: &Path,
+    mtime: i64,
+    watch: Watch<'_>,
+) -> Result<(), SourceError> {
     let repo = fetched.repo();
-    let entries = git_dir.list(&repo, fetched.oid)?;
     let mut writer = Writer::new(dest, mtime)?;
     let mut pointers = Vec::new();
-    for entry in &entries {
+    for entry in entries {
         let bytes = content(fetched, &repo, entry)?;
         if bytes.len() <= 1024 && bytes.starts_with(LFS) {
             pointers.push(&entry.name);

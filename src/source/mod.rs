@@ -27,13 +27,13 @@ mod tree;
 use std::path::{Path, PathBuf};
 
 pub use access::Access;
-pub use checkout::checkout;
+pub use checkout::{checkout, checkout_only};
 pub use error::SourceError;
 pub use fetched::{Commit, Fetched};
 pub use git_host::GitHost;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
-pub use tree::{CommitEntry, EntryMode, list, read_file};
+pub use tree::{CommitEntry, EntryMode, link_target, list, read_file};
 
 use crate::event::{Watch, notice};
 use fetched::RepositoryState;

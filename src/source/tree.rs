@@ -15,6 +15,8 @@ const MAX_ENTRIES: usize = 1_000_000;
 const MAX_DEPTH: usize = 128;
 /// The largest blob, in bytes: libgit2 reads it into memory.
 const MAX_BLOB: usize = 1 << 30;
+/// The longest target of a symbolic link, in bytes (`PATH_MAX`).
+const MAX_TARGET: usize = 4095;
 /// The largest file that [`read_file`] reads, in bytes.
 const MAX_READ: usize = 1 << 20;
 
@@ -50,6 +52,14 @@ pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
 /// The content of the regular file `path` of the commit; `None` if it does not exist. At most 1 MiB.
 pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     fetched.quarantine_if_broken(read(fetched, path))
+}
+
+/// The target of a symbolic link of the commit.
+pub fn link_target(fetched: &Fetched, link: &CommitEntry) -> Result<Vec<u8>, SourceError> {
+    let (git_dir, name) = (&fetched.git_dir, link.name.as_bytes());
+    let unreadable = |source| git_dir.unreadable(format!("`{}`", name.escape_ascii()), source);
+    let read = Oid::from_str(&link.id).map_err(unreadable);
+    fetched.quarantine_if_broken(read.and_then(|id| git_dir.blob(&fetched.repo(), id, name, MAX_TARGET)))
 }
 
 fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {

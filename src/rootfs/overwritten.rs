@@ -1,0 +1,40 @@
+//! Whether one tree would hide what another one holds.
+
+use std::path::Path;
+
+use phial_layers::EntryPath;
+
+use super::diff::same_bytes;
+use super::error::RootfsError;
+use crate::store::Tree;
+use crate::tree::{Enter, EntryKind, EntryStat, TreeDir};
+
+/// The first file of `sources` that `changes` deletes or has with other content. Both are trees of layers; where one is below
+/// the other, such a file is not what the command saw or wrote that made the changes.
+pub fn overwritten(sources: &Tree, changes: &Tree) -> Result<Option<EntryPath>, RootfsError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (sources, changes) = (sources.root.open()?, changes.root.open()?);
+    let mut found = None;
+    sources.walk(|entry| {
+        if found.is_some() {
+            return Ok::<_, RootfsError>(Enter::No);
+        }
+        let Some(new) = changes.stat(&entry.path)? else { return Ok(Enter::No) };
+        let are_dirs = entry.stat.is_directory() && new.is_directory();
+        if !are_dirs && !is_same((&sources, &entry.stat), (&changes, &new), &entry.path)? {
+            found = Some(EntryPath::new(entry.path.as_os_str().as_bytes()));
+        }
+        Ok(if are_dirs { Enter::Yes } else { Enter::No })
+    })?;
+    Ok(found)
+}
+
+/// Whether two files at one path are of one type and have the same content and executable bit.
+fn is_same(a: (&TreeDir, &EntryStat), b: (&TreeDir, &EntryStat), path: &Path) -> Result<bool, RootfsError> {
+    let executable = |stat: &EntryStat| stat.mode() & 0o100;
+    Ok(match (a.1.kind(), b.1.kind()) {
+        (EntryKind::Symlink, EntryKind::Symlink) => a.0.read_link(path)? == b.0.read_link(path)?,
+        (EntryKind::File, EntryKind::File) => executable(a.1) == executable(b.1) && same_bytes(a.0, path, b.0, path)?,
+        _ => false,
+    })
+}
