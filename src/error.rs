@@ -35,6 +35,8 @@ pub enum ExitKind {
     Internal = 70,
     /// Interrupted by SIGINT.
     Interrupted = 130,
+    /// Nobody reads stdout any more: as a program that SIGPIPE ends.
+    BrokenPipe = 141,
     /// Interrupted by SIGTERM.
     Terminated = 143,
 }
@@ -77,6 +79,11 @@ pub trait UserError: StdError + Send + Sync + 'static {
     fn output(&self) -> &[String] {
         &[]
     }
+
+    /// The lines of a file that the message is about.
+    fn excerpt(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// An error of any module.
@@ -99,6 +106,11 @@ impl Error {
     /// The last lines of output of the program that failed.
     pub fn output(&self) -> &[String] {
         self.0.output()
+    }
+
+    /// The lines of a file that the message is about.
+    pub fn excerpt(&self) -> &[String] {
+        self.0.excerpt()
     }
 
     /// The error as the type of its module.

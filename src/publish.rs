@@ -7,7 +7,7 @@ use phial_layers::Digest;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
 use crate::image::{BlobReader, Blobs, Descriptor, Image, RegistryRef, Target};
-use crate::layout;
+use crate::layout::{self, ArchiveKind};
 use crate::registry::{Push, PushOutcome, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
 use crate::store::StoreError;
@@ -51,6 +51,19 @@ pub(crate) fn publish(
 /// Writes an image to its targets. The store must have all its layers.
 pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Target]) -> Result<(), Error> {
     write(context, image, targets, None, &|digest| stored_blob(context, image, digest))
+}
+
+/// Checks, before anything is built, that what is at the targets on this machine may be replaced and that they can be written.
+pub(crate) fn check_targets(targets: &[Target]) -> Result<(), Error> {
+    for target in targets {
+        match target {
+            Target::Layout { dir, .. } => layout::check_layout_target(dir)?,
+            Target::OciArchive { file, .. } => layout::check_archive_target(file, ArchiveKind::Oci)?,
+            Target::DockerArchive { file, .. } => layout::check_archive_target(file, ArchiveKind::Docker)?,
+            Target::Registry(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The blob of a layer, if the store has it.

@@ -2,12 +2,12 @@
 //! to, nor which server gets credentials.
 
 use std::fs;
+use std::path::Path;
 
 use base64::Engine as _;
-use phial_layers::Digest;
-use serde_json::Value;
 
 use crate::harness::busybox::busybox_base;
+use crate::harness::edit_image::edit_record;
 use crate::harness::git_http::GitServer;
 use crate::harness::{Output, Repo, TestEnv, run};
 
@@ -166,27 +166,8 @@ fn an_image_gets_a_variable_only_by_a_flag_of_the_call() {
 }
 
 /// Writes `source` as the repository into the record of the image in a layout.
-fn record_source(layout: &std::path::Path, source: &str) {
-    let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/"));
-    let read =
-        |path: &std::path::Path| serde_json::from_slice::<Value>(&fs::read(path).expect("a file")).expect("JSON");
-    let mut index = read(&layout.join("index.json"));
-    let mut manifest = read(&blob(&index["manifests"][0]["digest"]));
-    let mut config = read(&blob(&manifest["config"]["digest"]));
-    let label = &mut config["config"]["Labels"]["dev.phial.record"];
-    let mut record: Value = serde_json::from_str(label.as_str().expect("a record")).expect("JSON");
-    record["source"] = source.into();
-    *label = record.to_string().into();
-    let keep = |descriptor: &mut Value, document: &Value| {
-        let bytes = document.to_string();
-        let digest = Digest::of(bytes.as_bytes());
-        fs::write(layout.join("blobs/sha256").join(digest.hex()), &bytes).expect("written");
-        descriptor["digest"] = digest.to_string().into();
-        descriptor["size"] = bytes.len().into();
-    };
-    keep(&mut manifest["config"], &config);
-    keep(&mut index["manifests"][0], &manifest);
-    fs::write(layout.join("index.json"), index.to_string()).expect("written");
+fn record_source(layout: &Path, source: &str) {
+    edit_record(layout, |record| record["source"] = source.into());
 }
 
 #[test]

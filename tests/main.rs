@@ -22,6 +22,7 @@ mod explain;
 mod fixtures;
 mod golden;
 mod help;
+mod hostile_text;
 mod interop;
 mod left_behind;
 mod lock;

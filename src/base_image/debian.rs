@@ -133,10 +133,10 @@ fn run(program: &'static str, mut command: Command, watch: Watch<'_>) -> Result<
     if status.success() { Ok(()) } else { Err(BaseError::Failed { program, status, output: tail(&output) }) }
 }
 
-fn tail(output: &[u8]) -> String {
+fn tail(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
+    lines[lines.len().saturating_sub(8)..].iter().map(|&line| line.to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ pub enum BaseError {
     #[error("this machine's apt sources name no Debian mirror")]
     NoMirror,
     /// The program ran and failed; with its last lines.
-    #[error("`{program}` ended with {status}\n{output}")]
+    #[error("`{program}` ended with {status}")]
     Failed {
         /// The program.
         program: &'static str,
         /// How it ended.
         status: ExitStatus,
         /// Its last lines.
-        output: String,
+        output: Vec<String>,
     },
     /// A root filesystem that is not a tar, or compressed in a way that is not read.
     #[error("`{}` is {what}, not a tar, plain or compressed by gzip or zstd", path.display())]
@@ -78,6 +78,10 @@ impl UserError for BaseError {
             Self::Failed { .. } => ExitKind::Unavailable,
             Self::Missing { .. } | Self::NoRange { .. } | Self::NoMirror | Self::Io { .. } => ExitKind::Machine,
         }
+    }
+
+    fn output(&self) -> &[String] {
+        if let Self::Failed { output, .. } = self { output } else { &[] }
     }
 
     fn hint(&self) -> Option<String> {

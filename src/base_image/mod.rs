@@ -23,7 +23,7 @@ use crate::config;
 use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, Target, assemble};
-use crate::publish::publish_stored;
+use crate::publish::{check_targets, publish_stored};
 
 /// What a base is made of.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ pub enum BaseSource {
 /// Makes the image and brings it to its targets. The layer is the tar as it is, compressed by us.
 pub fn create(of: &BaseSource, to: &[String], context: &Context<'_>) -> Result<(Image, Vec<Target>), Error> {
     let targets = config::targets(to)?;
+    check_targets(&targets)?;
     let scratch = context.store.scratch()?;
     let start = context.step_started("base");
     let (tar, env, created) = match of {

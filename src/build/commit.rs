@@ -81,7 +81,11 @@ pub(super) fn settings(config: Option<&Path>, fetched: &Fetched) -> Result<(File
 fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
     let bytes = source::read_file(fetched, name)?;
     let utf8 = |bytes| {
-        String::from_utf8(bytes).map_err(|_| ConfigError::Toml { file: name.into(), text: "it is not UTF-8".into() })
+        String::from_utf8(bytes).map_err(|_| ConfigError::Toml {
+            file: name.into(),
+            text: "it is not UTF-8".into(),
+            excerpt: vec![],
+        })
     };
     Ok(bytes.map(utf8).transpose()?)
 }

@@ -78,6 +78,7 @@ pub(crate) fn build_unpublished<'a>(
     check_consent(&plan.prepare, context)?;
     if request.rebuild_of.is_none() {
         plan.check_targets_are_the_callers(&request.flags)?;
+        publish::check_targets(&plan.targets)?;
     }
     if let Some(record) = &request.rebuild_of {
         let settings_file = if request.config.is_some() { "`--config`" } else { "the commit" };

@@ -68,7 +68,7 @@ pub enum ReproducibilityError {
         source: BlobSourceError,
     },
     /// The second build of `--twice` failed where the first one did not; its last lines of output.
-    #[error("the second build failed; its last lines:\n{}", .0.join("\n"))]
+    #[error("the second build failed")]
     SecondBuild(Vec<String>),
     /// The two builds differ.
     #[error("not reproducible: `{first}` and `{second}` differ{}", first_in(.first_difference.as_ref()))]
@@ -104,6 +104,10 @@ impl UserError for ReproducibilityError {
             Self::SecondBuild(_) => ExitKind::Failed,
             Self::Differs { .. } => ExitKind::NotReproducible,
         }
+    }
+
+    fn output(&self) -> &[String] {
+        if let Self::SecondBuild(lines) = self { lines } else { &[] }
     }
 
     fn hint(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use phial_layers::Compression;
 use serde_json::json;
 
 use super::format::size;
+use super::outputs;
 use super::ui::Ui;
 use super::{Common, IsolationArg, NetworkArg, Outcome};
 use crate::build::{self, BuildRequest, Built};
@@ -132,18 +133,25 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         remote_cache_repository: args.cache_repo.clone(),
         rebuild_of: None,
     };
+    args.digest_file.as_deref().map_or(Ok(()), outputs::check_file)?;
     let built = build::build(&request, context)?;
-    if let Some(path) = &args.digest_file {
-        fs::write(path, format!("{}\n", built.digest)).map_err(IoError::at("write", path))?;
-    }
+    // Neither of the two outputs of the digest depends on the other.
+    let written = args
+        .digest_file
+        .as_ref()
+        .map(|path| fs::write(path, format!("{}\n", built.digest)).map_err(IoError::at("write", path)));
     for report in &built.layers {
         match &report.layer {
             Some(layer) => ui.info(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),
             None => ui.info(&format!("  {:<16} {:>9}", report.name, "empty")),
         }
     }
-    let line = if args.json { as_json(&built) } else { format!("{}@{}", built.targets[0].place(), built.digest) };
-    ui.data(&line)?;
+    if args.json {
+        ui.json(&as_json(&built))?;
+    } else {
+        ui.data(&format!("{}@{}", built.targets[0].place(), built.digest))?;
+    }
+    written.unwrap_or(Ok(()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -82,11 +82,19 @@ pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     let text = match &args.command {
         CacheCommand::Ls { json, place: Some(place), .. } => {
             let entries = remote_cache::entries(place, context)?;
-            if *json { entries_as_json(&entries) } else { entries_as_text(&entries) }
+            if *json {
+                ui.json(&entries_as_json(&entries))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            entries_as_text(&entries)
         }
         CacheCommand::Ls { json, .. } => {
             let items = store.items()?;
-            if *json { items_as_json(&items) } else { items_as_text(&items) }
+            if *json {
+                ui.json(&items_as_json(&items))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            items_as_text(&items)
         }
         CacheCommand::Show { name, place: Some(place), .. } => {
             entry_shown(&remote_cache::entries(place, context)?, name)?

@@ -40,6 +40,7 @@ pub(super) enum CliError {
 impl UserError for CliError {
     fn exit_kind(&self) -> ExitKind {
         match self {
+            Self::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe => ExitKind::BrokenPipe,
             Self::Signals(_) | Self::CacheInUse | Self::Stdout(_) => ExitKind::Machine,
             Self::CacheLimit(_) | Self::AmbiguousName { .. } => ExitKind::Usage,
             Self::NotInCache { .. } => ExitKind::Refused,

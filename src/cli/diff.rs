@@ -38,9 +38,11 @@ pub(super) fn diff(args: &DiffArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let right_layer = args.other_layer.as_deref().or(args.layer.as_deref());
     let left = DiffArgument { name: &args.left, layer: args.layer.as_deref() };
     let found = diff::diff(left, DiffArgument { name: &args.right, layer: right_layer }, context)?;
-    let text =
-        if args.json { as_json(&found) } else { found.text(if args.times { Times::Listed } else { Times::Counted }) };
-    ui.data(&text)?;
+    if args.json {
+        ui.json(&as_json(&found))?;
+    } else {
+        ui.data(&found.text(if args.times { Times::Listed } else { Times::Counted }))?;
+    }
     Ok(if found.is_same() { ExitCode::SUCCESS } else { ExitKind::Failed.into() })
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::escape;
 use super::ui::Ui;
 use super::{Common, Outcome};
 use crate::context::Context;
@@ -28,8 +29,11 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let reference: RegistryRef = args.registry.parse()?;
     let report = context.client.diagnose(&reference)?;
-    let text = if args.json { as_json(&report).to_string() } else { as_text(&report) };
-    ui.data(&text)?;
+    if args.json {
+        ui.json(&as_json(&report).to_string())?;
+    } else {
+        ui.data(&as_text(&report))?;
+    }
     let Some(error) = report.first_failure() else { return Ok(ExitCode::SUCCESS) };
     if let Some(hint) = error.hint() {
         ui.info(&format!("hint: {hint}"));
@@ -61,7 +65,7 @@ fn as_text(report: &DoctorReport) -> String {
     {
         lines.push(format!("{name:<12}{}", text(finding)));
     }
-    lines.join("\n")
+    lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn as_json(report: &DoctorReport) -> Value {

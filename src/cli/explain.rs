@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::escape;
 use super::format::seconds;
 use super::ui::Ui;
 use super::{Common, Outcome};
@@ -29,8 +30,11 @@ pub(super) struct ExplainArgs {
 
 pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
-    let text = if args.json { serde_json::to_string(&explanation).unwrap_or_default() } else { as_text(&explanation) };
-    ui.data(&text)?;
+    if args.json {
+        ui.json(&serde_json::to_string(&explanation).unwrap_or_default())?;
+    } else {
+        ui.data(&as_text(&explanation))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,7 +49,7 @@ fn as_text(explanation: &Explanation) -> String {
         layers(layers_of_step, explanation.previous.is_some(), &mut lines);
     }
     lines.extend(explanation.gone.iter().map(|name| format!("{}: gone", shown(name))));
-    lines.join("\n")
+    lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn describe(record: &BuildRecord) -> String {

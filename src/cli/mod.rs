@@ -6,10 +6,12 @@ mod cache;
 mod cli_error;
 mod diff;
 mod doctor;
+mod escape;
 mod exit;
 mod explain;
 mod format;
 mod lock;
+mod outputs;
 mod panic_hook;
 mod progress;
 mod release;
@@ -146,7 +148,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let is_help = !error.use_stderr();
-            let _ = error.print();
+            Ui::arguments(error);
             return if is_help { ExitCode::SUCCESS } else { ExitKind::Usage.into() };
         }
     };
@@ -197,7 +199,9 @@ fn with_context(host: &Host, common: &Common, command: impl FnOnce(&Context<'_>,
             Ui::interrupted();
             return code;
         }
-        ui.error(&error);
+        if error.exit_kind() != ExitKind::BrokenPipe {
+            ui.error(&error);
+        }
         error.exit_kind().into()
     })
 }

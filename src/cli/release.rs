@@ -67,12 +67,11 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
     for line in summary(&released.plan, args.dry_run) {
         ui.info(&line);
     }
-    let data = |text: &str| ui.data(text);
     if args.json {
-        data(&as_json(&released, args.dry_run))?;
+        ui.json(&as_json(&released, args.dry_run))?;
     } else if !args.dry_run {
         for name in &released.plan.names {
-            data(&format!("{}@{}", name, released.plan.digest))?;
+            ui.data(&format!("{}@{}", name, released.plan.digest))?;
         }
     }
     Ok(ExitCode::SUCCESS)

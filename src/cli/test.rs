@@ -7,6 +7,7 @@ use clap::Args;
 use phial_layers::Digest;
 use serde_json::json;
 
+use super::outputs;
 use super::ui::Ui;
 use super::{Common, IsolationArg, Outcome};
 use crate::app_test::{self, TestOutcome, TestRequest};
@@ -77,13 +78,18 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
         artifacts: at(&args.artifacts),
         no_cache: args.no_cache,
     };
+    request.junit.as_deref().map_or(Ok(()), outputs::check_file)?;
+    request.artifacts.as_deref().map_or(Ok(()), outputs::check_directory)?;
     let tested = app_test::test(&request, context)?;
     let record = if args.no_record { None } else { app_test::attach_record(&tested, context)? };
     let digest = &tested.run.image;
     let text = tested.image.to_string();
     let place = text.trim_end_matches(&format!("@{digest}"));
-    let line = if args.json { as_json(&tested, place, record.as_ref()) } else { format!("{place}@{digest}") };
-    ui.data(&line)?;
+    if args.json {
+        ui.json(&as_json(&tested, place, record.as_ref()))?;
+    } else {
+        ui.data(&format!("{place}@{digest}"))?;
+    }
     if let Some(error) = tested.service_error {
         return Err(error);
     }

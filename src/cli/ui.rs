@@ -1,13 +1,15 @@
 //! Everything that is printed: events and errors on stderr, results on stdout. It reads well without colours, on a terminal
-//! and in the log of a CI.
+//! and in the log of a CI. All of it passes through [`escape`], since names, values and causes in it are foreign.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
+use clap::error::{ContextKind, ContextValue};
 
 use super::cli_error::CliError;
+use super::escape;
 use super::format::seconds;
 use super::progress::Progress;
 use crate::error::{Error, chain};
@@ -62,13 +64,13 @@ impl Ui {
         match event {
             Event::StepStarted { step } => {
                 if let Style::Terminal(progress) = &self.style {
-                    progress.start_step(&step);
+                    progress.start_step(&escape::line(&step));
                 }
             }
             Event::StepFinished { step, note, millis } => {
                 self.flush(&step);
                 if let Style::Terminal(progress) = &self.style {
-                    progress.end_step(&step);
+                    progress.end_step(&escape::line(&step));
                 }
                 let time = if millis == 0 { String::new() } else { format!("  {}", seconds(millis)) };
                 self.info(&format!("{step:<18} {note}{time}"));
@@ -76,7 +78,9 @@ impl Ui {
             Event::StepOutput { step, bytes } => {
                 for line in self.complete_lines(&step, &bytes) {
                     match &self.style {
-                        Style::Terminal(progress) => progress.output(&step, line),
+                        Style::Terminal(progress) => {
+                            progress.output(&escape::line(&step), escape::line(&line));
+                        }
                         _ => self.info(&line),
                     }
                 }
@@ -117,7 +121,7 @@ impl Ui {
 
     /// Prints a line on stderr, unless `--progress quiet` forbids it.
     pub(super) fn info(&self, text: &str) {
-        let print = || drop(writeln!(io::stderr().lock(), "{text}"));
+        let print = || drop(writeln!(io::stderr().lock(), "{}", escape::line(text)));
         match &self.style {
             Style::Terminal(progress) => progress.print(print),
             Style::Plain => print(),
@@ -134,28 +138,65 @@ impl Ui {
 
     /// Prints a result on stdout: one line, or several of a list.
     pub(super) fn data(&self, text: &str) -> Result<(), CliError> {
+        self.stdout(&escape::lines(text))
+    }
+
+    /// Prints a result as JSON on stdout.
+    pub(super) fn json(&self, text: &str) -> Result<(), CliError> {
+        self.stdout(&escape::json(text))
+    }
+
+    fn stdout(&self, text: &str) -> Result<(), CliError> {
         self.clear_progress();
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Stdout)
     }
 
-    /// Prints an error: its causes in one line, the last output of the program that failed, and the hint.
+    /// Prints an error: its causes in one line, the lines of the settings that it is about or the last output of the program that
+    /// failed, and the hint.
     pub(super) fn error(&self, error: &Error) {
         let mut text = chain(error);
         if !error.output().is_empty() {
             text.push_str("; its last lines:");
-            error.output().iter().for_each(|line| text = format!("{text}\n  | {line}"));
         }
-        self.error_text(&text, error.hint().as_deref());
+        let lines = error.excerpt().iter().chain(error.output());
+        let lines: Vec<String> = lines.map(|line| format!("  | {}", escape::output(line.as_bytes()))).collect();
+        self.error_lines(&text, &lines, error.hint().as_deref());
     }
 
     /// Prints an error that is not an [`Error`].
     pub(super) fn error_text(&self, text: &str, hint: Option<&str>) {
+        self.error_lines(text, &[], hint);
+    }
+
+    fn error_lines(&self, text: &str, lines: &[String], hint: Option<&str>) {
         self.clear_progress();
         let mut out = io::stderr().lock();
-        let _ = writeln!(out, "error: {text}");
+        let _ = writeln!(out, "{}", escape::line(&format!("error: {text}")));
+        for line in lines {
+            let _ = writeln!(out, "{line}");
+        }
         if let Some(hint) = hint {
-            let _ = writeln!(out, "hint: {hint}");
+            let _ = writeln!(out, "{}", escape::line(&format!("hint: {hint}")));
+        }
+    }
+
+    /// Prints what the parser of the command line says of its arguments.
+    pub(super) fn arguments(mut error: clap::Error) {
+        let is_string = |(kind, value): (ContextKind, &ContextValue)| match value {
+            ContextValue::String(text) => Some((kind, text.clone())),
+            _ => None,
+        };
+        // An argument is on one line of the text, which has several.
+        for (kind, text) in error.context().filter_map(is_string).collect::<Vec<_>>() {
+            error.insert(kind, ContextValue::String(escape::line(&text)));
+        }
+        let text = error.render().to_string();
+        let harmless = escape::lines(&text);
+        if text.trim_end() == harmless.trim_end() {
+            let _ = error.print(); // with colours, if they are shown
+        } else {
+            let _ = writeln!(io::stderr().lock(), "{harmless}");
         }
     }
 
@@ -167,28 +208,11 @@ impl Ui {
     /// Prints text right before the process exits, when the thread that draws the progress may be blocked.
     pub(super) fn last_line(text: &str) {
         let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-        let _ = writeln!(io::stderr().lock(), "{clear}{text}");
+        let _ = writeln!(io::stderr().lock(), "{clear}{}", escape::lines(text));
     }
 }
 
-/// A line of output behind the name of its step: without colours and other control characters.
+/// A line of output behind the name of its step.
 fn output_line(step: &str, line: &[u8]) -> String {
-    let line = String::from_utf8_lossy(line);
-    // Tabs are control characters to the stripper, and part of the text here.
-    let cells: Vec<String> = line.split('\t').map(strip_ansi_escapes::strip_str).collect();
-    let text: String = cells.join("\t").chars().filter(|c| !c.is_control() || *c == '\t').collect();
-    format!("{step} | {text}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_is_printed_without_colours() {
-        let text = |line: &str| output_line("s", line.as_bytes());
-        assert_eq!(text("\u{1b}[1m\u{1b}[31mred\u{1b}[0m [1m \u{1b}[2Kx\ty\r"), "s | red [1m x\ty");
-        assert_eq!(text("cut \u{1b}["), "s | cut ");
-        assert_eq!(text("\u{1b}]0;title\u{7}text"), "s | text");
-    }
+    format!("{step} | {}", escape::output(line))
 }

@@ -64,7 +64,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>, ui: &Ui) -> Outco
         Err(_) => None,
     };
     if let Some(line) = line {
-        ui.data(&line)?;
+        if args.json { ui.json(&line) } else { ui.data(&line) }?;
     }
     verified.map(|_| ExitCode::SUCCESS)
 }

@@ -117,7 +117,7 @@ impl fmt::Display for LayerDifference {
         match self {
             Self::Blob => write!(f, "the same files, compressed differently"),
             Self::Order => write!(f, "another place in the order of layers"),
-            Self::Name { left, right } => write!(f, "name `{left}` -> `{right}`"),
+            Self::Name { left, right } => write!(f, "name `{}` -> `{}`", shown(left), shown(right)),
             Self::Descriptor { field } => write!(f, "descriptor: {field}"),
             Self::EntryOrder => write!(f, "the same files in another order"),
             Self::Headers => write!(f, "the same files; the encoding of the tar differs"),
@@ -135,7 +135,7 @@ impl fmt::Display for FileDifference {
             Self::Content { left, right } => write!(f, "content ({left} -> {right} bytes)"),
             Self::Chunks { names, same_code } => {
                 let plural = if names.len() == 1 { "" } else { "s" };
-                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                let names: Vec<String> = names.iter().map(|name| format!("`{}`", shown(name))).collect();
                 let note = if *same_code { " (the code is the same)" } else { "" };
                 write!(f, "chunk{plural} {}{note}", names.join(", "))
             }
@@ -174,9 +174,11 @@ impl fmt::Display for FileDiff {
         }
         match &self.same_content {
             Some(place) if self.change == Change::Added => {
-                write!(f, "  same content as `{:?}` in layer `{}` of the first", place.path, place.layer)
+                write!(f, "  same content as `{:?}` in layer `{}` of the first", place.path, shown(&place.layer))
             }
-            Some(place) => write!(f, "  same content as `{:?}` in layer `{}` of the second", place.path, place.layer),
+            Some(place) => {
+                write!(f, "  same content as `{:?}` in layer `{}` of the second", place.path, shown(&place.layer))
+            }
             None => Ok(()),
         }
     }

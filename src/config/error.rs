@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use crate::error::{ExitKind, UserError};
 use crate::image::ImageError;
 
+/// Characters of a line of settings that an error shows.
+const EXCERPT: usize = 200;
+
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -15,6 +18,8 @@ pub enum ConfigError {
         file: String,
         /// The parser's message, with line and column.
         text: String,
+        /// The line, and where the error is in it.
+        excerpt: Vec<String>,
     },
     /// A key that Phial does not know.
     #[error("`{file}` has the unknown key `{key}`")]
@@ -102,9 +107,33 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The error of the parser for `file`, whose content is `content`.
+    pub(super) fn toml(file: &str, content: &str, error: &toml::de::Error) -> Self {
+        let mut text = error.message().trim_end().to_owned();
+        let mut excerpt = Vec::new();
+        if let Some(span) = error.span() {
+            let before = content.get(..span.start).unwrap_or(content);
+            let (number, start) = (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |at| at + 1));
+            let column = before[start..].chars().count();
+            let line: String = content[start..].lines().next().unwrap_or_default().chars().take(EXCERPT).collect();
+            text = format!("line {number}, column {}: {text}", column + 1);
+            if column <= line.chars().count() {
+                let gap: String = line.chars().take(column).map(|c| if c == '\t' { c } else { ' ' }).collect();
+                excerpt = vec![line, format!("{gap}^")];
+            }
+        }
+        Self::Toml { file: file.into(), text, excerpt }
+    }
+}
+
 impl UserError for ConfigError {
     fn exit_kind(&self) -> ExitKind {
         ExitKind::Usage
+    }
+
+    fn excerpt(&self) -> &[String] {
+        if let Self::Toml { excerpt, .. } = self { excerpt } else { &[] }
     }
 
     fn hint(&self) -> Option<String> {

@@ -130,8 +130,8 @@ pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
 
 /// Reads the text of a settings file. `file` is its name in errors.
 pub fn parse(file: &str, text: &str) -> Result<FileConfig, ConfigError> {
-    let invalid = |e: toml::de::Error| ConfigError::Toml { file: file.into(), text: e.to_string().trim_end().into() };
     let text = text.trim_start_matches('\u{feff}'); // a byte order mark
+    let invalid = |error: toml::de::Error| ConfigError::toml(file, text, &error);
     let table: toml::Table = toml::from_str(text).map_err(invalid)?;
     check_keys(file, &[], &table)?;
     toml::from_str(text).map_err(invalid)

@@ -26,9 +26,7 @@ pub struct LockedBase {
 impl LockFile {
     /// Reads the file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let invalid =
-            |e: toml::de::Error| ConfigError::Toml { file: "phial.lock".into(), text: e.to_string().trim_end().into() };
-        toml::from_str(text).map_err(invalid)
+        toml::from_str(text).map_err(|error| ConfigError::toml("phial.lock", text, &error))
     }
 
     /// The file's text.

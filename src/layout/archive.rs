@@ -3,7 +3,7 @@
 //! The tar writer is our own because its bytes must not change with a library's version.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
@@ -12,9 +12,10 @@ use serde_json::json;
 
 use super::OCI_LAYOUT;
 use super::error::LayoutError;
-use super::read::{Layout, blob_name, check_docker_archive};
+use super::read::blob_name;
+use super::replaceable::{ArchiveKind, check_replaceable, create_parents};
 use super::write::{copy, descriptors, index_entry, index_of, open, write_atomically};
-use crate::error::{IoError, chain};
+use crate::error::IoError;
 use crate::event::Watch;
 use crate::image::{Blobs, Descriptor, Image, canonical_json};
 
@@ -28,50 +29,6 @@ enum Content<'a> {
 
 /// The entries of an archive by name, and so in their order.
 type Files<'a> = BTreeMap<String, Content<'a>>;
-
-/// The kinds of archives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArchiveKind {
-    /// A tar of an OCI layout.
-    Oci,
-    /// A tar for `docker load`.
-    Docker,
-}
-
-/// An error if something else than an archive of this kind is at `file`: an archive replaces one of its kind, an empty file or
-/// nothing. A link is replaced like the file that it leads to.
-pub fn check_replaceable(file: &Path, kind: ArchiveKind) -> Result<(), LayoutError> {
-    let occupied = |why: String| {
-        let kind = match kind {
-            ArchiveKind::Oci => "an OCI archive",
-            ArchiveKind::Docker => "a Docker archive",
-        };
-        LayoutError::Occupied { path: file.to_owned(), kind, why }
-    };
-    let metadata = match (fs::symlink_metadata(file), fs::metadata(file)) {
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        (Ok(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(occupied("it is a link that leads to nothing".into()));
-        }
-        (Err(error), _) | (_, Err(error)) => return Err(LayoutError::io("look at", file)(error)),
-        (_, Ok(metadata)) => metadata,
-    };
-    if !metadata.is_file() {
-        return Err(occupied("it is not a regular file".into()));
-    }
-    if metadata.len() == 0 {
-        return Ok(());
-    }
-    let is_archive = match kind {
-        ArchiveKind::Oci => Layout::open_archive(file).and_then(|archive| archive.index().map(drop)),
-        ArchiveKind::Docker => check_docker_archive(file),
-    };
-    is_archive.map_err(|error| match error {
-        LayoutError::Io(IoError { action: "open", .. }) => error,
-        LayoutError::NotALayout { why, .. } => occupied(why),
-        other => occupied(chain(&other)),
-    })
-}
 
 /// Writes a tar of a layout with this image.
 pub fn write_oci_archive(
@@ -130,6 +87,7 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
         let source = io::Error::from(io::ErrorKind::InvalidFilename);
         return Err(IoError { action: "write", path: file.to_owned(), source }.into());
     };
+    create_parents(parent)?;
     write_atomically(parent, name, |to| {
         let mut tar = TarWriter { path: file, out: BufWriter::with_capacity(1 << 20, to) };
         for (name, content) in files {

@@ -12,15 +12,13 @@ use serde_json::{Value, json};
 
 use super::error::LayoutError;
 use super::read::{Layout, blob_name, open_regular};
-use super::{OCI_LAYOUT, REF_NAME};
+use super::replaceable::check_layout_or_empty;
+use super::{OCI_LAYOUT, REF_NAME, TEMPORARY};
 use crate::event::{Event, Watch};
 use crate::image::{
     Artifact, BlobReader, BlobSourceError, Blobs, Descriptor, EMPTY_BYTES, Image, OCI_INDEX, Verified, canonical_json,
     read_json,
 };
-
-/// The prefix of temporary files. Those of a writer that was killed are removed by the next one.
-const TEMPORARY: &str = ".phial-";
 
 /// What is put into a layout; `index.json` is written once, last.
 #[derive(Clone, Copy)]
@@ -233,17 +231,7 @@ pub(super) fn copy(
 /// Creates `oci-layout` in an empty directory, and removes temporary files of killed writers. A directory with other files is
 /// an error.
 fn initialize(dir: &Path) -> Result<(), LayoutError> {
-    if dir.join("oci-layout").symlink_metadata().is_ok() {
-        Layout::open_dir(dir)?;
-    } else {
-        for entry in fs::read_dir(dir).map_err(LayoutError::io("list", dir))? {
-            let name = entry.map_err(LayoutError::io("list", dir))?.file_name();
-            if !name.to_string_lossy().starts_with(TEMPORARY) {
-                let why = format!("it has no `oci-layout` file, but `{}`", name.to_string_lossy().escape_debug());
-                let remedy = Some("name an empty or a new directory".into());
-                return Err(LayoutError::NotALayout { path: dir.to_owned(), why, remedy });
-            }
-        }
+    if !check_layout_or_empty(dir)? {
         write_atomically(dir, "oci-layout", |to| to.write_all(OCI_LAYOUT).map_err(LayoutError::io("write", dir)))?;
     }
     for parent in [dir.to_owned(), dir.join("blobs/sha256"), dir.join("blobs/sha512")] {

@@ -33,20 +33,13 @@ impl OutputTail {
         self.lines.push_back(std::mem::take(&mut self.unfinished));
     }
 
-    /// The lines, with control characters escaped.
+    /// The lines as the command wrote them; who prints them makes them harmless.
     pub(crate) fn lines(mut self) -> Vec<String> {
         if !self.unfinished.is_empty() {
             self.close();
         }
-        self.lines.iter().map(|line| escaped(&String::from_utf8_lossy(line))).collect()
+        self.lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
-}
-
-fn escaped(line: &str) -> String {
-    line.trim_end_matches('\r')
-        .chars()
-        .map(|c| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
 }
 
 #[cfg(test)]
@@ -63,7 +56,7 @@ mod tests {
         tail.push(b"no end \x1b[31m");
         let lines = tail.lines();
         assert_eq!(lines.len(), LINES);
-        assert_eq!(lines[LINES - 2..], ["line 99", "no end \\u{1b}[31m"]);
+        assert_eq!(lines[LINES - 2..], ["line 99", "no end \u{1b}[31m"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn a_script_that_fails_is_shown_with_its_code_and_its_last_lines() {
         lines[..3],
         ["error: the step `deps` failed with exit code 7; its last lines:", "  | line 18", "  | line 19"]
     );
-    assert_eq!(lines[lines.len() - 2..], ["  | \\u{1b}[31mred\\u{1b}[0m", "  | no such part"]);
+    assert_eq!(lines[lines.len() - 2..], ["  | red", "  | no such part"]);
 }
 
 #[test]

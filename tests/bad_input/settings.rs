@@ -93,18 +93,14 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
 #[test]
 fn settings_that_are_no_toml_or_of_another_type_are_shown_with_their_place() {
     assert_snapshot!(error_of("[image\n"), @r"
-    error: `phial.toml` cannot be read: TOML parse error at line 1, column 7
-      |
-    1 | [image
+    error: `phial.toml` cannot be read: line 1, column 7: unclosed table, expected `]`
+      | [image
       |       ^
-    unclosed table, expected `]`
     ");
     assert_snapshot!(error_of("[image]\nenvs = 3\n"), @r"
-    error: `phial.toml` cannot be read: TOML parse error at line 2, column 8
-      |
-    2 | envs = 3
+    error: `phial.toml` cannot be read: line 2, column 8: invalid type: integer `3`, expected a sequence
+      | envs = 3
       |        ^
-    invalid type: integer `3`, expected a sequence
     ");
     let scene = Scene::new();
     assert_snapshot!(scene.refused(2, scene.build(["--config", "nowhere.toml"])), @"error: cannot read `nowhere.toml`: No such file or directory (os error 2)");
@@ -156,11 +152,9 @@ fn a_lock_that_pins_a_digest_which_the_base_does_not_have_is_an_error() {
 fn a_lock_that_cannot_be_read_is_shown_with_its_place() {
     let scene = Scene::with(|repo| repo.write("phial.lock", "[base]\nnme = \"x\"\n"));
     assert_snapshot!(scene.refused(2, scene.build([])), @r#"
-    error: `phial.lock` cannot be read: TOML parse error at line 2, column 1
-      |
-    2 | nme = "x"
-      | ^^^
-    unknown field `nme`, expected `name` or `digest`
+    error: `phial.lock` cannot be read: line 2, column 1: unknown field `nme`, expected `name` or `digest`
+      | nme = "x"
+      | ^
     "#);
 }
 

@@ -33,7 +33,7 @@ fn a_target_that_cannot_be_written_is_refused_and_stays_as_it_is() {
     error: `[DIR]/out` is not an OCI layout: it has no `oci-layout` file, but `letter`
     hint: name an empty or a new directory
     ");
-    assert_snapshot!(output("oci:/proc/phial/out", 6), @"error: cannot create `/proc/phial/out`: No such file or directory (os error 2)");
+    assert_snapshot!(output("oci:/proc/phial/out", 6), @"error: cannot create a file in `/proc`: No such file or directory (os error 2)");
     let archive = output("oci-archive:/proc/phial.tar", 6);
     assert!(archive.starts_with("error: cannot create a file in `/proc`"), "{archive}");
     assert_snapshot!(output("oci:", 2), @"error: cannot use `to`: `oci:` is not an image reference: the path is empty or holds a NUL");
@@ -73,7 +73,7 @@ fn a_target_that_is_read_only_is_refused() {
     let scene = Scene::new();
     let build = scene.build_on(&base(), &format!("oci:{}", scene.env.path("fixed/out")), []);
     let script = "mkdir fixed && mount -t tmpfs -o ro none fixed && exec \"$@\"";
-    assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @"error: cannot create `[DIR]/fixed/out`: Read-only file system (os error 30)");
+    assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @"error: cannot create a file in `[DIR]/fixed`: Read-only file system (os error 30)");
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn a_stdout_that_cannot_be_written_is_an_error_after_the_work() {
 #[test]
 fn a_digest_file_that_cannot_be_written_is_an_error() {
     let scene = Scene::new();
-    let ran = run(scene.build(["--digest-file", "/nonexistent/digest"]));
+    let ran = run(scene.build(["--digest-file", "/proc/phial/digest"]));
     assert_eq!(ran.stdout, "");
-    assert_snapshot!(scene.error(ran, 6), @"error: cannot write `/nonexistent/digest`: No such file or directory (os error 2)");
+    assert_snapshot!(scene.error(ran, 6), @"error: cannot create `/proc/phial`: No such file or directory (os error 2)");
 }
 
 /// What a tag of the registry names, by the registry's own files.
@@ -256,4 +256,66 @@ fn an_archive_replaces_an_archive_of_its_kind_or_nothing() {
     let (oci, docker) = (path("oci-archive-good.tar"), path("docker-archive-good.tar"));
     scene.refused(3, scene.build_on(&base(), &format!("oci-archive:{docker}"), []));
     scene.refused(3, scene.build_on(&base(), &format!("docker-archive:{oci}"), []));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_anything_is_built() {
+    let scene = Scene::with_script("#!/bin/sh\necho built >>out-of-a-step\n");
+    let registry = Registry::start();
+    fs::write(scene.env.path("file"), "a file").unwrap();
+    fs::create_dir(scene.env.path("dir")).unwrap();
+    let out = scene.env.path("out");
+    for digest_file in ["dir", "file/x", "/proc/phial/digest"] {
+        let mut command = scene.build_on(&base(), &registry.reference("team/app:v1"), ["--digest-file", digest_file]);
+        command.args(["--to", &format!("oci:{out}")]);
+        scene.refused(6, command);
+    }
+    for target in [
+        "oci:/proc/phial/out",
+        "oci:file/x",
+        "oci-archive:/proc/x.tar",
+        "docker-archive:file/x.tar",
+        "oci-archive:file",
+    ] {
+        let mut command = scene.build_on(&base(), &registry.reference("team/app:v1"), ["--to", target]);
+        command.args(["--no-cache"]);
+        let ran = run(command);
+        assert!(matches!(ran.code, Some(3 | 6)), "{target}: {:?} {}", ran.code, ran.stderr);
+        assert!(ran.stdout.is_empty() && !ran.stderr.contains("deps"), "{target}: {}", ran.stderr);
+    }
+    let requests = registry.requests();
+    assert!(requests.iter().all(|request| request.starts_with("GET")), "nothing was pushed: {requests:?}");
+}
+
+#[test]
+fn directories_of_outputs_are_made() {
+    let scene = Scene::new();
+    let archive = format!("oci-archive:{}", scene.env.path("deep/er/app.tar"));
+    let build = scene.build_on(&base(), &archive, ["--digest-file", "outputs/x/digest"]);
+    let line = run(build).ok();
+    let written = fs::read_to_string(scene.env.path("outputs/x/digest")).unwrap();
+    assert_eq!(written.trim_end(), digest(&line));
+}
+
+#[test]
+fn a_digest_file_that_fails_in_the_end_leaves_the_digest_on_stdout_and_the_other_way_round() {
+    let scene = Scene::new();
+    let ran = run(scene.build(["--digest-file", "/dev/full"]));
+    assert_eq!((ran.code, digest(ran.stdout.trim_end())), (Some(6), good()), "{}", ran.stderr);
+    let ran = run(through("exec \"$@\" >/dev/full", &scene.build(["--digest-file", "digest"])));
+    assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(scene.env.path("digest")).unwrap().trim_end(), good());
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_command_quietly() {
+    let scene = Scene::new();
+    for command in [scene.build([]), scene.env.phial(["cache", "ls"]), scene.env.phial(["cache", "ls", "--json"])] {
+        // The reader is gone before anything is written.
+        let script = "mkfifo wait; exec 3>&1
+            { read x <wait; \"$@\" 3>&-; echo $? >&3; } | { exec <&-; echo go >wait; }";
+        let ran = run(through(script, &command));
+        fs::remove_file(scene.env.path("wait")).unwrap();
+        assert_eq!((ran.stdout.trim_end(), ran.stderr.contains("error")), ("141", false), "{}", ran.stderr);
+    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod prebuilt;
 mod servers;
 pub(crate) mod skip;
 pub(crate) mod busybox;
+pub(crate) mod edit_image;
 pub(crate) mod user;
 
 use std::cell::Cell;
