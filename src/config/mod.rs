@@ -23,3 +23,6 @@ pub use lock::{LockFile, LockedBase};
 pub use plan::{BuildFlags, BuildPlan, PreparePlan};
 pub use test_plan::{NamedCommand, ReadyCheck, ServicePlan, TestCommands, TestFlags, TestPlan};
 pub use test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings, TimeSetting};
+
+#[cfg(test)]
+mod tests;
