@@ -286,10 +286,7 @@ fn write(term: &Term, out: &mut Vec<u8>) {
     match term {
         Term::Int(value) => write_int(*value, out),
         Term::Big(sign, magnitude) => write_big(*sign, magnitude, out),
-        Term::Float(bits) => {
-            out.push(70);
-            out.extend_from_slice(bits);
-        }
+        Term::Float(bits) => write_bytes(&[70], bits, out),
         Term::Atom(text) => match u8::try_from(text.len()) {
             Ok(len) => write_bytes(&[119, len], text, out),
             Err(_) => write_bytes(&[&[118], &len_u32(text.len())[2..]].concat(), text, out),
@@ -318,7 +315,9 @@ fn write(term: &Term, out: &mut Vec<u8>) {
 }
 
 fn write_all(terms: &[Term], out: &mut Vec<u8>) {
-    terms.iter().for_each(|term| write(term, out));
+    for term in terms {
+        write(term, out);
+    }
 }
 
 fn write_bytes(head: &[u8], tail: &[u8], out: &mut Vec<u8>) {

@@ -118,7 +118,7 @@ fn a_list_in_pieces_is_the_whole_list() {
 
 #[test]
 fn the_elements_of_a_list_are_counted_wherever_they_stand() {
-    let text = [&[107, 255, 255][..], &[1; 65_535]].concat();
+    let text = [&[107, 255, 255][..], &vec![1; 65_535]].concat();
     let list = [&[108, 0, 0, 0, 1, 97, 1][..], &text].concat();
     let many = |count: u32| [&[131, 105][..], &count.to_be_bytes(), &list.repeat(count as usize)].concat();
     assert!(decode(&many(60)).is_ok());
