@@ -96,11 +96,13 @@ impl Error {
         self.0.exit_kind()
     }
 
-    /// What the user can do about it. A full disk has one hint wherever it is found.
+    /// What the user can do about it. A full disk and a limit have one hint wherever they are found.
     pub fn hint(&self) -> Option<String> {
-        self.0
-            .hint()
-            .or_else(|| is_disk_full(self).then(|| "free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()))
+        if has_cause(self, is_too_large) {
+            return Some("raise the limit of file sizes (`ulimit -f`)".into());
+        }
+        let full = || is_disk_full(self).then(|| "free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into());
+        self.0.hint().or_else(full)
     }
 
     /// The last lines of output of the program that failed.
@@ -197,14 +199,23 @@ impl UserError for UnpackError {
 
 /// Whether one of the causes of an error is a full disk or an exceeded quota.
 pub fn is_disk_full(error: &dyn StdError) -> bool {
+    has_cause(error, is_full)
+}
+
+fn has_cause(error: &dyn StdError, is_it: fn(&io::Error) -> bool) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if error.downcast_ref().is_some_and(is_full) {
+        if error.downcast_ref().is_some_and(is_it) {
             return true;
         }
         cause = error.source();
     }
     false
+}
+
+/// Whether a file would be larger than `RLIMIT_FSIZE` allows.
+fn is_too_large(source: &io::Error) -> bool {
+    source.raw_os_error() == Some(rustix::io::Errno::FBIG.raw_os_error())
 }
 
 fn is_full(source: &io::Error) -> bool {

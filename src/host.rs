@@ -49,6 +49,12 @@ impl Clock {
     }
 }
 
+/// Lets a write beyond the limit of file sizes (`ulimit -f`) fail, which is reported, in place of ending the process. Commands in
+/// sandboxes have the usual behaviour.
+pub fn report_large_files() {
+    drop(signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default()));
+}
+
 impl Host {
     /// Reads the facts. The only place that does.
     #[expect(clippy::disallowed_methods, reason = "this module reads the environment for all others")]

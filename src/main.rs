@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     if let Some(exit) = phial::sandbox::entry(&args) {
         return exit;
     }
+    phial::host::report_large_files();
     if args.get(1).is_some_and(|name| name == phial::runtime::userns_helper::NAME) {
         return phial::runtime::userns_helper::entry();
     }

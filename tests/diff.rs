@@ -2,7 +2,7 @@
 
 mod cause;
 mod errors;
-mod handmade_images;
+pub(crate) mod handmade_images;
 
 use std::collections::BTreeMap;
 use std::fs;

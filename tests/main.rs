@@ -28,6 +28,7 @@ mod left_behind;
 mod lock;
 mod mix_up_to_date;
 mod node_app;
+mod odd_layers;
 mod passed_variables;
 mod progress;
 mod registry;

@@ -71,7 +71,7 @@ fn without_overlay_the_next_isolation_is_used_and_named() {
 
     let ran = run(env.phial(["run", "--workdir", "/nowhere", &small(), "--", "pwd"]));
     assert!(!ran.stderr.contains("isolation: copy"), "{ran:?}");
-    assert!(ran.failed(6).contains("cannot enter the working directory `/nowhere`"));
+    assert!(ran.failed(3).contains("cannot enter the working directory `/nowhere`"));
 }
 
 #[test]

@@ -57,6 +57,10 @@ impl UserError for BuildError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::StepFailed { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
+            // 153: as a shell reports it.
+            Self::StepFailed { exit: Exit::Signal(25) | Exit::Code(153), .. } => {
+                Some("the step wrote a file that is larger than the limit (`ulimit -f`)".into())
+            }
             Self::StepFailed { hint, .. } => hint.clone(),
             Self::Missing(_) => None,
             Self::Overwritten(path) => Some(format!(

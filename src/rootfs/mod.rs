@@ -13,6 +13,7 @@ mod xattrs;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,30 @@ pub fn copy_into(rootfs: &Rootfs, from: TreeDir, path: &Path) -> Result<(), Root
     Ok(copy::copy_dir(from, &TreeDir::open(root)?.create_dirs(path)?)?)
 }
 
+/// The most lower directories of an overlay (`OVL_MAX_STACK`).
+const MAX_LOWERS: usize = 500;
+
+/// The lower directories that show `trees` (topmost first). `dir` creates a directory in the scratch directory.
+///
+/// The kernel refuses a directory that occurs twice. Only the topmost occurrence counts: it has every name of the other, so
+/// the other decides nothing, whatever is between the two.
+fn lower_dirs(trees: &[Tree], dir: impl Fn(&str) -> Result<PathBuf, RootfsError>) -> Result<Vec<PathBuf>, RootfsError> {
+    let mut seen = BTreeSet::new();
+    let trees: Vec<&Tree> = trees.iter().filter(|tree| seen.insert(tree.root.as_path())).collect();
+    if trees.is_empty() {
+        return Ok(vec![dir("empty")?]);
+    }
+    let paths = |trees: &[&Tree]| trees.iter().map(|tree| tree.root.as_path().to_owned()).collect::<Vec<_>>();
+    if trees.len() <= MAX_LOWERS {
+        return Ok(paths(&trees));
+    }
+    let (upper, rest) = trees.split_at(MAX_LOWERS - 1);
+    let merged = dir("merged")?;
+    let rest: Vec<Tree> = rest.iter().map(|tree| (*tree).clone()).collect();
+    copy::copy(&rest, &TreeDir::open(&merged)?)?;
+    Ok([paths(upper), vec![merged]].concat())
+}
+
 /// Makes a root filesystem of `trees` (topmost first) in the empty directory `scratch`.
 pub fn assemble(isolation: Isolation, trees: &[Tree], scratch: &Path) -> Result<Rootfs, RootfsError> {
     let dir = |name: &str| -> Result<PathBuf, RootfsError> {
@@ -73,7 +98,7 @@ pub fn assemble(isolation: Isolation, trees: &[Tree], scratch: &Path) -> Result<
         Ok(path)
     };
     if isolation == Isolation::Overlay {
-        let lowers: Vec<PathBuf> = trees.iter().map(|tree| tree.root.as_path().to_owned()).collect();
+        let lowers = lower_dirs(trees, dir)?;
         let (upper, work) = (dir("upper")?, dir("work")?);
         let diff_source = DiffSource::UpperDirs(vec![Tree::bare(&upper)]);
         return Ok(Rootfs { root: Root::Overlay { lowers, upper, work }, diff_source });

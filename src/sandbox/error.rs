@@ -36,6 +36,17 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// A path in the root filesystem leads nowhere, or in a circle.
+    #[error("cannot {what} `{on}`")]
+    InImage {
+        /// The action, such as `enter the working directory`.
+        what: &'static str,
+        /// The path in the root.
+        on: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A path in the root filesystem has the wrong type.
     #[error("`{path}` of the root filesystem {why}")]
     Image {
@@ -107,10 +118,14 @@ impl UserError for SandboxError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => ExitKind::Machine,
-            Self::Image { .. } | Self::Missing { .. } | Self::Interpreter { .. } | Self::Unstartable { .. } => {
-                ExitKind::Refused
-            }
+            Self::Image { .. }
+            | Self::InImage { .. }
+            | Self::Missing { .. }
+            | Self::Interpreter { .. }
+            | Self::Unstartable { .. } => ExitKind::Refused,
             Self::Interrupted => ExitKind::Interrupted,
+            // What the kernel refuses (memory, descriptors, an error of the disk) is the machine's.
+            Self::Start { source, .. } if source.raw_os_error().is_some() => ExitKind::Machine,
             Self::Spec(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,
         }
     }
@@ -131,6 +146,7 @@ impl UserError for SandboxError {
                 Some("install it in the base image, or name another base".to_owned())
             }
             Self::Image { .. } => Some("make it a directory in the base image".to_owned()),
+            Self::InImage { .. } => Some("correct that path in the image, or name another working directory".to_owned()),
             Self::Unstartable { source, .. } if source.raw_os_error() == Some(nix::libc::ENOEXEC) => Some(
                 "a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture"
                     .to_owned(),
@@ -143,6 +159,9 @@ impl UserError for SandboxError {
 impl From<StageError> for SandboxError {
     fn from(error: StageError) -> Self {
         match error {
+            StageError::Refused { step, on, errno } if is_of_image(step, errno) => {
+                Self::InImage { what: step.text(), on, source: io::Error::from_raw_os_error(errno) }
+            }
             StageError::Refused { step, on, errno } => Self::Refused {
                 what: step.text(),
                 on,
@@ -157,6 +176,16 @@ impl From<StageError> for SandboxError {
             }
             StageError::NotRoot => Self::NotRoot,
         }
+    }
+}
+
+/// Whether a path of the image is the cause: it leads nowhere, through a file, or in a circle.
+fn is_of_image(step: Step, errno: i32) -> bool {
+    use nix::libc::{ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+    match step {
+        Step::MountPoint | Step::File => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR),
+        Step::Cwd => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR | ENOENT),
+        _ => false,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::harness::TestEnv;
 
 /// One entry of a layer's tar.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     header: tar::Header,
     name: String,
     body: Vec<u8>,
@@ -32,49 +32,49 @@ impl Entry {
         Self { header, name: name.into(), body: body.into(), xattr: None }
     }
 
-    pub(super) fn file(name: &str, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(name: &str, body: impl AsRef<[u8]>) -> Self {
         Self::new(tar::EntryType::Regular, name, body.as_ref())
     }
 
-    pub(super) fn dir(name: &str) -> Self {
+    pub(crate) fn dir(name: &str) -> Self {
         Self::new(tar::EntryType::Directory, name, b"").mode(0o755)
     }
 
-    pub(super) fn link(name: &str, target: &str) -> Self {
+    pub(crate) fn link(name: &str, target: &str) -> Self {
         let mut entry = Self::new(tar::EntryType::Symlink, name, b"");
         entry.header.set_link_name_literal(target).expect("made");
         entry
     }
 
-    pub(super) fn mode(mut self, mode: u32) -> Self {
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
         self.header.set_mode(mode);
         self
     }
 
-    pub(super) fn owner(mut self, uid: u64, gid: u64) -> Self {
+    pub(crate) fn owner(mut self, uid: u64, gid: u64) -> Self {
         self.header.set_uid(uid);
         self.header.set_gid(gid);
         self
     }
 
-    pub(super) fn mtime(mut self, mtime: u64) -> Self {
+    pub(crate) fn mtime(mut self, mtime: u64) -> Self {
         self.header.set_mtime(mtime);
         self
     }
 
-    pub(super) fn xattr(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn xattr(mut self, name: &str, value: &str) -> Self {
         self.xattr = Some((format!("SCHILY.xattr.{name}"), value.into()));
         self
     }
 
     /// A name of the owner, which no reader of layers looks at.
-    pub(super) fn user(mut self, name: &str) -> Self {
+    pub(crate) fn user(mut self, name: &str) -> Self {
         self.header.set_username(name).expect("made");
         self
     }
 }
 
-pub(super) fn tar(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for entry in entries {
         if let Some((key, value)) = &entry.xattr {
@@ -87,20 +87,20 @@ pub(super) fn tar(entries: &[Entry]) -> Vec<u8> {
 
 /// A layer and its blob.
 #[derive(Clone)]
-pub(super) struct Layer {
-    pub(super) digest: Digest,
-    pub(super) diff_id: DiffId,
-    pub(super) blob: Vec<u8>,
+pub(crate) struct Layer {
+    pub(crate) digest: Digest,
+    pub(crate) diff_id: DiffId,
+    pub(crate) blob: Vec<u8>,
     compression: Compression,
     created_by: String,
 }
 
 /// A layer of this tar, compressed by gzip.
-pub(super) fn layer(created_by: &str, tar: &[u8]) -> Layer {
+pub(crate) fn layer(created_by: &str, tar: &[u8]) -> Layer {
     packed(created_by, tar, Compression::Gzip)
 }
 
-pub(super) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> Layer {
+pub(crate) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> Layer {
     let mut blob = Vec::new();
     let terms = phial_layers::PackOptions { compression, mtime: 0, workers: NonZeroUsize::MIN };
     let packed = compress(tar, &terms, &mut blob).expect("made");
@@ -108,7 +108,7 @@ pub(super) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> 
 }
 
 /// Options with as few fields set as possible.
-pub(super) fn plain() -> ImageOptions {
+pub(crate) fn plain() -> ImageOptions {
     ImageOptions {
         created: 1_700_000_000,
         entrypoint: None,
@@ -122,12 +122,12 @@ pub(super) fn plain() -> ImageOptions {
 }
 
 /// Pairs as a map of texts.
-pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+pub(crate) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// The image of these layers as a layout in the test's directory; its reference.
-pub(super) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOptions) -> String {
+pub(crate) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOptions) -> String {
     let new: Vec<NewLayer> = layers
         .iter()
         .map(|layer| NewLayer {

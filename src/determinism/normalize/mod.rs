@@ -56,11 +56,9 @@ pub struct NormalizeError(#[from] IoError);
 impl UserError for NormalizeError {
     fn exit_kind(&self) -> ExitKind {
         use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        if matches!(self.0.source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull) {
-            ExitKind::Machine
-        } else {
-            ExitKind::Internal
-        }
+        let source = &self.0.source;
+        let is_known = matches!(source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull);
+        if is_known || source.raw_os_error().is_some() { ExitKind::Machine } else { ExitKind::Internal }
     }
 
     fn hint(&self) -> Option<String> {
