@@ -23,6 +23,7 @@ mod fixtures;
 mod golden;
 mod help;
 mod hostile_text;
+mod hostile_trees;
 mod interop;
 mod left_behind;
 mod lock;

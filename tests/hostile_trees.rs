@@ -1,0 +1,338 @@
+//! Whatever a step, an image or a commit puts in the place of a file that Phial knows: no file of the host is opened, nothing is
+//! waited for, and memory stays small. A canary directory is watched by inotify.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::inotify;
+
+use crate::harness::busybox::{busybox_base, busybox_base_with};
+use crate::harness::{Repo, TestEnv, run};
+
+/// The longest that a command may take: ten times what it does on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+/// The most memory that a command may have, in KiB.
+const MEMORY: u64 = 256 << 10;
+
+/// Paths that Phial looks at in what a step left, and directories above them.
+const PATHS: [&str; 24] = [
+    "app",
+    "app/config",
+    "app/mix.exs",
+    "app/mix.lock",
+    "app/phial.toml",
+    "app/deps",
+    "app/deps/x",
+    "app/deps/x/.hex",
+    "app/deps/x/.git",
+    "app/deps/x/.git/HEAD",
+    "app/deps/x/.git/config",
+    "app/deps/x/.git/refs/heads/main",
+    "app/deps/x/.hex.phial-normal",
+    "app/_build",
+    "app/_build/prod/lib/x/.mix",
+    "app/_build/prod/lib/x/.mix/compile.elixir",
+    "app/_build/prod/lib/x/.mix/compile.elixir.phial-normal",
+    "app/.git",
+    "etc",
+    "etc/passwd",
+    "etc/group",
+    "opt",
+    "run",
+    "var",
+];
+
+/// What is put there, as commands of a shell; `$P` is the path, `$C` the canary's own entry of that path.
+const REPLACEMENTS: [(&str, &str); 9] = [
+    ("absolute link", "ln -s $C $P"),
+    ("relative link", "ln -s ../../../../../../../../../../../../../../../..$C $P"),
+    ("link to a link", "ln -s $C /srv/first; ln -s /srv/first $P"),
+    ("link to itself", "ln -s ${P##*/} $P"),
+    ("link to /dev/zero", "ln -s /dev/zero $P"),
+    ("FIFO", "busybox mkfifo $P"),
+    ("directory", "mkdir $P; mkdir $P/sub"),
+    ("holes", "dd of=$P bs=1048576 seek=300 count=0 2>/dev/null"),
+    ("changing", "(while :; do rm -rf $P; ln -s $C $P; rm -f $P; mkdir $P; done) >/dev/null 2>&1 & sleep 0.02"),
+];
+
+/// All that Phial looks at, so that it has something to do.
+const FURNISH: &str = r#"
+mkdir -p /srv /app/config /app/deps/x/.git/refs/heads /app/_build/prod/lib/x/.mix /etc /opt /var
+printf '\203h\002d\000\003hexm\000\000\000\016\nssh-rsa EVIL\n' >/app/deps/x/.hex
+printf '\203h\002a\032b\177\377\377\377' >/app/_build/prod/lib/x/.mix/compile.elixir
+echo 'ref: refs/heads/main' >/app/deps/x/.git/HEAD
+echo 0123456789012345678901234567890123456789 >/app/deps/x/.git/refs/heads/main
+printf '[remote "origin"]\n\turl = https://localhost/x.git\n' >/app/deps/x/.git/config
+echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
+"#;
+
+/// A directory of the host that has every file of [`PATHS`], and all that happens to it.
+struct Canary {
+    dir: PathBuf,
+    events: OwnedFd,
+    watched: usize,
+}
+
+impl Canary {
+    fn new(env: &TestEnv) -> Self {
+        let dir = env.dir().join("canary");
+        let file = |path: &str, text: &str| {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        for path in ["app/mix.exs", "app/mix.lock", "app/config/config.exs", "app/deps/x/.hex", "app/deps/x/.git/HEAD"]
+        {
+            file(path, "CANARY");
+        }
+        file("app/phial.toml", "[test]\ncommand = \"echo CANARY\"\n");
+        file("app/deps/x/.git/config", "[remote \"origin\"]\n\turl = CANARY\n");
+        file("app/deps/x/.git/refs/heads/main", "CANARY");
+        file("app/_build/prod/lib/x/.mix/compile.elixir", "CANARY");
+        file("etc/passwd", "canary:x:4242:4242::/CANARY:/bin/sh\n");
+        for path in
+            ["etc/group", "opt/phial-used", "opt/phial-toolchain/start.boot", "run/phial/x", "var/x", "app/r.xml"]
+        {
+            file(path, "CANARY");
+        }
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).expect("inotify");
+        let mut canary = Self { dir, events, watched: 0 };
+        for entry in walkdir::WalkDir::new(&canary.dir).into_iter().filter_map(Result::ok) {
+            if entry.file_type().is_dir() {
+                let all = inotify::WatchFlags::ALL_EVENTS;
+                inotify::add_watch(&canary.events, entry.path(), all).expect("a watch");
+                canary.watched += 1;
+            }
+        }
+        assert!(canary.watched > 10);
+        canary.events(); // those of the walk
+        canary
+    }
+
+    /// What happened to it since the last call.
+    fn events(&self) -> Vec<String> {
+        let mut buffer = [MaybeUninit::uninit(); 8192];
+        let mut reader = inotify::Reader::new(&self.events, &mut buffer);
+        let mut events = Vec::new();
+        while let Ok(event) = reader.next() {
+            events.push(format!("{:?} {:?}", event.events(), event.file_name()));
+        }
+        events
+    }
+
+    /// `PATH` in it, as a script says it.
+    fn path(&self) -> String {
+        self.dir.display().to_string()
+    }
+}
+
+/// How a command ended.
+struct Ended {
+    code: Option<i32>,
+    stderr: String,
+}
+
+/// Runs a command to its end, which must come soon and need little memory.
+#[track_caller]
+fn bounded(mut command: Command, case: &str) -> Ended {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let start = Instant::now();
+    let (mut memory, mut stderr) = (0, child.stderr.take().expect("a pipe"));
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = std::io::Read::read_to_string(&mut stderr, &mut text);
+        text
+    });
+    let status = loop {
+        memory = memory.max(peak_memory(&child));
+        if let Some(status) = child.try_wait().expect("a status") {
+            break status;
+        }
+        if start.elapsed() > LIMIT {
+            let _ = child.kill();
+            panic!("{case}: it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    };
+    assert!(memory < MEMORY, "{case}: {memory} KiB of memory");
+    Ended { code: status.code(), stderr: reader.join().expect("its stderr") }
+}
+
+/// The most memory that a process has had since it is `phial` and no copy of this one, in KiB.
+fn peak_memory(child: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    if !status.starts_with("Name:\tphial\n") {
+        return 0;
+    }
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn isolations() -> &'static [&'static str] {
+    if rustix::process::geteuid().is_root() { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] }
+}
+
+/// Which commands are tried: all with all, or a third of them, another one for each isolation.
+fn is_tried(nth: usize, isolation: usize) -> bool {
+    std::env::var_os("PHIAL_HOSTILE").is_some() || nth % 3 == isolation % 3
+}
+
+/// The shell app with a step `verb` that ends with these commands.
+fn hostile_app(env: &TestEnv, verb: &str, commands: &str) -> Repo {
+    let repo = env.shell_app();
+    repo.script(
+        "script/prepare_code",
+        &format!("#!/bin/sh\ncase $1 in {verb}) {FURNISH}\n{commands}\n;; esac\nexit 0\n"),
+    );
+    repo.commit("Hostile");
+    repo
+}
+
+/// Checks that a command ended in order, and that the canary is untouched.
+#[track_caller]
+fn check(canary: &Canary, ended: &Ended, case: &str) {
+    assert_eq!(canary.events(), Vec::<String>::new(), "{case}\n{}", ended.stderr);
+    assert!(matches!(ended.code, Some(0 | 1 | 2 | 3 | 6)), "{case}: {:?}\n{}", ended.code, ended.stderr);
+    assert!(!ended.stderr.contains("CANARY"), "{case}\n{}", ended.stderr);
+    if ended.code != Some(0) {
+        assert!(ended.stderr.contains("error: "), "{case}\n{}", ended.stderr);
+    }
+}
+
+/// A build whose step leaves each replacement at each path, and then each command on the image that came of it.
+#[test]
+fn nothing_that_a_step_leaves_leads_to_a_file_of_the_host() {
+    let env = TestEnv::with_empty_cache();
+    let canary = Canary::new(&env);
+    let base = format!("oci:{}", busybox_base().display());
+    let mut nth = 0;
+    for path in PATHS {
+        for (kind, commands) in REPLACEMENTS {
+            let verb = if nth % 2 == 0 { "deps" } else { "build" };
+            for (number, isolation) in isolations().iter().enumerate() {
+                if !is_tried(nth, number) {
+                    continue;
+                }
+                let case = format!("{isolation}: `{path}` of the step {verb} becomes {kind}");
+                let scene = TestEnv::with_empty_cache();
+                let commands = format!("P=/{path}; C={}/{path}; rm -rf $P; {commands}", canary.path());
+                let repo = hostile_app(&scene, verb, &commands);
+                let to = format!("oci:{}", scene.path("out"));
+                let build = ["build", repo.source(), "--base", &base, "--to", &to, "--isolation", isolation];
+                let built = bounded(scene.phial(build), &case);
+                check(&canary, &built, &case);
+                if built.code == Some(0) {
+                    use_image(&scene, &canary, &to, isolation, &case);
+                }
+            }
+            nth += 1;
+        }
+    }
+}
+
+/// Every command that opens the trees of an image.
+fn use_image(env: &TestEnv, canary: &Canary, image: &str, isolation: &str, case: &str) {
+    let artifacts = env.path("artifacts");
+    let commands: [&[&str]; 4] = [
+        &["run", image, "--isolation", isolation, "--", "true"],
+        &["test", image, "--isolation", isolation, "--artifacts", &artifacts],
+        &["diff", image, image],
+        &["explain", image],
+    ];
+    for command in commands {
+        let case = format!("{case}; then `phial {}`", command[0]);
+        let ended = bounded(env.phial(command), &case);
+        check(canary, &ended, &case);
+    }
+    let copied = fs::read_dir(&artifacts).map_or(0, Iterator::count);
+    let found = walkdir::WalkDir::new(&artifacts).into_iter().filter_map(Result::ok);
+    for entry in found.filter(|entry| entry.file_type().is_file()) {
+        assert!(!fs::read_to_string(entry.path()).unwrap_or_default().contains("CANARY"), "{case}: {entry:?}");
+    }
+    assert!(copied < 100, "{case}");
+}
+
+/// Reports and artifacts that tests leave, in the image's app.
+#[test]
+fn nothing_that_tests_leave_leads_to_a_file_of_the_host() {
+    let env = TestEnv::with_empty_cache();
+    let canary = Canary::new(&env);
+    let base = format!("oci:{}", busybox_base().display());
+    let repo = env.shell_app();
+    let to = format!("oci:{}", env.path("out"));
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", &to])).ok();
+    for path in ["app", "app/r.xml", "app/_build", "app/cover", "app/cover/index.html"] {
+        for (kind, commands) in REPLACEMENTS {
+            let script = format!(
+                "P=/{path}; C={}/{path}; mkdir -p /srv /app/cover; echo x >/app/cover/index.html; cd /; rm -rf $P; {commands}",
+                canary.path()
+            );
+            let settings = "[image]\nenvs = [\"prod\"]\n[prepare]\nscript = \"script/prepare_code\"\ninputs = [\"VERSION\"]\n[test]\n";
+            let settings = format!("{settings}artifacts = [\"cover\", \"r.xml\"]\ncommand = '''{script}'''\n");
+            let file = env.dir().join("test.toml");
+            fs::write(&file, &settings).expect("the settings");
+            for isolation in isolations() {
+                let case = format!("{isolation}: `{path}` of the tests becomes {kind}");
+                let (artifacts, junit) = (env.path("artifacts"), env.path("junit.xml"));
+                let file = file.to_str().expect("UTF-8");
+                let test = ["test", &to, "--config", file, "--artifacts", &artifacts, "--junit", &junit];
+                let mut test = env.phial(test);
+                test.args(["--isolation", isolation]);
+                let ended = bounded(test, &case);
+                check(&canary, &ended, &case);
+                for entry in walkdir::WalkDir::new(&artifacts).into_iter().filter_map(Result::ok) {
+                    let text =
+                        if entry.file_type().is_file() { fs::read(entry.path()).unwrap_or_default() } else { vec![] };
+                    assert!(text.len() < 1000 || !text.starts_with(b"CANARY"), "{case}: {entry:?}");
+                    assert!(!entry.file_type().is_symlink(), "{case}: {entry:?}");
+                }
+                let _ = fs::remove_dir_all(&artifacts);
+            }
+        }
+    }
+}
+
+/// A base image that has Erlang: its own `erl` writes what is put before the VMs of later steps.
+#[test]
+fn nothing_that_a_base_images_tools_leave_leads_to_a_file_of_the_host() {
+    let env = TestEnv::with_empty_cache();
+    let canary = Canary::new(&env);
+    for path in
+        ["opt", "opt/phial-toolchain", "opt/phial-toolchain/start.boot", "opt/phial-toolchain/elixir_module.beam"]
+    {
+        for (kind, commands) in REPLACEMENTS.iter().filter(|(kind, _)| *kind != "directory") {
+            let scene = TestEnv::with_empty_cache();
+            let erl = format!(
+                "#!/bin/sh\nmkdir -p /srv /opt/phial-toolchain\nP=/{path}; C={}/{path}; cd /; rm -rf $P; {commands}\nexit 0\n",
+                canary.path()
+            );
+            let base = busybox_base_with(&scene, &[("bin/erl", &erl), ("etc/start.boot", "")]);
+            let repo = scene.shell_app();
+            let to = format!("oci:{}", scene.path("out"));
+            let base = format!("oci:{}", base.display());
+            let case = format!("`{path}` of the base's tools becomes {kind}");
+            let ended = bounded(scene.phial(["build", repo.source(), "--base", &base, "--to", &to]), &case);
+            check(&canary, &ended, &case);
+        }
+    }
+}
+
+/// The file of the host that the review of an earlier version wrote to.
+#[test]
+fn a_step_cannot_choose_the_name_that_a_normalized_file_is_written_under() {
+    for isolation in isolations() {
+        let env = TestEnv::with_empty_cache();
+        let keys = env.dir().join("authorized_keys");
+        fs::write(&keys, "mine\n").expect("a file of the host");
+        let script = format!("ln -s {} /app/deps/x/.hex.phial-normal", keys.display());
+        let repo = hostile_app(&env, "deps", &script);
+        let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
+        run(env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--isolation", isolation])).ok();
+        assert_eq!(fs::read_to_string(&keys).expect("it is there"), "mine\n");
+        assert!(Path::new(&env.path("out/index.json")).exists());
+    }
+}
