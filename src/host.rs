@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Facts about this process. `Debug` shows only the names of environment variables: values may be secrets.
@@ -80,6 +81,15 @@ impl Host {
     /// The current time in milliseconds since 1970.
     pub fn unix_time_millis(&self) -> i64 {
         self.clock.unix_time_millis()
+    }
+
+    /// Waits until the clock shows another second than it does now, so that what is built again is built at another time.
+    pub fn wait_for_next_second(&self) {
+        let now = self.unix_time();
+        while self.unix_time() <= now {
+            let left = 1000 - self.unix_time_millis().rem_euclid(1000);
+            std::thread::sleep(Duration::from_millis(left.unsigned_abs()));
+        }
     }
 
     /// The web page of this CI run, from the variables of Buildkite, GitHub Actions, GitLab or Jenkins.

@@ -11,6 +11,7 @@ use crate::runtime::{
     HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation, resolv_conf, user,
 };
 use crate::sandbox::{self, Exit, Network, OURSELVES, SandboxError, Spec, Stdio};
+use crate::store::TreeCheck;
 
 /// One call of `phial run`.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct RunRequest {
 pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let base = ResolvedImage::resolve(context, &config::reference("image", &request.image)?, None)?;
     let argv = argv(request, &base.image)?;
-    let trees = base.trees(context)?;
+    let trees = base.trees(context, TreeCheck::Root)?;
     let image = &base.image.config.config;
     let user = user(&trees, request.user.as_deref().unwrap_or(&image.user))?;
     let scratch = context.store.scratch()?;

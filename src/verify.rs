@@ -54,6 +54,7 @@ pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified
         }
         Recorded::Not => return Err(ReproducibilityError::NoRecord(request.image.clone()).into()),
     };
+    context.host.wait_for_next_second(); // the image may be as new as this second
     let rebuilt = build_unpublished(&build_request(request, &record)?, context)?;
     if rebuilt.image.manifest_digest == original.image.manifest_digest {
         check_layers(&original, rebuilt.built.base_layers, context)?;

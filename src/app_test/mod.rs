@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::image::{Descriptor, Reference};
 use crate::recipe::{APP, WORKDIR};
 use crate::runtime::{IsolationChoice, ResolvedImage, choose, settings_of};
-use crate::store::Tree;
+use crate::store::{Tree, TreeCheck};
 
 /// One call of `phial test`.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     context.step_finished("image", base.image.manifest_digest.as_str(), Some(start));
     let settings = settings(request, &base, context)?;
     let plan = TestPlan::new(&settings.test, &request.flags)?;
-    let trees = base.trees(context)?;
+    let trees = base.trees(context, TreeCheck::Entries)?;
     let partition = partition(request, context)?;
     let commands = commands(&plan.commands, &base, &trees, partition)?;
 

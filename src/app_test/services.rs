@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::rootfs;
 use crate::runtime::{ResolvedImage, RuntimeError, environment, resolv_conf, user};
 use crate::sandbox::{self, Exit, OURSELVES, Ready, SandboxError, SandboxEvent, Spec};
+use crate::store::TreeCheck;
 
 /// How often the state of services and commands is looked at.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -42,7 +43,7 @@ pub(super) fn prepare(
     if argv.is_empty() {
         return Err(RuntimeError::NoCommand.into());
     }
-    let trees = image.trees(context)?;
+    let trees = image.trees(context, TreeCheck::Entries)?;
     let account = user(&trees, service.user.as_deref().unwrap_or(&config.user))?;
     let rootfs = rootfs::assemble(sandbox.isolation, &trees, &sandbox.scratch.dir(&format!("service-{name}"))?)?;
     context.step_finished(name, image.image.manifest_digest.as_str(), Some(start));

@@ -21,7 +21,7 @@ use crate::recipe::{APP, FORMAT, Step, WORKDIR};
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode};
-use crate::store::{Key, Scratch, Tree};
+use crate::store::{Key, Scratch, Tree, TreeCheck};
 use crate::tree::TreeDir;
 
 /// What the layers of a build are made from.
@@ -132,7 +132,7 @@ impl LayerBuilder<'_> {
     /// Fetches and compiles the dependencies.
     fn make_deps(&self, scratch: &Scratch, sources: &DepsSources, key: &Key) -> Result<Option<PackedLayer>, Error> {
         let start = self.steps.context.host.unix_time();
-        let below = [vec![sources.inputs.clone()], self.base.trees(self.steps.context)?].concat();
+        let below = [vec![sources.inputs.clone()], self.base.trees(self.steps.context, TreeCheck::Entries)?].concat();
         let lowers = [sources.trees(), below[1..].to_vec()].concat();
         let steps = self.steps.plan.recipe.deps_steps();
         let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
@@ -202,7 +202,7 @@ impl LayerBuilder<'_> {
             }
             let toolchain = toolchain(&self.steps, self.base)?;
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
-            lowers.extend(self.base.trees(self.steps.context)?);
+            lowers.extend(self.base.trees(self.steps.context, TreeCheck::Entries)?);
             let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
             let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.app_time, atoms: Some(seed), preset: &[] };
             self.make_builds(scratch, &env)

@@ -2,7 +2,7 @@
 //! the digests.
 //!
 //! The second build is a process with another cache directory (on tmpfs if there is room, where directories are listed in
-//! another order), another user id, host name, umask, time zone and locale, and a single core. The clock differs anyway.
+//! another order), another user id, host name, umask, time zone and locale, and a single core. It begins in another second.
 
 use std::ffi::OsString;
 use std::fs;
@@ -39,6 +39,7 @@ pub(super) fn check(request: &BuildRequest, first: &UnpublishedImage<'_>, contex
     let scratch = context.store.scratch()?;
     let to = scratch.path().join("second");
     let start = context.step_started("second build");
+    context.host.wait_for_next_second();
     let digest = build_again(request, first, &to, context)?;
     context.step_finished("second build", digest.as_str(), Some(start));
     if digest == first.image.manifest_digest {

@@ -21,7 +21,7 @@ use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec};
-use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeInfo, TreeLookup};
+use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeCheck, TreeInfo, TreeLookup};
 use crate::tree::TreeRoot;
 
 /// The changes of a step: a tree in a scratch directory, not in the store yet.
@@ -127,7 +127,7 @@ impl StepRunner<'_> {
 
     /// The tree of a layer; unpacked from the layer's blob if the store does not have it.
     pub(super) fn tree(&self, layer: &PackedLayer) -> Result<Tree, Error> {
-        let vacant = match self.context.store.tree(&layer.diff_id)? {
+        let vacant = match self.context.store.tree(&layer.diff_id, TreeCheck::Entries)? {
             TreeLookup::Hit(tree) => return Ok(tree),
             TreeLookup::Miss(vacant) => vacant,
         };

@@ -8,7 +8,7 @@ use crate::determinism::shims::{self, Toolchain};
 use crate::error::Error;
 use crate::recipe::{APP, FORMAT, Step};
 use crate::runtime::ResolvedImage;
-use crate::store::{Key, Lookup, Tree};
+use crate::store::{Key, Lookup, Tree, TreeCheck};
 use crate::tree::{Enter, TreeDir};
 
 /// Where the step writes what it reads from the base image, in its upper directory.
@@ -24,7 +24,7 @@ pub(super) fn toolchain(steps: &StepRunner<'_>, base: &ResolvedImage) -> Result<
         Lookup::Hit(toolchain) => return Ok(toolchain),
         Lookup::Miss(vacant) => vacant,
     };
-    let trees = base.trees(steps.context)?;
+    let trees = base.trees(steps.context, TreeCheck::Entries)?;
     let toolchain = if has_erlang(&trees)? { read(steps, &trees)? } else { Toolchain::default() };
     vacant.keep(&toolchain)?;
     Ok(toolchain)

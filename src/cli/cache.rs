@@ -127,7 +127,7 @@ pub(super) fn prune_to_limit(context: &Context<'_>) {
         Ok(None) => return,
         Err(text) => return context.notice(text),
     };
-    match context.store.prune(PruneOptions { limit: Some(limit), ..PruneOptions::default() }) {
+    match context.store.prune_to_limit(limit, context.host.unix_time()) {
         Ok(Some(pruned)) if pruned.removed > 0 => context.notice(pruned_text(pruned)),
         Ok(_) => {} // another process uses the cache, and prunes it afterwards
         Err(error) => context.notice(format!("cannot prune the cache: {error}")),

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::image::Image;
 use crate::recipe::APP;
+use crate::store::TreeCheck;
 
 /// The largest `phial.toml`, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
@@ -16,7 +17,7 @@ pub(crate) fn settings_of(context: &Context<'_>, image: &ResolvedImage) -> Resul
     else {
         return Ok(None);
     };
-    let tree = image.tree(context, &layer)?;
+    let tree = image.tree(context, &layer, TreeCheck::Entries)?;
     Ok(tree.root.open()?.read_text(format!("{APP}/phial.toml"), MAX_SETTINGS)?)
 }
 

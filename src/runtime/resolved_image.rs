@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef};
 use crate::layout::Layout;
-use crate::store::{BlobWriter, Key, Lookup, Tree, TreeInfo, TreeLookup};
+use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeInfo, TreeLookup};
 use crate::tree::{Enter, TreeDir, remove_tree};
 
 /// Number of layers that are fetched and unpacked in parallel.
@@ -68,7 +68,7 @@ impl ResolvedImage {
 
     /// The trees of its layers, topmost first. Those that the store does not have are fetched and unpacked in parallel.
     /// Another process that needs the same layer waits for it.
-    pub(crate) fn trees(&self, context: &Context<'_>) -> Result<Vec<Tree>, Error> {
+    pub(crate) fn trees(&self, context: &Context<'_>, check: TreeCheck) -> Result<Vec<Tree>, Error> {
         let layers: Vec<Layer<'_>> = self.image.layers().collect();
         let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
@@ -76,7 +76,7 @@ impl ResolvedImage {
             while !has_failed.load(Ordering::Relaxed) {
                 let nth = next.fetch_add(1, Ordering::Relaxed);
                 let Some(layer) = layers.get(nth) else { break };
-                let tree = self.tree(context, layer);
+                let tree = self.tree(context, layer, check);
                 has_failed.fetch_or(tree.is_err(), Ordering::Relaxed);
                 done.push((nth, tree));
             }
@@ -93,8 +93,8 @@ impl ResolvedImage {
     }
 
     /// The tree of one layer.
-    pub(crate) fn tree(&self, context: &Context<'_>, layer: &Layer<'_>) -> Result<Tree, Error> {
-        let vacant = match context.store.tree(layer.diff_id)? {
+    pub(crate) fn tree(&self, context: &Context<'_>, layer: &Layer<'_>, check: TreeCheck) -> Result<Tree, Error> {
+        let vacant = match context.store.tree(layer.diff_id, check)? {
             TreeLookup::Hit(tree) => return Ok(tree),
             TreeLookup::Miss(vacant) => vacant,
         };
@@ -200,7 +200,7 @@ impl ResolvedImage {
             Lookup::Hit(time) => Ok(time),
             Lookup::Miss(vacant) => {
                 let mut newest = 0;
-                for tree in self.trees(context)? {
+                for tree in self.trees(context, TreeCheck::Root)? {
                     newest = newest.max(newest_in(&tree.root.open()?)?);
                 }
                 vacant.keep(&newest)?;

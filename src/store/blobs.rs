@@ -78,7 +78,7 @@ impl Write for BlobWriter {
 impl BlobWriter {
     /// Adds the blob to the store, if its digest is the `expected` one, and returns its digest.
     pub fn keep(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
-        let (buffered, found, _) = self.out.finish();
+        let (buffered, found, size) = self.out.finish();
         if let Some(expected) = expected.filter(|digest| **digest != found) {
             return Err(StoreError::Mismatch { expected: expected.clone(), found });
         }
@@ -87,6 +87,7 @@ impl BlobWriter {
         file.as_file().sync_all().map_err(at("sync", &path))?;
         file.persist(&path).map_err(|e| at("keep", &path)(e.error))?;
         sync_dir(path.parent().unwrap_or(Path::new("/")))?;
+        self.store.count_added(size);
         Ok(found)
     }
 }

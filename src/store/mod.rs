@@ -10,16 +10,21 @@ mod disk;
 mod error;
 mod evict;
 mod history;
+mod limit;
 mod results;
 mod scratch;
+mod seal;
 mod trees;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use phial_layers::DiffId;
 use tempfile::NamedTempFile;
 
 pub use blobs::{BlobWriter, VerifiedBlob};
@@ -27,7 +32,7 @@ pub use error::StoreError;
 pub use evict::{PruneOptions, PruneReport, StoreItem, StoreItemKind};
 pub use results::{Key, Lookup, Vacant};
 pub use scratch::Scratch;
-pub use trees::{Tree, TreeInfo, TreeLookup, VacantTree};
+pub use trees::{Tree, TreeCheck, TreeInfo, TreeLookup, VacantTree};
 
 use disk::private_dir;
 use error::at;
@@ -41,6 +46,10 @@ pub struct Store {
     root: PathBuf,
     /// Holds a shared lock while the store is open; pruning takes the exclusive lock.
     in_use: Arc<File>,
+    /// Trees that this process has compared with what they were when they were kept.
+    checked_trees: Arc<Mutex<BTreeSet<DiffId>>>,
+    /// Bytes that this process has added.
+    added: Arc<AtomicU64>,
 }
 
 /// A lock between processes that use the same store; held until dropped.
@@ -85,12 +94,22 @@ impl Store {
         let in_use = File::create(&path).map_err(at("create", &path))?;
         in_use.lock_shared().map_err(at("lock", &path))?;
         scratch::sweep(&root.join("scratch"))?;
-        Ok(Self { root: root.to_owned(), in_use: Arc::new(in_use) })
+        Ok(Self {
+            root: root.to_owned(),
+            in_use: Arc::new(in_use),
+            checked_trees: Arc::default(),
+            added: Arc::default(),
+        })
     }
 
     /// The cache directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Counts bytes that were added, whose sum decides when the store is searched for what to remove.
+    fn count_added(&self, bytes: u64) {
+        self.added.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The directory of the mirrors of git repositories.

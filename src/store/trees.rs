@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use phial_layers::{DiffId, Metadata};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{METADATA_FILE, sync_dir, touch};
 use super::error::{StoreError, at};
 use super::scratch::Scratch;
+use super::seal::{RootSeal, Seal};
 use super::{Guard, Store};
 use crate::tree::{TreeRoot, remove_tree};
 
@@ -64,6 +66,17 @@ struct MetadataFile {
     metadata: Metadata,
     #[serde(rename = "about")]
     info: TreeInfo,
+    /// What the tree was when it was kept; none in trees of versions before 0.2, which are made again.
+    seal: Option<Seal>,
+}
+
+/// How much of a tree is compared with what it was when it was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeCheck {
+    /// Its root directory: notices a tree that was copied, restored or made by another program.
+    Root,
+    /// Every entry, the first time that this process asks for the tree: notices whatever was changed in it.
+    Entries,
 }
 
 impl Store {
@@ -71,23 +84,42 @@ impl Store {
         self.root().join("trees").join(diff_id.0.hex())
     }
 
-    /// The tree of that diff ID; `None` if it is not in the store or its metadata cannot be read.
-    pub fn find_tree(&self, diff_id: &DiffId) -> Option<Tree> {
+    /// The tree of that diff ID; `None` if it is not in the store, its metadata cannot be read, or it is not what was kept.
+    pub fn find_tree(&self, diff_id: &DiffId, check: TreeCheck) -> Option<Tree> {
         let path = self.tree_path(diff_id);
         let file = path.join(METADATA_FILE);
-        let MetadataFile { metadata, info } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        let MetadataFile { metadata, info, seal } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        let root = TreeRoot::new(path.join("root"));
+        if !self.is_intact(diff_id, &root, &seal?, check) {
+            return None;
+        }
         touch(&file);
-        let root = path.join("root");
-        root.is_dir().then(|| Tree { root: TreeRoot::new(root), metadata, info })
+        Some(Tree { root, metadata, info })
     }
 
-    /// Looks a tree up; waits while another process unpacks the same layer.
-    pub fn tree(&self, diff_id: &DiffId) -> Result<TreeLookup, StoreError> {
-        if let Some(tree) = self.find_tree(diff_id) {
+    fn is_intact(&self, diff_id: &DiffId, root: &TreeRoot, seal: &Seal, check: TreeCheck) -> bool {
+        let Ok(dir) = root.open() else { return false };
+        if RootSeal::of(&dir).ok().flatten().as_ref() != Some(&seal.root) {
+            return false;
+        }
+        let mut checked = self.checked_trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if check == TreeCheck::Root || checked.contains(diff_id) {
+            return true;
+        }
+        let is_intact = Seal::of(&dir).ok().flatten().as_ref() == Some(seal);
+        if is_intact {
+            checked.insert(diff_id.clone());
+        }
+        is_intact
+    }
+
+    /// Looks a tree up; waits while another process unpacks the same layer. One that is not what was kept is a miss.
+    pub fn tree(&self, diff_id: &DiffId, check: TreeCheck) -> Result<TreeLookup, StoreError> {
+        if let Some(tree) = self.find_tree(diff_id, check) {
             return Ok(TreeLookup::Hit(tree));
         }
         let lock = self.lock(diff_id.0.hex())?;
-        if let Some(tree) = self.find_tree(diff_id) {
+        if let Some(tree) = self.find_tree(diff_id, check) {
             return Ok(TreeLookup::Hit(tree));
         }
         let scratch = self.scratch()?;
@@ -97,7 +129,7 @@ impl Store {
 
     /// Moves the directory `root`, in a scratch directory of this store, into the store as the tree of `diff_id`.
     pub fn keep_tree(&self, root: &Path, diff_id: &DiffId, metadata: &Metadata) -> Result<Tree, StoreError> {
-        match self.tree(diff_id)? {
+        match self.tree(diff_id, TreeCheck::Entries)? {
             TreeLookup::Hit(tree) => Ok(tree),
             TreeLookup::Miss(vacant) => {
                 fs::remove_dir(&vacant.root).map_err(at("remove", &vacant.root))?;
@@ -113,18 +145,22 @@ impl VacantTree {
     pub fn keep(self, metadata: &Metadata, info: TreeInfo) -> Result<Tree, StoreError> {
         let new = self.scratch.path().join("tree");
         let path = new.join(METADATA_FILE);
-        let file = MetadataFile { metadata: metadata.clone(), info };
+        let seal = TreeRoot::new(new.join("root")).open().and_then(|root| Seal::of(&root));
+        let seal = seal.map_err(|error| at("read", &new)(error.source))?;
+        let bytes = seal.as_ref().map_or(0, |seal| seal.bytes);
+        let file = MetadataFile { metadata: metadata.clone(), info, seal };
         let json = serde_json::to_vec(&file).map_err(|e| at("write", &path)(e.into()))?;
         fs::write(&path, json).map_err(at("write", &path))?;
         let dir = File::open(&new).map_err(at("open", &new))?;
         rustix::fs::syncfs(&dir).map_err(|e| at("sync", &new)(e.into()))?;
         let kept = self.store.tree_path(&self.diff_id);
         if kept.exists() {
-            // Its metadata could not be read.
+            // Its metadata could not be read, or it is not what was kept.
             remove_tree(&kept).map_err(at("remove", &kept))?;
         }
         fs::rename(&new, &kept).map_err(at("keep", &kept))?;
         sync_dir(&self.store.root().join("trees"))?;
+        self.store.count_added(bytes);
         Ok(Tree { root: TreeRoot::new(kept.join("root")), metadata: file.metadata, info: file.info })
     }
 }

@@ -67,6 +67,11 @@ impl EntryStat {
         self.0.st_gid
     }
 
+    /// The number of the inode in its file system.
+    pub fn inode(&self) -> u64 {
+        self.0.st_ino
+    }
+
     /// Bytes of a regular file.
     pub fn size(&self) -> u64 {
         u64::try_from(self.0.st_size).unwrap_or(0)

@@ -128,3 +128,40 @@ fn whatever_is_truncated_or_missing_in_the_cache_is_built_again() {
     assert_eq!(digest(&build_to(&scene, "two").ok()), good());
     scene.tidy();
 }
+
+/// What other programs do to a cache directory that they carry, restore or clean, below `trees/`.
+const CHANGES: [(&str, &str); 8] = [
+    ("copied without special files", "cp -a trees copy; find copy -type c -delete; rm -rf trees; mv copy trees"),
+    ("restored from an archive", "tar cf t trees; rm -rf trees; tar xf t; rm t"),
+    ("a deleted file", "find trees -path '*/app/vendor/part' -delete"),
+    ("a deleted whiteout", "find trees -type c -delete"),
+    ("an appended file", "for f in $(find trees -path '*/app/vendor/part'); do echo more >>$f; done"),
+    (
+        "a file of the same size and time",
+        "for f in $(find trees -path '*/app/vendor/part'); do touch -r $f t; sed -i s/1/2/ $f; touch -r t $f; done",
+    ),
+    ("an added file", "for d in $(find trees -path '*/app/vendor' -type d); do echo x >$d/new; done"),
+    ("another mode", "find trees -path '*/app/vendor/part' -exec chmod 755 {} +"),
+];
+
+#[test]
+fn a_tree_that_something_changed_is_made_again() {
+    let script = "#!/bin/sh\nset -eu\ncase $1 in\n\
+        deps) mkdir -p vendor; cat VERSION >vendor/part; rm /etc/passwd ;;\n\
+        build) mkdir -p out; cat vendor/* >out/all; ls -l vendor /etc >out/list; ls /etc >>out/all ;;\nesac\n";
+    let fresh = Scene::with_script(script);
+    fresh.repo.write("more", "1");
+    fresh.repo.commit("The third commit");
+    let expected = build_to(&fresh, "fresh").ok();
+    for (what, commands) in CHANGES {
+        let scene = Scene::with_script(script);
+        run(scene.build([])).ok();
+        let mut change = std::process::Command::new("sh");
+        change.args(["-euc", commands]).current_dir(scene.env.cache());
+        run(change).ok();
+        scene.repo.write("more", "1");
+        scene.repo.commit("The third commit");
+        let built = build_to(&scene, "again");
+        assert_eq!(digest(&built.ok()), digest(&expected), "{what}");
+    }
+}

@@ -23,11 +23,13 @@ fn build(env: &TestEnv, repo: &Repo, base: &Path, more: &[&str]) -> Output {
 }
 
 /// What differs each time for every user, and what only another machine would show.
-const FAULTS: [(&str, &str); 5] = [
+const FAULTS: [(&str, &str); 7] = [
     ("a random number", "head -c 9 /dev/urandom"),
     ("the machine's uptime", "cat /proc/uptime"),
     // Busybox is linked statically: the clock that stands does not reach it.
-    ("the time of day", "sleep 1; date"),
+    ("the time of day", "busybox date +%s"),
+    ("the time of a file", "touch new; busybox stat -c %Y new; rm new"),
+    ("the process's start", "busybox cut -d' ' -f22 /proc/self/stat"),
     ("the inode of a file", "ls -di /app"),
     ("what is mounted from where", "cat /proc/self/mountinfo"),
 ];
