@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::harness::busybox::busybox_base;
+use crate::harness::busybox::{busybox_base, busybox_base_with};
 use crate::harness::prebuilt::elixir_base;
+use crate::harness::skip::skip;
 use crate::harness::{HexRegistry, Output, Repo, TestEnv, hex_registry, in_rootfs, run};
 
 /// An app with two packages of Hex, `nimble_parsec` with a module added by hand.
@@ -275,4 +276,30 @@ fn the_files_of_mix_may_have_other_names() {
     let output = app.build(&env, &[]).stderr;
     assert!(output.contains("1 of 2 packages of `mix.lock` are reused"), "{output}"); // the other changes as it is compiled
     assert!(!app.hex.requests()[asked..].iter().any(|path| path.contains("/tarballs/nimble_parsec")), "{output}");
+}
+
+#[test]
+fn owners_that_one_id_cannot_give_have_a_hint_and_ranges_give_them() {
+    if !rustix::process::geteuid().is_root() {
+        skip!("needs root: an ordinary user may have no range of ids");
+    }
+    let env = TestEnv::with_empty_cache();
+    let base = busybox_base_with(&env, &[("bin/chown", "#!/bin/busybox sh\nexec busybox chown \"$@\"\n")]);
+    let repo = env.shell_app();
+    repo.script("script/prepare_code", &script("true", "echo x >owned; chown 33:33 owned"));
+    repo.commit("Another owner");
+    let (base, out) = (format!("oci:{}", base.display()), format!("oci:{}", env.path("out")));
+    let stderr = run(env.phial(["build", repo.source(), "--base", &base, "--to", &out])).failed(1);
+    assert!(stderr.contains("hint: ") && stderr.contains("`prepare.ranges = true`"), "{stderr}");
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    repo.write("phial.toml", format!("{settings}ranges = true\n"));
+    repo.commit("A range of ids");
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", &out])).ok();
+    let shown = run(env.phial(["run", &out, "--", "sh", "-c", "cat owned"]));
+    assert_eq!(shown.ok(), "x");
+    let mut tar = std::process::Command::new("sh");
+    tar.args(["-c", "for blob in out/blobs/sha256/*; do tar -tvzf $blob --numeric-owner 2>/dev/null; done; true"])
+        .current_dir(env.dir());
+    let listed = run(tar).ok();
+    assert!(listed.lines().any(|line| line.contains(" 33/33 ") && line.ends_with("app/owned")), "{listed}");
 }

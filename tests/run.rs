@@ -75,6 +75,26 @@ fn without_overlay_the_next_isolation_is_used_and_named() {
 }
 
 #[test]
+fn a_cache_on_a_disk_without_execution_is_named() {
+    let env = TestEnv::new();
+    std::fs::create_dir(env.dir().join("disk")).unwrap();
+    let mut isolations = vec!["copy"];
+    if rustix::process::geteuid().is_root() {
+        isolations.push("chroot");
+    }
+    for isolation in isolations {
+        let phial = env.phial(["run", "--cache-dir", "disk/cache", "--isolation", isolation, &small(), "--", "echo"]);
+        let mut command = Command::new("unshare");
+        let user: &[&str] = if isolation == "copy" { &["--user", "--map-root-user"] } else { &[] };
+        let script = "mount -t tmpfs -o noexec none disk && exec \"$@\"";
+        command.args(user).args(["--mount", "sh", "-c", script, "sh"]);
+        command.arg(phial.get_program()).args(phial.get_args()).current_dir(env.dir());
+        let stderr = run(command).failed(6);
+        assert!(stderr.contains("`noexec`") && stderr.contains("PHIAL_CACHE_DIR"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_built_app_starts_in_prod_and_answers_over_http() {
     let env = TestEnv::new();
     let repo = env.app("hello");

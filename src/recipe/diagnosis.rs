@@ -149,7 +149,12 @@ fn is_missing(line: &str, tool: &str) -> bool {
     line.match_indices(tool).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + tool.len()..]);
         let unquoted = before.strip_suffix('"').unwrap_or(before);
-        let is_word = |before: &str| before.is_empty() || before.ends_with([' ', ':', '/']);
+        // Of another directory than these, it is a script of the app or of a package.
+        let in_path = ["/bin/", "/usr/bin/", "/usr/local/bin/"];
+        let is_word = |before: &str| {
+            let word = before.rsplit([' ', ':']).next().unwrap_or_default();
+            word.is_empty() || in_path.contains(&word)
+        };
         let rest = after.strip_prefix('"').unwrap_or(after);
         let rest = rest.strip_prefix(':').unwrap_or(rest);
         let is_not_found = rest.starts_with(" not found") || rest.starts_with(" command not found");
@@ -188,7 +193,10 @@ mod tests {
             assert!(hint(&recipe, "deps prod", output).starts_with(&expected), "{output}");
         }
         assert!(!hint(&recipe, "build prod", "gcc: command not found").contains("gcc"), "the base has it");
-        assert!(!hint(&recipe, "build prod", "remake: not found").contains("make"));
+        for output in ["remake: not found", "sh: ./script/make: not found", "/app/deps/x/cc: No such file or directory"]
+        {
+            assert!(!hint(&recipe, "build prod", output).contains("base image"), "{output}");
+        }
     }
 
     #[test]

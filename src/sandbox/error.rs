@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 
-use super::protocol::{StageError, Step};
+use super::protocol::{Obstacle, StageError, Step};
 
 use crate::error::{ExitKind, UserError};
 
@@ -74,6 +74,10 @@ pub enum SandboxError {
     Unstartable {
         /// As given in the spec.
         command: String,
+        /// What to do about it, if that is known.
+        hint: Option<String>,
+        /// Whether the machine is the cause, and not the command.
+        is_of_machine: bool,
         /// The cause.
         #[source]
         source: io::Error,
@@ -118,6 +122,7 @@ impl UserError for SandboxError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => ExitKind::Machine,
+            Self::Unstartable { is_of_machine: true, .. } => ExitKind::Machine,
             Self::Image { .. }
             | Self::InImage { .. }
             | Self::Missing { .. }
@@ -146,11 +151,10 @@ impl UserError for SandboxError {
                 Some("install it in the base image, or name another base".to_owned())
             }
             Self::Image { .. } => Some("make it a directory in the base image".to_owned()),
-            Self::InImage { .. } => Some("correct that path in the image, or name another working directory".to_owned()),
-            Self::Unstartable { source, .. } if source.raw_os_error() == Some(nix::libc::ENOEXEC) => Some(
-                "a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture"
-                    .to_owned(),
-            ),
+            Self::InImage { .. } => {
+                Some("correct that path in the image, or name another working directory".to_owned())
+            }
+            Self::Unstartable { hint, .. } => hint.clone(),
             _ => None,
         }
     }
@@ -171,12 +175,34 @@ impl From<StageError> for SandboxError {
             StageError::Image { path, why } => Self::Image { path, why },
             StageError::Missing { command } => Self::Missing { command },
             StageError::Interpreter { command, interpreter } => Self::Interpreter { command, interpreter },
-            StageError::Unstartable { command, errno } => {
-                Self::Unstartable { command, source: io::Error::from_raw_os_error(errno) }
-            }
+            StageError::Unstartable { command, errno, obstacle } => Self::Unstartable {
+                command,
+                hint: obstacle_hint(errno, obstacle.as_ref()),
+                is_of_machine: obstacle == Some(Obstacle::NoExecMount),
+                source: io::Error::from_raw_os_error(errno),
+            },
             StageError::NotRoot => Self::NotRoot,
         }
     }
+}
+
+fn obstacle_hint(errno: i32, obstacle: Option<&Obstacle>) -> Option<String> {
+    let text = match obstacle {
+        Some(Obstacle::CarriageReturn) => {
+            "its lines end as on Windows: convert it, for example by `sed -i 's/\\r$//' FILE`"
+        }
+        Some(Obstacle::NotExecutable(path)) => {
+            return Some(format!("`{path}` must be a file that may be executed: `chmod +x`"));
+        }
+        Some(Obstacle::NoExecMount) => {
+            "the disk of the cache is mounted with `noexec`: set `PHIAL_CACHE_DIR` to another one, or use `--isolation overlay`"
+        }
+        None if errno == nix::libc::ENOEXEC => {
+            "a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture"
+        }
+        None => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// Whether a path of the image is the cause: it leads nowhere, through a file, or in a circle.

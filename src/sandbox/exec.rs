@@ -7,7 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::protocol::StageError;
+use nix::libc;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use super::protocol::{Obstacle, StageError};
 use super::spec::Spec;
 use crate::image::DEFAULT_PATH;
 
@@ -47,16 +50,35 @@ fn find(name: &str, path: &str) -> Option<PathBuf> {
     path.split(':').filter(|_| !name.is_empty()).map(|dir| Path::new(dir).join(name)).find(executable)
 }
 
+/// How many interpreters of interpreters are looked at; the kernel follows as many.
+const MAX_INTERPRETERS: usize = 5;
+
 fn diagnose(name: &str, program: &Path, error: &io::Error) -> StageError {
     let command = name.to_owned();
     let errno = error.raw_os_error().unwrap_or(0);
-    if errno != nix::libc::ENOENT {
-        return StageError::Unstartable { command, errno };
+    let unstartable = |obstacle| StageError::Unstartable { command: command.clone(), errno, obstacle };
+    if !matches!(errno, libc::ENOENT | libc::EACCES) {
+        return unstartable(None);
     }
-    match interpreter(program) {
-        Some(interpreter) => StageError::Interpreter { command, interpreter },
-        None => StageError::Missing { command },
+    if errno == libc::EACCES && statvfs(program).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
+        return unstartable(Some(Obstacle::NoExecMount));
     }
+    let mut program = program.to_owned();
+    for _ in 0..MAX_INTERPRETERS {
+        let is_executable = |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+        if errno == libc::EACCES && fs::metadata(&program).is_ok_and(|data| !is_executable(&data)) {
+            return unstartable(Some(Obstacle::NotExecutable(program.to_string_lossy().into_owned())));
+        }
+        let Some(interpreter) = interpreter(&program) else { break };
+        if interpreter.ends_with('\r') {
+            return unstartable(Some(Obstacle::CarriageReturn));
+        }
+        if fs::metadata(&interpreter).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return StageError::Interpreter { command, interpreter };
+        }
+        program = interpreter.into();
+    }
+    if errno == libc::ENOENT { StageError::Missing { command } } else { unstartable(None) }
 }
 
 /// The interpreter named in the first line of a script, or the loader named in the header of an ELF file.
@@ -65,7 +87,8 @@ fn interpreter(program: &Path) -> Option<String> {
     File::open(program).ok()?.take(1 << 16).read_to_end(&mut head).ok()?;
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next()?;
-        return String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned);
+        let text = String::from_utf8_lossy(line).into_owned();
+        return text.split([' ', '\t']).find(|word| !word.is_empty()).map(str::to_owned);
     }
     head.starts_with(b"\x7fELF\x02\x01").then(|| loader(&head)).flatten()
 }
@@ -101,6 +124,7 @@ mod tests {
         for (text, expected) in [
             ("#! /no/such/sh -e\necho", Some("/no/such/sh")),
             ("#!/bin/sh", Some("/bin/sh")),
+            ("#!/bin/sh\r\n", Some("/bin/sh\r")),
             ("#!\n", None),
             ("echo", None),
             ("\x7fELF", None),

@@ -24,25 +24,72 @@ pub(super) fn map_self(uid: MappedId, gid: MappedId) -> Result<(), StageError> {
     fs::write("/proc/self/gid_map", line(gid)).at(Step::MapIds, "/proc/self/gid_map")
 }
 
-/// Maps 0 to the caller's id and 1.. to its largest range, for the process `pid`, which waits in a new user namespace.
+/// Maps 0 to the caller's id and 1.. to its largest range, for the process `pid`, which waits in a new user namespace. Root
+/// needs no range of its own, and no helper.
 pub(super) fn map_ranges(pid: u32) -> Result<(), SandboxError> {
     let (uid, gid) = (Uid::effective(), Gid::effective());
     let user = User::from_uid(uid).ok().flatten().map(|user| user.name);
-    for (program, file, own) in [("newuidmap", "/etc/subuid", uid.as_raw()), ("newgidmap", "/etc/subgid", gid.as_raw())]
-    {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let (first, count) =
-            largest_range(&text, user.as_deref(), uid.as_raw()).ok_or(SandboxError::NoRanges { file })?;
-        let map = [pid, 0, own, 1, 1, first, count].map(|number| number.to_string());
-        let output = Command::new(program).args(map).stdin(Stdio::null()).output();
-        let output = match output {
-            Ok(output) if output.status.success() => continue,
-            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        return Err(SandboxError::Mapper { program, output });
+    for (kind, own) in [(&UIDS, uid.as_raw()), (&GIDS, gid.as_raw())] {
+        let text = fs::read_to_string(kind.file).unwrap_or_default();
+        let range = largest_range(&text, user.as_deref(), uid.as_raw());
+        if uid.is_root() {
+            let available = fs::read_to_string(format!("/proc/self/{}", kind.map)).unwrap_or_default();
+            let range =
+                range.or_else(|| range_of_root(&available)).ok_or(SandboxError::NoRanges { file: kind.file })?;
+            let failed = |source| SandboxError::Start { what: "map a range of ids", source };
+            write_map(pid, kind, own, range).map_err(failed)?;
+        } else {
+            call_mapper(pid, kind, own, range.ok_or(SandboxError::NoRanges { file: kind.file })?)?;
+        }
     }
     Ok(())
+}
+
+/// User ids or group ids.
+struct IdKind {
+    /// The program that maps ranges for ordinary users.
+    program: &'static str,
+    /// The file with the ranges of users.
+    file: &'static str,
+    /// The map of a process, in its directory in `/proc`.
+    map: &'static str,
+}
+
+const UIDS: IdKind = IdKind { program: "newuidmap", file: "/etc/subuid", map: "uid_map" };
+const GIDS: IdKind = IdKind { program: "newgidmap", file: "/etc/subgid", map: "gid_map" };
+
+/// The count of ids that are mapped for root, as `useradd` gives to a user.
+const COUNT: u32 = 65536;
+/// The first id that root maps where it has all ids: above those of users and of systemd's containers
+/// (systemd, UIDS-GIDS.md).
+const UNUSED: u32 = 0x7000_0000;
+
+/// A range for root, which may map any id of its own user namespace. `available` is the map of that namespace.
+fn range_of_root(available: &str) -> Option<(u32, u32)> {
+    let extents = available.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some((first, count))
+    });
+    let without_root = extents.map(|(first, count)| if first == 0 { (1, count - 1) } else { (first, count) });
+    let (first, count) = without_root.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)?;
+    let has_unused = first <= UNUSED && UNUSED - first < count.saturating_sub(COUNT);
+    Some(if has_unused { (UNUSED, COUNT) } else { (first, count.min(COUNT)) })
+}
+
+fn write_map(pid: u32, kind: &IdKind, own: u32, (first, count): (u32, u32)) -> std::io::Result<()> {
+    fs::write(format!("/proc/{pid}/{}", kind.map), format!("0 {own} 1\n1 {first} {count}\n"))
+}
+
+fn call_mapper(pid: u32, kind: &IdKind, own: u32, (first, count): (u32, u32)) -> Result<(), SandboxError> {
+    let program = kind.program;
+    let map = [pid, 0, own, 1, 1, first, count].map(|number| number.to_string());
+    let output = match Command::new(program).args(map).stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(SandboxError::Mapper { program, output })
 }
 
 /// The first id and the count of the largest range of a user, who is given by name or number.
@@ -60,6 +107,19 @@ fn largest_range(text: &str, user: Option<&str>, uid: u32) -> Option<(u32, u32)>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_takes_ids_that_nobody_has_or_what_its_namespace_has() {
+        for (available, expected) in [
+            ("         0          0 4294967295\n", Some((UNUSED, 65536))),
+            ("0 100000 65536\n", Some((1, 65535))),
+            ("0 1000 1\n1 100000 65536\n", Some((1, 65536))),
+            ("0 1000 1\n", None),
+            ("", None),
+        ] {
+            assert_eq!(range_of_root(available), expected, "{available:?}");
+        }
+    }
 
     #[test]
     fn the_largest_range_of_a_user_is_taken_by_name_or_number() {

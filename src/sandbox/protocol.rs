@@ -70,9 +70,20 @@ pub(super) enum StageError {
     /// The interpreter or loader of the command does not exist.
     Interpreter { command: String, interpreter: String },
     /// The command exists and the kernel does not start it.
-    Unstartable { command: String, errno: i32 },
+    Unstartable { command: String, errno: i32, obstacle: Option<Obstacle> },
     /// A chroot needs real root.
     NotRoot,
+}
+
+/// A known reason why the kernel does not start a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Obstacle {
+    /// The first line of a script ends as on Windows, and the kernel takes the end for a part of the interpreter's name.
+    CarriageReturn,
+    /// This file, which the command is or needs, has no executable bit or is no file.
+    NotExecutable(String),
+    /// The file system is mounted with `noexec`.
+    NoExecMount,
 }
 
 /// The operations of setting up a sandbox that can fail.

@@ -88,6 +88,38 @@ fn a_missing_command_is_named() {
 }
 
 #[test]
+fn a_script_that_cannot_be_started_for_another_reason_than_a_missing_program_says_which() {
+    let test = SandboxTest::new();
+    let bin = |name: &str, text: &str, mode: u32| {
+        fs::write(test.path(&format!("root/bin/{name}")), text).unwrap();
+        fs::set_permissions(test.path(&format!("root/bin/{name}")), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    bin("windows", "#!/bin/sh\r\ntrue\r\n", 0o755);
+    bin("plain", "#!/bin/sh\n", 0o644);
+    bin("by-plain", "#!/bin/plain\n", 0o755);
+    bin("by-dir", "#!/etc\n", 0o755);
+    bin("no-loader", "#!/opt/gone\n", 0o755);
+    bin("nested", "#!/bin/no-loader\n", 0o755);
+    for (command, text, hint) in [
+        ("/bin/windows", "cannot start `/bin/windows`", "as on Windows"),
+        ("/bin/plain", "cannot start `/bin/plain`", "`/bin/plain` must be"),
+        ("/bin/by-plain", "cannot start `/bin/by-plain`", "`/bin/plain` must be"),
+        ("/bin/by-dir", "cannot start `/bin/by-dir`", "`/etc` must be"),
+        ("/bin/nested", "`/bin/nested` needs `/opt/gone`", "install it"),
+    ] {
+        let mut order = test.order("");
+        order.argv = vec![command.to_owned()];
+        let error = result(&order).0.unwrap_err();
+        assert_eq!(error.exit_kind().code(), 3);
+        assert!(
+            error.to_string().starts_with(text) && error.hint().unwrap().contains(hint),
+            "{error} {:?}",
+            error.hint()
+        );
+    }
+}
+
+#[test]
 fn a_missing_working_directory_is_named() {
     let test = SandboxTest::new();
     let mut order = test.order("true");

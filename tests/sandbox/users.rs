@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use phial::error::UserError as _;
 use phial::sandbox::{Exit, Ids, SandboxError, run, run_in_user_namespace};
 
+use crate::harness::skip::skip;
 use crate::harness::{SUBIDS_USER, user_with_subids};
 
 use super::{SandboxTest, exe, for_everyone, helper, is_root, result, stdout_of};
@@ -59,6 +60,19 @@ fn a_caller_with_ranges() {
     let ended = run(&exe(), &order, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
     assert!(matches!(ended, Err(SandboxError::Interrupted)) && begun.elapsed() < Duration::from_secs(2));
     println!("all is well");
+}
+
+#[test]
+fn root_needs_no_entry_in_the_files_of_ranges() {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let test = SandboxTest::new();
+    let mut order = test.order("echo x > /srv/owned; chown 33:65534 /srv/owned; stat -c %u:%g /srv/owned; id -u");
+    order.ids = Ids::Ranges;
+    assert_eq!(stdout_of(&order), "33:65534\n0\n");
+    let owner = fs::metadata(test.path("upper/srv/owned")).unwrap().uid();
+    assert!(owner > 65535, "{owner}");
 }
 
 #[test]
