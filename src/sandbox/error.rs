@@ -121,8 +121,11 @@ pub enum SandboxError {
 impl UserError for SandboxError {
     fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::Refused { .. } | Self::NotRoot | Self::NoRanges { .. } | Self::Mapper { .. } => ExitKind::Machine,
-            Self::Unstartable { is_of_machine: true, .. } => ExitKind::Machine,
+            Self::Refused { .. }
+            | Self::NotRoot
+            | Self::NoRanges { .. }
+            | Self::Mapper { .. }
+            | Self::Unstartable { is_of_machine: true, .. } => ExitKind::Machine,
             Self::Image { .. }
             | Self::InImage { .. }
             | Self::Missing { .. }
@@ -137,7 +140,7 @@ impl UserError for SandboxError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } | Self::Unstartable { hint, .. } => hint.clone(),
             Self::NotRoot => {
                 Some("run as root, or use `--isolation auto` on a machine with user namespaces".to_owned())
             }
@@ -154,7 +157,6 @@ impl UserError for SandboxError {
             Self::InImage { .. } => {
                 Some("correct that path in the image, or name another working directory".to_owned())
             }
-            Self::Unstartable { hint, .. } => hint.clone(),
             _ => None,
         }
     }
