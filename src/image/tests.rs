@@ -189,3 +189,166 @@ fn the_same_values_are_the_same_bytes_and_sorted() {
     assert!(text.starts_with(r#"{"architecture":"amd64","config":{"Entrypoint":["/app/start"],"Env":["A=2","B=3"],"#));
     assert!(!text.contains(": ") && !text.contains('\n'));
 }
+
+#[test]
+fn sizes_and_numbers_are_refused_beyond_their_limits() {
+    let sized = |size: u64| manifest(|m| m["layers"][0]["size"] = json!(size));
+    assert!(read_manifest(&sized(1 << 53), None).is_ok() && read_manifest(&sized((1 << 53) + 1), None).is_err());
+    let entry = json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of(b"x"), "size": 2 });
+    let index = |count: usize| json!({ "schemaVersion": 2, "manifests": vec![&entry; count] }).to_string().into_bytes();
+    assert!(
+        matches!(read_manifest(&index(1000), None), Ok(ManifestOrIndex::Index(index)) if index.manifests.len() == 1000)
+    );
+    assert!(chain(&read_manifest(&index(1001), None).unwrap_err()).contains("more than 1000 entries"));
+    let mut padded = manifest(|_| {});
+    padded.resize(usize::try_from(MAX_MANIFEST_PULL).unwrap(), b' ');
+    assert!(read_manifest(&padded, None).is_ok());
+    padded.push(b' ');
+    assert!(matches!(read_manifest(&padded, None), Err(ImageError::TooLarge { limit: MAX_MANIFEST_PULL, .. })));
+    let check = |size: u64| match read_manifest(&manifest(|m| m["config"]["size"] = json!(size)), None) {
+        Ok(ManifestOrIndex::Manifest(manifest)) => manifest.check_image(),
+        other => panic!("{other:?}"),
+    };
+    assert!(check(MAX_MANIFEST_PULL).is_ok());
+    assert!(matches!(check(MAX_MANIFEST_PULL + 1), Err(ImageError::TooLarge { what: "the config", .. })));
+    let level = |depth: usize| read_json::<Value>("x", format!("{}{}", "{\"a\":".repeat(depth), "1").as_bytes());
+    assert!(level(65).is_err(), "the depth of objects is bounded too");
+}
+
+#[test]
+fn a_descriptor_fits_only_its_own_bytes() {
+    let descriptor = Descriptor::of("text/plain", b"hello");
+    assert_eq!((descriptor.size, &descriptor.digest), (5, &Digest::of(b"hello")));
+    assert!(descriptor.check(b"hello").is_ok());
+    assert!(matches!(descriptor.check(b"hell"), Err(BlobError::Short { actual: 4, expected: 5, .. })));
+    assert!(matches!(descriptor.check(b"hello!"), Err(BlobError::Long { expected: 5, .. })));
+    assert!(matches!(descriptor.check(b"jello"), Err(BlobError::Digest { .. })));
+}
+
+#[test]
+fn an_image_for_another_platform_is_refused() {
+    let image = image_with(&config(), |_| {}).unwrap();
+    assert!(image.check_platform(&Platform::linux("amd64")).is_ok());
+    let usual = Platform { variant: Some("v1".into()), ..Platform::linux("amd64") };
+    assert_eq!((usual.to_string(), image.platform().to_string()), ("linux/amd64".into(), "linux/amd64".into()));
+    assert_eq!(Platform { variant: Some("v7".into()), ..Platform::linux("arm") }.to_string(), "linux/arm/v7");
+    assert_eq!(Platform { variant: Some("v8".into()), ..Platform::linux("arm64") }.to_string(), "linux/arm64");
+    for other in [Platform::linux("arm64"), Platform { os: "windows".into(), ..Platform::linux("amd64") }] {
+        let error = image.check_platform(&other).unwrap_err();
+        assert!(error.to_string().contains(&other.to_string()) && error.hint().unwrap().contains("digest"), "{error}");
+    }
+    assert_eq!(image.layers().map(|layer| layer.compression).collect::<Vec<_>>(), [Compression::Gzip]);
+    assert_eq!(image.descriptor().digest, image.manifest_digest);
+    assert_eq!(image.clone().of_type("application/x").manifest.artifact_type.as_deref(), Some("application/x"));
+}
+
+#[test]
+fn steps_without_a_layer_do_not_count_as_layers_in_the_history() {
+    let mut config = config();
+    config["history"] = json!([{ "created_by": "ENV A=1", "empty_layer": true }]);
+    let base = image_with(&config, |_| {}).unwrap();
+    let image =
+        assemble(&base, &[layer()], &ImageOptions { cmd: Some(vec!["run".into()]), entrypoint: None, ..terms() });
+    let named: Vec<_> = image.config.history.iter().map(|h| (h.created_by.as_deref(), h.empty_layer)).collect();
+    assert_eq!(named, [(None, false), (Some("ENV A=1"), true), (Some("phial build"), false)]);
+    assert_eq!(image.config.history[2].created, image.config.created);
+    let run = &image.config.config;
+    assert_eq!(
+        (run.cmd.as_slice(), run.user.as_str(), run.directory().as_str()),
+        (&["run".to_owned()][..], "1000:1000", "/app")
+    );
+    assert_eq!(run.labels["team"], "students");
+}
+
+#[test]
+fn an_artifact_names_each_blob_once_and_has_a_type() {
+    let document = Descriptor::of("text/plain", EMPTY_BYTES);
+    let artifact = Artifact::about(
+        Descriptor::of(OCI_MANIFEST, b"x"),
+        "application/y",
+        document,
+        BTreeMap::from([("a".into(), "b".into())]),
+    );
+    assert_eq!((artifact.blobs().len(), artifact.kind()), (1, "application/y"));
+    assert_eq!(artifact.descriptor().annotations["a"], "b");
+    let plain = Artifact::read(&Digest::of(b"x"), manifest(|_| {}), None).unwrap().unwrap();
+    assert_eq!((plain.kind(), plain.blobs().len()), (OCI_CONFIG, 1), "config and layer are the same blob here");
+    let index = json!({ "schemaVersion": 2, "manifests": [] }).to_string().into_bytes();
+    assert_eq!(Artifact::read(&Digest::of(b"x"), index, None).unwrap(), None);
+}
+
+#[test]
+fn a_build_record_is_read_in_its_own_format_only() {
+    let record = Provenance {
+        format: 3,
+        commit: "0123".into(),
+        source: Some("https://h/r".into()),
+        base: None,
+        base_digest: Digest::of(b"base"),
+        envs: vec!["prod".into()],
+        compression: "gzip".into(),
+        network: "host".into(),
+        settings: Digest::of(b"settings"),
+        script: "built-in".into(),
+        lock: Some(Digest::of(b"lock")),
+        deps_cache: None,
+    };
+    let image = |label: Option<&str>, annotation: Option<&str>| {
+        let mut terms = terms();
+        terms.labels.extend(label.map(|text| (LABEL.to_owned(), text.to_owned())));
+        terms.annotations.extend(annotation.map(|text| ("dev.phial.format".to_owned(), text.to_owned())));
+        assemble(&Image::scratch(&Platform::linux("amd64")), &[], &terms)
+    };
+    let of = |label: Option<&str>, annotation: Option<&str>| Provenance::of(&image(label, annotation), 3);
+    assert_eq!(of(Some(&record.json()), None), Recorded::Here(Box::new(record.clone())));
+    assert_eq!(of(Some(&record.json().replace("\"format\":3", "\"format\":2")), None), Recorded::Format(2));
+    assert_eq!(of(Some("{\"format\":3}"), None), Recorded::Not);
+    assert_eq!(of(Some("x"), Some("1")), Recorded::Not);
+    assert_eq!(
+        (of(None, Some("1")), of(None, Some("x")), of(None, None)),
+        (Recorded::Format(1), Recorded::Not, Recorded::Not)
+    );
+    let annotations = record.annotations();
+    assert_eq!(
+        (annotations["dev.phial.format"].as_str(), annotations["org.opencontainers.image.revision"].as_str()),
+        ("3", "0123")
+    );
+    assert_eq!(annotations["dev.phial.lock"], Digest::of(b"lock").to_string());
+    assert!(!annotations.contains_key("org.opencontainers.image.base.name"));
+}
+
+#[test]
+fn the_source_of_a_blob_says_how_the_command_ends() {
+    use std::io::{Error, ErrorKind};
+    let refused = || ImageError::Ambiguous { why: "x" };
+    for (error, code, is_mismatch) in [
+        (BlobSourceError::Missing, 6, false),
+        (BlobSourceError::Open(refused().into()), 3, false),
+        (BlobSourceError::Read(Error::new(ErrorKind::InvalidData, "x")), 3, true),
+        (BlobSourceError::Read(stream_error(refused())), 3, false),
+        (BlobSourceError::Read(ErrorKind::PermissionDenied.into()), 6, false),
+    ] {
+        assert_eq!((error.exit_kind().code(), error.is_mismatch(), error.hint()), (code, is_mismatch, None), "{error}");
+    }
+    let platform = ImageError::Platform { wanted: "a".into(), found: "no".into(), offered: "b".into() };
+    assert!(BlobSourceError::Open(platform.into()).hint().is_some());
+    assert_eq!(read_exit_kind(&ErrorKind::NotFound.into()), None);
+}
+
+#[test]
+fn untrusted_text_is_escaped_and_cut() {
+    for c in [
+        '\u{1b}', '\n', '\u{7f}', '\u{9b}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{202e}', '\u{2066}', '\u{2069}',
+        '\u{feff}',
+    ] {
+        assert_eq!(shown(&format!("a{c}b")), format!("a{}b", c.escape_unicode()));
+    }
+    for same in ["plain \u{e4} \u{4e2d}", "\u{2010}\u{2065}"] {
+        assert_eq!(shown(same), same);
+    }
+    assert_eq!(shown(&"x".repeat(512)).len(), 512);
+    assert_eq!(shown(&"x".repeat(513)).len(), 512);
+    assert_eq!(shown(&format!("{}\n", "x".repeat(511))).len(), 511, "an escape is not cut in two");
+    assert!(ImageError::Ambiguous { why: "x" }.hint().is_none());
+    assert!(layer_compression("x").unwrap_err().hint().unwrap().contains("convert"));
+}

@@ -129,4 +129,35 @@ mod tests {
         assert!(stream.read_exact(&mut bytes).is_err());
         assert!(stream.read(&mut bytes).is_err(), "an error must not be followed by a clean end");
     }
+
+    /// Gives one byte at a time, and is interrupted before each.
+    struct Slow<'a>(&'a [u8], bool);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(io::ErrorKind::Interrupted.into()) } else { self.0.read(&mut buffer[..1]) }
+        }
+    }
+
+    #[test]
+    fn a_slow_source_is_read_to_its_end_and_not_beyond() {
+        let descriptor = Descriptor::of("x", b"hello");
+        let mut stream = Verified::new(Slow(b"hello", false), &descriptor);
+        let mut out = [0; 8];
+        assert_eq!(stream.read(&mut []).unwrap(), 0);
+        let read: Vec<usize> = (0..6).map(|_| stream.read(&mut out).unwrap()).collect();
+        assert_eq!(read, [1, 1, 1, 1, 1, 0]);
+        assert_eq!(stream.read(&mut out).unwrap(), 0, "the end is the end");
+        let mut failing = Verified::new(io::empty().chain(Failing), &descriptor);
+        assert_eq!(failing.read(&mut out).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    struct Failing;
+
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    }
 }

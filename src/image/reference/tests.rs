@@ -100,3 +100,62 @@ fn a_digest_wins_over_a_tag() {
     let neither: RegistryRef = "registry.example/a".parse().unwrap();
     assert_eq!(neither.selector(), "latest");
 }
+
+#[test]
+fn every_rule_holds_up_to_its_limit() {
+    let tag = format!("r.example/a:{}", "x".repeat(128));
+    // `r.example`, a slash, and 245 characters: 255 in all.
+    let name = format!("r.example/{}", "a".repeat(245));
+    for text in [
+        &tag,
+        &name,
+        "r.example:1/a",
+        "r.example:65535/a",
+        "a-b.1/a",
+        "[::1]/a",
+        "localhost:80/a",
+        "r.example/a_b/a__b/a---b/a.b/0",
+        "r.example/a:A_.-9",
+        "r.example/a:_",
+    ] {
+        assert_eq!(text.parse::<RegistryRef>().expect(text).to_string(), *text);
+    }
+    for text in [
+        &format!("{tag}x"),
+        &format!("{name}a"),
+        "r.example:0/a",
+        "r.example:65536/a",
+        "r.example:+1/a",
+        "r.example:/a",
+        "-a.b/a",
+        "a-.b/a",
+        ".a/a",
+        "[::1]x/a",
+        "[::1]:/a",
+        "[::1]",
+        "r.example/a-",
+        "r.example/_a",
+        "r.example/a-_b",
+        "r.example/a:-x",
+        "r.example/a/",
+    ] {
+        assert!(text.parse::<RegistryRef>().is_err(), "{text}");
+    }
+    assert_eq!("localhost".parse::<RegistryRef>().unwrap().name(), "docker.io/library/localhost");
+    assert_eq!("registry-1.docker.io/a/b".parse::<RegistryRef>().unwrap().name(), "docker.io/a/b");
+    assert!("docker.io/".parse::<RegistryRef>().is_err());
+}
+
+#[test]
+fn a_pinned_reference_keeps_its_tag_and_a_repository_has_neither() {
+    let digest: Digest = D.parse().unwrap();
+    for text in ["registry.example/a:v1", "oci:dir:v1", "oci-archive:f.tar:v1"] {
+        let pinned = text.parse::<Reference>().unwrap().pinned(&digest);
+        assert_eq!(pinned.to_string(), format!("{text}@{D}"));
+    }
+    let whole: RegistryRef = format!("registry.example/a:v1@{D}").parse().unwrap();
+    assert_eq!(whole.repository_only().to_string(), "registry.example/a");
+    assert_eq!("registry.example/a:v1".parse::<RegistryRef>().unwrap().selector(), "v1");
+    let target: Target = "oci:dir:v1".parse().unwrap();
+    assert_eq!((target.digest(), target.place().as_str()), (None, "oci:dir:v1"));
+}
