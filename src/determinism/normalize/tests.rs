@@ -150,3 +150,61 @@ fn a_full_disk_is_the_machines_fault_and_has_a_remedy() {
     assert!(error.hint().is_some_and(|hint| hint.contains("free space")));
     assert_eq!(failed("list", "x", io::ErrorKind::NotADirectory).exit_kind().code(), 70);
 }
+
+#[test]
+fn only_files_of_that_name_at_that_place_are_caches_and_markers() {
+    let root = tempfile::tempdir().expect("a directory");
+    let marker = [131, 98, 0, 0, 0, 1];
+    let kept = [
+        "app/lib/.git/x",
+        "app/deps/r/_build_x/y",
+        "app/deps/r/src/_build/y",
+        "app/_build/prod/.mix_test_failures",
+        "app/_build/prod/.mix/.mix_test_failures/x",
+        "app/_build/prod/.mix/checkpoint",
+        "app/_build/prod/.mix/x.checkpoint/y",
+        "app/.hex",
+        "app/deps/.hex",
+        "app/deps/d/src/.hex",
+        "app/deps/d/hex",
+    ];
+    for path in kept {
+        put(root.path(), path, &marker);
+    }
+    let file = put(root.path(), "app/deps/plain/_build", &marker);
+    let nested = put(root.path(), "app/apps/web/_build/prod/lib/w/.mix/compile.lock", &marker);
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options(Part::Build)).expect("normal");
+    assert_eq!((report.hex, report.removed.len(), report.manifests), (0, 0, 2));
+    assert!(kept.iter().map(|path| root.path().join(path)).chain([file]).all(|path| path.exists()));
+    assert_eq!(fs::read(nested).expect("read"), [131, 97, 1], "an umbrella child has manifests");
+    assert_eq!(fs::read(root.path().join(kept[7])).expect("read"), marker);
+}
+
+#[test]
+fn what_was_changed_or_could_not_be_is_reported() {
+    let root = tempfile::tempdir().expect("a directory");
+    let pair = |key: &str| (Term::atom(key), Term::Bin(b"secret".to_vec()));
+    let config = Term::Map(["local", "lock", "config"].map(pair).into());
+    let manifest = encode(&Term::Tuple(vec![Term::Int(26), config]));
+    for name in ["a", "b"] {
+        put(root.path(), &format!("app/_build/prod/lib/{name}/.mix/compile.elixir"), &manifest);
+        put(root.path(), &format!("app/deps/{name}/.hex"), &[131, 98, 0, 0, 0, 1]);
+        put(root.path(), &format!("app/deps/{name}/.git/HEAD"), format!("{SHA}\n").as_bytes());
+        let url = format!("[remote \"origin\"]\n\turl = https://u:token@h/{name}.git\n");
+        put(root.path(), &format!("app/deps/{name}/.git/config"), url.as_bytes());
+    }
+    let large = put(root.path(), "app/_build/prod/lib/c/.mix/compile.elixir", &[131]);
+    fs::File::options().write(true).open(large).and_then(|file| file.set_len(MAX_TERM + 1)).expect("a sparse file");
+    let lock = "\"a\": {:git, \"https://u:token@h/a.git\", \"8d\", []},";
+    let options = NormalizeOptions { lock, ..options(Part::Deps) };
+    let report = normalize(&TreeDir::open(root.path()).expect("open"), "app", &options).expect("normal");
+    assert_eq!((report.manifests, report.scrubbed, report.hex, report.git), (2, 2, 2, 2));
+    assert_eq!(names(&report.urls_with_user), ["app/deps/a"], "it has the user in the lock too");
+    let skipped: Vec<_> = report.skipped.into_iter().map(|(path, why)| (String::from(path), why)).collect();
+    assert_eq!(skipped, [("app/_build/prod/lib/c/.mix/compile.elixir".to_owned(), "too large or too deep".to_owned())]);
+    let denied = NormalizeError::from(IoError::at("write", Path::new("x"))(io::ErrorKind::PermissionDenied.into()));
+    assert_eq!(denied.exit_kind().code(), 6);
+    assert!(denied.hint().is_some_and(|hint| hint.contains("user namespace")));
+    let other = NormalizeError::from(IoError::at("write", Path::new("x"))(io::ErrorKind::NotFound.into()));
+    assert_eq!(other.hint(), None);
+}

@@ -175,6 +175,8 @@ fn quoted<'a>(text: &'a str, quote: char, atoms: &mut BTreeSet<String>) -> &'a s
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -212,5 +214,79 @@ mod tests {
             of_module(&whole[..end], Depth::Full, &mut atoms);
         }
         assert!(atoms.len() <= 1, "{atoms:?}");
+    }
+
+    fn set(text: &str) -> BTreeSet<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_text_has_the_words_that_can_become_atoms() {
+        for (text, expected) in [
+            ("_a b1 c@d e_f 12 -", "_a b1 c@d e_f"),
+            ("ok?:no!", "ok? no!"),
+            ("A?", "A Elixir.A"),
+            ("A.B.", "A B Elixir.A Elixir.A.B"),
+            ("a.b", "a b"),
+            ("X.{Y}; Z", "X Y Z Elixir.X Elixir.X.Y Elixir.Z"),
+            ("X.{ \nY} {Z}", "X Y Z Elixir.X Elixir.X.Y Elixir.Z"),
+            ("X {Y}", "X Y Elixir.X Elixir.Y"),
+            ("defmodule A do end defmodule B do end", "A B Elixir.A Elixir.B Elixir.A.B defmodule do end"),
+            ("\"x.y\" '1-z' \"open", "x.y x y 1-z z open"),
+            ("\"a\nb\"", "a b"),
+        ] {
+            assert_eq!(words(text).into_iter().collect::<BTreeSet<_>>(), set(expected), "{text}");
+        }
+        assert_eq!(words(&"é".repeat(255)).len(), 1, "the limit is of characters");
+        assert!(words(&"a".repeat(256)).is_empty());
+    }
+
+    fn module(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let mut body = b"BEAM".to_vec();
+        for (name, data) in chunks {
+            let size = u32::try_from(data.len()).unwrap().to_be_bytes();
+            body.extend_from_slice(&[&name[..], &size, data].concat());
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        [&b"FOR1\0\0\0\0"[..], &body].concat()
+    }
+
+    #[test]
+    fn files_are_read_by_their_kind_their_size_and_what_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = [&1_u32.to_be_bytes()[..], b"\x04atom"].concat();
+        let of = |name: &str| Term::Map(vec![(Term::atom(name), Term::Tuple(vec![Term::atom("inner"), Term::Nil]))]);
+        let literal = etf::encode(&of("key"));
+        let size = u32::try_from(literal.len()).unwrap().to_be_bytes();
+        let literals = [&[0; 4], &1_u32.to_be_bytes()[..], &size, &literal].concat();
+        let list = Term::List(vec![Term::atom("head")], Box::new(Term::atom("tail")));
+        let chunks: [(&[u8; 4], &[u8]); 4] = [
+            (b"AtU8", &table),
+            (b"LitT", &literals),
+            (b"Dbgi", &etf::encode(&of("debug"))),
+            (b"ExCk", &etf::encode(&list)),
+        ];
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        write("ebin/m.beam", &module(&chunks));
+        write("lib/source.ex", b"word");
+        write("lib/data", b"binary\0file");
+        write("lib/large", &b"x".repeat(usize::try_from(LARGEST).unwrap() + 1));
+        write("lib/largest", &[&b" ".repeat(usize::try_from(LARGEST).unwrap() - 4)[..], b"last"].concat());
+        write("skipped/source.ex", b"unseen");
+        let tree = TreeDir::open(dir.path()).unwrap();
+        let found = |files, skip: &[&str]| {
+            let mut atoms = BTreeSet::new();
+            below(&tree, files, skip, &mut atoms).unwrap();
+            atoms
+        };
+        let tables = set("atom key inner");
+        assert_eq!(found(Files::Modules(Depth::Tables), &[]), tables);
+        assert_eq!(found(Files::Modules(Depth::Full), &[]), &tables | &set("debug head tail"));
+        assert_eq!(found(Files::ModulesAndTexts, &["skipped"]), &tables | &set("word last"));
+        assert_eq!(found(Files::ModulesAndTexts, &[]), &tables | &set("word last unseen"));
     }
 }

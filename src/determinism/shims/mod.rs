@@ -173,6 +173,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::elixir::etf::Term;
 
     #[test]
     fn the_clock_is_fixed_and_files_keep_their_order() {
@@ -194,5 +195,59 @@ mod tests {
         let times: Vec<i64> = lines[1..3].iter().map(|line| line.parse().expect("a time")).collect();
         assert!(times[0] > 1_700_000_000 && times[1] > times[0] && times[1] < 1_700_000_100, "{text}");
         assert_eq!(&lines[4..6], ["b", "a"], "{text}");
+    }
+
+    #[test]
+    fn a_boot_file_has_the_atoms_of_the_toolchain_and_of_the_sources() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = Term::Tuple(vec![Term::atom("progress"), Term::atom("started")]);
+        let script = Term::Tuple(vec![Term::atom("script"), Term::Nil, Term::List(vec![start], Box::new(Term::Nil))]);
+        let sets = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let toolchain = Toolchain {
+            boot: Some(etf::encode(&script)),
+            module: Some(b"module".to_vec()),
+            atoms: sets(&["of_toolchain", "of_both"]),
+        };
+        let sources = sets(&["of_sources", "of_both"]);
+        let shims = Shims::new().with_atoms(&toolchain, &sources, dir.path()).expect("files");
+        assert_eq!(shims.env[1], ("ERL_AFLAGS", "-boot /run/phial/seed +MDe false".to_owned()));
+        assert_eq!(shims.dropped_atoms, 0);
+        let targets: Vec<&str> = shims.files.iter().map(|file| file.target.as_str()).collect();
+        assert_eq!(targets, ["/run/phial/elixir_module.beam", "/run/phial/seed.boot"]);
+        assert_eq!(fs::read(&shims.files[0].source).expect("a file"), b"module");
+        let all = sets(&["of_toolchain", "of_both", "of_sources"]);
+        let expected = boot::with_atoms(&etf::encode(&script), &all, Some("/run/phial/elixir_module")).expect("a term");
+        assert_eq!(fs::read(&shims.files[1].source).expect("a file"), expected);
+        let without = Shims::new().with_atoms(&Toolchain::default(), &sources, dir.path()).expect("nothing");
+        assert_eq!(without, Shims::new(), "an image without Erlang");
+        let broken = Toolchain { boot: Some(b"x".to_vec()), ..Toolchain::default() };
+        assert!(Shims::new().with_atoms(&broken, &sources, dir.path()).is_err());
+        let many = (0..MAX_ATOMS + 7).map(|nth| nth.to_string()).collect();
+        let dropped = Shims::new().with_atoms(&toolchain, &many, dir.path()).expect("files").dropped_atoms;
+        assert_eq!(dropped, 9, "seven, and the two of the toolchain");
+    }
+
+    #[test]
+    fn a_toolchain_is_what_the_script_wrote_and_the_atoms_of_the_base() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(BOOT), b"boot").expect("a file");
+        fs::write(dir.path().join("a.beam"), b"FOR1\0\0\0\x14BEAMAtU8\0\0\0\x07\0\0\0\x01\x02ab\0").expect("a file");
+        fs::create_dir(dir.path().join(".git")).expect("a directory");
+        fs::write(dir.path().join(".git/word"), b"unseen").expect("a file");
+        fs::write(dir.path().join("source.ex"), b"seen").expect("a file");
+        let tree = || TreeDir::open(dir.path()).expect("a tree");
+        let read = Toolchain::read(Some(&tree()), &[tree()]).expect("read");
+        assert_eq!((read.boot.as_deref(), read.module), (Some(&b"boot"[..]), None));
+        assert_eq!(read.atoms.iter().collect::<Vec<_>>(), ["ab"]);
+        assert_eq!(Toolchain::read(None, &[]).expect("read"), Toolchain::default());
+        let atoms = |add: fn(&TreeDir, &mut BTreeSet<String>) -> Result<(), IoError>| {
+            let mut atoms = BTreeSet::new();
+            add(&tree(), &mut atoms).expect("read");
+            atoms.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (atoms(add_compiled_atoms), atoms(add_atoms)),
+            (vec!["ab".to_owned()], ["ab", "boot", "seen"].map(str::to_owned).into())
+        );
     }
 }
