@@ -28,7 +28,7 @@ pub enum Problem {
     Missing {
         /// The command.
         command: String,
-        /// The commands that there are records of.
+        /// The commands that there are records of, one at least: a run without commands is a failure of each.
         known: BTreeSet<String>,
     },
     /// The newest record of a command is of a failure.
@@ -93,6 +93,13 @@ struct CommandOutcome<'a> {
     finished: i64,
 }
 
+impl CommandOutcome<'_> {
+    /// Of two outcomes the one that counts has the higher rank; that of records of one moment does not depend on their order.
+    fn rank(&self) -> (i64, bool, &Digest) {
+        (self.finished, !self.passed, &self.record.referrer)
+    }
+}
+
 impl Verdict {
     /// Takes a record of another tool. It proves nothing, since it does not say when the run ended; a failure in it counts.
     fn foreign(&mut self, record: &TestRecord) {
@@ -138,8 +145,8 @@ fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Parti
             None => continue,
         };
         let outcome = CommandOutcome { record, passed, finished: record.finished.unwrap_or(i64::MIN) };
-        let rank = |outcome: &CommandOutcome<'_>| (outcome.finished, !outcome.passed);
-        if newest.get(&record.partition).is_none_or(|old| rank(old) < rank(&outcome)) {
+        let is_newer = |old: &CommandOutcome<'_>| old.rank() < outcome.rank();
+        if newest.get(&record.partition).is_none_or(is_newer) {
             newest.insert(record.partition, outcome);
         }
     }
@@ -170,7 +177,6 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRecord => write!(f, "it has no test record"),
-            Self::Missing { command, known } if known.is_empty() => write!(f, "`{}` was never run", shown(command)),
             Self::Missing { command, known } => {
                 let known: Vec<String> = known.iter().map(|name| format!("`{}`", shown(name))).collect();
                 write!(f, "`{}` was never run, only {}", shown(command), known.join(", "))

@@ -59,6 +59,17 @@ fn the_newest_record_of_each_command_wins() {
 }
 
 #[test]
+fn of_records_of_one_moment_the_same_one_is_the_proof_in_any_order() {
+    let [one, two] =
+        [b"one", b"two"].map(|text| TestRecord { referrer: Digest::of(text), ..record(1, &[("test", true)]) });
+    let proof = |records: [&TestRecord; 2]| {
+        let listed = records.into_iter().cloned().map(ListedRecord::Valid).collect();
+        judge(listed, &set(&["test"])).proven["test"].clone()
+    };
+    assert_eq!(proof([&one, &two]), proof([&two, &one]));
+}
+
+#[test]
 fn what_is_required_must_be_there_and_the_rest_is_only_noted() {
     let both = [record(1, &[("test", true), ("credo", false)])];
     assert_eq!(problems(&both, &["test"]), "");
