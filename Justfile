@@ -67,6 +67,11 @@ mutants *modules:
             --output "target/mutants/$module" -- --lib "$module::"
     done
 
+# Mutants in the lines of `src/` that differ from a commit, and all unit tests on each
+mutants-diff base="origin/main":
+    git diff "{{base}}" -- 'src/*.rs' > target/mutants.diff
+    cargo mutants --package phial --in-diff target/mutants.diff --jobs 2 --output target/mutants/diff -- --lib
+
 # libFuzzer on one target (`just fuzz layer-list 3600`) or on each in turn, guided by coverage, on stable Rust; the corpus is kept in target/fuzz
 fuzz target="" seconds="3600":
     #!/usr/bin/env bash
