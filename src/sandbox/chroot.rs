@@ -1,5 +1,7 @@
-//! Runs a command in a chroot: for real root in a container that forbids namespaces and mounts. The command sees no
+//! Runs a command in a plain chroot: for real root in a container that forbids namespaces and mounts. The command sees no
 //! other files, but the machine's processes and its network. All processes that it starts are killed at the end.
+//!
+//! There is no `/proc`: in the one of the machine, `/proc/PID/root` leads out of the chroot.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, chroot, fchdir, getpid, kill_process, set_child_subreaper, wait};
 
+use super::chroot_streams::ChrootStreams;
 use super::exec;
 use super::harden::{self, Confinement};
 use super::init::{enter_cwd, exit};
@@ -30,9 +33,8 @@ use super::stage::{CallerDeath, StageChannel, fd_path, guard};
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Runs the command of a spec. This stage detects the end of the caller on the pipe, not by a parent death signal,
-/// because it must kill the descendants first.
-pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result<(), StageError> {
+/// Checks that the spec asks for nothing that a chroot cannot give, with or without mounts.
+pub(super) fn check(spec: &Spec) -> Result<(), StageError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StageError::NotRoot);
     }
@@ -45,6 +47,12 @@ pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result
     if let Network::Shared(_) = spec.network {
         return Err(Errno::OPNOTSUPP).at(Step::NetworkNamespace, "setns");
     }
+    Ok(())
+}
+
+/// Runs the command of a spec. This stage detects the end of the caller on the pipe, not by a parent death signal,
+/// because it must kill the descendants first.
+pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result<(), StageError> {
     if spec.network == Network::None {
         unshare(CloneFlags::CLONE_NEWNET).at(Step::NetworkNamespace, "unshare")?;
         net::loopback_up().at(Step::Loopback, "lo")?;
@@ -56,18 +64,24 @@ pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result
     let name = dir.to_string_lossy();
     let root = open(dir, DIR, Mode::empty()).at(Step::Chroot, &name)?;
     let mut target = MountTarget::new(root);
-    let shadowed = prepare_root(&mut target, spec)?;
+    let (shadowed, streams) = prepare_root(&mut target, spec)?;
     if !target.made.is_empty() {
         channel.send(&StageReport::Made(target.made.clone()))?;
     }
     let host_proc = open("/proc", DIR, Mode::empty()).at(Step::Chroot, "/proc")?;
     fchdir(target.root()).at(Step::Chroot, &name)?;
-    let exit = run_in_chroot(spec, channel, &host_proc);
+    let exit = run_in_chroot(spec, channel, &host_proc, &streams);
+    streams.copy();
     shadowed.into_iter().rev().try_for_each(Shadowed::restore)?;
     channel.send(&StageReport::Exit(exit?))
 }
 
-fn run_in_chroot(spec: &Spec, channel: &StageChannel, host_proc: &OwnedFd) -> Result<Exit, StageError> {
+fn run_in_chroot(
+    spec: &Spec,
+    channel: &StageChannel,
+    host_proc: &OwnedFd,
+    streams: &ChrootStreams,
+) -> Result<Exit, StageError> {
     chroot(".").at(Step::Chroot, "chroot")?;
     enter_cwd(&spec.cwd)?;
     harden::set_limits()?;
@@ -77,13 +91,18 @@ fn run_in_chroot(spec: &Spec, channel: &StageChannel, host_proc: &OwnedFd) -> Re
     let (wake, waker) = UnixStream::pair().at(Step::Start, "socketpair")?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, waker).at(Step::Start, "SIGCHLD")?;
     let user = Some(spec.user).filter(|user| *user != (0, 0));
-    let exit = exec::start_as(spec, None, user).and_then(|pid| wait_for_exit(pid, &wake, channel));
+    let exit = exec::start_as(spec, None, user).and_then(|pid| wait_for_exit(pid, &wake, channel, streams));
     kill_descendants(host_proc)?;
     exit
 }
 
 /// Reaps children until the command ends, or fails when the caller is gone.
-fn wait_for_exit(pid: i32, wake: &UnixStream, channel: &StageChannel) -> Result<Exit, StageError> {
+fn wait_for_exit(
+    pid: i32,
+    wake: &UnixStream,
+    channel: &StageChannel,
+    streams: &ChrootStreams,
+) -> Result<Exit, StageError> {
     loop {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -93,7 +112,8 @@ fn wait_for_exit(pid: i32, wake: &UnixStream, channel: &StageChannel) -> Result<
                 Err(error) => return Err(error).at(Step::Start, "wait"),
             }
         }
-        let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(&channel.go, PollFlags::empty())];
+        let mut fds = vec![PollFd::new(wake, PollFlags::IN), PollFd::new(&channel.go, PollFlags::empty())];
+        fds.extend(streams.poll_fds());
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).at(Step::Start, "poll"),
@@ -101,7 +121,10 @@ fn wait_for_exit(pid: i32, wake: &UnixStream, channel: &StageChannel) -> Result<
         if fds[1].revents().contains(PollFlags::HUP) {
             return Err(Errno::SRCH).at(Step::Start, "caller");
         }
-        drop(std::io::Read::read(&mut &*wake, &mut [0; 64]));
+        streams.copy();
+        if fds[0].revents().contains(PollFlags::IN) {
+            drop(std::io::Read::read(&mut &*wake, &mut [0; 64]));
+        }
     }
 }
 
@@ -148,7 +171,7 @@ fn descendants(host_proc: &OwnedFd) -> rustix::io::Result<Vec<Pid>> {
 
 /// Creates the directories and device nodes that a command expects, and puts the sandbox's files in place of the
 /// image's.
-fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<Vec<Shadowed>, StageError> {
+fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<(Vec<Shadowed>, ChrootStreams), StageError> {
     target.real_dir("/proc")?;
     for path in ["/tmp", "/run"] {
         let before = target.made.len();
@@ -171,7 +194,14 @@ fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<Vec<Shadowed>, 
         let node = openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
         node.map_err(Into::into).and_then(|node| set_mode(&node, 0o666)).at(Step::Device, &path)?;
     }
-    contents(spec).map(|(at, content)| Shadowed::put(target, at, content)).collect()
+    let before = target.made.len();
+    let shm = target.dir("/dev/shm")?;
+    if target.made.len() > before {
+        set_mode(&shm, 0o1777).at(Step::MountPoint, "/dev/shm")?;
+    }
+    let streams = ChrootStreams::make(target, &dev)?;
+    let shadowed: Result<_, _> = contents(spec).map(|(at, content)| Shadowed::put(target, at, content)).collect();
+    Ok((shadowed?, streams))
 }
 
 fn set_mode(file: &OwnedFd, mode: u32) -> std::io::Result<()> {

@@ -18,7 +18,7 @@ use super::harden::{self, Confinement};
 use super::id_map::{MappedId, map_self};
 use super::mount_target::{MountTarget, restrict};
 use super::protocol::{At, StageError, StageReport, Step};
-use super::spec::{Exit, Ids, Ready, Spec, Stdio};
+use super::spec::{Exit, Ids, Ready, Root, Spec, Stdio};
 use super::stage::{CallerDeath, StageChannel, guard};
 use super::{exec, mounts};
 
@@ -40,7 +40,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
     enter(&target, spec)?;
     drop(target);
     become_user(spec)?;
-    harden::filter(Confinement::Namespaces)?;
+    harden::filter(confinement(spec))?;
     let stdin = match spec.stdio {
         Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
         Stdio::Inherit => None,
@@ -72,6 +72,11 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
     }
 }
 
+/// Real root in namespaces is confined as in a plain chroot.
+fn confinement(spec: &Spec) -> Confinement {
+    if matches!(spec.root, Root::Chroot { .. }) { Confinement::Chroot } else { Confinement::Namespaces }
+}
+
 /// Becomes the user of the spec, and drops capabilities.
 ///
 /// If one id is mapped, another user is the same id in a second user namespace. A new user namespace starts with all
@@ -79,14 +84,15 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
 /// right to.
 fn become_user(spec: &Spec) -> Result<(), StageError> {
     let (uid, gid) = spec.user;
-    if (uid, gid) != (0, 0) && spec.ids == Ids::Single {
+    let has_all_ids = spec.ids == Ids::Ranges || confinement(spec) == Confinement::Chroot;
+    if (uid, gid) != (0, 0) && !has_all_ids {
         unshare(CloneFlags::CLONE_NEWUSER).at(Step::User, "unshare")?;
         set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
         map_self(MappedId { inside: uid, outside: 0 }, MappedId { inside: gid, outside: 0 })?;
     }
     harden::set_limits()?;
-    harden::reduce_bounding_set(Confinement::Namespaces)?;
-    if spec.ids == Ids::Ranges {
+    harden::reduce_bounding_set(confinement(spec))?;
+    if has_all_ids {
         let name = format!("{uid}:{gid}");
         setgroups(&[]).at(Step::User, &name)?;
         setgid(Gid::from_raw(gid)).at(Step::User, &name)?;

@@ -8,9 +8,11 @@
 //! Sandboxes with the same [`Loopback`] reach each other on 127.0.0.1 and share nothing else.
 //!
 //! Guarantee: a command cannot read or change anything outside its root, its binds and its network, unless the kernel
-//! has a vulnerability. A chroot is weaker: real root without most capabilities, among the machine's processes.
+//! has a vulnerability. A chroot is weaker: real root without most capabilities, and, where root may make no namespaces,
+//! among the machine's processes.
 
 mod chroot;
+mod chroot_streams;
 mod entry;
 mod error;
 mod exec;

@@ -27,6 +27,7 @@ enum PointKind {
     File,
 }
 
+const MAX_TRIES: u32 = 10_000;
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -39,9 +40,12 @@ impl MountTarget {
         &self.root
     }
 
-    /// Opens a path, following mounts.
+    /// Opens a path, following mounts. The kernel cannot resolve a `..` while anybody renames or mounts anything, and asks
+    /// for another try (openat2(2), `EAGAIN`).
     pub(super) fn find(&self, path: &str) -> rustix::io::Result<OwnedFd> {
-        openat2(&self.root, path, HANDLE, Mode::empty(), IN_ROOT)
+        let find = || openat2(&self.root, path, HANDLE, Mode::empty(), IN_ROOT);
+        let mut tries = (0..MAX_TRIES).map(|_| find()).filter(|found| !matches!(found, Err(Errno::AGAIN)));
+        tries.next().unwrap_or(Err(Errno::AGAIN))
     }
 
     /// Opens the directory at a path; creates it if it does not exist.

@@ -43,6 +43,17 @@ pub(super) fn build(spec: &Spec) -> Result<MountTarget, StageError> {
     Ok(target)
 }
 
+/// Tries the kinds of mounts that [`build`] makes, in a mount namespace that is not used for anything else.
+pub(super) fn try_at(dir: &Path) -> Result<(), StageError> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Private, "/")?;
+    let name = || dir.to_string_lossy();
+    mount_bind(dir, dir).at(Step::Root, name())?;
+    let onto = open(dir, DIR, Mode::empty()).at(Step::Root, name())?;
+    proc().at(Step::Proc, "/proc")?;
+    copy_mount(CWD, "/dev/null").at(Step::Device, "/dev/null")?;
+    tmpfs("755", None).and_then(|tmpfs| attach(&tmpfs, &onto)).at(Step::Tmpfs, name())
+}
+
 /// Mounts the overlay and returns its path. The mount is volatile, because otherwise unmounting it syncs the whole file
 /// system of `upper`.
 ///

@@ -165,7 +165,7 @@ pub(super) struct Running {
     status: File,
     go: Option<File>,
     init: Option<OwnedFd>,
-    /// Stage 1 of a chroot is not killed: it kills the other processes itself when `go` is closed.
+    /// Stage 1 of a plain chroot is not killed: it kills the other processes itself when `go` is closed.
     is_chroot: bool,
     has_ended: bool,
 }
@@ -198,6 +198,7 @@ impl Running {
             match serde_json::from_slice(&line).map_err(io::Error::from).map_err(start("read the status"))? {
                 StageReport::WantsIds => self.map_ids()?,
                 StageReport::Init(pid) => {
+                    self.is_chroot = false;
                     self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 }
                 StageReport::Made(made) => outcome.made = made,
@@ -238,6 +239,9 @@ impl Running {
     /// Kills all processes of the sandbox and waits until they are gone. Returns how stage 1 ended.
     fn kill(&mut self) -> Result<ExitStatus, SandboxError> {
         self.go = None;
+        // Whether there is a PID 1, which ends with stage 1, or this is a plain chroot, is not known until it is reported.
+        let (mut lines, mut outcome) = (Vec::new(), Outcome::default());
+        while self.is_chroot && self.read_reports(&mut lines, &mut outcome).unwrap_or(false) {}
         if !self.is_chroot {
             drop(self.child.kill());
         }

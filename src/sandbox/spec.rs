@@ -31,8 +31,8 @@ pub enum Root {
         /// The root: a copy that the caller owns.
         dir: PathBuf,
     },
-    /// A directory, in a plain chroot: without namespaces and mounts; needs real root. The command writes to it
-    /// directly.
+    /// A directory, without a user namespace; needs real root. In the other namespaces and with the usual mounts where root
+    /// may make them, else in a plain chroot. The command writes to it directly.
     Chroot {
         /// The root: a copy that the caller owns.
         dir: PathBuf,

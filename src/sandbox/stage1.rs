@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use fork::{Fork, fork};
@@ -15,20 +16,24 @@ use super::id_map::{MappedId, map_self};
 use super::protocol::{At, Job, StageError, StageReport, Step};
 use super::spec::{Ids, Network, Root, Spec};
 use super::stage::{CallerDeath, StageChannel, envelope, guard, reset_process};
-use super::{chroot, init, net};
+use super::{chroot, init, mounts, net};
 
 /// The stage `__sandbox-stage1`.
 pub(super) fn run(channel: &mut StageChannel) -> Result<(), StageError> {
     reset_process()?;
     let Job::Run(spec) = envelope()?.job else { return Err(wrong_job()) };
     if let Root::Chroot { dir } = &spec.root {
-        return chroot::run(&spec, dir, channel);
+        chroot::check(&spec)?;
+        if !may_mount(dir)? {
+            return chroot::run(&spec, dir, channel);
+        }
     }
     guard(CallerDeath::Dies)?;
     envelope()?;
-    match spec.network {
-        Network::Shared(holder) => join(holder)?,
-        Network::Host | Network::None => user_namespace(spec.ids, channel)?,
+    match (&spec.root, spec.network) {
+        (Root::Chroot { .. }, _) => drop(nix::unistd::setgroups(&[])), // real root makes namespaces itself
+        (_, Network::Shared(holder)) => join(holder)?,
+        (_, Network::Host | Network::None) => user_namespace(spec.ids, channel)?,
     }
     namespaces(&spec)?;
     // This process has one thread, and its memory holds only what PID 1 may know: a copy of it becomes PID 1.
@@ -38,6 +43,20 @@ pub(super) fn run(channel: &mut StageChannel) -> Result<(), StageError> {
             channel.send(&StageReport::Init(pid))?;
             retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(Step::Start, "wait")?;
             Ok(())
+        }
+    }
+}
+
+/// Whether root may make namespaces and mounts here: tried with the directory `dir` in a process that ends at once.
+fn may_mount(dir: &Path) -> Result<bool, StageError> {
+    match fork().at(Step::Start, "fork")? {
+        Fork::Child => {
+            let tried = unshare(SEPARATE).at(Step::Namespaces, "unshare").and_then(|()| mounts::try_at(dir));
+            std::process::exit(i32::from(tried.is_err()))
+        }
+        Fork::Parent(pid) => {
+            let status = retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(Step::Start, "wait")?;
+            Ok(status.is_some_and(|(_, status)| status.exit_status() == Some(0)))
         }
     }
 }
@@ -109,9 +128,14 @@ fn user_namespace(ids: Ids, channel: &mut StageChannel) -> Result<(), StageError
     Ok(())
 }
 
+/// The namespaces of every sandbox.
+const SEPARATE: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
+
 fn namespaces(spec: &Spec) -> Result<(), StageError> {
-    let all = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(all).at(Step::Namespaces, "unshare")?;
+    unshare(SEPARATE).at(Step::Namespaces, "unshare")?;
     let _ = unshare(CloneFlags::CLONE_NEWCGROUP); // Linux 4.6, and nothing here depends on it
     if spec.network == Network::None {
         unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
