@@ -151,6 +151,47 @@ mod tests {
     }
 
     #[test]
+    fn a_challenge_is_read_with_all_its_parameters_up_to_its_limit() {
+        let error = "Bearer realm=\"https://a/t\" , Service=r,scope=\"\",error=insufficient_scope,realm=second";
+        let Some(Challenge::Bearer { realm, service, scope, error }) = parse([error].into_iter()) else {
+            panic!("a token is asked for")
+        };
+        assert_eq!((realm.as_str(), service.as_deref(), scope), ("https://a/t", Some("r"), None));
+        assert_eq!(error.as_deref(), Some("insufficient_scope"));
+        let padded = |length: usize| format!("Bearer realm=x{}", " ".repeat(length - 14));
+        assert_eq!(parse([padded(8 << 10).as_str()].into_iter()), Some(bearer("x", None, None)));
+        assert_eq!(parse([padded((8 << 10) + 1).as_str()].into_iter()), None);
+        let two = ["Basic realm=a", "Bearer realm=b", "Bearer realm=c"];
+        assert_eq!(parse(two.into_iter()), Some(bearer("b", None, None)), "a token before a password");
+    }
+
+    #[test]
+    fn a_registry_in_plain_http_may_have_its_token_server_on_its_own_host() {
+        let lan = Url::parse("http://registry.lan:5000/").unwrap();
+        let remote = Url::parse("https://registry.example/").unwrap();
+        let local = Url::parse("https://127.0.0.1:5000/").unwrap();
+        for (realm, registry, rule) in [
+            ("http://registry.lan:6000/token", &lan, None),
+            ("http://other.lan/token", &lan, Some("not https")),
+            ("https://other.lan/token", &lan, None),
+            ("http://127.0.0.1/token", &local, Some("not https")),
+            ("https://127.0.0.1:6000/token", &local, None),
+            ("https://registry.example/token", &remote, None),
+            ("https://:pw@auth.example/", &remote, Some("user information")),
+            ("https://user@auth.example/", &remote, Some("user information")),
+            ("ftp://auth.example/", &remote, Some("neither http nor https")),
+            ("https://192.168.0.1/", &remote, Some("a private address")),
+            ("token", &remote, Some("not an absolute URL")),
+        ] {
+            let broken = checked_realm(realm, registry).err().map(|(_, why)| why);
+            assert!(
+                broken.is_some() == rule.is_some() && broken.unwrap_or_default().contains(rule.unwrap_or_default()),
+                "{realm}: {broken:?}"
+            );
+        }
+    }
+
+    #[test]
     fn credentials_go_only_to_token_servers_that_may_have_them() {
         let remote = Url::parse("https://registry.example/").unwrap();
         let local = Url::parse("http://127.0.0.1:5000/").unwrap();

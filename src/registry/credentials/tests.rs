@@ -333,3 +333,61 @@ fn lookup_steps_are_reported_without_a_secret() {
     let login = LookupResult::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
     assert_eq!(results, [&LookupResult::Absent, &without, &LookupResult::NoLogin, &login]);
 }
+
+#[test]
+fn a_file_of_logins_is_read_up_to_its_limit() {
+    let home = tempfile::tempdir().unwrap();
+    let entry = r#"{"auths":{"r.example":{"username":"u","password":"p"}}}"#;
+    let padded = |size: usize| entry.to_owned() + &" ".repeat(size - entry.len());
+    let find = |text: &str| {
+        write(home.path(), ".docker/config.json", text);
+        user(Credentials::from_host(&host(home.path(), &[])).find("r.example", "x"))
+    };
+    assert_eq!(find(&padded(4 << 20)), "u/p");
+    assert!(find(&padded((4 << 20) + 1)).contains("more than 4194304 bytes"));
+    assert_eq!(find(" \n"), "none", "an empty file has no logins");
+    fs::remove_file(home.path().join(".docker/config.json")).unwrap();
+    fs::create_dir(home.path().join(".docker/config.json")).unwrap();
+    assert!(user(Credentials::from_host(&host(home.path(), &[])).find("r.example", "x")).contains("config.json"));
+    let in_a_file = host(home.path(), &[("REGISTRY_AUTH_FILE", "plain/auth.json")]);
+    write(home.path(), "plain", "x");
+    assert_eq!(user(Credentials::from_host(&in_a_file).find("r.example", "x")), "none");
+}
+
+#[test]
+fn the_directories_of_variables_and_of_the_user_are_searched() {
+    let home = tempfile::tempdir().unwrap();
+    let entry = |user: &str| format!(r#"{{"auths":{{"r.example":{{"username":"{user}","password":"p"}}}}}}"#);
+    write(home.path(), "run/containers/auth.json", &entry("runtime"));
+    write(home.path(), "cfg/containers/auth.json", &entry("config"));
+    let dir = |name: &str| home.path().join(name).display().to_string();
+    let (run, cfg) = (dir("run"), dir("cfg"));
+    let find = |env: &[(&str, &str)]| user(Credentials::from_host(&host(home.path(), env)).find("r.example", "x"));
+    assert_eq!(find(&[("XDG_CONFIG_HOME", &cfg)]), "config/p");
+    assert_eq!(find(&[("XDG_CONFIG_HOME", &cfg), ("XDG_RUNTIME_DIR", &run)]), "runtime/p");
+    assert!(files(&host(home.path(), &[]))[0].starts_with("/run/containers/4242"));
+}
+
+#[test]
+fn what_is_empty_is_no_login_and_exact_keys_win() {
+    let home = tempfile::tempdir().unwrap();
+    helper(home.path(), "url", r#"echo '{"Username":"url","Secret":"s"}'"#);
+    helper(home.path(), "exact", r#"echo '{"Username":"exact","Secret":"s"}'"#);
+    let find = |config: &str, name: &str| {
+        write(home.path(), ".docker/config.json", config);
+        user(Credentials::from_host(&host(home.path(), &[])).find(name, "x"))
+    };
+    let both = r#"{"credHelpers":{"https://r.example":"url","r.example":"exact"}}"#;
+    assert_eq!(find(both, "r.example"), "exact/s");
+    assert_eq!(find(both, "o.example"), "none");
+    assert_eq!(find(r#"{"credsStore":""}"#, "r.example"), "none");
+    assert_eq!(find(r#"{"credsStore":"url"}"#, "r.example"), "url/s");
+    let auth = |entry: &str| find(&format!(r#"{{"auths":{{"r.example":{entry}}}}}"#), "r.example");
+    assert_eq!(auth(r#"{"username":"u"}"#), "none");
+    assert_eq!(auth(r#"{"username":"","password":"p"}"#), "none");
+    assert_eq!(auth(r#"{"auth":"","username":"u","password":"p","registrytoken":"","identitytoken":""}"#), "u/p");
+    for hub in ["docker.io", "index.docker.io", "https://registry-1.docker.io/v2/"] {
+        let config = format!(r#"{{"auths":{{"{hub}":{{"username":"hub","password":"p"}}}}}}"#);
+        assert_eq!(find(&config, "docker.io"), "hub/p", "{hub}");
+    }
+}
