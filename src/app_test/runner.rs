@@ -13,7 +13,7 @@ use super::reports::{Reports, written_dir};
 use super::services::{self, Services};
 use super::test_sandbox::{TestSandbox, default_env};
 use crate::attest::CommandResult;
-use crate::config::{NamedCommand, TestPlan};
+use crate::config::{NamedCommand, TEST_LIMITS, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
@@ -139,6 +139,7 @@ impl Runner<'_> {
             network: sandbox.network,
             hosts: sandbox.hosts.to_owned(),
             resolv: resolv_conf(sandbox.network),
+            limits: TEST_LIMITS,
             ..Spec::new(root, argv.to_vec())
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::error::TestError;
 use super::log::{Log, file_name};
 use super::test_sandbox::{TestSandbox, default_env};
-use crate::config::{ReadyCheck, ServicePlan};
+use crate::config::{ReadyCheck, ServicePlan, TEST_LIMITS};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
@@ -62,6 +62,7 @@ pub(super) fn prepare(
         }),
         hosts: sandbox.hosts.to_owned(),
         resolv: resolv_conf(sandbox.network),
+        limits: TEST_LIMITS,
         ..Spec::new(rootfs.root, argv)
     };
     let log = sandbox.scratch.path().join(file_name(&format!("service-{name}")));

@@ -4,7 +4,7 @@ use phial_layers::{Digest, EntryPath};
 
 use crate::error::{Error, ExitKind, UserError};
 use crate::recipe::APP;
-use crate::sandbox::Exit;
+use crate::sandbox::{Exit, SandboxError};
 
 /// Why a build stops.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,17 @@ pub enum BuildError {
         output: Vec<String>,
         /// What to do, if the output says so.
         hint: Option<String>,
+    },
+    /// A step exceeded a limit and was ended.
+    #[error("the step `{step}` was stopped")]
+    StepStopped {
+        /// The step.
+        step: String,
+        /// Which limit.
+        #[source]
+        source: SandboxError,
+        /// The last lines of its output.
+        output: Vec<String>,
     },
     /// The digest in `phial.lock` is not available.
     #[error("the base image `{pinned}` that `phial.lock` pins is not available")]
@@ -47,7 +58,7 @@ fn in_app(path: &EntryPath) -> String {
 impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
-            Self::StepFailed { .. } => ExitKind::Failed,
+            Self::StepFailed { .. } | Self::StepStopped { .. } => ExitKind::Failed,
             Self::Overwritten(_) => ExitKind::Usage,
             Self::Pinned { source, .. } => source.exit_kind(),
             Self::Missing(_) => ExitKind::Machine,
@@ -62,6 +73,10 @@ impl UserError for BuildError {
                 Some("the step wrote a file that is larger than the limit (`ulimit -f`)".into())
             }
             Self::StepFailed { hint, .. } => hint.clone(),
+            Self::StepStopped { source: SandboxError::TimeLimit(_), .. } => {
+                Some("a step that needs longer has the setting `prepare.timeout`".into())
+            }
+            Self::StepStopped { .. } => Some("a step that writes more has the setting `prepare.max_output`".into()),
             Self::Missing(_) => None,
             Self::Overwritten(path) => Some(format!(
                 "remove `{}` from the commit, or name it in `prepare.inputs` and let the step leave it as it is",
@@ -73,7 +88,7 @@ impl UserError for BuildError {
 
     fn output(&self) -> &[String] {
         match self {
-            Self::StepFailed { output, .. } => output,
+            Self::StepFailed { output, .. } | Self::StepStopped { output, .. } => output,
             _ => &[],
         }
     }

@@ -20,7 +20,7 @@ use crate::recipe::{APP, Diagnosis, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
-use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, Spec};
+use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, SandboxError, Spec};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeCheck, TreeInfo, TreeLookup};
 use crate::tree::TreeRoot;
 
@@ -174,6 +174,9 @@ impl StepRunner<'_> {
         });
         if !matches!(exit, Ok(Exit::Code(0))) {
             userns_helper::clear(self.ids(), &rootfs_dir);
+            if let Err(source @ (SandboxError::TimeLimit(_) | SandboxError::OutputLimit(_))) = exit {
+                return Err(BuildError::StepStopped { step: step.name.clone(), source, output: tail.lines() }.into());
+            }
             let (step, exit, output) = (step.name.clone(), exit?, tail.lines());
             let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
             let hint = diagnosis.hint(|name| rootfs::has_program(env.lowers, path, name));
@@ -232,6 +235,7 @@ impl StepRunner<'_> {
             binds,
             hosts: HOSTS.into(),
             resolv: resolv_conf(network),
+            limits: self.plan.limits,
             ..Spec::new(root, step.argv.clone())
         })
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 use super::keys::{Lookup, lookup, nearest};
+use super::limits::{SizeSetting, TimeSetting};
 use super::test_settings::TestSettings;
 
 /// The tables of the file.
@@ -72,6 +73,12 @@ pub struct PrepareSettings {
     pub pass: Option<Vec<String>>,
     /// Whether to map a range of ids where `newuidmap` and `/etc/subuid` allow it.
     pub ranges: Option<bool>,
+    /// How long a step may take.
+    pub timeout: Option<TimeSetting>,
+    /// How much a step may write to its standard streams.
+    pub max_output: Option<SizeSetting>,
+    /// How many processes and threads a step may have at one time.
+    pub max_processes: Option<u32>,
 }
 
 /// `[release]`: what `phial release` requires of an image.

@@ -39,13 +39,17 @@ pub enum Kind {
     Commands,
     /// Seconds as a number, or a text such as `90s`, `10m`, `1h`.
     Time,
+    /// Bytes as a number, or a text such as `500MB`.
+    Size,
+    /// A whole number.
+    Count,
 }
 
 /// A part of a path: a name that the user chooses.
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 37] = [
     key(
         "image.name",
         Kind::Text,
@@ -131,6 +135,14 @@ pub const KEYS: [Key; 34] = [
         Kind::Flag,
         "`false`: one user id",
         "Map a range of [user ids](isolation.md#user-ids) where the machine allows it.",
+    ),
+    key("prepare.timeout", Kind::Time, "`\"6h\"`", "The time limit of each step."),
+    key("prepare.max_output", Kind::Size, "`\"256MB\"`", "How much each step may write to its standard streams."),
+    key(
+        "prepare.max_processes",
+        Kind::Count,
+        "`4096`",
+        "How many processes and threads each step may have at one time; see [limits](isolation.md#limits).",
     ),
     key(
         "test.command",

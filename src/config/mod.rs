@@ -8,6 +8,7 @@ mod consent;
 mod error;
 mod file;
 mod keys;
+mod limits;
 mod lock;
 mod plan;
 mod test_plan;
@@ -19,10 +20,12 @@ pub use checks::{reference, targets};
 pub use error::ConfigError;
 pub use file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings, ReleaseSettings, parse, read};
 pub use keys::{KEYS, Key, Kind, NAME};
+pub(crate) use limits::TEST_LIMITS;
+pub use limits::{SizeSetting, TimeSetting};
 pub use lock::{LockFile, LockedBase};
 pub use plan::{BuildFlags, BuildPlan, PreparePlan};
 pub use test_plan::{NamedCommand, ReadyCheck, ServicePlan, TestCommands, TestFlags, TestPlan};
-pub use test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings, TimeSetting};
+pub use test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings};
 
 #[cfg(test)]
 mod tests;

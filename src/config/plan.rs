@@ -6,9 +6,11 @@ use super::caller::{SettingsOrigin, check_name, check_pass};
 use super::checks::{check_env, check_path, check_variable, reference, targets};
 use super::error::ConfigError;
 use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
+use super::limits::{LimitSettings, step_limits};
 use super::lock::LockFile;
 use crate::image::{Reference, Target, canonical_json};
 use crate::recipe::{Recipe, Script};
+use crate::sandbox::UsageLimits;
 
 /// The environments that an app is compiled for by default.
 const ENVS: [&str; 2] = ["staging", "prod"];
@@ -66,6 +68,8 @@ pub struct PreparePlan {
     pub strict: bool,
     /// Whether a range of ids is mapped where the machine allows it.
     pub ranges: bool,
+    /// What a step may use. It changes no byte of an image.
+    pub limits: UsageLimits,
     /// How layers are compressed.
     pub compression: Compression,
 }
@@ -124,8 +128,13 @@ impl BuildPlan {
 impl PreparePlan {
     /// Combines settings and flags.
     pub fn new(settings: &FileConfig, flags: &BuildFlags, origin: SettingsOrigin) -> Result<Self, ConfigError> {
-        let PrepareSettings { script, inputs, lockfile, network, clock, strict, env, pass, ranges } =
+        let PrepareSettings { script, inputs, lockfile, network, clock, strict, env, pass, ranges, .. } =
             settings.prepare.clone();
+        let limits = LimitSettings {
+            timeout: settings.prepare.timeout.as_ref(),
+            max_output: settings.prepare.max_output.as_ref(),
+            max_processes: settings.prepare.max_processes,
+        };
         let recipe = Recipe {
             script: script.map_or(Script::BuiltIn, Script::InRepository),
             envs: first_non_empty(&flags.envs, settings.image.envs.as_deref(), &ENVS),
@@ -146,6 +155,7 @@ impl PreparePlan {
             clock: clock.unwrap_or(Clock::Fixed),
             strict: strict.unwrap_or(false),
             ranges: ranges.unwrap_or(false),
+            limits: step_limits(limits)?,
             compression: flags.compression.or(settings.image.compression).unwrap_or(Compression::Gzip),
         })
     }

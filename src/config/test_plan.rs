@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::checks::{check_host, check_path, check_variable, invalid, reference};
 use super::error::ConfigError;
-use super::test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings, TimeSetting};
-use super::units;
+use super::limits::{TimeSetting, duration};
+use super::test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings};
 use crate::image::Reference;
 
 /// The flags of `phial test` that have precedence over `phial.toml`.
@@ -197,16 +197,6 @@ fn argv(key: &str, line: &CommandLine) -> Result<Vec<String>, ConfigError> {
         CommandLine::Words(words) if words.first().is_none_or(String::is_empty) => Err(empty()),
         CommandLine::Words(words) => Ok(words.clone()),
     }
-}
-
-fn duration(key: &str, time: &TimeSetting) -> Result<Duration, ConfigError> {
-    let (seconds, value) = match time {
-        TimeSetting::Seconds(seconds) => (Some(*seconds), seconds.to_string()),
-        TimeSetting::Text(text) => (units::seconds(text).or_else(|| units::seconds(&format!("{text}s"))), text.clone()),
-    };
-    let seconds = seconds.filter(|seconds| (1..=u64::from(u32::MAX)).contains(seconds));
-    let reason = "but a time is a number of seconds above 0, or a text such as `90s`, `10m`, `1h`";
-    seconds.map(Duration::from_secs).ok_or_else(|| invalid(key, &value, reason))
 }
 
 #[cfg(test)]

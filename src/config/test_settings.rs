@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::limits::TimeSetting;
+
 /// `[test]`: the commands that test an image, and the services that run next to them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -47,16 +49,6 @@ pub enum CommandSetting {
         /// The command.
         command: CommandLine,
     },
-}
-
-/// A number of seconds, or a text such as `90s`, `10m`, `1h`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "a time is a number of seconds, or a text such as `10m`")]
-pub enum TimeSetting {
-    /// Seconds.
-    Seconds(u64),
-    /// A number, with or without a unit.
-    Text(String),
 }
 
 /// `[test.services.NAME]`: a program that runs while the tests run.

@@ -84,7 +84,7 @@ fn run_in_chroot(
 ) -> Result<Exit, StageError> {
     chroot(".").at(Step::Chroot, "chroot")?;
     enter_cwd(&spec.cwd)?;
-    harden::set_limits()?;
+    harden::set_limits(spec.limits)?;
     harden::reduce_bounding_set(Confinement::Chroot)?;
     guard(CallerDeath::Survives)?;
     harden::filter(Confinement::Chroot)?;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use super::protocol::{Obstacle, StageError, Step};
 
@@ -110,6 +111,15 @@ pub enum SandboxError {
     /// The caller cancelled it.
     #[error("interrupted")]
     Interrupted,
+    /// The command did not end in time.
+    #[error("it did not end within {} s", .0.as_secs())]
+    TimeLimit(Duration),
+    /// The command wrote too much.
+    #[error("it wrote more than {0} bytes of output")]
+    OutputLimit(u64),
+    /// A process that was killed did not end: it waits for a disk or a network file system.
+    #[error("processes of the sandbox did not end when they were killed")]
+    StillRunning,
     /// The stage ended without a report.
     #[error("the sandbox exited unexpectedly ({how})")]
     Lost {
@@ -132,6 +142,8 @@ impl UserError for SandboxError {
             | Self::Interpreter { .. }
             | Self::Unstartable { .. } => ExitKind::Refused,
             Self::Interrupted => ExitKind::Interrupted,
+            Self::TimeLimit(_) | Self::OutputLimit(_) => ExitKind::Failed,
+            Self::StillRunning => ExitKind::Machine,
             // What the kernel refuses (memory, descriptors, an error of the disk) is the machine's.
             Self::Start { source, .. } if source.raw_os_error().is_some() => ExitKind::Machine,
             Self::Spec(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,

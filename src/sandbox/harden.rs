@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 
 use caps::{CapSet, Capability};
+use landlock::{CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated, Scope};
 use nix::libc;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 use super::protocol::{At, StageError, Step};
+use super::spec::UsageLimits;
 
 /// How the command is confined.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,19 +57,49 @@ pub(super) fn reduce_bounding_set(confinement: Confinement) -> Result<(), StageE
         .at(Step::Harden, "capset")
 }
 
-/// Sets resource limits: no core files; a soft limit of 1024 open files and a hard limit of 65536.
-pub(super) fn set_limits() -> Result<(), StageError> {
+/// Sets resource limits: no core files; a soft limit of 1024 open files and a hard limit of 65536; the processes of the spec.
+pub(super) fn set_limits(limits: UsageLimits) -> Result<(), StageError> {
     let least = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
     let maximum = least(getrlimit(Resource::Nofile).maximum, 65536);
     let files = Rlimit { current: least(maximum, 1024), maximum };
     setrlimit(Resource::Nofile, files).at(Step::Harden, "RLIMIT_NOFILE")?;
+    if let Some(processes) = limits.processes {
+        let most = least(getrlimit(Resource::Nproc).maximum, processes.into());
+        setrlimit(Resource::Nproc, Rlimit { current: most, maximum: most }).at(Step::Harden, "RLIMIT_NPROC")?;
+    }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(Step::Harden, "RLIMIT_CORE")
+}
+
+/// Limits the processes of this PID namespace where its numbers are its own (Linux 6.14): the machine's root has no
+/// `RLIMIT_NPROC`. On an older kernel the file would limit the whole machine. Called by PID 1 while it may write to the file.
+pub(super) fn limit_pids(limits: UsageLimits) {
+    let Some(processes) = limits.processes else { return };
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if getpid().is_init() && version >= (6, 14) {
+        // The kernel refuses fewer than 301. Where the file is read-only, as in containers, there is no limit.
+        let _ = std::fs::write("/proc/sys/kernel/pid_max", processes.max(301).to_string());
+    }
+}
+
+/// Cuts the command off from the machine's abstract sockets and, in a chroot, from signals to other processes than its own
+/// (landlock(7), ABI 6). An older kernel does without.
+fn scope() -> Result<(), StageError> {
+    let scopes = Scope::AbstractUnixSocket | Scope::Signal;
+    let restricted = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(scopes)
+        .and_then(Ruleset::create)
+        .and_then(RulesetCreated::restrict_self);
+    restricted.map(|_| ()).map_err(|error| io::Error::other(error.to_string())).at(Step::Harden, "landlock")
 }
 
 /// Sets `no_new_privs` and the seccomp filters for this thread and all processes that it starts. The last step: the
 /// filters forbid what the steps before need.
 pub(super) fn filter(confinement: Confinement) -> Result<(), StageError> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
+    scope()?;
     for (errno, rules) in [(libc::EPERM, denied(confinement)), (libc::ENOSYS, Ok(absent()))] {
         let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
         seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;
@@ -96,6 +128,7 @@ fn absent() -> Rules {
         libc::SYS_fsmount,
         libc::SYS_fspick,
         libc::SYS_mount_setattr,
+        SYS_OPEN_TREE_ATTR,
         libc::SYS_io_uring_setup,
         libc::SYS_io_uring_enter,
         libc::SYS_io_uring_register,
@@ -151,6 +184,9 @@ fn denied(confinement: Confinement) -> io::Result<Rules> {
     deny(&mut rules, libc::SYS_mknod, devices(1)?);
     Ok(rules)
 }
+
+/// `open_tree_attr` of Linux 6.15, on all architectures.
+const SYS_OPEN_TREE_ATTR: i64 = 467;
 
 const TRACING: &[i64] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 

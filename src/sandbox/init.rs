@@ -33,6 +33,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
         });
     }
     let _ = setsid();
+    harden::limit_pids(spec.limits);
     let target = mounts::build(spec)?;
     if !target.made.is_empty() {
         channel.send(&StageReport::Made(target.made.clone()))?;
@@ -90,7 +91,7 @@ fn become_user(spec: &Spec) -> Result<(), StageError> {
         set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
         map_self(MappedId { inside: uid, outside: 0 }, MappedId { inside: gid, outside: 0 })?;
     }
-    harden::set_limits()?;
+    harden::set_limits(spec.limits)?;
     harden::reduce_bounding_set(confinement(spec))?;
     if has_all_ids {
         let name = format!("{uid}:{gid}");

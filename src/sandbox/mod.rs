@@ -37,7 +37,7 @@ pub use error::SandboxError;
 pub use loopback::Loopback;
 pub use probe::Probe;
 pub use run::{SandboxEvent, run, run_with_events};
-pub use spec::{Bind, Exit, Ids, Network, Ready, Root, Spec, Stdio};
+pub use spec::{Bind, Exit, Ids, Network, Ready, Root, Spec, Stdio, UsageLimits};
 pub use userns::run_in_user_namespace;
 
 /// This program, for the parameter `exe` of [`run`], [`Probe`] and [`run_in_user_namespace`]. Tests, which are another

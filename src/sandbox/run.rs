@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio as Standard};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, open, openat2, statat, unlinkat};
@@ -18,7 +19,7 @@ use super::error::SandboxError;
 use super::id_map::map_ranges;
 use super::mounts;
 use super::protocol::{self, Envelope, Job, StageError, StageReport};
-use super::spec::{Exit, Root, Spec, Stdio};
+use super::spec::{Exit, Root, Spec, Stdio, UsageLimits};
 use super::stage::command;
 
 /// How often `cancel` is checked.
@@ -72,7 +73,8 @@ pub fn run_with_events(
     };
     let mut running = Running::launch(exe, Job::Run(Box::new(spec.clone())), input)?;
     running.is_chroot = matches!(spec.root, Root::Chroot { .. });
-    let outcome = listen(&mut running, output, cancel, out);
+    let mut watch = Watch { cancel, limits: spec.limits, start: Instant::now(), written: 0 };
+    let outcome = listen(&mut running, output, &mut watch, out);
     let status = if outcome.is_err() { running.kill()? } else { running.wait()? };
     clean_up(&spec.root, outcome.as_ref().map_or(&[], |outcome| &outcome.made));
     let outcome = outcome?;
@@ -114,11 +116,35 @@ struct Outcome {
     ready: bool,
 }
 
+/// What ends a command before it ends itself.
+struct Watch<'a> {
+    cancel: &'a AtomicBool,
+    limits: UsageLimits,
+    start: Instant,
+    /// Bytes of output so far.
+    written: u64,
+}
+
+impl Watch<'_> {
+    fn check(&self) -> Result<(), SandboxError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(SandboxError::Interrupted);
+        }
+        if let Some(limit) = self.limits.time.filter(|limit| self.start.elapsed() > *limit) {
+            return Err(SandboxError::TimeLimit(limit));
+        }
+        match self.limits.output.filter(|limit| self.written > *limit) {
+            Some(limit) => Err(SandboxError::OutputLimit(limit)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads both pipes until they are closed, which they are when the sandbox has ended.
 fn listen(
     running: &mut Running,
     mut output: Option<File>,
-    cancel: &AtomicBool,
+    watch: &mut Watch<'_>,
     out: &mut (dyn FnMut(SandboxEvent<'_>) + Send),
 ) -> Result<Outcome, SandboxError> {
     let mut outcome = Outcome::default();
@@ -126,9 +152,7 @@ fn listen(
     let mut is_open = true;
     let mut buffer = vec![0; 1 << 16];
     while is_open || output.is_some() {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(SandboxError::Interrupted);
-        }
+        watch.check()?;
         let readable = readable(is_open.then_some(&running.status), output.as_ref()).map_err(start("poll"))?;
         if readable[0] {
             is_open = running.read_reports(&mut lines, &mut outcome)?;
@@ -139,7 +163,10 @@ fn listen(
         if let Some(pipe) = output.as_mut().filter(|_| readable[1]) {
             match pipe.read(&mut buffer).map_err(start("read the output"))? {
                 0 => output = None,
-                read => out(SandboxEvent::Output(&buffer[..read])),
+                read => {
+                    out(SandboxEvent::Output(&buffer[..read]));
+                    watch.written += read as u64;
+                }
             }
         }
     }
@@ -248,7 +275,7 @@ impl Running {
         let status = self.wait_for_stage1();
         // PID 1 holds the status pipe, even if its report was not read yet.
         let _ = poll(&mut [PollFd::new(&self.status, PollFlags::empty())], Some(&END_TIMEOUT));
-        self.wait_for_init();
+        self.wait_for_init()?;
         status
     }
 
@@ -256,7 +283,7 @@ impl Running {
     fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
         self.go = None;
         let status = self.wait_for_stage1();
-        self.wait_for_init();
+        self.wait_for_init()?;
         status
     }
 
@@ -269,10 +296,18 @@ impl Running {
         }
     }
 
-    /// Waits for PID 1, which ends when all processes of its namespace have.
-    fn wait_for_init(&self) {
-        if let Some(init) = &self.init {
-            let _ = poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&END_TIMEOUT));
+    /// Waits for PID 1, which ends when all processes of its namespace have. Nothing that they wrote is read before.
+    fn wait_for_init(&self) -> Result<(), SandboxError> {
+        let Some(init) = &self.init else { return Ok(()) };
+        let end = Instant::now() + Duration::from_secs(END_TIMEOUT.tv_sec.unsigned_abs());
+        loop {
+            let mut fds = [PollFd::new(init, PollFlags::IN)];
+            match poll(&mut fds, Some(&POLL_INTERVAL)) {
+                Ok(_) | Err(Errno::INTR) if !fds[0].revents().is_empty() => return Ok(()),
+                Ok(_) | Err(Errno::INTR) if Instant::now() < end => {}
+                Ok(_) | Err(Errno::INTR) => return Err(SandboxError::StillRunning),
+                Err(error) => return Err(start("wait for its processes")(error.into())),
+            }
         }
     }
 }

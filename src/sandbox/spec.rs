@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,17 @@ pub enum Stdio {
     Inherit,
 }
 
+/// What a command and all that it starts may use; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageLimits {
+    /// Wall time.
+    pub time: Option<Duration>,
+    /// Bytes on its standard streams, if they are streamed.
+    pub output: Option<u64>,
+    /// Processes and threads at one time. Root has no such limit in a chroot, nor before Linux 6.14.
+    pub processes: Option<u32>,
+}
+
 /// A command and its sandbox.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -121,6 +133,8 @@ pub struct Spec {
     pub stdio: Stdio,
     /// Whether the root itself is read-only (`/tmp`, `/run`, `/dev/shm` stay writable). Not enforced in a chroot.
     pub read_only: bool,
+    /// What the command may use.
+    pub limits: UsageLimits,
 }
 
 impl Spec {
@@ -142,6 +156,7 @@ impl Spec {
             resolv: None,
             stdio: Stdio::Stream,
             read_only: false,
+            limits: UsageLimits::default(),
         }
     }
 }

@@ -160,3 +160,33 @@ fn run_missing() -> String {
     let image = format!("oci:{}", crate::harness::busybox::busybox_base().display());
     scene.error(run(scene.env.phial(["run", &image, "--progress", "quiet", "--", "mix"])), 3)
 }
+
+#[test]
+fn a_step_that_takes_too_long_or_writes_too_much_is_stopped_and_the_setting_named() {
+    let settings = |limit: &str| {
+        format!(
+            "[image]\nenvs = [\"prod\"]\n[prepare]\nscript = \"script/prepare_code\"\ninputs = [\"VERSION\"]\n{limit}\n"
+        )
+    };
+    let cases = [
+        ("timeout = '1s'", "echo up; sleep 100", "it did not end within 1 s", "prepare.timeout"),
+        (
+            "max_output = '100kB'",
+            "while :; do echo 0123456789; done",
+            "it wrote more than 100000 bytes",
+            "prepare.max_output",
+        ),
+    ];
+    for (limit, script, why, setting) in cases {
+        let scene = Scene::with(|repo| {
+            repo.script("script/prepare_code", &format!("#!/bin/sh\n{script}\n"));
+            repo.write("phial.toml", settings(limit));
+        });
+        let error = scene.refused(1, scene.build([]));
+        assert!(error.contains(&format!("error: the step `deps` was stopped: {why}")), "{error}");
+        assert!(error.contains("hint: ") && error.contains(setting), "{error}");
+    }
+    let scene = Scene::with(|repo| repo.write("phial.toml", settings("max_processes = 3")));
+    let error = scene.refused(2, scene.build([]));
+    assert!(error.contains("prepare.max_processes"), "{error}");
+}

@@ -43,6 +43,11 @@ fn values(kind: Kind) -> Value {
             { "type": "integer", "minimum": 1 },
             { "type": "string", "pattern": "^[0-9]+[smhdw]?$" },
         ] }),
+        Kind::Size => json!({ "anyOf": [
+            { "type": "integer", "minimum": 1 },
+            { "type": "string", "pattern": "^[0-9]+ *([kKMGT]?B)?$" },
+        ] }),
+        Kind::Count => json!({ "type": "integer", "minimum": 16 }),
     }
 }
 
@@ -108,6 +113,8 @@ fn kind(kind: Kind) -> String {
         Kind::Command => "command".into(),
         Kind::Commands => "commands".into(),
         Kind::Time => "time".into(),
+        Kind::Size => "size".into(),
+        Kind::Count => "number".into(),
     }
 }
 
@@ -145,6 +152,8 @@ fn example(kind: Kind) -> &'static str {
         Kind::Command => "['mix', 'test']",
         Kind::Commands => "['mix test', { name = 'lint', command = 'mix credo' }]",
         Kind::Time => "'10m'",
+        Kind::Size => "'10MB'",
+        Kind::Count => "100",
     }
 }
 

@@ -6,6 +6,7 @@
 mod exit;
 mod confinement;
 mod isolation;
+mod limits;
 mod rootfs;
 mod services;
 mod users;

@@ -1,0 +1,74 @@
+//! What a command may use, and what it reaches of the machine's processes.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::Duration;
+
+use phial::error::UserError as _;
+use phial::sandbox::{Exit, Network, Root, SandboxError, UsageLimits};
+
+use super::{SandboxTest, alive, is_root, number, result};
+
+#[test]
+fn a_command_that_takes_too_long_is_ended_with_all_that_it_started() {
+    let test = SandboxTest::new();
+    let mark = number(11);
+    let mut order = test.order(&format!("(setsid sleep {mark} &); echo up; sleep {mark}"));
+    order.limits = UsageLimits { time: Some(Duration::from_secs(1)), ..UsageLimits::default() };
+    let (exit, output) = result(&order);
+    let error = exit.unwrap_err();
+    assert_eq!((error.to_string().as_str(), error.exit_kind().code()), ("it did not end within 1 s", 1));
+    assert_eq!((output.as_str(), alive(&mark)), ("up\n", 0));
+}
+
+#[test]
+fn a_command_that_writes_without_end_is_ended() {
+    let test = SandboxTest::new();
+    let mut order = test.order("while :; do echo 0123456789012345678901234567890123456789; done");
+    order.limits = UsageLimits { output: Some(1_000_000), ..UsageLimits::default() };
+    let (exit, output) = result(&order);
+    assert!(matches!(exit, Err(SandboxError::OutputLimit(1_000_000))), "{exit:?}");
+    assert!(output.len() < 2_000_000, "{}", output.len());
+    order.argv[2] = "echo little".to_owned();
+    assert_eq!(result(&order).0.unwrap(), Exit::Code(0));
+}
+
+#[test]
+fn a_command_has_no_more_processes_than_it_may() {
+    let test = SandboxTest::new();
+    let script = "i=0; while [ $i -lt 600 ]; do sleep 60 & i=$((i+1)); done; echo all";
+    let mut order = test.order(script);
+    order.limits = UsageLimits { processes: Some(400), ..UsageLimits::default() };
+    let (exit, output) = result(&order);
+    assert!(!output.contains("all"), "{output}");
+    assert_ne!(exit.unwrap(), Exit::Code(0), "{output}");
+    assert!(output.contains("fork"), "{output}");
+    order.argv[2] = script.replace("600", "100");
+    assert_eq!(result(&order).1, "all\n");
+}
+
+/// The machine's abstract sockets are reached by whoever shares its network: containerd's had root behind it
+/// (CVE-2020-15257).
+#[test]
+fn the_machines_abstract_sockets_and_processes_are_out_of_reach() {
+    let test = SandboxTest::new();
+    let name = format!("phial-test-{}", number(12));
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let source = test.path("connect.c");
+    std::fs::write(&source, include_str!("../../testdata/abstract-socket.c")).unwrap();
+    let program = test.path("root/bin/connect");
+    let cc = std::process::Command::new("cc").args(["-static", "-o"]).arg(&program).arg(&source).output().unwrap();
+    assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+    let roots = [Some(test.overlay()), is_root().then(|| Root::Chroot { dir: test.path("root") })];
+    for root in roots.into_iter().flatten() {
+        let is_chroot = matches!(root, Root::Chroot { .. });
+        let mut order = test.order(&format!("connect {name} theirs; connect own-{name} own"));
+        (order.root, order.network) = (root, Network::Host);
+        assert_eq!(result(&order).1, "theirs EPERM\nown 0\n");
+        if is_chroot {
+            order.argv[2] = format!("kill -0 {} 2>&1; sleep 60 & kill $! && echo own", std::process::id());
+            let (_, output) = result(&order);
+            assert!(output.contains("not permitted") && output.ends_with("own\n"), "{output}");
+        }
+    }
+}
