@@ -61,16 +61,14 @@ impl Reports {
             if entry.path.parent() == Some(Path::new("")) && FOREIGN.iter().any(|name| entry.path == Path::new(name)) {
                 return Ok(Enter::No);
             }
-            if let Some(found) = self.read_report(&app, entry)? {
-                counts = counts.into_iter().chain(found).reduce(sum);
-            }
+            counts = counts.into_iter().chain(self.read_report(&app, entry)?).reduce(sum);
             Ok::<_, Error>(Enter::Yes)
         })?;
         Ok(counts)
     }
 
-    /// Reads one report; `None` if this is none or was read before. It may not count its tests.
-    fn read_report(&mut self, app: &TreeDir, entry: &WalkEntry) -> Result<Option<Option<TestCounts>>, Error> {
+    /// Reads one report, and returns how many tests it counts; `None` if this is none or was read before.
+    fn read_report(&mut self, app: &TreeDir, entry: &WalkEntry) -> Result<Option<TestCounts>, Error> {
         if !self.is_new(entry) {
             return Ok(None);
         }
@@ -82,7 +80,7 @@ impl Reports {
         }
         let counts = suites.counts;
         self.by_path.insert(entry.path.clone(), FoundReport { text, suites });
-        Ok(Some(counts))
+        Ok(counts)
     }
 
     /// Whether this is an XML file of these tests that has not been read and may be.

@@ -135,6 +135,7 @@ impl UserError for SandboxError {
             | Self::NotRoot
             | Self::NoRanges { .. }
             | Self::Mapper { .. }
+            | Self::StillRunning
             | Self::Unstartable { is_of_machine: true, .. } => ExitKind::Machine,
             Self::Image { .. }
             | Self::InImage { .. }
@@ -143,7 +144,6 @@ impl UserError for SandboxError {
             | Self::Unstartable { .. } => ExitKind::Refused,
             Self::Interrupted => ExitKind::Interrupted,
             Self::TimeLimit(_) | Self::OutputLimit(_) => ExitKind::Failed,
-            Self::StillRunning => ExitKind::Machine,
             // What the kernel refuses (memory, descriptors, an error of the disk) is the machine's.
             Self::Start { source, .. } if source.raw_os_error().is_some() => ExitKind::Machine,
             Self::Spec(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,

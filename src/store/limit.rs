@@ -15,6 +15,7 @@ use super::{PruneOptions, PruneReport, Store};
 const MAX_AGE: i64 = 24 * 60 * 60;
 
 /// What the file `size` has.
+#[derive(Clone, Copy)]
 struct KnownSize {
     bytes: u64,
     /// When the store was searched, in seconds since 1970.
@@ -78,9 +79,9 @@ mod tests {
         let searched = |limit, now| store.prune_to_limit(limit, now).unwrap().is_some();
         assert!(searched(100_000, 1000), "nothing is known");
         assert!(!searched(100_000, 1001));
-        add(&[1; 30_000]);
+        add(&vec![1; 30_000]);
         assert!(!searched(100_000, 1002));
-        add(&[2; 80_000]);
+        add(&vec![2; 80_000]);
         assert!(searched(100_000, 1003), "that was too much");
         assert!(store.items().unwrap().iter().map(|item| item.size).sum::<u64>() <= 100_000);
         assert!(!searched(100_000, 1004));

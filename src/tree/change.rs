@@ -150,7 +150,7 @@ impl TreeDir {
     /// Removes the entry at `path`, which is not a directory. It is no error if there is none.
     pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), IoError> {
         let path = path.as_ref();
-        let remove = |parent: &OwnedFd, name: &Path| Ok(present(unlinkat(parent, name, AtFlags::empty()))?);
+        let remove = |parent: &OwnedFd, name: &Path| present(unlinkat(parent, name, AtFlags::empty()));
         self.in_parent(path, remove).map(|_| ()).map_err(self.failed("remove", path))
     }
 

@@ -78,14 +78,17 @@ impl EntryStat {
     }
 
     /// Modification time, in seconds and nanoseconds since 1970.
-    #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
     pub fn mtime(&self) -> (i64, i64) {
-        (self.0.st_mtime as i64, self.0.st_mtime_nsec as i64)
+        (number(self.0.st_mtime), number(self.0.st_mtime_nsec))
     }
 
     /// When the inode changed last, in seconds and nanoseconds since 1970. No program can set it.
-    #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
     pub fn ctime(&self) -> (i64, i64) {
-        (self.0.st_ctime as i64, self.0.st_ctime_nsec as i64)
+        (number(self.0.st_ctime), number(self.0.st_ctime_nsec))
     }
+}
+
+/// A field of a time, whose type differs between architectures.
+fn number(field: impl TryInto<i64>) -> i64 {
+    field.try_into().unwrap_or(0)
 }

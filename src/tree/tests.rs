@@ -45,9 +45,9 @@ impl Canary {
     fn replace(&self, path: &str, by: &str) {
         let (at, canary) = (self.path("tree").join(path), self.path("canary").join(path));
         if at.is_dir() {
-            fs::remove_dir_all(&at).unwrap()
+            fs::remove_dir_all(&at).unwrap();
         } else {
-            fs::remove_file(&at).unwrap()
+            fs::remove_file(&at).unwrap();
         }
         let up = "../".repeat(path.split('/').count());
         match by {
@@ -165,7 +165,7 @@ fn a_tree_with_closed_directories_and_very_deep_ones_is_removed() {
     for _ in 0..900 {
         deep = deep.create_dirs("d").unwrap();
     }
-    fs::set_permissions(canary.path("tree/a/b"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(canary.path("tree/a/b"), fs::Permissions::from_mode(0o000)).unwrap();
     remove_tree(&canary.path("tree")).unwrap();
     assert!(!canary.path("tree").exists());
     remove_tree(&canary.path("tree")).unwrap();
