@@ -20,7 +20,7 @@ impl ScriptTest {
         fs::create_dir_all(test.path("bin")).expect("bin");
         fs::create_dir_all(test.path("app/deps")).expect("app");
         fs::create_dir_all(test.path("tmp")).expect("tmp");
-        for tool in ["sh", "cat", "grep"] {
+        for tool in ["sh", "cat", "cp", "mkdir", "grep"] {
             let found = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
             symlink(found.expect("every machine has it"), test.path("bin").join(tool)).expect("a link");
         }
@@ -131,4 +131,28 @@ fn other_calls_are_a_usage_error() {
     for args in [&[][..], &["build"], &["run", "prod"]] {
         assert_eq!(test.run(args).0, 2, "{args:?}");
     }
+}
+
+/// As `RUN mix local.hex --force && mix local.rebar --force` leaves a base image.
+#[test]
+fn hex_and_rebar3_in_the_home_of_the_base_are_used() {
+    let test = ScriptTest::new("", Some("%{\"a\": {:hex, :a, \"1.0.0\"}}"));
+    for file in ["archives/hex-2.1.1/hex-2.1.1/ebin/hex.app", "elixir/1-18-otp-27/rebar3"] {
+        let path = test.path("home/.mix").join(file);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(path, "x").expect("a file");
+    }
+    let mix_home = test.path("opt/mix");
+    let run = || {
+        let mut script = Command::new("/bin/sh");
+        script.arg(SCRIPT).arg("deps").current_dir(test.path("app")).env_clear();
+        script.env("PATH", test.path("bin")).env("HOME", test.path("home")).env("TMPDIR", test.path("tmp"));
+        script.env("MIX_HOME", &mix_home).status().expect("a shell")
+    };
+    run();
+    assert!(mix_home.join("archives/hex-2.1.1/hex-2.1.1/ebin/hex.app").is_file());
+    assert!(mix_home.join("elixir/1-18-otp-27/rebar3").is_file());
+    fs::remove_dir_all(mix_home.join("archives")).expect("removed");
+    run();
+    assert!(!mix_home.join("archives").exists(), "what the image has in MIX_HOME stays as it is");
 }

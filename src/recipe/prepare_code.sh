@@ -23,6 +23,14 @@ need() {
     have "$1" || fail "the base image has no \`$1\`, which $2 needs" "add \`$1\` to the base image"
 }
 
+# What the base has in its user's home, where `mix local.hex` and `mix local.rebar` put it: the image looks in MIX_HOME.
+use_home_of_base() {
+    home=${HOME:-/root}/.mix
+    if [ -z "${MIX_HOME:-}" ] || [ -e "$MIX_HOME" ] || [ ! -d "$home" ]; then return 0; fi
+    mkdir -p "$MIX_HOME"
+    cp -R "$home/." "$MIX_HOME"
+}
+
 # Hex: the base's (an archive, or on Elixir's own code path), else the newest.
 ensure_hex() {
     grep -q '{:hex,' "$lock" 2>/dev/null || return 0
@@ -63,6 +71,7 @@ has_all_deps() {
 
 fetch_deps() {
     if grep -q '{:git,' "$lock" 2>/dev/null; then need git "a git dependency"; fi
+    use_home_of_base
     ensure_hex
     if ! has_all_deps; then mix deps.get --check-locked; fi
     if uses_rebar3 && ! find_rebar3; then mix local.rebar --force --if-missing; fi
