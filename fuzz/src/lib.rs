@@ -11,6 +11,7 @@ mod elixir;
 mod layers;
 pub mod mutate;
 mod registry;
+mod settings;
 
 #[path = "../../layers/tests/hostile_cases.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests of the crate")]
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "junit", seeds: documents::reports, run: documents::junit },
     Target { name: "challenge", seeds: registry::challenges, run: registry::challenge },
     Target { name: "registries-conf", seeds: registry::confs, run: registry::registries_conf },
+    Target { name: "settings", seeds: settings::files, run: settings::settings },
 ];
 
 /// The target with this name.
