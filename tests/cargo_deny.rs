@@ -57,6 +57,33 @@ fn no_package_of_the_lock_file_is_banned() {
     }
 }
 
+/// The oldest versions without a known hole, where no advisory database has it or `Cargo.toml` would allow an older one.
+const FLOORS: [(&str, &str, &str); 3] = [
+    ("libgit2-sys", "0.18.8", "seven CVEs of 2026 are fixed in libgit2 1.9.7"),
+    ("libssh2-sys", "0.3.3", "CVE-2026-55200, -55199, -7598 and CVE-2025-15661 are in every libssh2 1.11.1"),
+    ("rustls", "0.23.45", "RUSTSEC-2026-0285"),
+];
+
+#[test]
+fn no_package_is_older_than_its_floor() {
+    let (manifest, lock) = (toml("Cargo.toml"), toml("Cargo.lock"));
+    for (name, floor, reason) in FLOORS {
+        let floor: Version = floor.parse().expect("a version");
+        let dependency = manifest["dependencies"].get(name).unwrap_or_else(|| panic!("{name} has no floor: {reason}"));
+        let text = dependency.as_str().or_else(|| dependency.get("version")?.as_str()).expect("a version");
+        let lowest: Version =
+            text.parse().unwrap_or_else(|_| panic!("{name} `{text}` is not a whole version: {reason}"));
+        assert!(lowest >= floor, "Cargo.toml allows {name} {lowest}: {reason}");
+        let locked = lock["package"].as_array().expect("packages").iter().filter(|p| p["name"].as_str() == Some(name));
+        let versions: Vec<Version> =
+            locked.map(|p| p["version"].as_str().expect("a version").parse().expect("a version")).collect();
+        assert!(
+            !versions.is_empty() && versions.iter().all(|version| *version >= floor),
+            "{name} {versions:?}: {reason}"
+        );
+    }
+}
+
 #[test]
 fn every_package_comes_from_crates_io_or_this_house() {
     let lock = toml("Cargo.lock");
