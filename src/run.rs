@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::{DEFAULT_PATH, Image};
@@ -38,11 +38,15 @@ pub struct RunRequest {
 pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let base = ResolvedImage::resolve(context, &config::reference("image", &request.image)?, None)?;
     let argv = argv(request, &base.image)?;
+    if let Some(workdir) = request.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
+        let reason = "but it must be an absolute path of the image";
+        return Err(ConfigError::Value { key: "workdir".into(), value: workdir.clone(), reason }.into());
+    }
     let trees = base.trees(context, TreeCheck::Root)?;
     let image = &base.image.config.config;
     let user = user(&trees, request.user.as_deref().unwrap_or(&image.user))?;
     let scratch = context.store.scratch()?;
-    let (env, ids) = (env(request, &base.image, user.home, context), user.ids);
+    let (env, ids) = (env(request, &base.image, user.home, context)?, user.ids);
     let run_in = |isolation: Isolation| -> Result<Exit, Error> {
         let rootfs = rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?;
         let spec = Spec {
@@ -79,19 +83,24 @@ fn argv(request: &RunRequest, image: &Image) -> Result<Vec<String>, RuntimeError
     let config = &image.config.config;
     let of_image = || [config.entrypoint.clone(), config.cmd.clone()].concat();
     let argv = if request.command.is_empty() { of_image() } else { request.command.clone() };
-    if argv.is_empty() { Err(RuntimeError::NoCommand) } else { Ok(argv) }
+    if argv.first().is_none_or(String::is_empty) { Err(RuntimeError::NoCommand) } else { Ok(argv) }
 }
 
 /// The environment: defaults, the image's variables, `TERM`, those of the request, in ascending precedence.
-fn env(request: &RunRequest, image: &Image, home: String, context: &Context<'_>) -> BTreeMap<String, String> {
+fn env(
+    request: &RunRequest,
+    image: &Image,
+    home: String,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), home)]);
     env.extend(environment(image));
     env.extend(context.host.var("TERM").map(|term| ("TERM".to_owned(), term.to_owned())));
     for pair in &request.env {
-        match pair.split_once('=') {
-            Some((name, value)) => env.insert(name.into(), value.into()),
-            None => context.host.var(pair).and_then(|value| env.insert(pair.clone(), value.into())),
+        match config::variable(pair)? {
+            (name, Some(value)) => env.insert(name.into(), value.into()),
+            (name, None) => context.host.var(name).and_then(|value| env.insert(name.into(), value.into())),
         };
     }
-    env
+    Ok(env)
 }

@@ -99,7 +99,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     let trees: Vec<Tree> = deps.tree(context)?.into_iter().chain(trees).collect();
     let isolation = choose(request.isolation, context)?;
     let scratch = context.store.scratch()?;
-    let env = test_env(request, &plan, partition, context);
+    let env = test_env(request, &plan, partition, context)?;
     let runner = Runner { plan: &plan, image: &base, trees: &trees, isolation, scratch: &scratch, env: &env };
     let results = runner.run(&commands, request, context)?;
 
@@ -181,7 +181,7 @@ fn test_env(
     plan: &TestPlan,
     partition: Option<Partition>,
     context: &Context<'_>,
-) -> BTreeMap<String, String> {
+) -> Result<BTreeMap<String, String>, Error> {
     let mut env = BTreeMap::from([("MIX_ENV".to_owned(), "test".to_owned()), ("PHIAL".to_owned(), "1".to_owned())]);
     env.extend(context.host.var("CI").map(|value| ("CI".to_owned(), value.to_owned())));
     if let Some(part) = partition {
@@ -190,12 +190,12 @@ fn test_env(
     }
     env.extend(plan.env.clone());
     for pair in &request.env {
-        match pair.split_once('=') {
-            Some((name, value)) => env.insert(name.into(), value.into()),
-            None => context.host.var(pair).and_then(|value| env.insert(pair.clone(), value.into())),
+        match config::variable(pair)? {
+            (name, Some(value)) => env.insert(name.into(), value.into()),
+            (name, None) => context.host.var(name).and_then(|value| env.insert(name.into(), value.into())),
         };
     }
-    env
+    Ok(env)
 }
 
 /// Attaches the test record to the image as a referrer, and returns its digest. `None` for an archive, which has no referrers.

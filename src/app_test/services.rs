@@ -40,7 +40,7 @@ pub(super) fn prepare(
     let image = ResolvedImage::resolve(context, &service.image, None)?;
     let config = &image.image.config.config;
     let argv = service.command.clone().unwrap_or_else(|| [config.entrypoint.clone(), config.cmd.clone()].concat());
-    if argv.is_empty() {
+    if argv.first().is_none_or(String::is_empty) {
         return Err(RuntimeError::NoCommand.into());
     }
     let trees = image.trees(context, TreeCheck::Entries)?;

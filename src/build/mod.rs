@@ -37,6 +37,7 @@ use self::step_runner::StepRunner;
 use crate::config::{BuildPlan, PreparePlan};
 use crate::context::Context;
 use crate::error::{Error, ExitKind};
+use crate::image::shown;
 use crate::publish;
 use crate::recipe::EPOCH;
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
@@ -154,6 +155,18 @@ fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error
     Ok(fetched)
 }
 
+/// Tells which instructions of a Dockerfile the base image has for those who build on it: `phial build` runs no Dockerfile.
+fn report_onbuild(base: &ResolvedImage, context: &Context<'_>) {
+    let instructions = base.image.config.config.other.get("OnBuild").and_then(serde_json::Value::as_array);
+    let texts: Vec<String> = instructions.into_iter().flatten().filter_map(|text| text.as_str().map(shown)).collect();
+    if !texts.is_empty() {
+        context.notice(format!(
+            "the base image's ONBUILD instructions are not run, and stay in the image's config: `{}`",
+            texts.join("`, `")
+        ));
+    }
+}
+
 /// Resolves the base image; to the pinned digest, if there is one.
 fn resolve_base(request: &BuildRequest, plan: &BuildPlan, context: &Context<'_>) -> Result<ResolvedImage, Error> {
     let start = context.step_started("base");
@@ -168,6 +181,8 @@ fn resolve_base(request: &BuildRequest, plan: &BuildPlan, context: &Context<'_>)
         }
         _ => source,
     })?;
+    resolved.check_platform()?;
     context.step_finished("base", resolved.image.manifest_digest.as_str(), Some(start));
+    report_onbuild(&resolved, context);
     Ok(resolved)
 }

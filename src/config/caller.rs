@@ -1,6 +1,6 @@
 //! The caller's secrets, which settings cannot have passed to a step, and who wrote the settings.
 
-use super::checks::{NAME_OF_VARIABLE, invalid};
+use super::checks::check_name;
 use super::error::ConfigError;
 use crate::image::shown;
 
@@ -156,14 +156,6 @@ pub(super) fn check_pass(key: &str, names: &[String]) -> Result<(), ConfigError>
         if let Some(of) = secret_of(name) {
             return Err(ConfigError::Secret { key: key.into(), name: shown(name), of });
         }
-    }
-    Ok(())
-}
-
-/// A name that an environment can have.
-pub(super) fn check_name(key: &str, name: &str) -> Result<(), ConfigError> {
-    if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
-        return Err(invalid(key, &shown(name), NAME_OF_VARIABLE));
     }
     Ok(())
 }

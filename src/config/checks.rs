@@ -1,5 +1,6 @@
 //! Checks of single values that settings and flags share. Each names the setting in its error.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use super::error::ConfigError;
@@ -38,7 +39,37 @@ pub(super) fn check_path(key: &str, path: &str) -> Result<(), ConfigError> {
 }
 
 /// The rule that [`ConfigError::Value`] gives for a name that no variable has.
-pub(super) const NAME_OF_VARIABLE: &str = "but a variable's name is not empty and has no `=` and no control character";
+const NAME_OF_VARIABLE: &str = "but a variable's name is not empty and has no `=` and no control character";
+
+/// Environment variables: names that an environment can have, and values without a NUL.
+pub(super) fn check_variables(key: &str, variables: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    for (name, value) in variables {
+        check_name(key, name)?;
+        check_text(&format!("{key}.{name}"), value)?;
+    }
+    Ok(())
+}
+
+/// A name that an environment can have.
+pub(super) fn check_name(key: &str, name: &str) -> Result<(), ConfigError> {
+    if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
+        return Err(invalid(key, &shown(name), NAME_OF_VARIABLE));
+    }
+    Ok(())
+}
+
+/// A text that a process can be given.
+pub(super) fn check_text(key: &str, text: &str) -> Result<(), ConfigError> {
+    // Not the value itself: it may be a secret.
+    if text.contains('\0') { Err(invalid(key, "a text with a NUL", "which no process can be given")) } else { Ok(()) }
+}
+
+/// `NAME=VALUE`, or `NAME` for the caller's value, of the flag `--env`.
+pub fn variable(pair: &str) -> Result<(&str, Option<&str>), ConfigError> {
+    let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
+    check_name("env", name)?;
+    Ok((name, value))
+}
 
 /// The name of an environment variable.
 pub(super) fn check_variable(key: &str, name: &str) -> Result<(), ConfigError> {

@@ -1,14 +1,18 @@
 //! How an image is built: flags, settings, lock file and defaults combined.
 
+use std::collections::BTreeMap;
+
 use phial_layers::{Compression, Digest};
 
-use super::caller::{SettingsOrigin, check_name, check_pass};
-use super::checks::{check_env, check_path, check_variable, reference, targets};
+use super::caller::{SettingsOrigin, check_pass};
+use super::checks::{
+    check_env, check_name, check_path, check_text, check_variable, check_variables, invalid, reference, targets,
+};
 use super::error::ConfigError;
 use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
 use super::limits::{LimitSettings, step_limits};
 use super::lock::LockFile;
-use crate::image::{Reference, Target, canonical_json};
+use crate::image::{Reference, Target, canonical_json, shown};
 use crate::recipe::{Recipe, Script};
 use crate::sandbox::UsageLimits;
 
@@ -88,6 +92,7 @@ impl BuildPlan {
         let pinned = pinned(lock, &base_text, flags.locked)?;
         let prepare = PreparePlan::new(&settings, flags, origin)?;
         let image = settings.image;
+        check_image(&image)?;
         let targets = targets(&target_names(&flags.to, image.name.as_deref(), app))?;
         Ok(Self { base, pinned, targets, prepare, image })
     }
@@ -170,7 +175,26 @@ fn check(recipe: &Recipe) -> Result<(), ConfigError> {
     }
     recipe.inputs.iter().try_for_each(|path| check_path("prepare.inputs", path))?;
     recipe.lockfile.iter().try_for_each(|path| check_path("prepare.lockfile", path))?;
-    recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))
+    recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))?;
+    check_variables("prepare.env", &recipe.env)
+}
+
+/// What is written into the image's config must be such that the image can be read and started.
+fn check_image(image: &ImageSettings) -> Result<(), ConfigError> {
+    check_variables("image.env", image.env.as_ref().unwrap_or(&BTreeMap::new()))?;
+    for (key, words) in [("image.entrypoint", &image.entrypoint), ("image.cmd", &image.cmd)] {
+        let words = words.as_deref().unwrap_or_default();
+        if words.first().is_some_and(String::is_empty) && (key != "image.cmd" || image.entrypoint.is_none()) {
+            return Err(invalid(key, "", "but its first word is a program"));
+        }
+        words.iter().try_for_each(|word| check_text(key, word))?;
+    }
+    for (key, text) in [("image.user", &image.user), ("image.source", &image.source)] {
+        if let Some(text) = text.as_ref().filter(|text| text.contains(char::is_control)) {
+            return Err(invalid(key, &shown(text), "but it is one line without control characters"));
+        }
+    }
+    Ok(())
 }
 
 fn target_names(flags: &[String], name: Option<&str>, app: &str) -> Vec<String> {
@@ -204,6 +228,7 @@ mod tests {
     use super::*;
     use crate::config::parse;
     use crate::error::UserError as _;
+    use crate::image::{Image, ImageOptions, Platform, assemble};
 
     fn plan(toml: &str, flags: &BuildFlags) -> Result<BuildPlan, ConfigError> {
         BuildPlan::new(parse("phial.toml", toml)?, SettingsOrigin::Caller, None, flags, "shop")
@@ -246,6 +271,58 @@ mod tests {
         assert!(matches!(plan("", &BuildFlags::default()), Err(ConfigError::NoBase)));
         let locked = BuildFlags { locked: true, ..flags };
         assert!(matches!(plan("", &locked), Err(ConfigError::NotLocked(_))));
+    }
+
+    #[test]
+    fn whatever_settings_are_accepted_their_image_is_read_again() {
+        let pieces =
+            ["", "a", "=", "A=B", "\n", "\r\n", "\t", "\0", "\u{1b}[0m", "\u{2028}", "größer", "-----BEGIN\nx\n", " "];
+        let texts: Vec<String> = pieces.iter().flat_map(|one| pieces.map(|two| format!("{one}{two}"))).collect();
+        let flags = BuildFlags { base: Some("oci:base".into()), ..BuildFlags::default() };
+        let mut accepted = 0;
+        for name in &texts {
+            for value in &texts {
+                let one = |text: &String| Some(vec![text.clone()]);
+                let image = ImageSettings {
+                    env: Some(BTreeMap::from([(name.clone(), value.clone())])),
+                    labels: Some(BTreeMap::from([(name.clone(), value.clone())])),
+                    cmd: one(value),
+                    entrypoint: one(name),
+                    user: Some(value.clone()),
+                    ..ImageSettings::default()
+                };
+                let settings = FileConfig { image, ..FileConfig::default() };
+                let Ok(plan) = BuildPlan::new(settings, SettingsOrigin::Caller, None, &flags, "shop") else { continue };
+                let options = ImageOptions {
+                    created: 0,
+                    entrypoint: plan.image.entrypoint,
+                    cmd: plan.image.cmd,
+                    env: plan.image.env.unwrap_or_default(),
+                    working_dir: None,
+                    user: plan.image.user,
+                    labels: plan.image.labels.unwrap_or_default(),
+                    annotations: BTreeMap::new(),
+                };
+                let written = assemble(&Image::scratch(&Platform::host()), &[], &options);
+                let read = Image::read(written.manifest_bytes, None, written.config_bytes);
+                let read = read.unwrap_or_else(|error| panic!("{name:?}={value:?}: {error}"));
+                assert_eq!(read.config.config.env, [format!("{name}={value}")]);
+                assert!(!name.contains(['=', '\n', '\0']) && !value.contains('\0') && !name.is_empty());
+                accepted += 1;
+            }
+        }
+        assert!(accepted > 500, "{accepted}");
+    }
+
+    #[test]
+    fn values_of_several_lines_are_accepted_and_a_nul_is_not() {
+        let flags = BuildFlags { base: Some("oci:base".into()), ..BuildFlags::default() };
+        for key in ["image.env", "prepare.env"] {
+            let (table, name) = key.split_once('.').unwrap();
+            assert!(plan(&format!("[{table}]\n{name} = {{ KEY = \"a\\nb\" }}"), &flags).is_ok(), "{key}");
+            let error = plan(&format!("[{table}]\n{name} = {{ KEY = \"a\\u0000b\" }}"), &flags).unwrap_err();
+            assert_eq!(error.to_string(), format!("`{key}.KEY` is `a text with a NUL`, which no process can be given"));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::checks::{check_host, check_path, check_variable, invalid, reference};
+use super::checks::{check_host, check_path, check_text, check_variable, check_variables, invalid, reference};
 use super::error::ConfigError;
 use super::limits::{TimeSetting, duration};
 use super::test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings};
@@ -98,6 +98,7 @@ impl TestPlan {
         };
         let env = settings.env.clone().unwrap_or_default();
         env.keys().try_for_each(|name| check_variable("test.env", name))?;
+        check_variables("test.env", &env)?;
         let artifacts = settings.artifacts.clone().unwrap_or_default();
         artifacts.iter().try_for_each(|path| check_path("test.artifacts", path))?;
         let mut services = BTreeMap::new();
@@ -172,11 +173,13 @@ fn service_plan(name: &str, settings: &ServiceSettings) -> Result<ServicePlan, C
     let image = settings.image.as_ref().ok_or_else(|| ConfigError::NoImage(key("image")))?;
     let env = settings.env.clone().unwrap_or_default();
     env.keys().try_for_each(|variable| check_variable(&key("env"), variable))?;
+    check_variables(&key("env"), &env)?;
     let command = |last: &str, line: &Option<CommandLine>| line.as_ref().map(|line| argv(&key(last), line)).transpose();
     let tmpfs = settings.tmpfs.clone().unwrap_or_default();
     if let Some(path) = tmpfs.iter().find(|path| !path.starts_with('/') || path.len() < 2 || path.contains("..")) {
         return Err(invalid(&key("tmpfs"), path, "but it must be an absolute path other than `/`, without `..`"));
     }
+    tmpfs.iter().try_for_each(|path| check_text(&key("tmpfs"), path))?;
     Ok(ServicePlan {
         image: reference(&key("image"), image)?,
         env,
@@ -191,6 +194,11 @@ fn service_plan(name: &str, settings: &ServiceSettings) -> Result<ServicePlan, C
 /// The words of a command line; a text is for the shell.
 fn argv(key: &str, line: &CommandLine) -> Result<Vec<String>, ConfigError> {
     let empty = || invalid(key, "", "but it must name a program");
+    let words = match line {
+        CommandLine::Shell(text) => std::slice::from_ref(text),
+        CommandLine::Words(words) => words,
+    };
+    words.iter().try_for_each(|word| check_text(key, word))?;
     match line {
         CommandLine::Shell(text) if text.trim().is_empty() => Err(empty()),
         CommandLine::Shell(text) => Ok(["/bin/sh", "-c", text].map(str::to_owned).to_vec()),

@@ -139,8 +139,9 @@ impl Config {
             let why = match entry.split_once('=') {
                 None => "it has no `=`",
                 Some(("", _)) => "it has no name",
-                Some(_) if entry.contains(['\0', '\n']) => "it has a NUL or a line break",
-                Some(_) => continue,
+                Some((name, _)) if name.contains(['\0', '\n']) => "its name has a NUL or a line break",
+                Some((_, value)) if value.contains('\0') => "its value has a NUL",
+                Some(_) => continue, // values of several lines are usual: certificates, messages
             };
             // Only the name: the value may be a secret.
             let name = entry.split('=').next().unwrap_or_default();

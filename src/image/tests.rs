@@ -98,8 +98,8 @@ fn a_config_that_cannot_be_honoured_is_refused() {
         ("`rootfs.type`", |c| c["rootfs"]["type"] = json!("zip")),
         ("no `=`", |c| c["config"]["Env"] = json!(["PATH"])),
         ("no name", |c| c["config"]["Env"] = json!(["=x"])),
-        ("line break", |c| c["config"]["Env"] = json!(["A=secret\nB=2"])),
-        ("line break", |c| c["config"]["Env"] = json!(["A=\0"])),
+        ("line break", |c| c["config"]["Env"] = json!(["A\nB=secret"])),
+        ("its value has a NUL", |c| c["config"]["Env"] = json!(["A=secret\0"])),
         ("not valid JSON of its kind", |c| *c = json!([])),
     ];
     for (expected, change) in rows {

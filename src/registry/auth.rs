@@ -251,7 +251,7 @@ struct TokenRequest<'a> {
 impl TokenRequest<'_> {
     fn token(&self, transport: &Transport) -> Result<Token, RegistryError> {
         let host = self.access.host.clone();
-        let realm = checked_realm(self.realm, &self.access.endpoint.url)
+        let realm = checked_realm(self.realm, &self.access.endpoint.url, transport.network())
             .map_err(|(realm, why)| RegistryError::Realm { host, realm, why })?;
         let started = Instant::now();
         let response = match self.login {
@@ -314,7 +314,7 @@ impl TokenRequest<'_> {
         request: HttpRequest<'_>,
         header: Option<&Secret>,
     ) -> Result<Response, RegistryError> {
-        let rule = |url: &Url| check_realm(url, &self.access.endpoint.url);
+        let rule = |url: &Url| check_realm(url, &self.access.endpoint.url, transport.network());
         let request = HttpRequest { redirect_rule: Some(&rule), ..request };
         let response = transport.send(&request, header).map_err(|error| match error {
             RegistryError::Redirect { to, why, .. } => {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use reqwest::Url;
 
-use super::url::{display_url, is_loopback, is_private};
+use super::network::Network;
+use super::url::{check_user, display_url, is_loopback, is_private};
 use crate::image::shown;
 
 /// Longer headers are not read, in bytes.
@@ -89,27 +90,27 @@ fn value_of(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// The URL of a token server that may get credentials: https, or loopback for a registry on loopback; not a private
+/// The URL of a token server that may get credentials: https, or in plain http the very server of the registry or one that
+/// `--plain-http` names; not a private
 /// address, unless it is the registry's own (go-containerregistry, `validateRealmURL`; CVE-2024-3727). An error is the
 /// realm as it may be shown and the rule that it breaks.
-pub(super) fn checked_realm(realm: &str, registry: &Url) -> Result<Url, (String, &'static str)> {
+pub(super) fn checked_realm(realm: &str, registry: &Url, network: &Network) -> Result<Url, (String, &'static str)> {
     let Ok(url) = Url::parse(realm) else { return Err((shown(realm), "it is not an absolute URL")) };
-    check_realm(&url, registry).map_err(|why| (display_url(&url), why)).map(|()| url)
+    check_realm(&url, registry, network).map_err(|why| (display_url(&url), why)).map(|()| url)
 }
 
 /// The rule of [`checked_realm`], which holds for redirects too.
-pub(super) fn check_realm(url: &Url, registry: &Url) -> Result<(), &'static str> {
-    let both_loopback = is_loopback(registry) && is_loopback(url);
+pub(super) fn check_realm(url: &Url, registry: &Url, network: &Network) -> Result<(), &'static str> {
     match url.scheme() {
         "https" => {}
-        // A registry that may be reached in plain http may have its token server on the same host.
-        "http" if registry.scheme() == "http" && (both_loopback || url.host() == registry.host()) => {}
+        // Another port may be another program, of another user of this machine.
+        "http" if url.origin() == registry.origin() => {}
+        "http" if registry.scheme() == "http" && network.is_named_plain(url) => {}
         "http" => return Err("it is not https"),
         _ => return Err("its scheme is neither http nor https"),
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it holds user information");
-    }
+    check_user(url)?;
+    let both_loopback = is_loopback(registry) && is_loopback(url);
     if is_private(url) && !both_loopback && url.origin() != registry.origin() {
         return Err("it is a private address and not the registry's own");
     }
@@ -166,12 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_in_plain_http_may_have_its_token_server_on_its_own_host() {
+    fn a_registry_in_plain_http_is_its_own_token_server_at_most() {
         let lan = Url::parse("http://registry.lan:5000/").unwrap();
         let remote = Url::parse("https://registry.example/").unwrap();
         let local = Url::parse("https://127.0.0.1:5000/").unwrap();
         for (realm, registry, rule) in [
-            ("http://registry.lan:6000/token", &lan, None),
+            ("http://registry.lan:5000/token", &lan, None),
+            ("http://registry.lan:6000/token", &lan, Some("not https")),
             ("http://other.lan/token", &lan, Some("not https")),
             ("https://other.lan/token", &lan, None),
             ("http://127.0.0.1/token", &local, Some("not https")),
@@ -183,7 +185,7 @@ mod tests {
             ("https://192.168.0.1/", &remote, Some("a private address")),
             ("token", &remote, Some("not an absolute URL")),
         ] {
-            let broken = checked_realm(realm, registry).err().map(|(_, why)| why);
+            let broken = checked_realm(realm, registry, &Network::default()).err().map(|(_, why)| why);
             assert!(
                 broken.is_some() == rule.is_some() && broken.unwrap_or_default().contains(rule.unwrap_or_default()),
                 "{realm}: {broken:?}"
@@ -207,7 +209,12 @@ mod tests {
             ("https://10.0.0.5:5000/token", &private, true),
             ("https://10.0.0.5:5001/token", &private, false),
             ("https://localhost/token", &remote, false),
-            ("http://127.0.0.1:6000/token", &local, true),
+            ("http://127.0.0.1:5000/token", &local, true),
+            ("http://127.0.0.1:6000/token", &local, false),
+            ("http://localhost:5000/token", &local, false),
+            ("https://127.0.0.1:6000/token", &local, true),
+            ("https://[::ffff:169.254.169.254]/", &local, false),
+            ("https://[64:ff9b::169.254.169.254]/", &remote, false),
             ("http://auth.example/token", &local, false),
             ("https://user:pw@auth.example/", &remote, false),
             ("file:///etc/passwd", &remote, false),
@@ -215,7 +222,7 @@ mod tests {
             ("/token", &remote, false),
             ("", &remote, false),
         ] {
-            assert_eq!(checked_realm(realm, registry).is_ok(), ok, "{realm}");
+            assert_eq!(checked_realm(realm, registry, &Network::default()).is_ok(), ok, "{realm}");
         }
     }
 }

@@ -86,7 +86,12 @@ impl Network {
 
     /// Whether a URL may be reached in plain http: loopback, and hosts that were named for it.
     pub(super) fn may_be_plain(&self, url: &Url) -> bool {
-        is_loopback(url) || self.plain.contains(&authority(url))
+        is_loopback(url) || self.is_named_plain(url)
+    }
+
+    /// Whether a URL was named for plain http.
+    pub(super) fn is_named_plain(&self, url: &Url) -> bool {
+        self.plain.contains(&authority(url))
     }
 
     /// The root of a registry's API: https, except for loopback and the hosts that were named.

@@ -2,8 +2,15 @@
 
 use reqwest::Url;
 
-/// Why a page on another host is not read.
-pub(super) const OTHER_HOST_PAGE: &str = "the next page of a list is on another host";
+use super::url::check_user;
+
+/// Whether the page `next` of a list that begins at `first` may be read; an error names the rule that it breaks.
+pub(super) fn check_page(first: &Url, next: &Url) -> Result<(), &'static str> {
+    if next.origin() != first.origin() {
+        return Err("the next page of a list is on another host");
+    }
+    check_user(next)
+}
 
 /// The target of a `Link` with `rel="next"`, resolved against the page's own URL.
 pub(super) fn next_page(link: &str, from: &Url) -> Option<Url> {
@@ -28,6 +35,19 @@ mod tests {
             ("nonsense", None),
         ] {
             assert_eq!(next_page(link, &from).as_ref().map(Url::as_str), next, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_on_the_same_server_and_has_no_login() {
+        let from: Url = "https://r.example/v2/a".parse().unwrap();
+        for (next, is_read) in [
+            ("https://r.example/v2/a?n=2", true),
+            ("https://other.example/v2/a?n=2", false),
+            ("https://me:pw@r.example/v2/a?n=2", false),
+            ("http://r.example/v2/a", false),
+        ] {
+            assert_eq!(check_page(&from, &next.parse().unwrap()).is_ok(), is_read, "{next}");
         }
     }
 }

@@ -18,7 +18,7 @@ use super::access::{RepositoryAccess, Rights};
 use super::client::{Client, Resolved};
 use super::error::RegistryError;
 use super::http::{HttpRequest, header, read_bounded, refusal};
-use super::paging::{OTHER_HOST_PAGE, next_page};
+use super::paging::{check_page, next_page};
 use super::url::display_url;
 use crate::error::Error;
 use crate::image::{
@@ -216,10 +216,12 @@ impl Client {
             }
             match next {
                 None => return Ok(Some(listed)),
-                Some(next) if next.origin() == first.origin() => url = next,
                 Some(next) => {
-                    let (request, to) = (request.describe(), display_url(&next));
-                    return Err(RegistryError::Redirect { request, to, why: OTHER_HOST_PAGE });
+                    check_page(&first, &next).map_err(|why| {
+                        let (request, to) = (request.describe(), display_url(&next));
+                        RegistryError::Redirect { request, to, why }
+                    })?;
+                    url = next;
                 }
             }
         }

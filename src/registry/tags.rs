@@ -9,7 +9,7 @@ use super::access::Rights;
 use super::client::Client;
 use super::error::RegistryError;
 use super::http::{HttpRequest, header, read_bounded, refusal};
-use super::paging::{OTHER_HOST_PAGE, next_page};
+use super::paging::{check_page, next_page};
 use super::url::display_url;
 use crate::image::{MAX_MANIFEST_PULL, RegistryRef};
 
@@ -60,10 +60,10 @@ impl Client {
             match next {
                 // A page that leads to itself, or adds nothing, is the last one.
                 Some(next) if next != url && tags.len() > before => {
-                    if next.origin() != first.origin() {
+                    check_page(&first, &next).map_err(|why| {
                         let (request, to) = (request.describe(), display_url(&next));
-                        return Err(RegistryError::Redirect { request, to, why: OTHER_HOST_PAGE });
-                    }
+                        RegistryError::Redirect { request, to, why }
+                    })?;
                     url = next;
                 }
                 _ => {

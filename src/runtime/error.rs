@@ -34,6 +34,22 @@ pub enum RuntimeError {
     /// The image's `User` is not in its `/etc/passwd` or `/etc/group`.
     #[error("the image's user `{0}` is not in its `/etc/passwd` or `/etc/group`")]
     UnknownUser(String),
+    /// Programs of another processor.
+    #[error("the image is for `{image}`, and this machine is `{machine}`")]
+    Platform {
+        /// The platform of the image's config.
+        image: String,
+        /// Of this machine.
+        machine: String,
+    },
+    /// A layer whose diff ID is of an algorithm that trees are not named by.
+    #[error("the layer `{digest}` has a diff ID of `{algorithm}`, and only `sha256` can be unpacked")]
+    DiffIdAlgorithm {
+        /// Digest of the blob.
+        digest: Digest,
+        /// The algorithm.
+        algorithm: String,
+    },
     /// The image has neither entry point nor command.
     #[error("the image has no command")]
     NoCommand,
@@ -51,7 +67,9 @@ impl UserError for RuntimeError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Unpack { source, .. } => source.exit_kind(),
-            Self::DiffId { .. } | Self::UnknownUser(_) => ExitKind::Refused,
+            Self::DiffId { .. } | Self::DiffIdAlgorithm { .. } | Self::Platform { .. } | Self::UnknownUser(_) => {
+                ExitKind::Refused
+            }
             Self::NoIsolation(_) => ExitKind::Machine,
             Self::NoCommand => ExitKind::Usage,
         }
@@ -62,6 +80,12 @@ impl UserError for RuntimeError {
             Self::Unpack { source, .. } => UserError::hint(source),
             Self::NoIsolation(tried) => tried.iter().find_map(|(_, error)| error.hint()),
             Self::NoCommand => Some("name a command after `--`".into()),
+            Self::Platform { machine, .. } => Some(format!(
+                "name an image for `{machine}`: an index of several platforms, or the digest of that image in it"
+            )),
+            Self::DiffIdAlgorithm { .. } => {
+                Some("write the image again with another tool, such as `skopeo copy`".into())
+            }
             Self::DiffId { .. } | Self::UnknownUser(_) => None,
         }
     }

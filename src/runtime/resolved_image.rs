@@ -12,7 +12,7 @@ use phial_layers::{Digest, Limits, UnpackError, unpack};
 use super::RuntimeError;
 use crate::context::Context;
 use crate::error::{Error, IoError};
-use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef};
+use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef, shown};
 use crate::layout::Layout;
 use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeInfo, TreeLookup};
 use crate::tree::{Enter, TreeDir, remove_tree};
@@ -69,6 +69,7 @@ impl ResolvedImage {
     /// The trees of its layers, topmost first. Those that the store does not have are fetched and unpacked in parallel.
     /// Another process that needs the same layer waits for it.
     pub(crate) fn trees(&self, context: &Context<'_>, check: TreeCheck) -> Result<Vec<Tree>, Error> {
+        self.check_platform()?;
         let layers: Vec<Layer<'_>> = self.image.layers().collect();
         let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
@@ -92,8 +93,25 @@ impl ResolvedImage {
         trees.into_iter().map(|(_, tree)| tree).collect()
     }
 
+    /// An error if programs of the image cannot run on this machine. An index need not name the platform of its images.
+    pub(crate) fn check_platform(&self) -> Result<(), RuntimeError> {
+        let (image, machine) = (self.image.platform(), Platform::host());
+        let runs = image.os == machine.os
+            && (image.architecture == machine.architecture
+                || (image.architecture == "386" && machine.architecture == "amd64"));
+        if runs {
+            return Ok(());
+        }
+        Err(RuntimeError::Platform { image: shown(&image.to_string()), machine: machine.to_string() })
+    }
+
     /// The tree of one layer.
     pub(crate) fn tree(&self, context: &Context<'_>, layer: &Layer<'_>, check: TreeCheck) -> Result<Tree, Error> {
+        let algorithm = layer.diff_id.0.algorithm();
+        if algorithm != "sha256" {
+            let (digest, algorithm) = (layer.descriptor.digest.clone(), algorithm.to_owned());
+            return Err(RuntimeError::DiffIdAlgorithm { digest, algorithm }.into());
+        }
         let vacant = match context.store.tree(layer.diff_id, check)? {
             TreeLookup::Hit(tree) => return Ok(tree),
             TreeLookup::Miss(vacant) => vacant,
@@ -157,7 +175,9 @@ impl ResolvedImage {
         let tee = Tee { from, to: &mut blob_writer };
         let unpacked = unpack(tee, layer.compression, root, &Limits::GENEROUS);
         if unpacked.is_ok() {
-            blob_writer.keep(Some(&layer.descriptor.digest))?;
+            let digest = &layer.descriptor.digest;
+            // The reader has checked the digest; the store names blobs by sha256 alone.
+            blob_writer.keep(Some(digest).filter(|digest| digest.algorithm() == "sha256"))?;
         }
         Ok(unpacked)
     }

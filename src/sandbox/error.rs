@@ -12,9 +12,12 @@ use crate::error::{ExitKind, UserError};
 /// The sandbox could not run its command to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The spec is invalid.
-    #[error("invalid sandbox spec: {0}")]
+    /// What is to be started cannot be: the text is what is wrong with it.
+    #[error("the command cannot be started: {0}")]
     Spec(&'static str),
+    /// The sandbox did what it never does.
+    #[error("the sandbox is at fault: {0}")]
+    Fault(&'static str),
     /// Stage 1 could not be started, or the connection to it failed.
     #[error("cannot {what} for the sandbox")]
     Start {
@@ -137,7 +140,8 @@ impl UserError for SandboxError {
             | Self::Mapper { .. }
             | Self::StillRunning
             | Self::Unstartable { is_of_machine: true, .. } => ExitKind::Machine,
-            Self::Image { .. }
+            Self::Spec(_)
+            | Self::Image { .. }
             | Self::InImage { .. }
             | Self::Missing { .. }
             | Self::Interpreter { .. }
@@ -146,7 +150,7 @@ impl UserError for SandboxError {
             Self::TimeLimit(_) | Self::OutputLimit(_) => ExitKind::Failed,
             // What the kernel refuses (memory, descriptors, an error of the disk) is the machine's.
             Self::Start { source, .. } if source.raw_os_error().is_some() => ExitKind::Machine,
-            Self::Spec(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,
+            Self::Fault(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,
         }
     }
 

@@ -48,7 +48,7 @@ impl Probe<'_> {
         match run(self.exe, &spec, &AtomicBool::new(false), &mut |_| {}) {
             Err(SandboxError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(SandboxError::Spec("an empty root has a command")),
+            Ok(_) => Err(SandboxError::Fault("an empty root has a command")),
         }
     }
 }

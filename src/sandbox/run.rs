@@ -89,13 +89,16 @@ fn check(spec: &Spec) -> Result<(), SandboxError> {
     let nul = |text: &String| text.contains('\0');
     let targets = || spec.binds.iter().map(|bind| &bind.target).chain(&spec.tmpfs);
     let wrong = if spec.argv.first().is_none_or(String::is_empty) {
-        "no command"
-    } else if spec.argv.iter().any(nul) || spec.env.iter().any(|(name, value)| nul(name) || nul(value)) {
-        "a NUL byte in an argument or variable"
+        "it has no name"
+    } else if spec.argv.iter().any(nul)
+        || nul(&spec.cwd)
+        || spec.env.iter().any(|(name, value)| nul(name) || nul(value))
+    {
+        "an argument, a variable or the working directory has a NUL"
     } else if spec.env.keys().any(|name| name.is_empty() || name.contains(['=', '\n'])) {
         "a variable's name is empty or has `=` or a line break"
     } else if !spec.cwd.starts_with('/') || !targets().all(|target| target.starts_with('/')) {
-        "a path inside is not absolute"
+        "its working directory, or another path inside, is not absolute"
     } else if spec.binds.iter().any(|bind| !bind.source.is_absolute()) {
         "a path of a bind is not absolute"
     } else if matches!(&spec.root, Root::Overlay { lowers, .. } if lowers.is_empty() || lowers.len() > 500) {

@@ -26,7 +26,7 @@ pub fn run_in_user_namespace(exe: &Path, ids: Ids, args: &[&str], input: &[u8]) 
     let streams = (running.child.stdin.take(), running.child.stdout.take(), running.child.stderr.take());
     running.wait_for_exec()?;
     let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = streams else {
-        return Err(SandboxError::Spec("no pipes"));
+        return Err(SandboxError::Fault("no pipes"));
     };
     let (mut result, mut output) = (Vec::new(), Vec::new());
     let read = thread::scope(|scope| {

@@ -4,6 +4,7 @@
 mod cache;
 mod killed;
 mod base_images;
+mod images;
 mod machine;
 mod script;
 mod settings;

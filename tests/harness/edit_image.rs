@@ -8,13 +8,18 @@ use serde_json::Value;
 
 /// Changes the config of the only image in a layout; digests and sizes fit again.
 pub(crate) fn edit_config(layout: &Path, change: impl FnOnce(&mut Value)) {
+    edit(layout, |config, _| change(config));
+}
+
+/// The same for config and manifest.
+pub(crate) fn edit(layout: &Path, change: impl FnOnce(&mut Value, &mut Value)) {
     let blob =
         |digest: &Value| -> PathBuf { layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/")) };
     let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).expect("a file")).expect("JSON");
     let mut index = read(&layout.join("index.json"));
     let mut manifest = read(&blob(&index["manifests"][0]["digest"]));
     let mut config = read(&blob(&manifest["config"]["digest"]));
-    change(&mut config);
+    change(&mut config, &mut manifest);
     let keep = |descriptor: &mut Value, document: &Value| {
         let bytes = document.to_string();
         let digest = Digest::of(bytes.as_bytes());

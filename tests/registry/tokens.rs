@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use phial::error::UserError as _;
 use phial::host::Host;
-use phial::registry::{Client, Credentials, RegistryError};
+use phial::registry::{Client, NetworkOptions, RegistryError};
 use serde_json::{Value, json};
 
 use super::sample_images::chain;
@@ -16,6 +16,15 @@ use super::scripted::{Request, Response, Server, respond};
 const MANIFEST: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
 
 fn client(auths: &Value) -> Client {
+    client_naming(&[], auths)
+}
+
+/// A client for which the token server is named by `--plain-http`.
+fn client_of(tokens: &Server, auths: &Value) -> Client {
+    client_naming(&[tokens], auths)
+}
+
+fn client_naming(named: &[&Server], auths: &Value) -> Client {
     let env = BTreeMap::from([("DOCKER_AUTH_CONFIG".to_owned(), json!({"auths": auths}).to_string())]);
     let home = Path::new("/nonexistent");
     let host = Host {
@@ -27,7 +36,8 @@ fn client(auths: &Value) -> Client {
         gid: 4242,
         cores: NonZeroUsize::MIN,
     };
-    Client::new(Credentials::from_host(&host)).unwrap()
+    let plain_http = named.iter().map(|server| server.host.clone()).collect();
+    Client::from_host(&host, &NetworkOptions { plain_http, ..NetworkOptions::default() }).unwrap()
 }
 
 fn token(text: &str) -> Response {
@@ -59,7 +69,7 @@ const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
 fn a_token_is_requested_once_with_our_scope_and_the_password_goes_nowhere_else() {
     let tokens = Server::start(|_| token("good"));
     let server = registry(format!("http://{}/token?x=1", tokens.host));
-    let client = client(&user(&server));
+    let client = client_of(&tokens, &user(&server));
     for _ in 0..3 {
         client.resolve(&server.reference("team/app:v1")).unwrap();
     }
@@ -81,9 +91,9 @@ fn anyone_may_ask_without_credentials_and_an_identity_token_is_posted() {
         if request.method == "POST" { token("good") } else { respond(200).body(r#"{"access_token":"good"}"#) }
     });
     let server = registry(format!("http://{}/token", tokens.host));
-    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    client_of(&tokens, &json!({})).resolve(&server.reference("app")).unwrap();
     assert!(!tokens.requests()[0].headers.contains_key("authorization"));
-    client(&json!({&server.host: {"identitytoken": "id&t"}})).resolve(&server.reference("app")).unwrap();
+    client_of(&tokens, &json!({&server.host: {"identitytoken": "id&t"}})).resolve(&server.reference("app")).unwrap();
     let post = &tokens.requests()[1];
     assert_eq!(post.method, "POST");
     let body = String::from_utf8(post.body.clone()).unwrap();
@@ -97,7 +107,7 @@ fn anyone_may_ask_without_credentials_and_an_identity_token_is_posted() {
 fn a_registry_that_rejects_every_token_gets_two_and_no_more() {
     let tokens = Server::start(|_| token("bad"));
     let server = registry(format!("http://{}/token", tokens.host));
-    let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+    let error = client_of(&tokens, &user(&server)).resolve(&server.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Denied { had_login: true, .. }), "{}", chain(&error));
     assert_eq!((tokens.requests().len(), error.exit_kind().code()), (2, 5));
     assert!(!format!("{error:?}").contains("hunter2"));
@@ -112,7 +122,7 @@ fn a_token_with_too_little_scope_is_requested_again_with_the_scope_of_the_challe
         Some(_) => challenge(&realm, ",scope=\"repository:other:pull\",error=\"insufficient_scope\""),
         None => challenge(&realm, ""),
     });
-    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    client_of(&tokens, &json!({})).resolve(&server.reference("app")).unwrap();
     assert_eq!(tokens.requests().len(), 2);
 }
 
@@ -129,12 +139,18 @@ fn no_credentials_go_to_a_token_server_that_must_not_have_them() {
     let to = format!("http://{}/token", elsewhere.host);
     let tokens = Server::start(move |_| respond(307).with("Location", to.clone()));
     let server = registry(format!("http://{}/token", tokens.host));
-    client(&user(&server)).resolve(&server.reference("app")).unwrap();
+    client_naming(&[&tokens, &elsewhere], &user(&server)).resolve(&server.reference("app")).unwrap();
     assert!(!elsewhere.requests()[0].headers.contains_key("authorization"), "the redirect leaves the password behind");
     let tokens = Server::start(|_| respond(302).with("Location", "http://10.0.0.1/token"));
     let server = registry(format!("http://{}/token", tokens.host));
+    let error = client_of(&tokens, &user(&server)).resolve(&server.reference("app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Realm { .. }), "{}", chain(&error));
+    // Another port of the registry's host is another program: it gets nothing, unless the caller names it.
+    let tokens = Server::start(|_| token("good"));
+    let server = registry(format!("http://{}/token", tokens.host));
     let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Realm { .. }), "{}", chain(&error));
+    assert!(tokens.requests().is_empty(), "{:?}", tokens.requests().len());
 }
 
 #[test]
@@ -154,14 +170,14 @@ fn an_odd_answer_of_a_token_server_is_an_error_with_its_reason() {
     ] {
         let tokens = Server::start(move |_| reply.clone());
         let server = registry(format!("http://{}/token", tokens.host));
-        let error = client(&user(&server)).resolve(&server.reference("app")).unwrap_err();
+        let error = client_of(&tokens, &user(&server)).resolve(&server.reference("app")).unwrap_err();
         assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
     }
     for life in ["0", "-1", "1e12", "null"] {
         let body = format!(r#"{{"token":"good","expires_in":{life}}}"#);
         let tokens = Server::start(move |_| respond(200).body(body.clone()));
         let server = registry(format!("http://{}/token", tokens.host));
-        client(&user(&server)).resolve(&server.reference("app")).unwrap();
+        client_of(&tokens, &user(&server)).resolve(&server.reference("app")).unwrap();
     }
 }
 
@@ -175,9 +191,9 @@ fn a_401_that_asks_for_nothing_is_explained_at_the_root() {
             _ if request.path == "/v2/" => challenge(&realm, ""),
             _ => respond(401),
         });
-    client(&json!({})).resolve(&server.reference("app")).unwrap();
+    client_of(&tokens, &json!({})).resolve(&server.reference("app")).unwrap();
     let mute = Server::start(|_| respond(401));
-    let error = client(&json!({})).resolve(&mute.reference("app")).unwrap_err();
+    let error = client_of(&tokens, &json!({})).resolve(&mute.reference("app")).unwrap_err();
     assert!(matches!(error, RegistryError::Challenge { .. }), "{}", chain(&error));
 }
 
@@ -195,7 +211,7 @@ fn an_expired_token_is_renewed_midway() {
         }
         challenge(&realm, ",error=\"invalid_token\"")
     });
-    let client = client(&json!({}));
+    let client = client_of(&tokens, &json!({}));
     client.resolve(&server.reference("app")).unwrap();
     client.resolve(&server.reference("app")).unwrap();
     assert_eq!(tokens.requests().len(), 2);
@@ -208,7 +224,7 @@ fn a_token_server_that_knows_no_exchange_is_asked_with_the_password_beside_the_t
             Server::start(move |request| if request.method == "POST" { respond(status) } else { token("good") });
         let server = registry(format!("http://{}/token", tokens.host));
         let login = json!({&server.host: {"auth": "dXNlcjpodW50ZXIy", "identitytoken": "idt"}});
-        client(&login).resolve(&server.reference("app")).unwrap();
+        client_of(&tokens, &login).resolve(&server.reference("app")).unwrap();
         let requests = tokens.requests();
         assert_eq!((requests.len(), requests[1].method.as_str()), (2, "GET"));
         assert_eq!(requests[1].headers["authorization"], BASIC);
@@ -219,7 +235,7 @@ fn a_token_server_that_knows_no_exchange_is_asked_with_the_password_beside_the_t
 fn a_token_to_push_is_used_to_pull() {
     let tokens = Server::start(|_| token("good"));
     let server = registry(format!("http://{}/token", tokens.host));
-    let client = client(&json!({}));
+    let client = client_of(&tokens, &json!({}));
     let name = server.reference("app:v1");
     client.resolve(&name).unwrap();
     // The double knows no uploads: what counts is which token was asked for.
