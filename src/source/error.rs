@@ -38,6 +38,12 @@ pub enum SourceError {
         /// The error of libgit2.
         source: git2::Error,
     },
+    /// Opening it waits for something.
+    #[error("the repository `{}` cannot be opened within 20 s", path.display())]
+    Unanswered {
+        /// Its git directory.
+        path: PathBuf,
+    },
     /// The server has no such repository, or hides it.
     #[error("there is no repository at `{location}`")]
     NoRemote {
@@ -160,6 +166,7 @@ impl UserError for SourceError {
         match self {
             Self::Location { .. } | Self::Revision { .. } => ExitKind::Usage,
             Self::NoRepository { .. }
+            | Self::Unanswered { .. }
             | Self::Open { .. }
             | Self::NoRemote { .. }
             | Self::Empty { .. }
@@ -187,6 +194,9 @@ impl UserError for SourceError {
                 "a repository of this kind (SHA-256, reftable) cannot be read in place: give its URL instead"
             }
             Self::Open { .. } => "check it with `git fsck`; this user must be able to read its files",
+            Self::Unanswered { .. } => {
+                "a file of it is a FIFO or on a disk that does not answer: `.git/config`, or one that it includes"
+            }
             Self::NoRemote { .. } => "if it is private: set `GIT_TOKEN` or configure a git credential helper",
             Self::Empty { .. } => "create a commit first",
             Self::RevUnknown { rev, .. } if is_hex(rev) && rev.len() < 40 => {

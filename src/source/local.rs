@@ -3,8 +3,12 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use git2::{ConfigLevel, ErrorCode, Oid, Repository, Status, StatusOptions};
+use rustix::fs::{Mode, OFlags};
 
 use super::error::{SourceError, is_hex};
 use super::git_dir::GitDir;
@@ -13,7 +17,11 @@ use super::revision::Revision;
 use crate::error::IoError;
 use crate::event::{Watch, notice};
 
+/// How long libgit2 may take to open a repository, and to compare a working tree.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
 /// A repository on this machine.
+#[derive(Clone)]
 pub(super) struct LocalRepository {
     /// The git directory: `.git`, a bare repository, or that of a linked worktree or submodule.
     pub(super) git_dir: PathBuf,
@@ -58,9 +66,13 @@ fn is_git_dir(dir: &Path) -> bool {
     dir.join("HEAD").symlink_metadata().is_ok() && (own || dir.join("commondir").is_file())
 }
 
-/// The git directory that a `.git` file names.
+/// The git directory that a `.git` file names. Opening does not wait for the writer of a FIFO.
 fn linked(dot: &Path) -> Option<PathBuf> {
-    let file = fs::File::open(dot).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(dot, flags, Mode::empty()).ok()?);
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return None;
+    }
     let mut text = String::new();
     file.take(8192).read_to_string(&mut text).ok()?;
     Some(PathBuf::from(text.strip_prefix("gitdir:")?.trim()))
@@ -130,12 +142,33 @@ fn remote_url(git_dir: &GitDir) -> Option<String> {
     repo.config().ok()?.open_level(ConfigLevel::Local).ok()?.snapshot().ok()?.get_string("remote.origin.url").ok()
 }
 
+/// What libgit2 answers within [`TIME_LIMIT`]; `None` if it does not. It waits for whatever a file of a repository is, a FIFO
+/// or a network file system that is gone. The thread ends with the process.
+fn answer<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().spawn(move || sender.send(ask())).ok()?;
+    receiver.recv_timeout(TIME_LIMIT).ok()
+}
+
 impl LocalRepository {
+    /// Checks that the repository and its configuration can be opened without waiting for ever.
+    pub(super) fn check_opens(&self) -> Result<(), SourceError> {
+        let git_dir = self.git_dir.clone();
+        let opens = answer(move || drop(Repository::open_bare(&git_dir).map(|repo| drop(repo.config()))));
+        opens.ok_or_else(|| SourceError::Unanswered { path: self.git_dir.clone() })
+    }
+
+    /// [`LocalRepository::compare`] within the time limit.
+    pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
+        let repository = self.clone();
+        answer(move || repository.compare()).flatten()
+    }
+
     /// Compares the working tree with the commit that is checked out. `None` if that fails.
     ///
     /// Only here the user's git configuration applies (ignored files, line ends), as for `git status`. It affects no
     /// byte of an image.
-    pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
+    fn compare(&self) -> Option<WorkingTreeStatus> {
         let top = self.top.as_deref()?;
         let repo = Repository::open_bare(&self.git_dir).ok()?;
         repo.set_workdir(top, false).ok()?;

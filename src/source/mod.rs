@@ -72,6 +72,7 @@ pub fn working_tree_root(location: &Location) -> Result<Option<PathBuf>, SourceE
 
 fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {
     let local = local::find(path)?;
+    local.check_opens()?;
     let git_dir = GitDir { path: local.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
     let repo = git_dir.open()?;
     let oid = local::resolve(&git_dir, &repo, rev, watch)?;

@@ -8,6 +8,7 @@ use phial::event::discard;
 use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
 
 use crate::harness::skip::skip;
+use crate::harness::{TestEnv, run};
 
 use super::{CANARY, SourceTest, T, access, commit, full_message, git, notices_of, write};
 
@@ -124,4 +125,44 @@ fn a_repository_of_another_user_is_read() {
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
     assert_eq!(test.tree(&fetched, "tree").len(), 4);
     assert!(!fetched.commit.dirty);
+}
+
+/// git itself waits for ever for each of these.
+#[test]
+fn a_fifo_in_a_repository_holds_nothing_up() {
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let cases = [
+        (".git", None), // what is above the repository decides
+        (".gitignore", Some(0)),
+        (".gitattributes", Some(0)),
+        (".git/info/exclude", Some(0)),
+        (".git/config", Some(3)),
+        ("included", Some(3)),
+        ("sub/.gitignore", Some(0)),
+    ];
+    std::thread::scope(|scope| {
+        for (name, code) in cases {
+            let base = &base;
+            scope.spawn(move || {
+                let env = TestEnv::with_empty_cache();
+                let repo = env.shell_app();
+                let path = repo.dir().join(name);
+                if name == "included" {
+                    repo.git(["config", "include.path", "../included"]);
+                }
+                match name {
+                    ".git" => std::fs::rename(&path, env.dir().join("away")).expect("moved"),
+                    ".git/info/exclude" | ".git/config" => drop(std::fs::remove_file(&path)),
+                    "sub/.gitignore" => repo.write("sub/other", ""),
+                    _ => {}
+                }
+                let fifo = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, rustix::fs::Mode::RWXU, 0).expect("a FIFO");
+                let to = format!("oci:{}", env.path("out"));
+                let ended = run(env.phial(["build", repo.source(), "--base", base, "--to", &to]));
+                assert_eq!(ended.code, code.or(ended.code), "{name}: {}", ended.stderr);
+                assert!(matches!(ended.code, Some(0 | 2 | 3)), "{name}: {:?} {}", ended.code, ended.stderr);
+            });
+        }
+    });
 }
