@@ -141,7 +141,14 @@ impl LayerBuilder<'_> {
         let source_trees: Vec<&Tree> = lowers[..sources.trees().len()].iter().collect();
         let atoms = source_atoms(&toolchain, &source_trees)?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
-        let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.deps_time, atoms: Some(seed), preset: &[] };
+        let env = StepEnv {
+            lowers: &lowers,
+            cwd: WORKDIR,
+            mtime: self.deps_time,
+            atoms: Some(seed),
+            preset: &[],
+            commit: None,
+        };
         let reuse = HexReuse { steps: &self.steps, mix_lock: self.commit.mix_lock(), scratch, env: &env };
         let fetched = reuse.fetch(fetch, key)?;
         if let Some(vendored) = &sources.vendored {
@@ -176,7 +183,8 @@ impl LayerBuilder<'_> {
             Some(layer) => layer.diff_id.to_string(),
             None => "none".into(),
         };
-        self.script_key("build", self.app_time).with("app", diff_id(app)).with("deps", diff_id(deps))
+        let key = self.script_key("build", self.app_time).with("commit", &self.commit.fetched.commit.sha);
+        key.with("app", diff_id(app)).with("deps", diff_id(deps))
     }
 
     fn builds_label(&self) -> String {
@@ -204,7 +212,14 @@ impl LayerBuilder<'_> {
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
             lowers.extend(self.base.trees(self.steps.context, TreeCheck::Entries)?);
             let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
-            let env = StepEnv { lowers: &lowers, cwd: WORKDIR, mtime: self.app_time, atoms: Some(seed), preset: &[] };
+            let env = StepEnv {
+                lowers: &lowers,
+                cwd: WORKDIR,
+                mtime: self.app_time,
+                atoms: Some(seed),
+                preset: &[],
+                commit: Some(&self.commit.fetched.commit),
+            };
             self.make_builds(scratch, &env)
         })?;
         Ok(self.builds_of(outcome, &key))

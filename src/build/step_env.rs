@@ -11,6 +11,7 @@ use crate::determinism::shims::{FixedClock, Shims, Toolchain};
 use crate::error::{Error, IoError};
 use crate::recipe::Step;
 use crate::sandbox::{Bind, Spec};
+use crate::source::Commit;
 use crate::store::Tree;
 use crate::tree::TreeRoot;
 
@@ -27,6 +28,8 @@ pub(super) struct StepEnv<'a> {
     pub(super) atoms: Option<AtomSeed<'a>>,
     /// Directories that the upper directory has from the start.
     pub(super) preset: &'a [PresetDir],
+    /// The commit, for steps that compile the app: its SHA is in their key. `None` for others, which do not depend on it.
+    pub(super) commit: Option<&'a Commit>,
 }
 
 /// Atoms that Erlang VMs create in one order before they do anything else: maps with atoms as keys are iterated in the order
@@ -48,6 +51,14 @@ pub(super) struct PresetDir {
 }
 
 impl StepEnv<'_> {
+    /// What a step may know of the commit: an image has no `.git`. Branches and tags move, so no step sees them.
+    pub(super) fn commit_variables(&self) -> impl Iterator<Item = (String, String)> {
+        let variables = self
+            .commit
+            .map(|commit| [("PHIAL_COMMIT", commit.sha.clone()), ("PHIAL_COMMIT_TIME", commit.time.to_string())]);
+        variables.into_iter().flatten().map(|(name, value)| (name.to_owned(), value))
+    }
+
     /// The clock that `step` sees, if it stands still. Steps that fetch see the real time: certificates are checked against
     /// it.
     pub(super) fn clock(&self, step: &Step, clock: Clock, context: &Context<'_>) -> Option<FixedClock> {

@@ -221,6 +221,7 @@ impl StepRunner<'_> {
     fn spec(&self, step: &Step, root: sandbox::Root, step_env: &StepEnv<'_>) -> Result<Spec, Error> {
         let mut env = self.plan.recipe.env(&self.base_env, step_env.mtime);
         env.extend(step.env.iter().map(|name| ("MIX_ENV".to_owned(), name.clone())));
+        env.extend(step_env.commit_variables());
         let (passed, binds) = self.passed()?;
         env.extend(passed);
         let network = match self.plan.network {

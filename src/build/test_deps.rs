@@ -109,7 +109,7 @@ fn compile(
     scratch: &Scratch,
 ) -> Result<Option<PackedLayer>, Error> {
     let start = steps.context.host.unix_time();
-    let env = StepEnv { lowers, cwd: WORKDIR, mtime, atoms: None, preset: &[] };
+    let env = StepEnv { lowers, cwd: WORKDIR, mtime, atoms: None, preset: &[], commit: None };
     let changes = steps.run(step, &env, &scratch.path().join("step"))?;
     let lock = Path::new(APP).join(steps.plan.recipe.lock_path());
     let lock = lowers[0].root.open()?.read_text(lock, MAX_LOCK)?.unwrap_or_default();

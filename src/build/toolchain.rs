@@ -37,7 +37,7 @@ fn read(steps: &StepRunner<'_>, trees: &[Tree]) -> Result<Toolchain, Error> {
     let argv = ["/bin/sh", "-c", shims::TOOLCHAIN, "toolchain", shims::COUNTER, &format!("/{OUT}")];
     let step = Step { name: "toolchain".into(), argv: argv.map(String::from).to_vec(), env: None };
     let start = context.step_started("toolchain");
-    let env = StepEnv { lowers: trees, cwd: "/", mtime: 0, atoms: None, preset: &[] };
+    let env = StepEnv { lowers: trees, cwd: "/", mtime: 0, atoms: None, preset: &[], commit: None };
     let changes = steps.run(&step, &env, &scratch.path().join("toolchain"))?;
     let output = changes.tree.root.open()?.dir(OUT)?;
     let trees = trees.iter().map(|tree| tree.root.open()).collect::<Result<Vec<TreeDir>, _>>()?;

@@ -9,6 +9,9 @@ use super::{Recipe, Script, Step};
 
 /// Programs that dependencies need, in the order in which they are reported.
 const TOOLS: [&str; 8] = ["git", "make", "cc", "gcc", "c++", "g++", "cmake", "cargo"];
+/// The hint for a step that asks git.
+const NO_REPOSITORY: &str = "there is no `.git` in an image: while the app is compiled, the commit is in `PHIAL_COMMIT` and its time, \
+     in seconds since 1970, in `PHIAL_COMMIT_TIME`";
 /// The longest line that is looked at, in bytes.
 const MAX_LINE: usize = 4096;
 
@@ -36,6 +39,8 @@ enum Symptom {
     MissingDependency,
     /// An owner that one user id cannot give.
     Owner,
+    /// git was asked about the app's repository.
+    NoRepository,
 }
 
 impl<'a> Diagnosis<'a> {
@@ -79,6 +84,7 @@ impl<'a> Diagnosis<'a> {
                 ]),
             ),
             (Symptom::MissingDependency, lower.starts_with("warning: missing dependency ")),
+            (Symptom::NoRepository, has(&["not a git repository"])),
             (Symptom::Owner, has(&["chown", "ownership", "owner of"]) && has(&["invalid argument", "einval"])),
         ] {
             if is_found {
@@ -90,6 +96,9 @@ impl<'a> Diagnosis<'a> {
     /// What to say after a step that succeeded, if there is anything.
     pub fn warning(mut self) -> Option<String> {
         self.line();
+        if self.found.contains(&Symptom::NoRepository) {
+            return Some(format!("the step asked git, and {NO_REPOSITORY}"));
+        }
         let is_warned = self.is_mix_deps() && self.found.contains(&Symptom::MissingDependency);
         is_warned.then(|| self.inputs())
     }
@@ -102,6 +111,9 @@ impl<'a> Diagnosis<'a> {
             return Some(
                 "with one user id, no file can get another owner: set `prepare.ranges = true` in `phial.toml`".into(),
             );
+        }
+        if found(Symptom::NoRepository) {
+            return Some(NO_REPOSITORY.into());
         }
         if self.recipe.script != Script::BuiltIn {
             return None;
