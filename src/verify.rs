@@ -9,7 +9,7 @@ use crate::build::{BuildRequest, LeftSide, OtherImage, ReproducibilityError, bui
 use crate::config::{self, BuildFlags, NetworkAccess};
 use crate::context::Context;
 use crate::error::Error;
-use crate::image::{BlobSourceError, Provenance, Recorded};
+use crate::image::{BlobSourceError, Provenance, Recorded, Reference};
 use crate::recipe::FORMAT;
 use crate::registry::NetworkOptions;
 use crate::remote_cache::RemoteCacheMode;
@@ -77,8 +77,12 @@ fn build_request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest
     }
     let named = if of.source.is_some() { location.git_host() } else { None };
     let base = of.base.clone().or_else(|| Some(format!("{}@{}", record.base.as_ref()?, record.base_digest)));
+    let base = base.ok_or_else(|| unrecorded("base image", "--base"))?;
+    if of.base.is_none() && !matches!(config::reference("base", &base)?, Reference::Registry(_)) {
+        return Err(unrecorded("base image", "--base").into());
+    }
     let flags = BuildFlags {
-        base: Some(base.ok_or_else(|| unrecorded("base image", "--base"))?),
+        base: Some(base),
         envs: record.envs.clone(),
         network: Some(if record.network == "none" { NetworkAccess::None } else { NetworkAccess::Host }),
         compression: serde_json::from_value(record.compression.clone().into()).ok(),

@@ -210,7 +210,25 @@ fn an_image_names_no_repository_of_this_machine() {
         record_source(&env.dir().join("out"), local);
         let stderr = run(env.phial(["verify", "oci:out", "--base", &base()])).failed(2);
         assert!(stderr.contains("does not record where its repository is"), "{stderr}");
+        edit_record(&env.dir().join("out"), |record| record["base"] = base().into());
+        let stderr = run(env.phial(["verify", "oci:out", "--source", repo.source()])).failed(2);
+        assert!(stderr.contains("does not record where its base image is"), "{stderr}");
     }
+}
+
+#[test]
+fn a_fetched_commit_names_no_base_image_of_this_machine() {
+    let env = TestEnv::with_empty_cache();
+    let repo = app(&env, "", &[]);
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    repo.write("phial.toml", settings.replace("[image]\n", &format!("[image]\nbase = \"{}\"\n", base())));
+    repo.commit("It names a base");
+    let server = GitServer::start(env.dir());
+    let url = format!("{}/app/.git", server.url);
+    let stderr = run(env.phial(["build", &url, "--to", "oci:out"])).failed(2);
+    assert!(stderr.contains(&format!("names an image on this machine as its base: `{}`", base())), "{stderr}");
+    run(env.phial(["build", &url, "--to", "oci:out", "--base", &base()])).ok();
+    run(env.phial(["build", repo.source(), "--to", "oci:out"])).ok();
 }
 
 #[test]

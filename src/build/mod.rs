@@ -78,7 +78,7 @@ pub(crate) fn build_unpublished<'a>(
     let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &commit.name)?;
     check_consent(&plan.prepare, context)?;
     if request.rebuild_of.is_none() {
-        plan.check_targets_are_the_callers(&request.flags)?;
+        plan.check_places_are_the_callers(&request.flags)?;
         publish::check_targets(&plan.targets)?;
     }
     if let Some(record) = &request.rebuild_of {

@@ -7,7 +7,7 @@
 use super::caller::SettingsOrigin;
 use super::error::ConfigError;
 use super::plan::{BuildFlags, BuildPlan, PreparePlan};
-use crate::image::shown;
+use crate::image::{Reference, shown};
 use crate::recipe::PASSED;
 
 /// Those of [`PASSED`] that are secrets: the steps of settings of others get them only if the caller names them.
@@ -50,8 +50,13 @@ impl PreparePlan {
 }
 
 impl BuildPlan {
-    /// An error if settings of others name the target.
-    pub fn check_targets_are_the_callers(&self, flags: &BuildFlags) -> Result<(), ConfigError> {
+    /// An error if settings of others name the target, or as the base image one of this machine, which steps could send away.
+    pub fn check_places_are_the_callers(&self, flags: &BuildFlags) -> Result<(), ConfigError> {
+        let is_path = !matches!(self.base, Reference::Registry(_));
+        if is_path && flags.base.is_none() && self.prepare.origin != SettingsOrigin::Caller {
+            let name = shown(&self.base.to_string());
+            return Err(ConfigError::ForeignBase { settings: self.prepare.origin.name(), name });
+        }
         match &self.image.name {
             Some(name) if flags.to.is_empty() && self.prepare.origin != SettingsOrigin::Caller => {
                 Err(ConfigError::ForeignTarget { settings: self.prepare.origin.name(), name: shown(name) })

@@ -59,6 +59,14 @@ pub enum ConfigError {
         /// The variable.
         name: String,
     },
+    /// Settings of others name an image of this machine as the base.
+    #[error("{settings} names an image on this machine as its base: `{name}` (`image.base`)")]
+    ForeignBase {
+        /// Whose settings.
+        settings: &'static str,
+        /// The reference.
+        name: String,
+    },
     /// Settings of others name where the image goes.
     #[error("{settings} wants the image to be written to `{name}` (`image.name`)")]
     ForeignTarget {
@@ -148,6 +156,7 @@ impl UserError for ConfigError {
                 Some(format!("remove it from `{key}`; who calls Phial and wants steps to see it says `--pass {name}`"))
             }
             Self::NotPassed { name, .. } => Some(format!("if its steps may see the value, say `--pass {name}`")),
+            Self::ForeignBase { name, .. } => Some(format!("if its steps may see it, say `--base {name}`")),
             Self::ForeignTarget { name, .. } => {
                 Some(format!("say where the image goes: `--to {name}`, or another target"))
             }
