@@ -303,3 +303,44 @@ fn owners_that_one_id_cannot_give_have_a_hint_and_ranges_give_them() {
     let listed = run(tar).ok();
     assert!(listed.lines().any(|line| line.contains(" 33/33 ") && line.ends_with("app/owned")), "{listed}");
 }
+
+#[test]
+fn beside_a_committed_dependency_the_others_are_reused() {
+    let env = TestEnv::with_elixir_base_in_cache();
+    let app = App::new(&env);
+    app.repo.write(".gitignore", "/deps\n");
+    app.repo.git(["add", "--force", "deps/earmark_parser"]);
+    app.repo.commit("With the one that changes as it is compiled");
+    app.build(&env, &[]).ok();
+    app.repo.write("deps/earmark_parser/lib/more.ex", "defmodule More do\nend\n");
+    app.repo.git(["add", "--force", "deps/earmark_parser"]);
+    app.repo.commit("A patch");
+    let asked = app.hex.requests().len();
+    let reused = app.build(&env, &[]);
+    assert!(reused.stderr.contains("1 of 2 packages of `mix.lock` are reused"), "{}", reused.stderr);
+    assert!(!app.hex.requests()[asked..].iter().any(|path| path.contains("/tarballs/")));
+    assert_eq!(reused.ok(), app.build(&env, &["--no-cache"]).ok());
+}
+
+#[test]
+fn a_path_dependency_below_deps_is_compiled_from_the_commit() {
+    let env = TestEnv::with_elixir_base_in_cache();
+    let repo = env.app("hello");
+    let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
+    repo.write("mix.exs", mix.replace("deps: []", "deps: [{:util, path: \"deps/util\"}]"));
+    let util =
+        "defmodule Util.MixProject do\n  use Mix.Project\n  def project, do: [app: :util, version: \"1.0.0\"]\nend\n";
+    repo.write("deps/util/mix.exs", util);
+    for number in ["1", "2"] {
+        repo.write("deps/util/lib/util.ex", format!("defmodule Util do\n  def it, do: {number}\nend\n"));
+        repo.git(["add", "--force", "deps"]);
+        repo.commit(number);
+        let (from, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));
+        run(env.phial(["build", repo.source(), "--base", &from, "--to", &to, "--env", "prod", "--network", "none"]))
+            .ok();
+        assert_eq!(
+            sh(&env, "mix run --no-start -e 'IO.puts(Util.it())'; ls deps/util"),
+            format!("{number}\nlib\nmix.exs")
+        );
+    }
+}

@@ -73,7 +73,7 @@ impl HexReuse<'_> {
         let deps = below_app(DEPS);
         let is_possible =
             !locked.is_empty() && !self.steps.no_cache && self.steps.plan.recipe.script == Script::BuiltIn;
-        if !is_possible || has_entry(self.env.lowers, &deps)? {
+        if !is_possible {
             return Ok(vec![]);
         }
         let Some((previous, origin)) = self.steps.remote_cache.previous_deps(key) else { return Ok(vec![]) };
@@ -87,7 +87,12 @@ impl HexReuse<'_> {
         let root = tree.root.open()?;
         let reusable = |(app, package): (&String, &HexPackage)| -> Option<Result<PresetDir, IoError>> {
             let path = deps.join(app);
-            let dir = if previous.untouched.contains(app) { root.dir(&path).transpose()? } else { return None };
+            match has_entry(self.env.lowers, &path) {
+                Ok(false) if previous.untouched.contains(app) => {}
+                Ok(_) => return None, // one that the commit has is not fetched
+                Err(error) => return Some(Err(error)),
+            }
+            let dir = root.dir(&path).transpose()?;
             let preset = |dir| {
                 let is_same = hex_marker::read(&dir).as_ref() == Some(package);
                 is_same.then(|| PresetDir { path, tree: tree.root.clone() })

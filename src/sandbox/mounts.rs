@@ -102,6 +102,16 @@ fn apply(target: &mut MountTarget, mount: &Mount<'_>) -> Result<(), StageError> 
             let onto = if at == "/dev" { target.real_dir(at)? } else { target.dir(at)? };
             tmpfs(mode, size).and_then(|tmpfs| attach(&tmpfs, &onto)).at(Step::Tmpfs, at)
         }
+        Mount::Dir { at, mode } => {
+            let before = target.made.len();
+            let dir = target.dir(at)?;
+            let mode = fs::Permissions::from_mode(mode);
+            if target.made.len() > before {
+                fs::set_permissions(fd_path(&dir), mode).at(Step::MountPoint, at)
+            } else {
+                Ok(())
+            }
+        }
         Mount::Device(name) => {
             let host = format!("/dev/{name}");
             let onto = target.file(&host)?;

@@ -1,12 +1,14 @@
 //! What is mounted over the root, in order: a list that tests can read. `mounts` carries it out.
 
-use super::spec::{Bind, Spec};
+use super::spec::{Bind, Root, Spec};
 
 /// One mount or link in the root. Paths are absolute inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mount<'a> {
     /// A new tmpfs; `mode` is that of its root.
     Tmpfs { at: &'a str, mode: &'static str, size: Option<&'static str> },
+    /// A directory of the root; created with this mode if it does not exist.
+    Dir { at: &'static str, mode: u32 },
     /// A device node of the host, in `/dev`.
     Device(&'static str),
     /// A new devpts on `/dev/pts`.
@@ -53,11 +55,17 @@ const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// The mounts of a spec. `/proc` comes after everything that symbolic links of an image could redirect onto it; the
 /// caller's binds come last and may cover anything.
 pub(super) fn plan(spec: &Spec) -> Vec<Mount<'_>> {
-    let mut list = vec![
-        Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },
-        Mount::Tmpfs { at: "/run", mode: "755", size: None },
-        Mount::Tmpfs { at: "/dev", mode: "755", size: Some("64m") },
-    ];
+    // Files that are bind-mounted elsewhere are copied into the root of a chroot, below `/run`.
+    let is_chroot = matches!(spec.root, Root::Chroot { .. });
+    let mut list = if is_chroot {
+        vec![Mount::Dir { at: "/tmp", mode: 0o1777 }, Mount::Dir { at: "/run", mode: 0o755 }]
+    } else {
+        vec![
+            Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },
+            Mount::Tmpfs { at: "/run", mode: "755", size: None },
+        ]
+    };
+    list.push(Mount::Tmpfs { at: "/dev", mode: "755", size: Some("64m") });
     list.extend(DEVICES.map(Mount::Device));
     list.push(Mount::Devpts);
     list.push(Mount::Tmpfs { at: "/dev/shm", mode: "1777", size: Some("64m") });
@@ -81,7 +89,7 @@ pub(super) fn contents(spec: &Spec) -> impl Iterator<Item = (&'static str, &str)
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::spec::{Network, Root};
+    use super::super::spec::Network;
     use super::*;
 
     fn spec(resolv: Option<&str>) -> Spec {
@@ -107,6 +115,12 @@ mod tests {
         assert!(at(&Mount::Mask("kcore")) > at(&Mount::Proc));
         assert!(at(&Mount::ReadOnly("sys")) > at(&Mount::Proc));
         assert_eq!(list.last(), Some(&Mount::Bind(&spec.binds[0])));
+    }
+
+    #[test]
+    fn what_is_copied_into_a_chroot_is_not_hidden() {
+        let spec = Spec { root: Root::Chroot { dir: "/r".into() }, ..spec(None) };
+        assert!(!plan(&spec).iter().any(|mount| matches!(mount, Mount::Tmpfs { at: "/run" | "/tmp", .. })));
     }
 
     #[test]
