@@ -121,7 +121,7 @@ fn settings_of_others_do_not_say_where_the_image_goes() {
         [(SettingsOrigin::Url, "fetched commit"), (SettingsOrigin::Image, "the image's `phial.toml`")]
     {
         let checked = |toml: &str, flags: &BuildFlags| {
-            build(toml, origin, None, flags).unwrap().check_targets_are_the_callers(flags)
+            build(toml, origin, None, flags).unwrap().check_places_are_the_callers(flags)
         };
         let error = checked(toml, &base()).unwrap_err();
         assert!(error.to_string().contains(whose) && error.to_string().contains("`r.example/theirs`"), "{error}");
@@ -130,7 +130,7 @@ fn settings_of_others_do_not_say_where_the_image_goes() {
         assert!(checked("", &base()).is_ok(), "the default is a layout here");
     }
     let own = build(toml, SettingsOrigin::Caller, None, &base()).unwrap();
-    assert!(own.check_targets_are_the_callers(&base()).is_ok());
+    assert!(own.check_places_are_the_callers(&base()).is_ok());
     assert_eq!(own.targets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["r.example/theirs"]);
 }
 
