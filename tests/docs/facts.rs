@@ -7,7 +7,7 @@ use super::markdown::{Document, documents, repository};
 use crate::harness::{TestEnv, run};
 
 /// Flags of other programs.
-const OTHERS: [&str; 6] = ["--key", "--partitions", "--path", "--lib", "--test", "--rootless"];
+const OTHERS: [&str; 7] = ["--key", "--partitions", "--path", "--lib", "--pids-limit", "--test", "--rootless"];
 
 /// Each command of `phial` with the text of its `--help`.
 fn helps() -> Vec<(String, String)> {
