@@ -69,11 +69,14 @@ mod tests {
     #[test]
     fn layers_that_cannot_be_unpacked_are_refused_by_name() {
         for (media_type, reason) in [
-            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "non-distributable"),
-            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
-            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
-            ("application/vnd.oci.image.config.v1+json", "not a layer"),
-            ("text/plain", "unknown"),
+            (
+                "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+                "a non-distributable layer is not fetched",
+            ),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "a foreign layer is not fetched"),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "the layer is encrypted"),
+            ("application/vnd.oci.image.config.v1+json", "not a layer type"),
+            ("text/plain", "unknown layer type"),
         ] {
             let error = layer_compression(media_type).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(media_type), "{error}");
