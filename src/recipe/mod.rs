@@ -25,7 +25,7 @@ pub const BUILT_IN: &str = include_str!("prepare_code.sh");
 
 /// Version of the image format: raised with every change that changes bytes of images. Part of every cache key and of the
 /// image's record.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The directory of the app in images and sandboxes. Compilers write it into their output.
 pub const WORKDIR: &str = "/app";
