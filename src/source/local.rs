@@ -142,26 +142,36 @@ fn remote_url(git_dir: &GitDir) -> Option<String> {
     repo.config().ok()?.open_level(ConfigLevel::Local).ok()?.snapshot().ok()?.get_string("remote.origin.url").ok()
 }
 
-/// What libgit2 answers within [`TIME_LIMIT`]; `None` if it does not. It waits for whatever a file of a repository is, a FIFO
-/// or a network file system that is gone. The thread ends with the process.
-fn answer<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Why there is no answer.
+enum NoAnswer {
+    /// It takes too long.
+    Late,
+    /// This machine has no room for the thread that would be given up.
+    NoThread,
+}
+
+/// What libgit2 answers within [`TIME_LIMIT`]. It waits for whatever a file of a repository is, a FIFO or a network file system
+/// that is gone. A thread that is given up ends with the process.
+fn answer<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<T, NoAnswer> {
     let (sender, receiver) = mpsc::channel();
-    thread::Builder::new().spawn(move || sender.send(ask())).ok()?;
-    receiver.recv_timeout(TIME_LIMIT).ok()
+    thread::Builder::new().spawn(move || sender.send(ask())).map_err(|_| NoAnswer::NoThread)?;
+    receiver.recv_timeout(TIME_LIMIT).map_err(|_| NoAnswer::Late)
 }
 
 impl LocalRepository {
     /// Checks that the repository and its configuration can be opened without waiting for ever.
     pub(super) fn check_opens(&self) -> Result<(), SourceError> {
         let git_dir = self.git_dir.clone();
-        let opens = answer(move || drop(Repository::open_bare(&git_dir).map(|repo| drop(repo.config()))));
-        opens.ok_or_else(|| SourceError::Unanswered { path: self.git_dir.clone() })
+        match answer(move || drop(Repository::open_bare(&git_dir).map(|repo| drop(repo.config())))) {
+            Err(NoAnswer::Late) => Err(SourceError::Unanswered { path: self.git_dir.clone() }),
+            Ok(()) | Err(NoAnswer::NoThread) => Ok(()),
+        }
     }
 
     /// [`LocalRepository::compare`] within the time limit.
     pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
         let repository = self.clone();
-        answer(move || repository.compare()).flatten()
+        answer(move || repository.compare()).ok().flatten()
     }
 
     /// Compares the working tree with the commit that is checked out. `None` if that fails.
