@@ -96,11 +96,6 @@ fn env(
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), home)]);
     env.extend(environment(image));
     env.extend(context.host.var("TERM").map(|term| ("TERM".to_owned(), term.to_owned())));
-    for pair in &request.env {
-        match config::variable(pair)? {
-            (name, Some(value)) => env.insert(name.into(), value.into()),
-            (name, None) => context.host.var(name).and_then(|value| env.insert(name.into(), value.into())),
-        };
-    }
+    env.extend(config::variables(&request.env, context.host)?);
     Ok(env)
 }

@@ -189,12 +189,7 @@ fn test_env(
         env.insert("MIX_TEST_PARTITIONS".into(), part.of.to_string());
     }
     env.extend(plan.env.clone());
-    for pair in &request.env {
-        match config::variable(pair)? {
-            (name, Some(value)) => env.insert(name.into(), value.into()),
-            (name, None) => context.host.var(name).and_then(|value| env.insert(name.into(), value.into())),
-        };
-    }
+    env.extend(config::variables(&request.env, context.host)?);
     Ok(env)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use super::error::ConfigError;
+use crate::host::Host;
 use crate::image::{Reference, Target, shown};
 
 /// Parses the name of an image that the setting or flag `key` holds.
@@ -64,11 +65,15 @@ pub(super) fn check_text(key: &str, text: &str) -> Result<(), ConfigError> {
     if text.contains('\0') { Err(invalid(key, "a text with a NUL", "which no process can be given")) } else { Ok(()) }
 }
 
-/// `NAME=VALUE`, or `NAME` for the caller's value, of the flag `--env`.
-pub fn variable(pair: &str) -> Result<(&str, Option<&str>), ConfigError> {
-    let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
-    check_name("env", name)?;
-    Ok((name, value))
+/// The variables of the flags `--env`: each `NAME=VALUE`, or `NAME` for the caller's value, which may have none.
+pub fn variables(pairs: &[String], host: &Host) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut variables = BTreeMap::new();
+    for pair in pairs {
+        let (name, value) = pair.split_once('=').map_or((&**pair, None), |(name, value)| (name, Some(value)));
+        check_name("env", name)?;
+        variables.extend(value.or_else(|| host.var(name)).map(|value| (name.to_owned(), value.to_owned())));
+    }
+    Ok(variables)
 }
 
 /// The name of an environment variable.

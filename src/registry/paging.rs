@@ -2,14 +2,24 @@
 
 use reqwest::Url;
 
-use super::url::check_user;
+use super::error::RegistryError;
+use super::http::HttpRequest;
+use super::url::{check_user, display_url};
 
 /// Whether the page `next` of a list that begins at `first` may be read; an error names the rule that it breaks.
-pub(super) fn check_page(first: &Url, next: &Url) -> Result<(), &'static str> {
+fn check_page(first: &Url, next: &Url) -> Result<(), &'static str> {
     if next.origin() != first.origin() {
         return Err("the next page of a list is on another host");
     }
     check_user(next)
+}
+
+/// The next page of a list that begins at `first`, if it may be read.
+pub(super) fn checked_page(request: &HttpRequest<'_>, first: &Url, next: Url) -> Result<Url, RegistryError> {
+    match check_page(first, &next) {
+        Ok(()) => Ok(next),
+        Err(why) => Err(RegistryError::Redirect { request: request.describe(), to: display_url(&next), why }),
+    }
 }
 
 /// The target of a `Link` with `rel="next"`, resolved against the page's own URL.

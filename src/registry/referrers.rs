@@ -18,7 +18,7 @@ use super::access::{RepositoryAccess, Rights};
 use super::client::{Client, Resolved};
 use super::error::RegistryError;
 use super::http::{HttpRequest, header, read_bounded, refusal};
-use super::paging::{check_page, next_page};
+use super::paging::{checked_page, next_page};
 use super::url::display_url;
 use crate::error::Error;
 use crate::image::{
@@ -216,13 +216,7 @@ impl Client {
             }
             match next {
                 None => return Ok(Some(listed)),
-                Some(next) => {
-                    check_page(&first, &next).map_err(|why| {
-                        let (request, to) = (request.describe(), display_url(&next));
-                        RegistryError::Redirect { request, to, why }
-                    })?;
-                    url = next;
-                }
+                Some(next) => url = checked_page(&request, &first, next)?,
             }
         }
         Err(RegistryError::NotARegistry {

@@ -9,7 +9,7 @@ use super::access::Rights;
 use super::client::Client;
 use super::error::RegistryError;
 use super::http::{HttpRequest, header, read_bounded, refusal};
-use super::paging::{check_page, next_page};
+use super::paging::{checked_page, next_page};
 use super::url::display_url;
 use crate::image::{MAX_MANIFEST_PULL, RegistryRef};
 
@@ -59,13 +59,7 @@ impl Client {
             tags.extend(page);
             match next {
                 // A page that leads to itself, or adds nothing, is the last one.
-                Some(next) if next != url && tags.len() > before => {
-                    check_page(&first, &next).map_err(|why| {
-                        let (request, to) = (request.describe(), display_url(&next));
-                        RegistryError::Redirect { request, to, why }
-                    })?;
-                    url = next;
-                }
+                Some(next) if next != url && tags.len() > before => url = checked_page(&request, &first, next)?,
                 _ => {
                     tags.sort();
                     tags.dedup();

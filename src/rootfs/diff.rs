@@ -154,7 +154,7 @@ impl Walk<'_> {
         };
         let metadata = self.metadata(name, new, lower.first())?;
         let is_unchanged = match lower.first() {
-            Some(old) => self.same_metadata(name, new, old)?,
+            Some(old) => self.same_metadata(name, &metadata, new, old),
             None => false,
         };
         self.ancestors.push(Ancestor { name: name.clone(), stat: new.stat, metadata, created: false });
@@ -175,13 +175,13 @@ impl Walk<'_> {
             Some(Node::Leaf(old)) => Some(old),
             _ => None,
         };
+        let metadata = self.metadata(name, new, old)?;
         if let Some(old) = old
-            && self.same_metadata(name, new, old)?
+            && self.same_metadata(name, &metadata, new, old)
             && self.same_content(new, old)?
         {
             return Ok(());
         }
-        let metadata = self.metadata(name, new, old)?;
         self.create_ancestors()?;
         let to = self.dest_path(name);
         self.upper_view.tree(new).rename(&new.path, self.dest, &to)?;
@@ -254,14 +254,14 @@ impl Walk<'_> {
         Ok(metadata)
     }
 
-    /// Whether file type, mode, owner and extended attributes are those of the entry below.
-    fn same_metadata(&self, name: &OsString, new: &TreePath, old: &TreePath) -> Result<bool, RootfsError> {
+    /// Whether file type, mode, owner and extended attributes are those of the entry below. `now` is [`Walk::metadata`] of the
+    /// new entry.
+    fn same_metadata(&self, name: &OsString, now: &EntryMetadata, new: &TreePath, old: &TreePath) -> bool {
         let recorded = self.lowers[old.tree].metadata.of(&self.entry_path(name));
-        let now = self.metadata(name, new, Some(old))?;
         let mode = |metadata: &EntryMetadata, stat: &EntryStat| metadata.mode.unwrap_or(stat.mode());
-        Ok(new.stat.kind() == old.stat.kind()
+        new.stat.kind() == old.stat.kind()
             && (now.uid, now.gid, &now.xattrs) == (recorded.uid, recorded.gid, &recorded.xattrs)
-            && (new.stat.kind() == EntryKind::Symlink || mode(&now, &new.stat) == mode(&recorded, &old.stat)))
+            && (new.stat.kind() == EntryKind::Symlink || mode(now, &new.stat) == mode(&recorded, &old.stat))
     }
 
     fn same_content(&self, new: &TreePath, old: &TreePath) -> Result<bool, IoError> {

@@ -63,7 +63,7 @@ pub fn copy_into(rootfs: &Rootfs, from: TreeDir, path: &Path) -> Result<(), Root
         Root::Overlay { upper, .. } => upper,
         Root::Plain { dir } | Root::Chroot { dir } => dir,
     };
-    Ok(copy::copy_dir(from, &TreeDir::open(root)?.create_dirs(path)?)?)
+    Ok(copy::copy_dir(from, &TreeRoot::new(root).open()?.create_dirs(path)?)?)
 }
 
 /// The most lower directories of an overlay (`OVL_MAX_STACK`).

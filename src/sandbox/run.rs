@@ -7,11 +7,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio as Standard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, open, openat2, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -21,6 +20,7 @@ use super::mounts;
 use super::protocol::{self, Envelope, Job, StageError, StageReport};
 use super::spec::{Exit, Root, Spec, Stdio, UsageLimits};
 use super::stage::command;
+use crate::tree::TreeRoot;
 
 /// How often `cancel` is checked.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -302,15 +302,11 @@ impl Running {
     /// Waits for PID 1, which ends when all processes of its namespace have. Nothing that they wrote is read before.
     fn wait_for_init(&self) -> Result<(), SandboxError> {
         let Some(init) = &self.init else { return Ok(()) };
-        let end = Instant::now() + Duration::from_secs(END_TIMEOUT.tv_sec.unsigned_abs());
-        loop {
-            let mut fds = [PollFd::new(init, PollFlags::IN)];
-            match poll(&mut fds, Some(&POLL_INTERVAL)) {
-                Ok(_) | Err(Errno::INTR) if !fds[0].revents().is_empty() => return Ok(()),
-                Ok(_) | Err(Errno::INTR) if Instant::now() < end => {}
-                Ok(_) | Err(Errno::INTR) => return Err(SandboxError::StillRunning),
-                Err(error) => return Err(start("wait for its processes")(error.into())),
-            }
+        let mut fds = [PollFd::new(init, PollFlags::IN)];
+        match retry_on_intr(|| poll(&mut fds, Some(&END_TIMEOUT))) {
+            Ok(0) => Err(SandboxError::StillRunning),
+            Ok(_) => Ok(()),
+            Err(error) => Err(start("wait for its processes")(error.into())),
         }
     }
 }
@@ -332,19 +328,14 @@ fn clean_up(root: &Root, made: &[String]) {
     let dir = match root {
         Root::Overlay { upper: dir, .. } | Root::Plain { dir } | Root::Chroot { dir } => dir,
     };
-    let Ok(root) = open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    let Ok(root) = TreeRoot::new(dir).open() else { return };
     for path in made.iter().rev() {
-        let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let Ok(parent) = openat2(&root, parent, flags, Mode::empty(), resolve) else { continue };
-        let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        let flags = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => AtFlags::REMOVEDIR,
-            FileType::RegularFile if stat.st_size > 0 => continue,
-            _ => AtFlags::empty(),
+        let _ = match root.stat(path) {
+            Ok(Some(stat)) if stat.is_directory() => root.remove_dir(path),
+            Ok(Some(stat)) if stat.is_regular_file() && stat.size() > 0 => continue,
+            Ok(Some(_)) => root.remove_file(path),
+            _ => continue,
         };
-        let _ = unlinkat(&parent, name, flags);
     }
 }
 

@@ -159,12 +159,13 @@ fn answer<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result
 }
 
 impl LocalRepository {
-    /// Checks that the repository and its configuration can be opened without waiting for ever.
-    pub(super) fn check_opens(&self) -> Result<(), SourceError> {
-        let git_dir = self.git_dir.clone();
-        match answer(move || drop(Repository::open_bare(&git_dir).map(|repo| drop(repo.config())))) {
+    /// [`GitDir::open`] within the time limit, except on a machine without room for the thread.
+    pub(super) fn open(&self, git_dir: &GitDir) -> Result<Repository, SourceError> {
+        let asked = git_dir.clone();
+        match answer(move || asked.open()) {
+            Ok(opened) => opened,
             Err(NoAnswer::Late) => Err(SourceError::Unanswered { path: self.git_dir.clone() }),
-            Ok(()) | Err(NoAnswer::NoThread) => Ok(()),
+            Err(NoAnswer::NoThread) => git_dir.open(),
         }
     }
 

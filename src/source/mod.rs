@@ -72,9 +72,8 @@ pub fn working_tree_root(location: &Location) -> Result<Option<PathBuf>, SourceE
 
 fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {
     let local = local::find(path)?;
-    local.check_opens()?;
     let git_dir = GitDir { path: local.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
-    let repo = git_dir.open()?;
+    let repo = local.open(&git_dir)?;
     let oid = local::resolve(&git_dir, &repo, rev, watch)?;
     let origin = local::origin(&git_dir);
     let name = Location(LocationKind::Local(local.top.clone().unwrap_or_else(|| local.git_dir.clone()))).name();

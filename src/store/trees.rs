@@ -102,13 +102,14 @@ impl Store {
         if RootSeal::of(&dir).ok().flatten().as_ref() != Some(&seal.root) {
             return false;
         }
-        let mut checked = self.checked_trees.lock().unwrap_or_else(PoisonError::into_inner);
-        if check == TreeCheck::Root || checked.contains(diff_id) {
+        // The lock is not held during the walk: trees are looked up in parallel.
+        let checked = || self.checked_trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if check == TreeCheck::Root || checked().contains(diff_id) {
             return true;
         }
         let is_intact = Seal::of(&dir).ok().flatten().as_ref() == Some(seal);
         if is_intact {
-            checked.insert(diff_id.clone());
+            checked().insert(diff_id.clone());
         }
         is_intact
     }

@@ -138,17 +138,21 @@ impl TreeDir {
         Ok(entries)
     }
 
-    /// The value of an extended attribute of the entry at `path`; `None` if it has none or the value is longer than 64 KiB.
+    /// The value of an extended attribute of the entry at `path`; `None` if it has none.
     pub fn xattr(&self, path: impl AsRef<Path>, name: &str) -> Result<Option<Vec<u8>>, IoError> {
         let path = path.as_ref();
         let read = || -> io::Result<Option<Vec<u8>>> {
             let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(None) };
-            let mut value = vec![0; 1 << 16];
-            match rustix::fs::getxattr(of_handle(&handle), name, &mut value) {
-                Ok(length) => {
-                    value.truncate(length);
-                    Ok(Some(value))
-                }
+            let at = of_handle(&handle);
+            let read = || {
+                // Most entries have none: that is asked first, and takes no memory.
+                let mut value = vec![0; rustix::fs::getxattr_query(&at, name)?];
+                let length = rustix::fs::getxattr(&at, name, &mut value[..])?;
+                value.truncate(length);
+                Ok(value)
+            };
+            match read() {
+                Ok(value) => Ok(Some(value)),
                 Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
                 Err(errno) => Err(errno.into()),
             }
@@ -161,13 +165,18 @@ impl TreeDir {
         let path = path.as_ref();
         let read = || -> io::Result<Vec<String>> {
             let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(vec![]) };
-            let mut names = vec![0_u8; 1 << 16]; // XATTR_LIST_MAX: no file has more
-            let length = match rustix::fs::listxattr(of_handle(&handle), &mut names[..]) {
-                Ok(length) => length,
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
-                Err(errno) => return Err(errno.into()),
+            let at = of_handle(&handle);
+            let list = || -> rustix::io::Result<Vec<u8>> {
+                let mut names = vec![0_u8; rustix::fs::listxattr_query(&at)?];
+                let length = rustix::fs::listxattr(&at, &mut names[..])?;
+                names.truncate(length);
+                Ok(names)
             };
-            let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+            let names = match list() {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => vec![],
+                other => other?,
+            };
+            let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
             Ok(names.filter_map(|name| std::str::from_utf8(name).ok().map(str::to_owned)).collect())
         };
         read().map_err(self.failed("read the extended attributes of", path))
@@ -184,7 +193,11 @@ impl TreeDir {
         let Some(name) = path.file_name() else { return Ok(Some((None, Path::new(".")))) };
         match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             None => Ok(Some((None, Path::new(name)))),
-            Some(parent) => Ok(self.open_at(parent, DIR)?.map(|parent| (Some(parent), Path::new(name)))),
+            // Its names need not be listed, so a directory that may only be entered is enough.
+            Some(parent) => {
+                let parent = self.open_at(parent, HANDLE.union(OFlags::DIRECTORY))?;
+                Ok(parent.map(|parent| (Some(parent), Path::new(name))))
+            }
         }
     }
 

@@ -29,7 +29,7 @@ impl TreeDir {
                 }
             }
             if inner.is_empty() {
-                self.remove_empty_dir(&at)?;
+                self.remove_dir(&at)?;
                 dirs.pop();
             } else {
                 dirs.append(&mut inner);
@@ -48,7 +48,9 @@ impl TreeDir {
         self.dir(path)
     }
 
-    fn remove_empty_dir(&self, path: &Path) -> Result<(), IoError> {
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, path: impl AsRef<Path>) -> Result<(), IoError> {
+        let path = path.as_ref();
         let remove = |parent: &OwnedFd, name: &Path| Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?);
         self.in_parent(path, remove).map_err(self.failed("remove", path))
     }

@@ -1,5 +1,6 @@
 //! Where a tree is.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,15 @@ impl TreeRoot {
         Self(path.into())
     }
 
-    /// Opens it.
+    /// Opens it. If what ran in it closed its root even to the owner, he gets access again.
     pub fn open(&self) -> Result<TreeDir, IoError> {
-        TreeDir::open(&self.0)
+        match TreeDir::open(&self.0) {
+            Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+                let (Some(parent), Some(name)) = (self.0.parent(), self.0.file_name()) else { return Err(error) };
+                TreeDir::open(parent)?.accessible_dir(name)?.ok_or(error)
+            }
+            opened => opened,
+        }
     }
 
     /// The path of the directory itself, for the kernel (mounts), for the crate `layers`, which has a door of its own, and for

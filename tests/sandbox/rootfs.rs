@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use phial::error::UserError as _;
-use phial::sandbox::{Bind, Root, SandboxError, Spec};
+use phial::sandbox::{Bind, Exit, Root, SandboxError, Spec};
 
 use super::{SandboxTest, result, stdout_of};
 
@@ -208,4 +208,14 @@ fn a_directory_in_memory_belongs_to_the_user_and_leaves_nothing() {
     (order.tmpfs, order.user) = (vec!["/srv/data".to_owned()], (70, 70));
     assert_eq!(stdout_of(&order), "70 755\n");
     assert!(!test.path("upper/srv/data").exists());
+}
+
+#[test]
+fn a_root_that_the_command_closed_is_tidied_all_the_same() {
+    let test = SandboxTest::new();
+    assert_eq!(result(&test.order("busybox chmod 0 /")).0.unwrap(), Exit::Code(0));
+    fs::set_permissions(test.path("upper"), fs::Permissions::from_mode(0o755)).unwrap();
+    let left: Vec<_> =
+        ["proc", "dev", "tmp", "run"].into_iter().filter(|name| test.path("upper").join(name).exists()).collect();
+    assert_eq!(left, Vec::<&str>::new());
 }
