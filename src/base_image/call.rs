@@ -41,6 +41,10 @@ const REBAR3: &str =
 /// Where Mix looks for rebar3 under `MIX_HOME`; root finds it without that variable too.
 const REGISTER: &str = r#"chroot "$1" env HOME=/root MIX_HOME=/opt/mix LC_ALL=C.UTF-8 mix local.rebar rebar3 /usr/bin/rebar3 --force >&2; ln -s /opt/mix "$1"/root/.mix"#;
 
+/// Keys that packages make when they are installed, and the database that `PostgreSQL` makes with a random number in it: they
+/// would be other ones each time, and the same on every machine that has the image.
+const MADE_AT_INSTALLATION: &str = r#"cd "$1"; find etc/ssl/certs -lname ssl-cert-snakeoil.pem -delete; rm -rf etc/ssl/private/ssl-cert-snakeoil.key etc/ssl/certs/ssl-cert-snakeoil.pem etc/ssh/ssh_host_* etc/postgresql/*/main var/lib/postgresql/*/main"#;
+
 /// What tells one machine, mirror or minute from another and is not taken away by mmdebstrap itself. Hands off `/tmp`: its
 /// apt configuration is there until the end, and without it the last `apt-get` works on this machine's own lists.
 const FORGET: &str = r#"cd "$1"; rm -rf etc/resolv.conf etc/hostname etc/machine-id etc/apt/sources.list etc/apt/sources.list.d/* usr/share/doc/* usr/share/man/* var/cache/ldconfig/* var/cache/debconf/*-old var/lib/dpkg/*-old var/log/*.log var/log/apt; find usr etc opt -name __pycache__ -prune -exec rm -rf {} +"#;
@@ -70,7 +74,7 @@ pub(super) fn arguments(order: &Debian, mirrors: &[String], mode: &str, tar: &Pa
             hooks.push(REGISTER);
         }
     }
-    hooks.push(FORGET);
+    hooks.extend([MADE_AT_INSTALLATION, FORGET]);
 
     let mut call: Vec<OsString> = vec![
         format!("--mode={mode}").into(),

@@ -59,12 +59,17 @@ fn lines(targets: &str, own: &str, suite: &str, keyring: Option<&str>) -> Vec<St
             let (uri, release, component) = (fields.next()?, fields.next()?, fields.next()?);
             let tail = release.strip_prefix(own)?;
             let ours = component == "main"
-                && matches!(tail, "" | "-updates" | "-security")
+                && (tail.is_empty() || (!is_unstable(suite) && matches!(tail, "-updates" | "-security")))
                 && fields.next().is_none_or(|origin| origin == "Debian");
             ours.then(|| format!("deb {option}{uri} {suite}{tail} main"))
         })
         .filter(|line| seen.insert(line.clone()))
         .collect()
+}
+
+/// Whether a suite is what becomes the next release: it has neither updates nor security fixes of its own.
+fn is_unstable(suite: &str) -> bool {
+    matches!(suite, "sid" | "experimental")
 }
 
 #[cfg(test)]
@@ -89,6 +94,12 @@ mod tests {
                 "deb [signed-by=/k.gpg] http://b/security/ trixie-security main",
             ]
         );
+    }
+
+    #[test]
+    fn unstable_has_one_suite() {
+        let targets = "http://a/debian/ trixie main\nhttp://a/debian/ trixie-updates main\nhttp://b/security/ trixie-security main\n";
+        assert_eq!(lines(targets, "trixie", "sid", None), ["deb http://a/debian/ sid main"]);
     }
 
     #[test]

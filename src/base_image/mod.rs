@@ -18,7 +18,7 @@ use phial_layers::{Compression, PackOptions, compress, decompressed};
 
 pub use self::error::BaseError;
 use self::import::tar_compression;
-pub use self::packages::{Debian, EPOCH, Purpose};
+pub use self::packages::{Debian, EPOCH, Purpose, suite};
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, IoError};

@@ -25,11 +25,22 @@ pub const ELIXIR_PACKAGES: [&str; 16] = [
     "rebar3",
 ];
 
+/// What runs a release of an Elixir app that brings its own Erlang: the libraries that Debian's Erlang and native code of
+/// dependencies load, certificates, and `openssl`, on which the library of this suite's version follows.
+pub(super) const RUNTIME_PACKAGES: [&str; 6] =
+    ["ca-certificates", "libstdc++6", "libsystemd0", "libtinfo6", "openssl", "zlib1g"];
+
 /// What a Debian base image is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Compiling and running Elixir apps: [`ELIXIR_PACKAGES`].
     Elixir,
+    /// Running releases: [`RUNTIME_PACKAGES`].
+    Runtime,
+    /// A `PostgreSQL` server for tests, of the suite's version.
+    Postgres,
+    /// A Redis server for tests.
+    Redis,
     /// Anything else: only the packages that are named.
     Minimal,
 }
@@ -39,6 +50,9 @@ impl Purpose {
     pub fn packages(self, more: &[String]) -> Vec<String> {
         let own: &[&str] = match self {
             Self::Elixir => &ELIXIR_PACKAGES,
+            Self::Runtime => &RUNTIME_PACKAGES,
+            Self::Postgres => &["postgresql"],
+            Self::Redis => &["redis-server"],
             Self::Minimal => &[],
         };
         own.iter().map(ToString::to_string).chain(more.iter().filter(|name| !name.is_empty()).cloned()).collect()
@@ -48,7 +62,7 @@ impl Purpose {
 /// What a Debian root filesystem is made of. All of it reaches the bytes but `mirrors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debian {
-    /// The release, such as `trixie`.
+    /// The release's name, such as `trixie`: see [`suite`].
     pub suite: String,
     /// Packages beside the essential ones. `rebar3` is unpacked without what it depends on for its graphical tools.
     pub packages: Vec<String>,
@@ -56,4 +70,17 @@ pub struct Debian {
     pub mirrors: Vec<String>,
     /// No file is newer than this, in seconds since 1970.
     pub epoch: i64,
+}
+
+/// The name of a Debian release that is given by its version (`13`, `13.2`) or by its name.
+pub fn suite(given: &str) -> &str {
+    let version = given.split_once('.').map_or(given, |(version, _)| version);
+    match version {
+        "11" => "bullseye",
+        "12" => "bookworm",
+        "13" => "trixie",
+        "14" => "forky",
+        "unstable" => "sid",
+        _ => given,
+    }
 }

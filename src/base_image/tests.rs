@@ -41,6 +41,12 @@ fn a_base_for_elixir_has_what_a_builder_needs_and_what_is_named_besides() {
 }
 
 #[test]
+fn a_suite_is_named_by_its_version_too() {
+    let given = ["12", "12.11", "13", "trixie", "unstable", "sid", "1"];
+    assert_eq!(given.map(super::super::suite), ["bookworm", "bookworm", "trixie", "trixie", "sid", "sid", "1"]);
+}
+
+#[test]
 fn rebar3_is_unpacked_and_registered_but_never_installed() {
     let included = include(&["elixir", "rebar3"]);
     assert!(!included.split(',').any(|name| name == "rebar3"), "{included}");

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::format::size;
 use super::ui::Ui;
 use super::{Common, Outcome};
-use crate::base_image::{self, BaseSource, Debian, EPOCH, Purpose};
+use crate::base_image::{self, BaseSource, Debian, EPOCH, Purpose, suite};
 use crate::context::Context;
 
 /// Make a base image from Debian packages or a tar
@@ -28,7 +28,7 @@ enum Of {
 
 #[derive(Args)]
 struct DebianArgs {
-    /// Debian release
+    /// Debian release, by name or version
     #[arg(long, default_value = "trixie")]
     suite: String,
     /// What the image is for: the packages to start from
@@ -48,6 +48,12 @@ struct DebianArgs {
 enum PurposeArg {
     /// Elixir, Erlang, Hex, rebar3, a C and C++ compiler, make, git, openssl, procps, certificates
     Elixir,
+    /// What a release that brings its own Erlang needs: libraries, openssl, certificates
+    Runtime,
+    #[value(help = "A PostgreSQL server, as a service of tests")]
+    Postgres,
+    /// A Redis server, as a service of tests
+    Redis,
     /// Debian's essential packages only
     Minimal,
 }
@@ -83,10 +89,14 @@ pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
         Of::Debian(args) => {
             let purpose = match args.purpose {
                 PurposeArg::Elixir => Purpose::Elixir,
+                PurposeArg::Runtime => Purpose::Runtime,
+                PurposeArg::Postgres => Purpose::Postgres,
+                PurposeArg::Redis => Purpose::Redis,
                 PurposeArg::Minimal => Purpose::Minimal,
             };
             let packages = purpose.packages(&args.packages);
-            let order = Debian { suite: args.suite.clone(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
+            let order =
+                Debian { suite: suite(&args.suite).to_owned(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
             (BaseSource::Debian(order), &args.to.to)
         }
         Of::Import(args) => (BaseSource::Tar(args.rootfs.clone()), &args.to.to),

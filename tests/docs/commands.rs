@@ -11,10 +11,7 @@ const NOT_RUN: [(&str, &str); 8] = [
     ("cargo fmt", "is a part of `just check`"),
     ("just ", "compiles or runs these tests; `the_recipes_are_in_the_justfile` looks for the recipe"),
     ("git clone ", "needs the network"),
-    (
-        "phial base debian --for minimal --packages postgresql-17 ",
-        "`testdata/service-images` runs it, for the image that is used here",
-    ),
+    ("phial base debian --for postgres ", "`testdata/service-images` runs it, for the image that is used here"),
     (
         "phial base debian --to ",
         "takes a minute; `testdata/elixir-base` runs it, for the base that all commands here build on",
