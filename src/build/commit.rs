@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::config::{self, ConfigError, FileConfig, LockFile, SettingsOrigin};
 use crate::error::Error;
-use crate::recipe::{Recipe, SourceFile, SourceKind};
+use crate::recipe::{
+    CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, environment_files,
+};
 use crate::source::{self, CommitEntry, EntryMode, Fetched, Location, SourceError};
 
 /// The files of a commit.
@@ -75,6 +77,48 @@ pub(super) fn settings(config: Option<&Path>, fetched: &Fetched) -> Result<(File
     };
     let lock = text(fetched, "phial.lock")?.map(|text| LockFile::parse(&text)).transpose()?;
     Ok((settings, lock))
+}
+
+/// Of the default environments those whose configuration is in the commit, if not all have theirs.
+pub(super) fn default_envs(fetched: &Fetched) -> Result<Option<Vec<String>>, Error> {
+    let files = config_files(fetched);
+    let mut envs = vec![];
+    for env in config::ENVS {
+        if missing_config(fetched, &files, env)?.is_none() {
+            envs.push(env.to_owned());
+        }
+    }
+    Ok(Some(envs).filter(|envs| !envs.is_empty() && envs.len() < config::ENVS.len()))
+}
+
+/// Checks that the commit has the configuration of every environment, before the first step finds out that it has not.
+pub(super) fn check_envs(fetched: &Fetched, recipe: &Recipe) -> Result<(), Error> {
+    if recipe.script != Script::BuiltIn {
+        return Ok(());
+    }
+    let files = config_files(fetched);
+    for env in &recipe.envs {
+        if let Some(path) = missing_config(fetched, &files, env)? {
+            return Err(RecipeError::NoConfig { env: env.clone(), path }.into());
+        }
+    }
+    Ok(())
+}
+
+fn config_files(fetched: &Fetched) -> Vec<EnvironmentFile> {
+    // A link to a file of another name, whose imports are relative to itself, is left to Mix.
+    let config = source::read_file(fetched, CONFIG_FILE).ok().flatten();
+    config.map(|bytes| environment_files(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
+}
+
+/// The first of `files` that the commit lacks for an environment.
+fn missing_config(fetched: &Fetched, files: &[EnvironmentFile], env: &str) -> Result<Option<String>, Error> {
+    for path in files.iter().map(|file| file.path(env)) {
+        if !source::exists(fetched, &path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// The text of a file of the commit; `None` if the commit has no such file.

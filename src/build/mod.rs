@@ -73,10 +73,19 @@ pub(crate) fn build_unpublished<'a>(
 ) -> Result<UnpublishedImage<'a>, Error> {
     let fetched = fetch(request, context)?;
     let commit = fetched.commit.clone();
-    let (settings, lock) = commit::settings(request.config.as_deref(), &fetched)?;
+    let (mut settings, lock) = commit::settings(request.config.as_deref(), &fetched)?;
+    let names_envs = settings.image.envs.is_some() || !request.flags.envs.is_empty();
+    if !names_envs && settings.prepare.script.is_none() {
+        settings.image.envs = commit::default_envs(&fetched)?;
+        if let Some(envs) = &settings.image.envs {
+            let envs = envs.join("`, `");
+            context.notice(format!("the app is compiled for `{envs}` only: the other default has no configuration"));
+        }
+    }
     let origin = commit::settings_origin(request.config.as_deref(), &request.location);
     let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &commit.name)?;
     check_consent(&plan.prepare, context)?;
+    commit::check_envs(&fetched, &plan.prepare.recipe)?;
     if request.rebuild_of.is_none() {
         plan.check_places_are_the_callers(&request.flags)?;
         publish::check_targets(&plan.targets)?;

@@ -65,14 +65,14 @@ pub const KEYS: [Key; 37] = [
     key(
         "image.envs",
         Kind::List,
-        "`[\"staging\", \"prod\"]`",
+        "`[\"staging\", \"prod\"]`; of these, those that the project has a configuration for",
         "The environments (`MIX_ENV`) to compile for, in the order of their layers.",
     ),
     key("image.entrypoint", Kind::List, "the base's", "The `Entrypoint` of the image."),
     key(
         "image.cmd",
         Kind::List,
-        "the base's; `[\"mix\", \"run\", \"--no-halt\"]` for a Mix project without `image.entrypoint`",
+        "the base's; `[\"mix\", \"run\", \"--no-compile\", \"--no-halt\"]` for a Mix project without `image.entrypoint`",
         "The `Cmd` of the image.",
     ),
     key("image.user", Kind::Text, "`65532:65532`, which is not root", "The user that the image's command runs as."),

@@ -23,7 +23,7 @@ pub use keys::{KEYS, Key, Kind, NAME};
 pub(crate) use limits::TEST_LIMITS;
 pub use limits::{SizeSetting, TimeSetting};
 pub use lock::{LockFile, LockedBase};
-pub use plan::{BuildFlags, BuildPlan, PreparePlan};
+pub use plan::{BuildFlags, BuildPlan, ENVS, PreparePlan};
 pub use test_plan::{NamedCommand, ReadyCheck, ServicePlan, TestCommands, TestFlags, TestPlan};
 pub use test_settings::{CommandLine, CommandSetting, ServiceSettings, TestSettings};
 

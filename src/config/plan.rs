@@ -17,7 +17,7 @@ use crate::recipe::{Recipe, Script};
 use crate::sandbox::UsageLimits;
 
 /// The environments that an app is compiled for by default.
-const ENVS: [&str; 2] = ["staging", "prod"];
+pub const ENVS: [&str; 2] = ["staging", "prod"];
 
 /// The flags of `phial build` that have precedence over `phial.toml`.
 #[derive(Clone, Debug, Default)]

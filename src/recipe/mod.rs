@@ -5,6 +5,7 @@
 
 mod deps_inputs;
 mod diagnosis;
+mod environments;
 mod source_tree;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use phial_layers::Digest;
 pub use self::deps_inputs::DepsInputs;
 use self::deps_inputs::Project;
 pub use self::diagnosis::Diagnosis;
+pub use self::environments::{CONFIG_FILE, EnvironmentFile, environment_files};
 use self::source_tree::{Found, SourceTree};
 pub use self::source_tree::{SourceFile, SourceKind};
 
@@ -42,9 +44,10 @@ pub const EPOCH: i64 = 946_684_800;
 
 /// Environment variables of the caller that steps may see: how Hex and git reach their servers. Their values are in no
 /// cache key and in no record.
-pub const PASSED: [&str; 23] = [
+pub const PASSED: [&str; 24] = [
     "ALL_PROXY",
     "HEX_API_KEY",
+    "HEX_BUILDS_URL",
     "HEX_CACERTS_PATH",
     "HEX_HTTP_CONCURRENCY",
     "HEX_HTTP_TIMEOUT",
@@ -133,6 +136,16 @@ pub enum RecipeError {
     /// Links that multiply the paths of the commit.
     #[error("the commit's symbolic links to directories make too many paths")]
     TooManyLinks,
+    /// Mix's configuration for an environment is not in the commit.
+    #[error(
+        "the environment `{env}` has no configuration: config/config.exs imports `{path}`, which is not in the commit"
+    )]
+    NoConfig {
+        /// The environment.
+        env: String,
+        /// The file.
+        path: String,
+    },
     /// What Mix compiles is in the commit.
     #[error("the commit has `{0}`: files that an earlier build compiled would be in the image in place of new ones")]
     Compiled(String),
@@ -153,6 +166,9 @@ impl UserError for RecipeError {
             Self::Missing { .. } => "commit the file, or correct the path".into(),
             Self::NotExecutable(path) => format!("run `git update-index --chmod=+x {path}` and commit"),
             Self::Link { .. } => "commit what it stands for, and let it be relative".into(),
+            Self::NoConfig { path, .. } => format!(
+                "commit `{path}`, or name the environments that there are: `envs = [\"prod\"]` under `[image]` in `phial.toml`"
+            ),
             Self::TooManyLinks => "commit fewer links to directories that have links themselves".into(),
             Self::Compiled(path) => {
                 let dir = path.find("_build").map_or(path.as_str(), |at| &path[..at + "_build".len()]);

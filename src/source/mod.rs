@@ -33,7 +33,7 @@ pub use fetched::{Commit, Fetched};
 pub use git_host::GitHost;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
-pub use tree::{CommitEntry, EntryMode, link_target, list, read_file};
+pub use tree::{CommitEntry, EntryMode, exists, link_target, list, read_file};
 
 use crate::event::{Watch, notice};
 use fetched::RepositoryState;

@@ -54,6 +54,25 @@ pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, Sourc
     fetched.quarantine_if_broken(read(fetched, path))
 }
 
+/// Whether the commit has something at `path`, or a link above it, which may lead there.
+pub fn exists(fetched: &Fetched, path: &str) -> Result<bool, SourceError> {
+    let find = || {
+        let (git_dir, repo) = (&fetched.git_dir, fetched.repo());
+        let mut tree = git_dir.root(&repo, fetched.oid)?;
+        for (nth, name) in path.split('/').enumerate() {
+            let Some((kind, id)) = tree.get_name(name).map(|entry| (entry.kind(), entry.id())) else {
+                return Ok(false);
+            };
+            if nth == path.matches('/').count() || kind != Some(ObjectType::Tree) {
+                return Ok(true);
+            }
+            tree = repo.find_tree(id).map_err(|source| git_dir.unreadable(format!("directory `{name}`"), source))?;
+        }
+        Ok(false)
+    };
+    fetched.quarantine_if_broken(find())
+}
+
 /// The target of a symbolic link of the commit.
 pub fn link_target(fetched: &Fetched, link: &CommitEntry) -> Result<Vec<u8>, SourceError> {
     let (git_dir, name) = (&fetched.git_dir, link.name.as_bytes());

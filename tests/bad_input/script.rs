@@ -190,3 +190,35 @@ fn a_step_that_takes_too_long_or_writes_too_much_is_stopped_and_the_setting_name
     let error = scene.refused(2, scene.build([]));
     assert!(error.contains("prepare.max_processes"), "{error}");
 }
+
+/// A Mix project with a configuration of its own for `prod` alone.
+fn project_with_prod_only() -> Scene {
+    Scene::with(|repo| {
+        repo.write("phial.toml", "");
+        repo.write("mix.exs", "[]");
+        repo.write("config/config.exs", "import Config\nimport_config \"#{config_env()}.exs\"\n");
+        repo.write("config/prod.exs", "import Config\n");
+    })
+}
+
+#[test]
+fn an_environment_without_its_configuration_is_found_before_the_first_step() {
+    let scene = project_with_prod_only();
+    assert_snapshot!(scene.refused(2, scene.build(["--env", "prod", "--env", "staging"])), @r#"
+    error: the environment `staging` has no configuration: config/config.exs imports `config/staging.exs`, which is not in the commit
+    hint: commit `config/staging.exs`, or name the environments that there are: `envs = ["prod"]` under `[image]` in `phial.toml`
+    "#);
+}
+
+#[test]
+fn without_a_setting_the_environments_are_those_that_have_a_configuration() {
+    let scene = project_with_prod_only();
+    let mix = "#!/bin/sh\ntest \"$1\" != compile || mkdir -p _build/$MIX_ENV\n";
+    let base = busybox_base_with(&scene.env, &[("bin/erl", "#!/bin/sh\n"), ("bin/mix", mix)]);
+    let (base, to) = (format!("oci:{}", base.display()), format!("oci:{}", scene.out().display()));
+    let output = run(scene.env.phial(["build", scene.repo.source(), "--base", &base, "--to", &to]));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stderr.contains("compiled for `prod` only"), "{}", output.stderr);
+    let list = scene.env.phial(["run", "--progress", "quiet", &to, "--", "ls", "_build"]);
+    assert_eq!(run(list).ok(), "prod");
+}
