@@ -9,6 +9,7 @@ use crate::image::{DEFAULT_PATH, Image};
 use crate::rootfs::{self, Isolation};
 use crate::runtime::{
     HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation, resolv_conf, user,
+    writable_paths,
 };
 use crate::sandbox::{self, Exit, Network, OURSELVES, SandboxError, Spec, Stdio};
 use crate::store::TreeCheck;
@@ -47,6 +48,7 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let user = user(&trees, request.user.as_deref().unwrap_or(&image.user))?;
     let scratch = context.store.scratch()?;
     let (env, ids) = (env(request, &base.image, user.home, context)?, user.ids);
+    let writable = writable_paths(&trees, ids)?;
     let run_in = |isolation: Isolation| -> Result<Exit, Error> {
         let rootfs = rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?;
         let spec = Spec {
@@ -58,6 +60,7 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
             resolv: resolv_conf(request.network),
             stdio: Stdio::Inherit,
             read_only: request.read_only,
+            writable: writable.clone(),
             ..Spec::new(rootfs.root, argv.clone())
         };
         Ok(sandbox::run(OURSELVES.as_ref(), &spec, context.cancel, &mut |_| {})?)

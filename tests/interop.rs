@@ -132,23 +132,37 @@ fn buildah_runs_an_elixir_app_that_has_nothing_to_compile_for_root_and_for_anoth
 }
 
 #[test]
-fn crun_starts_the_app_as_a_user_who_owns_nothing() {
+fn crun_starts_apps_by_the_default_command_as_a_user_who_owns_nothing() {
     if !rustix::process::geteuid().is_root() {
         skip!("needs root: the one id that a user maps would own everything");
     }
     let env = TestEnv::new();
-    let repo = env.app("hello");
-    let image = format!("oci:{}:hello", env.path("images"));
-    run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &image])).ok();
-    let bundle = env.path("bundle");
-    tool("umoci", &["unpack", "--image", &format!("{}:hello", env.path("images")), &bundle]);
-    let config = Path::new(&bundle).join("config.json");
+    // Writable, the permissions of the files alone keep the user from writing.
+    for (name, read_only) in [("hello", true), ("umbrella", false)] {
+        let repo = env.app(name);
+        let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+        let lines: Vec<&str> = settings.lines().filter(|line| !line.starts_with("cmd = ")).collect();
+        repo.write("phial.toml", lines.join("\n"));
+        repo.commit("The default command");
+        let image = format!("oci:{}:{name}", env.path("images"));
+        run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &image])).ok();
+        let bundle = env.path(&format!("{name}-bundle"));
+        tool("umoci", &["unpack", "--image", &format!("{}:{name}", env.path("images")), &bundle]);
+        let output = start_with_crun(&env, &bundle, read_only);
+        assert_eq!(output.lines().last(), Some("prod 0"), "{name}: {output}");
+    }
+}
+
+/// Starts the default command of a bundle, which says the environment and the owner of `/app` in place of waiting.
+fn start_with_crun(env: &TestEnv, bundle: &str, read_only: bool) -> String {
+    let config = Path::new(bundle).join("config.json");
     let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("config.json")).expect("JSON");
     json["process"]["terminal"] = false.into();
     assert_eq!((&json["process"]["user"]["uid"], &json["process"]["cwd"]), (&65532.into(), &"/app".into()));
-    json["process"]["args"] =
-        ["mix", "run", "--no-start", "-e", "IO.puts(\"#{Mix.env()} #{File.stat!(\".\").uid}\")"].into();
-    json["root"]["readonly"] = true.into();
+    let arguments = json["process"]["args"].as_array_mut().expect("a command");
+    assert_eq!(arguments.pop(), Some("--no-halt".into()), "the app runs until it is stopped");
+    arguments.extend(["-e", "IO.puts(\"#{Mix.env()} #{File.stat!(\".\").uid}\")"].map(Into::into));
+    json["root"]["readonly"] = read_only.into();
     json["linux"]["namespaces"] =
         serde_json::json!([{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]);
     for key in ["resources", "cgroupsPath", "maskedPaths", "readonlyPaths"] {
@@ -165,9 +179,8 @@ fn crun_starts_the_app_as_a_user_who_owns_nothing() {
     let name = format!("phial-{}", std::process::id());
     // crun stops at a machine with both kinds of cgroups, so it is shown one with none.
     let hide = "mount -t tmpfs none /sys/fs/cgroup; exec crun --cgroup-manager disabled \"$@\"";
-    let crun = ["--mount", "sh", "-c", hide, "sh", "--root", &state, "run", "--bundle", &bundle, &name];
-    let output = tool("unshare", &crun);
-    assert_eq!(output, "prod 0");
+    let crun = ["--mount", "sh", "-c", hide, "sh", "--root", &state, "run", "--bundle", bundle, &name];
+    tool("unshare", &crun)
 }
 
 #[test]

@@ -41,6 +41,69 @@ fn what_the_command_writes_is_gone_afterwards() {
     assert_ne!(run(env.phial(["run", "--read-only", &small(), "--", "touch", "/etc/new"])).code, Some(0));
 }
 
+/// A root filesystem of busybox where root owns `/srv` and `/srv/file`, user 65532 `/data`, group 7 `/shared`, and all may
+/// write to `/drop` but not to `/drop/closed`.
+fn image_of_several_owners(env: &TestEnv) -> String {
+    let path = env.path("owners.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
+    let mut add = |name: &str, (uid, gid): (u64, u64), mode, body: Option<&[u8]>| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(if body.is_some() { tar::EntryType::Regular } else { tar::EntryType::Directory });
+        header.set_mode(mode);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        header.set_size(body.map_or(0, <[u8]>::len) as u64);
+        tar.append_data(&mut header, name, body.unwrap_or_default()).expect("an entry");
+    };
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find_map(|path| std::fs::read(path).ok());
+    let busybox = busybox.expect("busybox");
+    for name in ["bin/sh", "bin/ls"] {
+        add(name, (0, 0), 0o755, Some(&busybox));
+    }
+    add("srv/", (0, 0), 0o755, None);
+    add("srv/file", (0, 0), 0o644, Some(b"root's"));
+    add("srv/own", (65532, 0), 0o644, Some(b"mine"));
+    add("data/", (65532, 65532), 0o755, None);
+    add("shared/", (0, 7), 0o775, None);
+    add("drop/", (0, 0), 0o1777, None);
+    tar.finish().expect("a tar");
+    let image = format!("oci:{}", env.path("owners"));
+    run(env.phial(["base", "import", &path, "--to", &image])).ok();
+    image
+}
+
+#[test]
+fn a_user_writes_only_where_the_image_lets_him_as_in_other_runtimes() {
+    let env = TestEnv::with_empty_cache();
+    let image = image_of_several_owners(&env);
+    let write = "for path in /srv/file /srv/new /new /bin/ls /srv/own /data/new /shared/new /drop/new /tmp/new /dev/null /dev/shm/new; do \
+                 (echo changed >>$path) 2>/dev/null && echo $path; done";
+    let as_user = |user: &str, isolation: &str| {
+        run(env.phial(["run", "--user", user, "--isolation", isolation, &image, "--", "/bin/sh", "-c", write])).ok()
+    };
+    let everywhere = "/tmp/new\n/dev/null\n/dev/shm/new";
+    for isolation in ["overlay", "copy"] {
+        let own = format!("/srv/own\n/data/new\n/drop/new\n{everywhere}");
+        assert_eq!(as_user("65532:65532", isolation), own, "{isolation}");
+        assert_eq!(as_user("1000:7", isolation), format!("/shared/new\n/drop/new\n{everywhere}"), "{isolation}");
+        assert_eq!(as_user("0", isolation).lines().count(), 11, "{isolation}: root writes everywhere");
+    }
+}
+
+#[test]
+fn a_user_writes_to_the_callers_files_through_dev_stdout() {
+    let env = TestEnv::with_empty_cache();
+    let image = image_of_several_owners(&env);
+    let (out, err) = (env.path("out.txt"), env.path("err.txt"));
+    let script = "echo one >/dev/stdout; echo two >>/dev/stderr";
+    let mut command =
+        env.phial(["run", "--progress", "quiet", "--user", "65532", &image, "--", "/bin/sh", "-c", script]);
+    command.stdout(std::fs::File::create(&out).expect("a file")).stderr(std::fs::File::create(&err).expect("a file"));
+    assert!(command.status().expect("phial").success(), "{:?}", std::fs::read_to_string(&err));
+    assert_eq!(std::fs::read_to_string(out).expect("a file"), "one\n");
+    assert_eq!(std::fs::read_to_string(err).expect("a file"), "two\n");
+}
+
 #[test]
 fn only_the_images_variables_and_those_that_are_asked_for_are_there() {
     let env = TestEnv::new();

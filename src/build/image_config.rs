@@ -43,7 +43,8 @@ pub(super) fn image_of(
     env.extend(settings.env.clone().unwrap_or_default());
     let mut labels = settings.labels.clone().unwrap_or_default();
     labels.insert(LABEL.into(), provenance.json());
-    let default_cmd = || ["mix", "run", "--no-halt"].map(String::from).to_vec();
+    // Without `--no-compile`, Mix of Elixir up to 1.18 writes to the `_build` of an umbrella, and the user may not.
+    let default_cmd = || ["mix", "run", "--no-compile", "--no-halt"].map(String::from).to_vec();
     let options = ImageOptions {
         created,
         entrypoint: settings.entrypoint.clone(),

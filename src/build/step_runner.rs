@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use phial_layers::{Limits, Metadata, PackOptions, pack, unpack};
+use phial_layers::{EntryPath, Limits, Metadata, PackOptions, pack, unpack};
 
 use super::lazy_isolation::LazyIsolation;
 use super::step_env::StepEnv;
@@ -29,6 +29,8 @@ pub(super) struct Changes {
     pub(super) tree: Tree,
     /// Number of entries; 0 if the step changed nothing.
     pub(super) entries: u64,
+    /// Files that steps of several environments wrote with different bytes.
+    conflicts: Vec<EntryPath>,
 }
 
 /// The layers of a step.
@@ -137,9 +139,7 @@ impl StepRunner<'_> {
         }
         let blob = self.context.store.blob(&layer.digest, layer.size)?.ok_or_else(lost)?;
         match unpack(blob, layer.compression, &vacant.root, &Limits::GENEROUS) {
-            Ok(unpacked) if unpacked.diff_id == layer.diff_id => {
-                Ok(vacant.keep(&unpacked.metadata, TreeInfo::default())?)
-            }
+            Ok(unpacked) if unpacked.diff_id == layer.diff_id => Ok(vacant.keep(&unpacked.metadata, 0)?),
             _ => {
                 self.context.store.quarantine(&layer.digest)?;
                 Err(lost().into())
@@ -194,21 +194,22 @@ impl StepRunner<'_> {
     pub(super) fn diff(&self, new: &DiffSource, lowers: &[Tree], dest: &Path) -> Result<Changes, Error> {
         fs::create_dir(dest).map_err(IoError::at("create", dest))?;
         let diff = userns_helper::diff(self.ids(), new, lowers, &TreeRoot::new(dest))?;
-        for name in &diff.conflicts {
-            self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));
-        }
         if diff.skipped_special_files > 0 {
             self.context.notice(format!(
                 "{} sockets or devices that a step made are not in the image",
                 diff.skipped_special_files
             ));
         }
-        Ok(Changes::new(dest, diff.metadata, diff.entries))
+        Ok(Changes { conflicts: diff.conflicts, ..Changes::new(dest, diff.metadata, diff.entries) })
     }
 
     /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
         let report = normalize::normalize(&changes.tree.root.open()?, APP, options)?;
+        let is_removed = |path: &&EntryPath| report.removed.iter().any(|removed| is_at_or_below(path, removed));
+        for name in changes.conflicts.iter().filter(|path| !is_removed(path)) {
+            self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));
+        }
         for (name, why) in report.skipped {
             self.context.notice(format!("`{name}` is not normalized: {why}"));
         }
@@ -220,6 +221,9 @@ impl StepRunner<'_> {
 
     fn spec(&self, step: &Step, root: sandbox::Root, step_env: &StepEnv<'_>) -> Result<Spec, Error> {
         let mut env = self.plan.recipe.env(&self.base_env, step_env.mtime);
+        if let Some(count) = partitions(step, self.context.host.cores.get(), self.plan.recipe.envs.len()) {
+            env.entry(PARTITIONS.to_owned()).or_insert_with(|| count.to_string());
+        }
         env.extend(step.env.iter().map(|name| ("MIX_ENV".to_owned(), name.clone())));
         env.extend(step_env.commit_variables());
         let (passed, binds) = self.passed()?;
@@ -267,10 +271,48 @@ impl StepRunner<'_> {
 
 impl Changes {
     pub(super) fn new(root: &Path, metadata: Metadata, entries: u64) -> Self {
-        Self { tree: Tree { root: TreeRoot::new(root), metadata, info: TreeInfo::default() }, entries }
+        Self {
+            tree: Tree { root: TreeRoot::new(root), metadata, info: TreeInfo::default() },
+            entries,
+            conflicts: vec![],
+        }
     }
+}
+
+/// The number of operating system processes that compile dependencies, for Mix of Elixir 1.19 and later. It changes no byte.
+const PARTITIONS: &str = "MIX_OS_DEPS_COMPILE_PARTITION_COUNT";
+
+/// The value of [`PARTITIONS`] for a step that compiles dependencies, of which one for each environment runs at a time; `None`
+/// if more processes than one would wait for each other.
+fn partitions(step: &Step, cores: usize, envs: usize) -> Option<usize> {
+    let compiles_deps = step.env.is_some() && step.name.starts_with("deps");
+    let count = cores.div_ceil(envs.max(1));
+    (compiles_deps && count > 1).then_some(count)
+}
+
+fn is_at_or_below(path: &EntryPath, dir: &EntryPath) -> bool {
+    path.as_bytes().strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cores_are_divided_among_the_environments_that_compile_dependencies() {
+        let step =
+            |name: &str, env: Option<&str>| Step { name: name.into(), argv: vec![], env: env.map(str::to_owned) };
+        let deps = step("deps prod", Some("prod"));
+        let count = |cores, envs| partitions(&deps, cores, envs);
+        assert_eq!(
+            [count(1, 1), count(2, 1), count(2, 2), count(3, 2), count(8, 2)],
+            [None, Some(2), None, Some(2), Some(4)]
+        );
+        assert_eq!(partitions(&step("deps", None), 8, 1), None, "fetching");
+        assert_eq!(partitions(&step("build prod", Some("prod")), 8, 1), None);
+    }
 }

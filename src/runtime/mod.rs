@@ -8,6 +8,7 @@ mod output_tail;
 mod resolved_image;
 mod user;
 pub mod userns_helper;
+mod writable;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub(crate) use isolation::{choose, report as report_isolation};
 pub(crate) use output_tail::OutputTail;
 pub(crate) use resolved_image::{Origin, ResolvedImage};
 pub(crate) use user::user;
+pub(crate) use writable::writable_paths;
 
 use crate::image::Image;
 use crate::sandbox::Network;

@@ -1,9 +1,10 @@
 //! An image that a reference names, resolved to a digest. Its layers are fetched and unpacked when they are needed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -14,7 +15,7 @@ use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef, shown};
 use crate::layout::Layout;
-use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeInfo, TreeLookup};
+use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeLookup};
 use crate::tree::{Enter, TreeDir, remove_tree};
 
 /// Number of layers that are fetched and unpacked in parallel.
@@ -141,8 +142,7 @@ impl ResolvedImage {
             );
             context.notice(text);
         }
-        let info = TreeInfo { skipped_devices: unpacked.skipped_devices };
-        let tree = vacant.keep(&unpacked.metadata, info)?;
+        let tree = vacant.keep(&unpacked.metadata, unpacked.skipped_devices)?;
         context.step_finished(&name, &format!("{} files", unpacked.entries), Some(start));
         Ok(tree)
     }
@@ -211,18 +211,20 @@ impl ResolvedImage {
         self.image.manifest.layers.iter().find(|layer| layer.digest == *digest)
     }
 
-    /// The newest modification time of the toolchain, that is of files below directories named `erlang` or `elixir`, in
-    /// seconds since 1970; 0 without any. Files of an app must not be older, or Mix would compile again those that include
+    /// The newest modification time of the toolchain, in seconds since 1970; 0 without one. That is of files below directories
+    /// named `erlang` or `elixir`, and below those that Erlang or Elixir is installed in under another name. Files of an app must not be older, or Mix would compile again those that include
     /// such a file.
     pub(crate) fn toolchain_mtime(&self, context: &Context<'_>) -> Result<i64, Error> {
-        let key = Key::new("toolchain").with("base", self.image.manifest_digest.as_str());
+        let key = Key::new("toolchain time").with("base", self.image.manifest_digest.as_str());
         match context.store.result::<i64>(&key)? {
             Lookup::Hit(time) => Ok(time),
             Lookup::Miss(vacant) => {
-                let mut newest = 0;
-                for tree in self.trees(context, TreeCheck::Root)? {
-                    newest = newest.max(newest_in(&tree.root.open()?)?);
-                }
+                let trees = self.trees(context, TreeCheck::Root)?;
+                let dirs = trees.iter().map(|tree| tree.root.open()).collect::<Result<Vec<_>, _>>()?;
+                let mut roots = BTreeSet::new();
+                dirs.iter().try_for_each(|tree| add_installations(tree, &mut roots))?;
+                let newest = dirs.iter().map(|tree| newest_in(tree, &roots)).collect::<Result<Vec<_>, _>>()?;
+                let newest = newest.into_iter().max().unwrap_or(0);
                 vacant.keep(&newest)?;
                 Ok(newest)
             }
@@ -248,11 +250,28 @@ fn empty(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)
 }
 
-fn newest_in(tree: &TreeDir) -> Result<i64, IoError> {
+/// The directories that Erlang or Elixir is installed in: what has `bin/start.boot` or `lib/elixir/ebin/elixir.app`.
+fn add_installations(tree: &TreeDir, roots: &mut BTreeSet<PathBuf>) -> Result<(), IoError> {
+    tree.walk(|entry| {
+        let of = ["bin/start.boot", "lib/elixir/ebin/elixir.app"].into_iter().find(|path| entry.path.ends_with(path));
+        let root = of.and_then(|path| entry.path.ancestors().nth(Path::new(path).iter().count()));
+        roots.extend(root.filter(|root| !is_shared(root)).map(Path::to_owned));
+        Ok::<_, IoError>(Enter::Yes)
+    })
+}
+
+/// Whether other programs are installed there, too.
+fn is_shared(dir: &Path) -> bool {
+    ["", "usr", "usr/local"].iter().any(|shared| dir == Path::new(shared))
+}
+
+fn newest_in(tree: &TreeDir, roots: &BTreeSet<PathBuf>) -> Result<i64, IoError> {
     let mut newest = 0;
     tree.walk(|entry| {
-        let dir = entry.path.parent();
-        let is_of_toolchain = dir.is_some_and(|dir| dir.iter().any(|part| part == "erlang" || part == "elixir"));
+        let is_of_toolchain = entry.path.parent().is_some_and(|dir| {
+            dir.iter().any(|part| part == "erlang" || part == "elixir")
+                || dir.ancestors().any(|dir| roots.contains(dir))
+        });
         if is_of_toolchain && entry.stat.is_regular_file() {
             newest = newest.max(entry.stat.mtime().0);
         }

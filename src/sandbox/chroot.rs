@@ -87,7 +87,7 @@ fn run_in_chroot(
     harden::set_limits(spec.limits)?;
     harden::reduce_bounding_set(Confinement::Chroot)?;
     guard(CallerDeath::Survives)?;
-    harden::filter(Confinement::Chroot)?;
+    harden::filter(spec, Confinement::Chroot)?;
     let (wake, waker) = UnixStream::pair().at(Step::Start, "socketpair")?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, waker).at(Step::Start, "SIGCHLD")?;
     let user = Some(spec.user).filter(|user| *user != (0, 0));

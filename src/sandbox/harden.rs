@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use caps::{CapSet, Capability};
-use landlock::{CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated, Scope};
+use landlock::{
+    ABI, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope,
+};
 use nix::libc;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
@@ -13,7 +16,7 @@ use seccompiler::{
 };
 
 use super::protocol::{At, StageError, Step};
-use super::spec::UsageLimits;
+use super::spec::{Spec, UsageLimits};
 
 /// How the command is confined.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,22 +87,41 @@ pub(super) fn limit_pids(limits: UsageLimits) {
 }
 
 /// Cuts the command off from the machine's abstract sockets and, in a chroot, from signals to other processes than its own
-/// (landlock(7), ABI 6). An older kernel does without.
-fn scope() -> Result<(), StageError> {
-    let scopes = Scope::AbstractUnixSocket | Scope::Signal;
-    let restricted = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .scope(scopes)
-        .and_then(Ruleset::create)
-        .and_then(RulesetCreated::restrict_self);
+/// (landlock(7), ABI 6), and from writing where the spec does not let it (ABI 1). An older kernel does without.
+fn restrict_access(spec: &Spec) -> Result<(), StageError> {
+    let restricted = ruleset(spec).and_then(RulesetCreated::restrict_self);
     restricted.map(|_| ()).map_err(|error| io::Error::other(error.to_string())).at(Step::Harden, "landlock")
 }
 
-/// Sets `no_new_privs` and the seccomp filters for this thread and all processes that it starts. The last step: the
+fn ruleset(spec: &Spec) -> Result<RulesetCreated, RulesetError> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    let rules = rules.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+    let Some(writable) = &spec.writable else { return rules.create() };
+    // Up to version 3: the later ones are about devices and sockets, not about files.
+    let writes = AccessFs::from_write(ABI::V3);
+    let mut rules = rules.handle_access(writes)?.create()?;
+    let mounts = ["/tmp", "/dev", "/proc"].into_iter().chain(spec.tmpfs.iter().map(String::as_str));
+    let binds = spec.binds.iter().map(|bind| bind.target.as_str());
+    for path in mounts.chain(binds).chain(writable.iter().map(String::as_str)) {
+        // What cannot be opened cannot be written to either.
+        if let Ok(path) = PathFd::new(path) {
+            rules = rules.add_rule(PathBeneath::new(path, writes))?;
+        }
+    }
+    // The caller's files, which a command opens again as `/dev/stdout`. A pipe needs no rule, and the kernel takes none.
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for stream in streams {
+        let access: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::Truncate;
+        let _ = (&mut rules).add_rule(PathBeneath::new(stream, access));
+    }
+    Ok(rules)
+}
+
+/// Sets `no_new_privs`, the Landlock rules and the seccomp filters for this thread and all processes that it starts. The last step: the
 /// filters forbid what the steps before need.
-pub(super) fn filter(confinement: Confinement) -> Result<(), StageError> {
+pub(super) fn filter(spec: &Spec, confinement: Confinement) -> Result<(), StageError> {
     set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
-    scope()?;
+    restrict_access(spec)?;
     for (errno, rules) in [(libc::EPERM, denied(confinement)), (libc::ENOSYS, Ok(absent()))] {
         let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
         seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;

@@ -41,7 +41,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
     enter(&target, spec)?;
     drop(target);
     become_user(spec)?;
-    harden::filter(confinement(spec))?;
+    harden::filter(spec, confinement(spec))?;
     let stdin = match spec.stdio {
         Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
         Stdio::Inherit => None,

@@ -133,6 +133,10 @@ pub struct Spec {
     pub stdio: Stdio,
     /// Whether the root itself is read-only (`/tmp`, `/run`, `/dev/shm` stay writable). Not enforced in a chroot.
     pub read_only: bool,
+    /// Directories and files that the command may write to, absolute in the root, beside `/tmp`, `/dev`, `/proc`, `tmpfs` and
+    /// `binds`; `None`: all that permissions allow. With a single id, all files belong to the user of the spec. Held by
+    /// Landlock; on a kernel without it, not enforced.
+    pub writable: Option<Vec<String>>,
     /// What the command may use.
     pub limits: UsageLimits,
 }
@@ -156,6 +160,7 @@ impl Spec {
             resolv: None,
             stdio: Stdio::Stream,
             read_only: false,
+            writable: None,
             limits: UsageLimits::default(),
         }
     }

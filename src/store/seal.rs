@@ -11,7 +11,7 @@ use phial_layers::{Digest, Sha256Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::IoError;
-use crate::tree::{Enter, EntryStat, TreeDir};
+use crate::tree::{Enter, EntryStat, TreeDir, WalkEntry};
 
 /// What identifies the root of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +39,12 @@ impl RootSeal {
 }
 
 impl Seal {
-    /// Reads a tree; `None` if it disappears.
-    pub(super) fn of(tree: &TreeDir) -> Result<Option<Self>, IoError> {
+    /// Reads a tree and calls `visit` with every entry; `None` if it disappears.
+    pub(super) fn of(tree: &TreeDir, mut visit: impl FnMut(&WalkEntry)) -> Result<Option<Self>, IoError> {
         let Some(root) = RootSeal::of(tree)? else { return Ok(None) };
         let (mut digest, mut bytes) = (Sha256Writer::new(std::io::sink()), 0);
         tree.walk(|entry| {
+            visit(entry);
             let stat = &entry.stat;
             bytes += if stat.is_regular_file() { stat.size() } else { 0 };
             add(&mut digest, entry.path.as_os_str().as_bytes(), stat);

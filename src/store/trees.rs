@@ -1,10 +1,11 @@
 //! Unpacked layers by diff ID: the lower directories of every root filesystem.
 
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use phial_layers::{DiffId, Metadata};
+use phial_layers::{DiffId, EntryPath, Metadata};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{METADATA_FILE, sync_dir, touch};
@@ -12,7 +13,7 @@ use super::error::{StoreError, at};
 use super::scratch::Scratch;
 use super::seal::{RootSeal, Seal};
 use super::{Guard, Store};
-use crate::tree::{TreeRoot, remove_tree};
+use crate::tree::{EntryKind, TreeRoot, WalkEntry, remove_tree};
 
 /// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the
 /// extended attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
@@ -31,6 +32,8 @@ pub struct Tree {
 pub struct TreeInfo {
     /// Number of device nodes that only the layer's blob has: an ordinary user cannot create them.
     pub skipped_devices: u64,
+    /// Files and directories that every user may write to, sorted.
+    pub world_writable: Vec<EntryPath>,
 }
 
 impl Tree {
@@ -107,7 +110,7 @@ impl Store {
         if check == TreeCheck::Root || checked().contains(diff_id) {
             return true;
         }
-        let is_intact = Seal::of(&dir).ok().flatten().as_ref() == Some(seal);
+        let is_intact = Seal::of(&dir, |_| {}).ok().flatten().as_ref() == Some(seal);
         if is_intact {
             checked().insert(diff_id.clone());
         }
@@ -135,18 +138,20 @@ impl Store {
             TreeLookup::Miss(vacant) => {
                 fs::remove_dir(&vacant.root).map_err(at("remove", &vacant.root))?;
                 fs::rename(root, &vacant.root).map_err(at("move", root))?;
-                vacant.keep(metadata, TreeInfo::default())
+                vacant.keep(metadata, 0)
             }
         }
     }
 }
 
 impl VacantTree {
-    /// Adds the directory `root` to the store.
-    pub fn keep(self, metadata: &Metadata, info: TreeInfo) -> Result<Tree, StoreError> {
+    /// Adds the directory `root` to the store. `skipped_devices` is as in [`TreeInfo`].
+    pub fn keep(self, metadata: &Metadata, skipped_devices: u64) -> Result<Tree, StoreError> {
         let new = self.scratch.path().join("tree");
         let path = new.join(METADATA_FILE);
-        let seal = TreeRoot::new(new.join("root")).open().and_then(|root| Seal::of(&root));
+        let mut info = TreeInfo { skipped_devices, world_writable: Vec::new() };
+        let visit = |entry: &WalkEntry| info.world_writable.extend(world_writable(entry, metadata));
+        let seal = TreeRoot::new(new.join("root")).open().and_then(|root| Seal::of(&root, visit));
         let seal = seal.map_err(|error| at("read", &new)(error.source))?;
         let bytes = seal.as_ref().map_or(0, |seal| seal.bytes);
         let file = MetadataFile { metadata: metadata.clone(), info, seal };
@@ -164,4 +169,11 @@ impl VacantTree {
         self.store.count_added(bytes);
         Ok(Tree { root: TreeRoot::new(kept.join("root")), metadata: file.metadata, info: file.info })
     }
+}
+
+/// The path of a file or directory that every user may write to.
+fn world_writable(entry: &WalkEntry, metadata: &Metadata) -> Option<EntryPath> {
+    let path = EntryPath::new(entry.path.as_os_str().as_bytes());
+    let mode = metadata.0.get(&path).and_then(|metadata| metadata.mode).unwrap_or_else(|| entry.stat.mode());
+    (mode & 0o002 != 0 && matches!(entry.stat.kind(), EntryKind::Dir | EntryKind::File)).then_some(path)
 }

@@ -123,7 +123,7 @@ fn settings(registry: &Registry) -> String {
     let block = readme.blocks.iter().find(|block| block.language == "toml").expect("settings in the README");
     let text = block.text.replace("registry.example", &registry.host());
     // The app of the tests is no Phoenix app: the Hex registry of the tests does not have Phoenix.
-    text.replace(r#""mix", "phx.server""#, r#""mix", "run", "--no-halt""#)
+    text.replace(r#""phx.server""#, r#""run", "--no-halt""#)
 }
 
 fn elixir_app(env: &TestEnv, registry: &Registry) -> Repo {
