@@ -124,6 +124,7 @@ pub(crate) fn whiteouts() -> Vec<Case> {
         refused("B012", new().file(".wh..", b""), "layer.whiteout-name"),
         refused("C06 bare", new().dir("etc/").file("etc/.wh.", b""), "layer.whiteout-name"),
         refused("B020 directory", new().dir(".wh.x/"), "layer.whiteout-name"),
+        refused("B020 by a link", new().symlink("link", "/.wh.x").file("link/file", b""), "layer.whiteout-name"),
         refused("B065 with children", new().file(".wh.etc/passwd", b""), "layer.whiteout-name"),
         ok(
             "B014 through a symlink",

@@ -220,8 +220,11 @@ impl Resolver {
         Ok(Component::Dir(dir))
     }
 
-    /// Creates a directory that has no entry of its own.
-    fn create(&mut self, here: &Dir, name: &OsStr, real: &[u8]) -> Result<OwnedFd, Errno> {
+    /// Creates a directory that has no entry of its own. A link may lead to a name that no entry can have.
+    fn create(&mut self, here: &Dir, name: &OsStr, real: &[u8]) -> Result<OwnedFd, ResolveError> {
+        if name.as_bytes().starts_with(whiteout::PREFIX) {
+            return Err(ResolveError::Violation(Violation::WhiteoutName));
+        }
         rustix::fs::mkdirat(&here.fd, name, Mode::from_raw_mode(0o755))?;
         let fd = rustix::fs::openat(&here.fd, name, OPEN_DIR, Mode::empty())?;
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755))?;
