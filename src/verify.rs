@@ -96,6 +96,7 @@ fn build_request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest
         rev: record.commit.clone(),
         flags,
         config: of.config.clone(),
+        strict_versions: false,
         isolation: of.isolation,
         no_cache: true,
         twice: false,

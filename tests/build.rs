@@ -50,6 +50,29 @@ fn built(app: &str) -> (TestEnv, String) {
 }
 
 #[test]
+fn versions_that_the_project_asks_for_are_compared_with_those_of_the_base() {
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    repo.write(".tool-versions", "elixir 1.17.3-otp-27\nerlang 27.0\n");
+    repo.commit("The versions of the team");
+    let base = format!("oci:{}", elixir_base().display());
+    let build = |more: &[&str]| {
+        let arguments = ["build", repo.source(), "--base", &base, "--to", "oci:out"];
+        run(env.phial([&arguments, more].concat()))
+    };
+    let built = build(&["--no-cache"]);
+    let elixir = "`.tool-versions` asks for Elixir 1.17.3, and the base image has 1.18.";
+    assert!(built.stderr.contains(elixir), "{}", built.stderr);
+    assert!(!built.stderr.contains("asks for Erlang"), "27 is 27: {}", built.stderr);
+    built.ok();
+    let refused = build(&["--strict-versions"]).failed(2);
+    assert!(refused.contains(&format!("error: {elixir}")) && refused.contains("hint: "), "{refused}");
+    repo.write(".tool-versions", "elixir 1.18\nerlang 27\n");
+    repo.commit("The versions of the base");
+    build(&["--strict-versions"]).ok();
+}
+
+#[test]
 fn an_app_without_packages_starts_without_compiling() {
     let (env, image) = built("hello");
     let output = run(env.phial(["run", &image, "--", "mix", "compile"]));

@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::config::{self, ConfigError, FileConfig, LockFile, SettingsOrigin};
 use crate::error::Error;
 use crate::recipe::{
-    CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, environment_files,
+    CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, VERSION_FILES, WantedVersion,
+    environment_files, wanted_versions,
 };
 use crate::source::{self, CommitEntry, EntryMode, Fetched, Location, SourceError};
 
@@ -20,6 +21,8 @@ pub(super) struct CommitFiles<'a> {
     pub(super) vendored: BTreeSet<Vec<u8>>,
     /// The text of Mix's lock file; `None` if the commit has none.
     pub(super) mix_lock: Option<String>,
+    /// The versions of Elixir and Erlang that its files ask for.
+    pub(super) wanted: Vec<WantedVersion>,
 }
 
 impl<'a> CommitFiles<'a> {
@@ -41,7 +44,13 @@ impl<'a> CommitFiles<'a> {
         let vendored = recipe.vendored(&files);
         let lock = Recipe::find(&files, recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
         let mix_lock = lock.map(|path| text(fetched, &path)).transpose()?.flatten();
-        Ok(Self { fetched, entries, visible, vendored, mix_lock })
+        let mut wanted = vec![];
+        for file in VERSION_FILES {
+            let path = Recipe::find(&files, file).and_then(|path| String::from_utf8(path).ok());
+            let text = path.map(|path| source::read_file(fetched, &path)).transpose()?.flatten();
+            wanted.extend(wanted_versions(file, &String::from_utf8_lossy(&text.unwrap_or_default())));
+        }
+        Ok(Self { fetched, entries, visible, vendored, mix_lock, wanted })
     }
 
     /// The text of Mix's lock file, empty if the commit has none.

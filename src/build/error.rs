@@ -3,7 +3,7 @@
 use phial_layers::{Digest, EntryPath};
 
 use crate::error::{Error, ExitKind, UserError};
-use crate::recipe::APP;
+use crate::recipe::{APP, Tool};
 use crate::sandbox::{Exit, SandboxError};
 
 /// Why a build stops.
@@ -44,6 +44,18 @@ pub enum BuildError {
     /// The deps step wrote over a file of the commit, so that the image's files would not be those that were compiled.
     #[error("the deps step changed `{}`, which is in the commit: the image would not have what was compiled", in_app(.0))]
     Overwritten(EntryPath),
+    /// The base image has another version than the commit asks for.
+    #[error("`{file}` asks for {tool} {wanted}, and the base image has {present}")]
+    Version {
+        /// The file of the commit.
+        file: &'static str,
+        /// Elixir or Erlang.
+        tool: Tool,
+        /// The version that it asks for.
+        wanted: String,
+        /// That of the base image.
+        present: String,
+    },
     /// A step has nothing to work on, such as an empty `/app`.
     #[error("the build has no `{0}`")]
     Missing(String),
@@ -59,7 +71,7 @@ impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::StepFailed { .. } | Self::StepStopped { .. } => ExitKind::Failed,
-            Self::Overwritten(_) => ExitKind::Usage,
+            Self::Overwritten(_) | Self::Version { .. } => ExitKind::Usage,
             Self::Pinned { source, .. } => source.exit_kind(),
             Self::Missing(_) => ExitKind::Machine,
         }
@@ -78,6 +90,9 @@ impl UserError for BuildError {
             }
             Self::StepStopped { .. } => Some("a step that writes more has the setting `prepare.max_output`".into()),
             Self::Missing(_) => None,
+            Self::Version { file, .. } => Some(format!(
+                "name a base image with that version, or correct `{file}`, or leave `--strict-versions` out"
+            )),
             Self::Overwritten(path) => Some(format!(
                 "remove `{}` from the commit, or name it in `prepare.inputs` and let the step leave it as it is",
                 in_app(path)

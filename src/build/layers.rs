@@ -11,10 +11,10 @@ use super::commit::CommitFiles;
 use super::hex_reuse::{self, HexReuse};
 use super::step_env::{AtomSeed, StepEnv};
 use super::step_runner::{Changes, StepOutcome, StepRunner};
-use super::toolchain::{source_atoms, toolchain};
+use super::toolchain::{VersionCheck, source_atoms, toolchain};
 use super::{BuildError, BuiltLayer};
 use crate::determinism::normalize::{self, NormalizeOptions, Part};
-use crate::determinism::shims;
+use crate::determinism::shims::{self, Toolchain};
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
 use crate::recipe::{APP, FORMAT, Step, WORKDIR};
@@ -33,11 +33,16 @@ pub(super) struct LayerBuilder<'a> {
     pub(super) deps_time: i64,
     /// Modification time of all files in the other layers.
     pub(super) app_time: i64,
+    /// How exactly the base image must have the versions that the commit asks for.
+    pub(super) versions: VersionCheck,
 }
 
 impl LayerBuilder<'_> {
     /// All layers, lowest first.
     pub(super) fn layers(&self) -> Result<Vec<BuiltLayer>, Error> {
+        if self.versions.is_strict() {
+            self.toolchain()?; // also if nothing is compiled
+        }
         let app = self.app()?;
         let mut deps = self.deps(&app)?;
         let builds = if let Some(builds) = self.cached_builds(&app, &deps)? {
@@ -51,6 +56,13 @@ impl LayerBuilder<'_> {
             self.builds(&app, &deps)?
         };
         Ok([vec![deps, app], builds].concat())
+    }
+
+    /// The toolchain of the base image, whose versions are compared with those that the commit asks for.
+    fn toolchain(&self) -> Result<Toolchain, Error> {
+        let toolchain = toolchain(&self.steps, self.base)?;
+        self.versions.check(&self.commit.wanted, &toolchain, self.steps.context)?;
+        Ok(toolchain)
     }
 
     fn key(&self, step: &str) -> Key {
@@ -136,7 +148,7 @@ impl LayerBuilder<'_> {
         let lowers = [sources.trees(), below[1..].to_vec()].concat();
         let steps = self.steps.plan.recipe.deps_steps();
         let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
-        let toolchain = toolchain(&self.steps, self.base)?;
+        let toolchain = self.toolchain()?;
 
         let source_trees: Vec<&Tree> = lowers[..sources.trees().len()].iter().collect();
         let atoms = source_atoms(&toolchain, &source_trees)?;
@@ -208,7 +220,7 @@ impl LayerBuilder<'_> {
             if let [app, deps] = &lowers[..] {
                 check_overwritten(app, deps)?;
             }
-            let toolchain = toolchain(&self.steps, self.base)?;
+            let toolchain = self.toolchain()?;
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
             lowers.extend(self.base.trees(self.steps.context, TreeCheck::Entries)?);
             let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };

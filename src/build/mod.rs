@@ -34,6 +34,7 @@ use self::image_config::image_of;
 use self::layers::LayerBuilder;
 use self::lazy_isolation::LazyIsolation;
 use self::step_runner::StepRunner;
+use self::toolchain::VersionCheck;
 use crate::config::{BuildPlan, PreparePlan};
 use crate::context::Context;
 use crate::error::{Error, ExitKind};
@@ -73,28 +74,7 @@ pub(crate) fn build_unpublished<'a>(
 ) -> Result<UnpublishedImage<'a>, Error> {
     let fetched = fetch(request, context)?;
     let commit = fetched.commit.clone();
-    let (mut settings, lock) = commit::settings(request.config.as_deref(), &fetched)?;
-    let names_envs = settings.image.envs.is_some() || !request.flags.envs.is_empty();
-    if !names_envs && settings.prepare.script.is_none() {
-        settings.image.envs = commit::default_envs(&fetched)?;
-        if let Some(envs) = &settings.image.envs {
-            let envs = envs.join("`, `");
-            context.notice(format!("the app is compiled for `{envs}` only: the other default has no configuration"));
-        }
-    }
-    let origin = commit::settings_origin(request.config.as_deref(), &request.location);
-    let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &commit.name)?;
-    check_consent(&plan.prepare, context)?;
-    commit::check_envs(&fetched, &plan.prepare.recipe)?;
-    if request.rebuild_of.is_none() {
-        plan.check_places_are_the_callers(&request.flags)?;
-        publish::check_targets(&plan.targets)?;
-    }
-    if let Some(record) = &request.rebuild_of {
-        let settings_file = if request.config.is_some() { "`--config`" } else { "the commit" };
-        reproducibility::check_settings(&plan, record, settings_file)?;
-        plan.pinned = Some(record.base_digest.clone());
-    }
+    let plan = plan(request, &fetched, context)?;
     let files = CommitFiles::read(&fetched, &plan.prepare.recipe)?;
     let base = resolve_base(request, &plan, context)?;
 
@@ -112,7 +92,14 @@ pub(crate) fn build_unpublished<'a>(
     };
     let deps_time = base.toolchain_mtime(context)?.max(EPOCH);
     let app_time = deps_time.max(commit.time);
-    let builder = LayerBuilder { steps, base: &base, commit: &files, deps_time, app_time };
+    let builder = LayerBuilder {
+        steps,
+        base: &base,
+        commit: &files,
+        deps_time,
+        app_time,
+        versions: VersionCheck::new(request.strict_versions),
+    };
     let layers = builder.layers()?;
     let isolation = builder.steps.isolation.used();
 
@@ -134,6 +121,35 @@ pub(crate) fn build_unpublished<'a>(
     };
     let base_name = plan.base.pinned(&base.image.manifest_digest);
     Ok(UnpublishedImage { built, image, base, base_name, remote_cache })
+}
+
+/// How the commit is built: its settings, those of the request, and what the commit itself shows.
+fn plan(request: &BuildRequest, fetched: &Fetched, context: &Context<'_>) -> Result<BuildPlan, Error> {
+    let (mut settings, lock) = commit::settings(request.config.as_deref(), fetched)?;
+    let names_envs = settings.image.envs.is_some() || !request.flags.envs.is_empty();
+    if !names_envs && settings.prepare.script.is_none() {
+        settings.image.envs = commit::default_envs(fetched)?;
+        if let Some(envs) = &settings.image.envs {
+            let envs = envs.join("`, `");
+            context.notice(format!("the app is compiled for `{envs}` only: the other default has no configuration"));
+        }
+    }
+    let origin = commit::settings_origin(request.config.as_deref(), &request.location);
+    let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &fetched.commit.name)?;
+    check_consent(&plan.prepare, context)?;
+    commit::check_envs(fetched, &plan.prepare.recipe)?;
+    match &request.rebuild_of {
+        None => {
+            plan.check_places_are_the_callers(&request.flags)?;
+            publish::check_targets(&plan.targets)?;
+        }
+        Some(record) => {
+            let settings_file = if request.config.is_some() { "`--config`" } else { "the commit" };
+            reproducibility::check_settings(&plan, record, settings_file)?;
+            plan.pinned = Some(record.base_digest.clone());
+        }
+    }
+    Ok(plan)
 }
 
 /// Checks that steps get of the caller's only what the caller agrees to.

@@ -24,6 +24,8 @@ pub struct BuildRequest {
     pub flags: BuildFlags,
     /// A settings file to read instead of the commit's `phial.toml`.
     pub config: Option<PathBuf>,
+    /// Whether versions of Elixir and Erlang that the commit asks for must be those of the base image, number by number.
+    pub strict_versions: bool,
     /// The isolation of the steps.
     pub isolation: IsolationChoice,
     /// Ignores cached results.

@@ -1,12 +1,16 @@
 //! Erlang and Elixir of a base image, read once for each base image, and the atoms of an app's sources.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::BuildError;
 use super::step_env::StepEnv;
 use super::step_runner::StepRunner;
+use crate::context::Context;
 use crate::determinism::shims::{self, Toolchain};
 use crate::error::Error;
-use crate::recipe::{APP, FORMAT, Step};
+use crate::image::shown;
+use crate::recipe::{APP, Agreement, FORMAT, Step, Tool, WantedVersion, agrees};
 use crate::runtime::ResolvedImage;
 use crate::store::{Key, Lookup, Tree, TreeCheck};
 use crate::tree::{Enter, TreeDir};
@@ -63,6 +67,52 @@ pub(super) fn source_atoms(toolchain: &Toolchain, trees: &[&Tree]) -> Result<BTr
         }
     }
     Ok(atoms)
+}
+
+/// Compares the versions of a base image with those that a commit asks for.
+pub(super) struct VersionCheck {
+    agreement: Agreement,
+    /// Whether it was done; another step of the same build does not repeat what was reported.
+    is_done: AtomicBool,
+}
+
+impl VersionCheck {
+    pub(super) fn new(is_strict: bool) -> Self {
+        let agreement = if is_strict { Agreement::Exact } else { Agreement::Release };
+        Self { agreement, is_done: AtomicBool::new(false) }
+    }
+
+    /// Whether another version is an error.
+    pub(super) fn is_strict(&self) -> bool {
+        self.agreement == Agreement::Exact
+    }
+
+    pub(super) fn check(
+        &self,
+        wanted: &[WantedVersion],
+        toolchain: &Toolchain,
+        context: &Context<'_>,
+    ) -> Result<(), BuildError> {
+        if self.is_done.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        for wanted in wanted {
+            let present = match wanted.tool {
+                Tool::Elixir => &toolchain.elixir,
+                Tool::Erlang => &toolchain.erlang,
+            };
+            let Some(present) = present.as_ref().filter(|present| !agrees(wanted, present, self.agreement)) else {
+                continue;
+            };
+            let WantedVersion { tool, file, .. } = *wanted;
+            let error = BuildError::Version { file, tool, wanted: shown(&wanted.version), present: shown(present) };
+            if self.is_strict() {
+                return Err(error);
+            }
+            context.notice(error.to_string());
+        }
+        Ok(())
+    }
 }
 
 fn has_erlang(trees: &[Tree]) -> Result<bool, Error> {

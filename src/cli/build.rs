@@ -66,6 +66,9 @@ pub(super) struct BuildArgs {
     /// Fail unless the commit has a `phial.lock`
     #[arg(long)]
     locked: bool,
+    /// Fail unless the base image has the versions of Elixir and Erlang that `.tool-versions`, `mise.toml` and `mix.exs` ask for
+    #[arg(long)]
+    strict_versions: bool,
     /// Settings file to use instead of the commit's `phial.toml`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -121,6 +124,7 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         rev: args.rev.clone(),
         flags,
         config: args.config.clone(),
+        strict_versions: args.strict_versions,
         isolation: args.isolation.into(),
         no_cache: args.no_cache,
         twice: args.twice,

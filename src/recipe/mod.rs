@@ -7,6 +7,7 @@ mod deps_inputs;
 mod diagnosis;
 mod environments;
 mod source_tree;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub use self::diagnosis::Diagnosis;
 pub use self::environments::{CONFIG_FILE, EnvironmentFile, environment_files};
 use self::source_tree::{Found, SourceTree};
 pub use self::source_tree::{SourceFile, SourceKind};
+pub use self::versions::{Agreement, Tool, VERSION_FILES, WantedVersion, agrees, wanted_versions};
 
 use crate::error::{ExitKind, UserError};
 use crate::image::DEFAULT_PATH;

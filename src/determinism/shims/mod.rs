@@ -44,6 +44,9 @@ const CLOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clock.so"));
 /// The bytes before the two times in the library; see `clock.c`.
 const CLOCK_MARK: &[u8; 16] = b"phial's clock:\0\0";
 
+/// The longest version that is taken for one, in bytes.
+const MAX_VERSION: usize = 64;
+
 /// The most atoms that a boot file creates: the limit of the VM is 1,048,576, and the code that is compiled needs some
 /// too.
 const MAX_ATOMS: usize = 600_000;
@@ -58,6 +61,10 @@ pub struct Toolchain {
     pub module: Option<Vec<u8>>,
     /// The atoms of every module in the base image.
     pub atoms: BTreeSet<String>,
+    /// The version of Erlang/OTP, such as `27.3.4`; `None` without Erlang.
+    pub erlang: Option<String>,
+    /// The version of Elixir, such as `1.18.3`; `None` without Elixir.
+    pub elixir: Option<String>,
 }
 
 impl Toolchain {
@@ -75,7 +82,12 @@ impl Toolchain {
         for tree in trees {
             atoms::below(tree, Files::Modules(Depth::Tables), &[], &mut atoms)?;
         }
-        Ok(Self { boot: file(BOOT)?, module: file(MODULE)?, atoms })
+        let version = |name: &str| -> Result<Option<String>, IoError> {
+            let text = file(name)?.and_then(|bytes| String::from_utf8(bytes).ok());
+            Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty() && text.len() <= MAX_VERSION))
+        };
+        let (boot, module) = (file(BOOT)?, file(MODULE)?);
+        Ok(Self { boot, module, atoms, erlang: version("erlang-version")?, elixir: version("elixir-version")? })
     }
 }
 
@@ -207,6 +219,7 @@ mod tests {
             boot: Some(etf::encode(&script)),
             module: Some(b"module".to_vec()),
             atoms: sets(&["of_toolchain", "of_both"]),
+            ..Toolchain::default()
         };
         let sources = sets(&["of_sources", "of_both"]);
         let shims = Shims::new().with_atoms(&toolchain, &sources, dir.path()).expect("files");
