@@ -1,5 +1,7 @@
 //! What a build results in.
 
+use std::collections::BTreeSet;
+
 use phial_layers::Digest;
 
 use crate::image::{Image, PackedLayer, Reference, Target};
@@ -25,6 +27,8 @@ pub struct Built {
     pub base_layers: usize,
     /// The isolation of the steps; `None` if no step ran.
     pub isolation: Option<Isolation>,
+    /// Manifests of Mix whose version is not known, with the version, in the layers that were not cached.
+    pub unknown_manifests: BTreeSet<(String, i64)>,
 }
 
 /// One layer of a finished build.

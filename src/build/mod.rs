@@ -29,6 +29,8 @@ pub(crate) use reproducibility::{LeftSide, OtherImage, difference};
 pub use request::BuildRequest;
 pub(crate) use test_deps::TestDeps;
 
+use std::sync::Mutex;
+
 use self::commit::CommitFiles;
 use self::image_config::image_of;
 use self::layers::LayerBuilder;
@@ -89,6 +91,7 @@ pub(crate) fn build_unpublished<'a>(
         base_env: environment(&base.image),
         no_cache: request.no_cache,
         remote_cache: &remote_cache,
+        unknown_manifests: Mutex::default(),
     };
     let deps_time = base.toolchain_mtime(context)?.max(EPOCH);
     let app_time = deps_time.max(commit.time);
@@ -102,6 +105,7 @@ pub(crate) fn build_unpublished<'a>(
     };
     let layers = builder.layers()?;
     let isolation = builder.steps.isolation.used();
+    let unknown_manifests = builder.steps.unknown_manifests.into_inner().unwrap_or_default();
 
     let mut provenance = image_config::provenance(&base.image, &plan, &files, &layers);
     if let Some(record) = &request.rebuild_of {
@@ -117,6 +121,7 @@ pub(crate) fn build_unpublished<'a>(
         base: base.image.manifest_digest.clone(),
         base_layers: base.image.manifest.layers.len(),
         isolation,
+        unknown_manifests,
         layers,
     };
     let base_name = plan.base.pinned(&base.image.manifest_digest);

@@ -1,8 +1,9 @@
 //! Running one step: looking for a cached result, running the command in a sandbox, taking its changes, packing them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use phial_layers::{EntryPath, Limits, Metadata, PackOptions, pack, unpack};
@@ -60,6 +61,8 @@ pub(super) struct StepRunner<'a> {
     pub(super) base_env: BTreeMap<String, String>,
     pub(super) no_cache: bool,
     pub(super) remote_cache: &'a RemoteCache<'a>,
+    /// Manifests of Mix whose version is not known, with the version, in the steps that ran.
+    pub(super) unknown_manifests: Mutex<BTreeSet<(String, i64)>>,
 }
 
 impl StepRunner<'_> {
@@ -212,6 +215,14 @@ impl StepRunner<'_> {
         }
         for (name, why) in report.skipped {
             self.context.notice(format!("`{name}` is not normalized: {why}"));
+        }
+        for (name, version) in report.unknown {
+            let is_new = self.unknown_manifests.lock().is_ok_and(|mut known| known.insert((name.to_string(), version)));
+            if is_new {
+                self.context.notice(format!(
+                    "`{name}` has version {version} of Mix's manifests, which this Phial does not know: only times were set in it"
+                ));
+            }
         }
         for name in report.urls_with_user {
             self.context.notice(format!("`{name}` keeps user information in its URL, since `mix.lock` has the same"));

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 
 use phial_layers::{DiffId, Digest, EntryPath, Sha256Writer};
 
@@ -80,6 +81,7 @@ impl TestDeps<'_> {
             base_env,
             no_cache: self.no_cache,
             remote_cache: &remote_cache,
+            unknown_manifests: Mutex::default(),
         };
         let inputs = recipe.deps_inputs(&files).visible;
         let visible: Vec<&ImageFile> = sources.iter().filter(|source| inputs.contains(&source.file.path)).collect();

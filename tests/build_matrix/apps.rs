@@ -62,11 +62,20 @@ impl Subject {
 
 /// `testdata/apps/stress` with so many modules, as a repository of one commit.
 pub(crate) fn stress(env: &TestEnv, modules: usize) -> Repo {
-    let from = testdata("apps/stress");
-    let repo = Repo::copied(&from, &env.dir().join("stress"));
+    of_modules(env, "stress", modules)
+}
+
+/// `testdata/apps/generated` with so many modules: they take uneven time, warn in their bodies, and generate code.
+pub(crate) fn generated(env: &TestEnv, modules: usize) -> Repo {
+    of_modules(env, "generated", modules)
+}
+
+fn of_modules(env: &TestEnv, name: &str, modules: usize) -> Repo {
+    let from = testdata("apps").join(name);
+    let repo = Repo::copied(&from, &env.dir().join(name));
     let template = fs::read_to_string(from.join("module.ex.in")).expect("the template");
     for n in 1..=modules {
-        repo.write(&format!("lib/stress/m{n}.ex"), template.replace("@N@", &n.to_string()));
+        repo.write(&format!("lib/{name}/m{n}.ex"), template.replace("@N@", &n.to_string()));
     }
     repo.commit("The first commit");
     repo

@@ -1,4 +1,4 @@
-//! Manifests as Elixir 1.18 writes them, made by hand.
+//! Manifests as Elixir 1.14 to 1.20 write them, made by hand.
 
 use super::*;
 use crate::determinism::normalize::Part;
@@ -74,8 +74,8 @@ fn manifest(at: i64, references: &[&str], config: Term) -> Term {
 
 fn normal_term(name: &str, term: &Term, part: Part) -> (Term, bool) {
     let options = NormalizeOptions { part, ..options() };
-    let (bytes, scrubbed) = normal(name, &etf::encode(term), &options).expect("a manifest");
-    (etf::decode(&bytes).expect("a term"), scrubbed)
+    let normal = normal(name, &etf::encode(term), &options).expect("a manifest");
+    (etf::decode(&normal.bytes).expect("a term"), normal.scrubbed)
 }
 
 fn field(term: &Term, position: usize) -> &Term {
@@ -175,4 +175,114 @@ fn a_manifest_of_a_future_compiler_keeps_all_but_its_times() {
         normal_term("compile.future", &unknown, Part::Deps).0,
         tuple(vec![Term::Int(99), list(vec![expected, Term::Int(5)])])
     );
+}
+
+/// A manifest of a version, as its layout says: two sources that were compiled in this order and took those times.
+fn manifest_of(version: i64, at: i64, names: [&str; 2]) -> Term {
+    let layout = mix_manifest::elixir_layout(version).expect("a known version");
+    let record = |fields: &[&str], record: &str, name: &str| {
+        let value = |field: &&str| match *field {
+            "record" => Term::atom(record),
+            "module" => Term::atom(name),
+            "source" => bin(name),
+            "size" => Term::Int(BEGAN + 7),
+            "mtime" | "timestamp" => Term::Int(at),
+            "compile_references" => atoms(&names),
+            "compile_env" => list(vec![Term::Int(BEGAN + 1)]),
+            "compile_warnings" | "warnings" => list(names.map(|name| warning(name, at)).to_vec()),
+            _ => Term::Nil,
+        };
+        tuple(fields.iter().map(value).collect())
+    };
+    let records = |fields: &[&str], kind: &str| {
+        if version < 22 {
+            return list(names.map(|name| record(fields, kind, name)).to_vec());
+        }
+        Term::Map(names.map(|name| (bin(name), record(fields, kind, name))).to_vec())
+    };
+    let value = |field: &&str| match *field {
+        "version" => Term::Int(version),
+        "modules" => records(layout.module, "module"),
+        "sources" => records(layout.source, "source"),
+        "project_mtime" | "config_mtime" => Term::Int(at),
+        "cache_key" => Term::Int(BEGAN + 3),
+        _ => Term::Nil,
+    };
+    tuple(layout.manifest.iter().map(value).collect())
+}
+
+/// A warning from the body of a module, which a temporary module evaluated.
+fn warning(name: &str, number: i64) -> Term {
+    let frame = tuple(vec![Term::atom(&format!("elixir_compiler_{number}")), Term::atom("__MODULE__"), Term::Int(1)]);
+    tuple(vec![bin(&format!("{name} in #PID<0.{number}.0>")), list(vec![frame])])
+}
+
+const VERSIONS: [i64; 15] = [14, 19, 20, 22, 23, 25, 26, 28, 29, 31, 32, 33, 34, 35, 37];
+
+#[test]
+fn of_every_known_version_two_compilations_leave_one_manifest() {
+    for version in VERSIONS {
+        let first = manifest_of(version, BEGAN, ["b", "a"]);
+        let second = manifest_of(version, BEGAN + 30, ["a", "b"]);
+        assert_ne!(etf::encode(&first), etf::encode(&second));
+        let normal = normal_term("compile.elixir", &first, Part::Build).0;
+        assert_eq!(normal, normal_term("compile.elixir", &second, Part::Build).0, "{version}");
+        let bytes = etf::encode(&normal);
+        let count = |number: i64| {
+            let encoded = etf::encode(&Term::Int(number))[1..].to_vec();
+            bytes.windows(encoded.len()).filter(|window| *window == encoded).count()
+        };
+        assert_eq!(count(BEGAN + 7), 2, "{version}: sizes stay, though they look like times");
+        assert_eq!((count(BEGAN + 1), count(BEGAN + 3)), (2, 1), "{version}: what is the user's stays");
+        assert_eq!(count(BEGAN) + count(BEGAN + 30), 0, "{version}: no time of a compilation stays");
+    }
+}
+
+#[test]
+fn of_an_unknown_version_only_times_of_the_step_change_and_it_is_reported() {
+    let Term::Tuple(mut fields) = manifest_of(20, BEGAN, ["b", "a"]) else { panic!("a tuple") };
+    for version in [13, 36, 99] {
+        fields[0] = Term::Int(version);
+        let before = tuple(fields.clone());
+        let found = normal("compile.elixir", &etf::encode(&before), &options()).expect("a manifest");
+        assert_eq!(found.unknown, Some(version));
+        let names = |term: &Term| field(field(field(term, 2), 0), 1).clone();
+        assert_eq!(names(&etf::decode(&found.bytes).expect("a term")), bin("b"), "no list is sorted");
+        let source = |term: &Term| field(field(term, 2), 0).clone();
+        let warnings = |term: &Term| field(&source(term), 9).clone();
+        assert_ne!(warnings(&etf::decode(&found.bytes).expect("a term")), Term::Nil);
+        assert_eq!(*field(field(field(&etf::decode(&found.bytes).expect("a term"), 1), 0), 6), Term::Int(T));
+    }
+    let known = normal("compile.elixir", &etf::encode(&manifest_of(20, BEGAN, ["b", "a"])), &options()).expect("known");
+    assert_eq!(known.unknown, None);
+}
+
+#[test]
+fn a_manifest_of_a_known_version_with_other_fields_is_handled_as_unknown() {
+    let Term::Tuple(mut fields) = manifest_of(26, BEGAN, ["b", "a"]) else { panic!("a tuple") };
+    fields.push(Term::Nil);
+    let found = normal("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
+    assert_eq!(found.unknown, Some(26));
+}
+
+#[test]
+fn an_unknown_version_keeps_no_secret_of_the_parent() {
+    let Term::Tuple(mut fields) = manifest(BEGAN, &["k"], list(vec![bin("hunter2")])) else { panic!("a tuple") };
+    fields[0] = Term::Int(99);
+    let found = normal("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
+    assert!(found.scrubbed && found.unknown == Some(99));
+    assert!(!found.bytes.windows(7).any(|window| window == b"hunter2"));
+}
+
+#[test]
+fn protocols_of_elixir_1_14_to_1_16_are_a_set() {
+    let entry = |name: &str| tuple(vec![Term::atom(name), Term::atom("protocol"), bin("path")]);
+    let manifest = |names: [&str; 2]| {
+        let entries = names.map(entry).to_vec();
+        list([vec![Term::Int(1)], entries].concat())
+    };
+    let (left, right) = (manifest(["b", "a"]), manifest(["a", "b"]));
+    let normal = normal_term("compile.protocols", &left, Part::Build).0;
+    assert_eq!(normal, normal_term("compile.protocols", &right, Part::Build).0);
+    assert_eq!(mix_manifest::version(&normal), Some(1), "the version comes first");
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use phial_layers::EntryPath;
 
+mod counters;
 #[doc(hidden)]
 pub mod fuzz;
 mod git;
@@ -34,6 +35,8 @@ pub struct NormalizeReport {
     pub manifests: u64,
     /// Of these, the number from which the parent's configuration was removed.
     pub scrubbed: u64,
+    /// Manifests of a version that is not known, with the version: only times were changed in them.
+    pub unknown: Vec<(EntryPath, i64)>,
     /// Number of Hex markers rewritten.
     pub hex: u64,
     /// Number of repositories of git dependencies reduced to a minimum.
@@ -85,6 +88,7 @@ pub fn normalize(tree: &TreeDir, app: &str, options: &NormalizeOptions) -> Resul
     }
     walk.report.removed.sort();
     walk.report.skipped.sort();
+    walk.report.unknown.sort();
     set_times(tree, options.mtime)?;
     Ok(walk.report)
 }
@@ -112,14 +116,15 @@ impl DirKind {
     }
 
     /// Whether an entry is removed: rebar3's build directory of a dependency, the app's repository, Mix's records of
-    /// the last run.
+    /// the last run, and the table of Elixir 1.14's tracer, which has a random reference in it and is made anew by the next
+    /// compilation.
     fn is_cache(self, name: &str, stat: &EntryStat) -> bool {
         match self {
             Self::App => name == ".git",
             Self::Dep => name == "_build" && stat.is_directory(),
             Self::Manifests => {
                 stat.is_regular_file()
-                    && (name == ".mix_test_failures"
+                    && (matches!(name, ".mix_test_failures" | "compile.app_tracer")
                         || Path::new(name).extension().is_some_and(|ext| ext == "checkpoint"))
             }
             Self::Deps | Self::Build | Self::Source => false,
@@ -168,14 +173,15 @@ impl Walk<'_> {
 
     fn manifest(&mut self, path: &Path, name: &str) -> Result<(), NormalizeError> {
         let options = self.options;
-        let mut scrubbed = false;
+        let (mut scrubbed, mut unknown) = (false, None);
         let understood = self.rewrite(path, |bytes| {
-            let (normal, emptied) = mix::normal(name, bytes, options)?;
-            scrubbed = emptied;
-            Ok(normal)
+            let normal = mix::normal(name, bytes, options)?;
+            (scrubbed, unknown) = (normal.scrubbed, normal.unknown);
+            Ok(normal.bytes)
         })?;
         self.report.manifests += u64::from(understood);
         self.report.scrubbed += u64::from(scrubbed);
+        self.report.unknown.extend(unknown.map(|version| (entry_path(path), version)));
         Ok(())
     }
 
