@@ -10,7 +10,7 @@ use crate::elixir::beam;
 pub(super) type Chunks = BTreeMap<String, Digest>;
 
 /// The most that is unzipped of a gzipped file, in bytes.
-const MAX_PLAIN: u64 = 64 << 20;
+pub(super) const MAX_PLAIN: u64 = 64 << 20;
 
 /// Chunks that do not affect how the module runs: debug information, documentation, facts about the compiler, line numbers, and
 /// Elixir's data for checking callers. `Attr` is not one of them: programs can read it.

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::beam::{self, Chunks};
 use super::comparison::LayerDiff;
+use super::file_parts::{self, DifferingParts, Parts};
 use super::lock;
 
-/// Largest `.beam` file whose chunks are compared, in bytes.
-const MAX_BEAM: u64 = 32 << 20;
+/// Largest file whose chunks or parts are compared, in bytes.
+const MAX_READ: u64 = 32 << 20;
 /// Prefix of a whiteout's name (image-spec, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 /// Name of an opaque whiteout: it hides everything that lower layers have in its directory.
@@ -89,6 +90,9 @@ pub enum FileDifference {
         left: u64,
         /// On the right.
         right: u64,
+        /// The parts of a manifest, `.app`, `.rel` or `.boot` file that differ.
+        #[serde(skip_serializing_if = "DifferingParts::is_empty")]
+        parts: DifferingParts,
     },
     /// Other chunks of a `.beam` file.
     Chunks {
@@ -96,6 +100,9 @@ pub enum FileDifference {
         names: Vec<String>,
         /// Whether the Erlang VM runs the same code in spite of them.
         same_code: bool,
+        /// The functions and attributes that differ, if both files have debug information.
+        #[serde(skip_serializing_if = "DifferingParts::is_empty")]
+        parts: DifferingParts,
     },
     /// Another target of a link. Bytes that are not ASCII are escaped as in Rust.
     Link {
@@ -151,6 +158,7 @@ struct EntryInfo {
     size: u64,
     content: Option<Digest>,
     chunks: Option<Chunks>,
+    parts: Parts,
 }
 
 /// The entries of a layer.
@@ -172,7 +180,7 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
     let mut lock = None;
     let mut order = Sha256Writer::new(std::io::sink());
     let is_needed = |name: &EntryPath, size| {
-        (is_beam(name) && size <= MAX_BEAM) || (name.as_bytes() == lock::PATH && size <= lock::MAX)
+        (file_parts::is_known(name) && size <= MAX_READ) || (name.as_bytes() == lock::PATH && size <= lock::MAX)
     };
     let listed = list_entries(blob, compression, &Limits::GENEROUS, &is_needed, &mut |mut entry| {
         let _ = order.write_all(entry.path.as_bytes()).and_then(|()| order.write_all(&[0])); // a sink takes everything
@@ -183,10 +191,6 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
     })?;
     let (_, order, _) = order.finish();
     Ok(Listing { diff_id: listed.diff_id, digest: listed.digest, order, lock, paths })
-}
-
-fn is_beam(name: &EntryPath) -> bool {
-    name.as_bytes().ends_with(b".beam")
 }
 
 /// Adds an entry. Of two entries with one name the later one counts, as it does when the layer is unpacked.
@@ -202,6 +206,7 @@ fn add(paths: &mut BTreeMap<EntryPath, PathContent>, entry: LayerEntry) {
         paths.entry(EntryPath::new(&[parent, hidden].concat())).or_default().whiteout = true;
     } else {
         let chunks = entry.bytes.as_deref().and_then(beam::chunks);
+        let parts = entry.bytes.as_deref().map(|bytes| file_parts::of(&entry.path, bytes)).unwrap_or_default();
         paths.entry(entry.path).or_default().entry = Some(EntryInfo {
             kind: entry.kind,
             link: entry.link,
@@ -212,6 +217,7 @@ fn add(paths: &mut BTreeMap<EntryPath, PathContent>, entry: LayerEntry) {
             size: entry.size,
             content: entry.content,
             chunks,
+            parts,
         });
     }
 }
@@ -292,10 +298,13 @@ fn compare_entries(one: &EntryInfo, other: &EntryInfo, differences: &mut Vec<Fil
             (Some(left), Some(right)) => beam::differing(left, right),
             _ => vec![],
         };
+        // What only one side can be read as is not compared by part.
+        let is_read = !one.parts.is_empty() && !other.parts.is_empty();
+        let parts = if is_read { file_parts::differing(&one.parts, &other.parts) } else { DifferingParts::default() };
         differences.push(if names.is_empty() {
-            FileDifference::Content { left: one.size, right: other.size }
+            FileDifference::Content { left: one.size, right: other.size, parts }
         } else {
-            FileDifference::Chunks { same_code: beam::same_code(&names), names }
+            FileDifference::Chunks { same_code: beam::same_code(&names), names, parts }
         });
     } else if one.link != other.link {
         let text = |link: &[u8]| link.escape_ascii().to_string();

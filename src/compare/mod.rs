@@ -3,12 +3,12 @@
 //! ```text
 //! let (left, right) = (Side::image(&one, &blobs_of_one), Side::image(&other, &blobs_of_other));
 //! let comparison = compare(&left, &right)?;
-//! if let Some(first) = comparison.first() { /* "layer `build prod`: `app/..`: chunk `Dbgi`" */ }
+//! if let Some(first) = comparison.first() { /* "layer `build prod`: `app/..`: chunk `Dbgi`: function a/1" */ }
 //! ```
 //!
 //! Layers are read as streams: nothing is unpacked to disk, and a layer that both sides have is not read at all. Of a layer
-//! that differs, the metadata and digests of its entries are in memory; bytes only of one `.beam` file at a time and of
-//! `mix.lock`.
+//! that differs, the metadata and digests of its entries are in memory; bytes only of one file at a time whose
+//! format is known, and of `mix.lock`.
 
 mod beam;
 mod comparison;
@@ -17,12 +17,14 @@ mod fields;
 mod files;
 mod lock;
 mod pairs;
+mod file_parts;
 mod render;
 mod side;
 
 pub use comparison::{Comparison, LayerDiff, LayerDifference, LayerId, Status};
 pub use error::CompareError;
 pub use fields::Field;
+pub use file_parts::DifferingParts;
 pub use files::{Change, FileDiff, FileDifference, SameContent};
 pub use lock::{Dependency, dependencies};
 pub use render::{FirstDifference, ImagePart, Times};

@@ -131,13 +131,13 @@ impl fmt::Display for FileDifference {
             Self::Whiteout { right } => write!(f, "whiteout {}", added_or_removed(*right)),
             Self::Opaque { right } => write!(f, "opaque whiteout {}", added_or_removed(*right)),
             Self::Kind { left, right } => write!(f, "type {left} -> {right}"),
-            Self::Content { left, right } if left == right => write!(f, "content ({left} bytes)"),
-            Self::Content { left, right } => write!(f, "content ({left} -> {right} bytes)"),
-            Self::Chunks { names, same_code } => {
+            Self::Content { left, right, parts } if left == right => write!(f, "content ({left} bytes){parts}"),
+            Self::Content { left, right, parts } => write!(f, "content ({left} -> {right} bytes){parts}"),
+            Self::Chunks { names, same_code, parts } => {
                 let plural = if names.len() == 1 { "" } else { "s" };
                 let names: Vec<String> = names.iter().map(|name| format!("`{}`", shown(name))).collect();
                 let note = if *same_code { " (the code is the same)" } else { "" };
-                write!(f, "chunk{plural} {}{note}", names.join(", "))
+                write!(f, "chunk{plural} {}{note}{parts}", names.join(", "))
             }
             Self::Link { left, right } => write!(f, "link `{left}` -> `{right}`"),
             Self::Mode { left, right } => write!(f, "mode {left:04o} -> {right:04o}"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::build_matrix::apps::stress;
+use crate::build_matrix::apps::{generated, stress};
 use crate::harness::busybox::busybox_base;
 use crate::harness::prebuilt::elixir_base;
 use crate::harness::{Output, Registry, Repo, TestEnv, run};
@@ -107,7 +107,20 @@ fn a_module_with_a_random_number_is_named_with_its_chunk() {
         output.contains("layer `build prod`: `app/_build/prod/lib/stress/ebin/Elixir.Stress.Luck.beam`"),
         "{output}"
     );
-    assert!(output.contains("chunk"), "{output}");
+    assert!(output.contains("chunk") && output.contains("`function luck/0`"), "{output}");
+}
+
+#[test]
+fn what_the_compilers_processes_count_is_in_no_layer_and_every_manifest_is_known() {
+    let env = TestEnv::new();
+    let repo = generated(&env, 24);
+    let line = build(&env, &repo, &elixir_base(), &["--env", "prod", "--no-cache", "--json"]).ok();
+    let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(json["unknown_manifests"], serde_json::json!([]), "the table of Mix's manifests lacks a version");
+    let again = "touch /tmp/now; mix compile --no-all-warnings; find /app -newer /tmp/now";
+    let image = format!("oci:{}", env.path("out"));
+    let run_again = ["run", &image, "--user", "0", "--progress", "quiet", "--", "sh", "-c", again];
+    assert_eq!(run(env.phial(run_again)).ok(), "", "nothing is compiled again");
 }
 
 /// Names that no source text has, as keys of a map that is traversed during compilation.
