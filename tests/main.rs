@@ -14,6 +14,7 @@ mod builtin_script;
 mod cache;
 mod callers_secrets;
 mod cargo_deny;
+mod certificates;
 mod committed_files;
 mod deps_reuse;
 mod diff;

@@ -67,6 +67,27 @@ fn in_app(path: &EntryPath) -> String {
     shown.strip_prefix(&format!("{APP}/")).map_or(shown.clone(), str::to_owned)
 }
 
+/// What an exit code means that a shell gives when it cannot start a command, or when the command was killed (POSIX, Shell Command
+/// Language, 2.8.2).
+fn code_of_shell(code: i32) -> Option<String> {
+    let text = match code {
+        126 => {
+            "126 is the exit code of a shell that may not execute a file: a script needs the executable bit in the commit \
+             (`git update-index --chmod=+x FILE`) and a first line such as `#!/bin/sh`"
+        }
+        127 => {
+            "127 is the exit code of a shell that cannot start a command: the file is not there, the program that its first line \
+             or its header names is not there, or its lines end as on Windows"
+        }
+        129..=159 => {
+            let signal = Exit::Signal(code - 128).describe();
+            return Some(format!("{code} is the exit code of a shell whose last command {signal}"));
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
 impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
@@ -79,17 +100,21 @@ impl UserError for BuildError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::StepFailed { exit: Exit::Signal(9), .. } => Some("the machine may be out of memory".into()),
+            // 128 + 9: as a shell reports it.
+            Self::StepFailed { exit: Exit::Signal(9) | Exit::Code(137), .. } => {
+                Some("the machine may be out of memory".into())
+            }
             // 153: as a shell reports it.
             Self::StepFailed { exit: Exit::Signal(25) | Exit::Code(153), .. } => {
                 Some("the step wrote a file that is larger than the limit (`ulimit -f`)".into())
             }
-            Self::StepFailed { hint, .. } => hint.clone(),
+            Self::StepFailed { hint: Some(hint), .. } => Some(hint.clone()),
+            Self::StepFailed { exit: Exit::Code(code), .. } => code_of_shell(*code),
             Self::StepStopped { source: SandboxError::TimeLimit(_), .. } => {
                 Some("a step that needs longer has the setting `prepare.timeout`".into())
             }
             Self::StepStopped { .. } => Some("a step that writes more has the setting `prepare.max_output`".into()),
-            Self::Missing(_) => None,
+            Self::StepFailed { .. } | Self::Missing(_) => None,
             Self::Version { file, .. } => Some(format!(
                 "name a base image with that version, or correct `{file}`, or leave `--strict-versions` out"
             )),

@@ -14,6 +14,7 @@ use super::{BuildError, BuiltLayer, chroot_binds};
 use crate::config::{ConfigError, NetworkAccess, PreparePlan};
 use crate::context::Context;
 use crate::determinism::normalize::{self, NormalizeOptions};
+use crate::determinism::shims::CLOCK_AHEAD;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
@@ -169,7 +170,8 @@ impl StepRunner<'_> {
             chroot_binds::copy_binds(&mut spec)?;
         }
         let mut tail = OutputTail::default();
-        let mut diagnosis = Diagnosis::new(&self.plan.recipe, step);
+        let stands_at = clock.map(|clock| clock.sources_mtime.saturating_add(CLOCK_AHEAD));
+        let mut diagnosis = Diagnosis::new(&self.plan.recipe, step, stands_at);
         let exit = sandbox::run(OURSELVES.as_ref(), &spec, self.context.cancel, &mut |bytes: &[u8]| {
             tail.push(bytes);
             diagnosis.push(bytes);

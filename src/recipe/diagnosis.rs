@@ -6,12 +6,35 @@
 use std::collections::BTreeSet;
 
 use super::{Recipe, Script, Step};
+use crate::image::rfc3339;
 
 /// Programs that dependencies need, in the order in which they are reported.
 const TOOLS: [&str; 8] = ["git", "make", "cc", "gcc", "c++", "g++", "cmake", "cargo"];
 /// The hint for a step that asks git.
 const NO_REPOSITORY: &str = "there is no `.git` in an image: while the app is compiled, the commit is in `PHIAL_COMMIT` and its time, \
      in seconds since 1970, in `PHIAL_COMMIT_TIME`";
+/// What clients of TLS say of a certificate whose time is not now, in lower case: Erlang, `OpenSSL` and what is linked with it (curl,
+/// git, Node, Python), `GnuTLS` and wget, rustls, NSS, mbed TLS.
+const OUT_OF_TIME: [&str; 16] = [
+    "certificate_expired",
+    "cert_expired",
+    "certificate expired",
+    "certificate has expired",
+    "certificate is expired",
+    "expired certificate",
+    "cert_has_expired",
+    "cert_not_yet_valid",
+    "certificate is not yet valid",
+    "certificate not yet valid",
+    "certificate not valid yet",
+    "not yet activated",
+    "not yet been activated",
+    "invalid peer certificate: expired",
+    "notvalidyet",
+    "validity starts in the future",
+];
+/// The hint for a script that was written on Windows.
+const WINDOWS: &str = "the lines of a script end as on Windows: convert it, for example by `sed -i 's/\\r$//' FILE`";
 /// The longest line that is looked at, in bytes.
 const MAX_LINE: usize = 4096;
 
@@ -20,6 +43,8 @@ const MAX_LINE: usize = 4096;
 pub struct Diagnosis<'a> {
     recipe: &'a Recipe,
     is_deps: bool,
+    /// The time that the step's clock shows, in seconds since 1970; `None` if it is the machine's.
+    stands_at: Option<i64>,
     /// The line that has no end yet.
     unfinished: Vec<u8>,
     missing_tools: BTreeSet<&'static str>,
@@ -41,13 +66,17 @@ enum Symptom {
     Owner,
     /// git was asked about the app's repository.
     NoRepository,
+    /// A certificate was refused because of its time.
+    Certificate,
+    /// A script has line ends of Windows.
+    CarriageReturn,
 }
 
 impl<'a> Diagnosis<'a> {
-    /// For the output of `step`.
-    pub fn new(recipe: &'a Recipe, step: &Step) -> Self {
+    /// For the output of `step`. `stands_at` is the time that its clock shows, in seconds since 1970, if it stands.
+    pub fn new(recipe: &'a Recipe, step: &Step, stands_at: Option<i64>) -> Self {
         let is_deps = step.name.split(' ').next() == Some("deps");
-        Self { recipe, is_deps, unfinished: vec![], missing_tools: BTreeSet::new(), found: BTreeSet::new() }
+        Self { recipe, is_deps, stands_at, unfinished: vec![], missing_tools: BTreeSet::new(), found: BTreeSet::new() }
     }
 
     /// Adds output, which may begin and end anywhere in a line.
@@ -85,6 +114,13 @@ impl<'a> Diagnosis<'a> {
             ),
             (Symptom::MissingDependency, lower.starts_with("warning: missing dependency ")),
             (Symptom::NoRepository, has(&["not a git repository"])),
+            (Symptom::Certificate, has(&OUT_OF_TIME)),
+            // As bash, env of GNU, and dash or busybox show the character.
+            (
+                Symptom::CarriageReturn,
+                has(&["$'\\r'", "\\r': no such file", "\\r’: no such file", "^m: bad interpreter"]),
+            ),
+            (Symptom::CarriageReturn, has(&["\r: not found", "\r': no such file", "illegal option -\r"])),
             (Symptom::Owner, has(&["chown", "ownership", "owner of"]) && has(&["invalid argument", "einval"])),
         ] {
             if is_found {
@@ -99,6 +135,9 @@ impl<'a> Diagnosis<'a> {
         if self.found.contains(&Symptom::NoRepository) {
             return Some(format!("the step asked git, and {NO_REPOSITORY}"));
         }
+        if let Some(text) = self.clock() {
+            return Some(format!("the step refused a certificate: {text}"));
+        }
         let is_warned = self.is_mix_deps() && self.found.contains(&Symptom::MissingDependency);
         is_warned.then(|| self.inputs())
     }
@@ -107,6 +146,12 @@ impl<'a> Diagnosis<'a> {
     pub fn hint(mut self, has_program: impl Fn(&str) -> bool) -> Option<String> {
         self.line();
         let found = |symptom| self.found.contains(&symptom);
+        if let Some(text) = self.clock() {
+            return Some(text);
+        }
+        if found(Symptom::CarriageReturn) {
+            return Some(WINDOWS.into());
+        }
         if found(Symptom::Owner) {
             return Some(
                 "with one user id, no file can get another owner: set `prepare.ranges = true` in `phial.toml`".into(),
@@ -132,6 +177,16 @@ impl<'a> Diagnosis<'a> {
             return Some(self.lock());
         }
         (self.is_mix_deps() && found(Symptom::MissingFile)).then(|| self.inputs())
+    }
+
+    /// What to do about a certificate that was refused by a clock that stands.
+    fn clock(&self) -> Option<String> {
+        let time = self.stands_at.filter(|_| self.found.contains(&Symptom::Certificate))?;
+        Some(format!(
+            "the clock of this step stands at {}, and the certificate is for another time: set `prepare.clock = \"real\"` in \
+             `phial.toml` (code that stores the time while it is compiled then differs in each build)",
+            rfc3339(time)
+        ))
     }
 
     fn is_mix_deps(&self) -> bool {
@@ -187,7 +242,7 @@ mod tests {
 
     fn hint(recipe: &Recipe, step: &str, output: &str) -> String {
         let step = Step { name: step.into(), argv: vec![], env: None };
-        let mut diagnosis = Diagnosis::new(recipe, &step);
+        let mut diagnosis = Diagnosis::new(recipe, &step, Some(1_700_003_600));
         output.as_bytes().chunks(3).for_each(|bytes| diagnosis.push(bytes));
         diagnosis.hint(|tool| tool == "gcc").unwrap_or_default()
     }
@@ -239,9 +294,58 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_of_another_time_is_a_case_for_the_clock() {
+        for output in [
+            // Erlang's ssl, as httpc and packages that use it print it
+            "{:tls_alert, {:certificate_expired, ~c\"TLS client: In state wait_cert generated CLIENT ALERT: Fatal - Certificate Expired\"}}",
+            "{:bad_cert, :cert_expired}",
+            // OpenSSL, and with it curl, git, Python and Node
+            "verify error:num=9:certificate is not yet valid",
+            "curl: (60) SSL certificate problem: certificate is not yet valid",
+            "fatal: unable to access 'https://x/': SSL certificate problem: certificate has expired",
+            "Error: certificate is not yet valid code: 'CERT_NOT_YET_VALID'",
+            // GnuTLS and wget
+            "- Status: The certificate is NOT trusted. The certificate chain uses not yet activated certificate.",
+            "  Issued certificate not yet valid.",
+            "ERROR: The certificate of 'x' is not yet activated.",
+            // rustls
+            "invalid peer certificate: NotValidYet",
+            "invalid peer certificate: certificate not valid yet: verification time 1700003600 (UNIX)",
+            "invalid peer certificate: Expired",
+            "invalid peer certificate: certificate expired: verification time 1700003600 (UNIX)",
+        ] {
+            let text = hint(&recipe(None), "deps prod", &format!("{output}\n** (File.Error) enoent"));
+            assert!(
+                text.contains("`prepare.clock = \"real\"`") && text.contains("2023-11-14T23:13:20Z"),
+                "{output}: {text}"
+            );
+        }
+        let (recipe, step) = (recipe(None), Step { name: "deps".into(), argv: vec![], env: None });
+        let mut diagnosis = Diagnosis::new(&recipe, &step, None);
+        diagnosis.push(b"curl: (60) SSL certificate problem: certificate has expired\n");
+        assert_eq!(diagnosis.hint(|_| true), None, "by the machine's clock it is so");
+        for output in ["unknown ca", "self-signed certificate", "hostname mismatch, certificate is not valid for 'x'"] {
+            assert_eq!(hint(&recipe, "deps prod", output), "", "{output}");
+        }
+    }
+
+    #[test]
+    fn a_script_of_windows_is_not_taken_for_a_program_that_the_base_lacks() {
+        for output in [
+            "/usr/bin/env: ‘bash\\r’: No such file or directory",
+            "/usr/bin/env: 'sh\r': No such file or directory",
+            "./configure: line 2: $'\\r': command not found",
+            "-bash: ./configure: /bin/sh^M: bad interpreter: No such file or directory",
+            "./configure: 3: make\r: not found",
+        ] {
+            assert!(hint(&recipe(None), "deps prod", output).contains("end as on Windows"), "{output}");
+        }
+    }
+
+    #[test]
     fn an_output_without_lines_is_bounded() {
         let (recipe, step) = (recipe(None), Step { name: "deps".into(), argv: vec![], env: None });
-        let mut diagnosis = Diagnosis::new(&recipe, &step);
+        let mut diagnosis = Diagnosis::new(&recipe, &step, None);
         (0..100).for_each(|_| diagnosis.push(&vec![b'x'; 1 << 16]));
         assert_eq!(diagnosis.unfinished.len(), MAX_LINE);
     }

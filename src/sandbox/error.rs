@@ -196,7 +196,7 @@ impl From<StageError> for SandboxError {
             StageError::Unstartable { command, errno, obstacle } => Self::Unstartable {
                 command,
                 hint: obstacle_hint(errno, obstacle.as_ref()),
-                is_of_machine: obstacle == Some(Obstacle::NoExecMount),
+                is_of_machine: obstacle == Some(Obstacle::NoExecMount) || is_of_machine(errno),
                 source: io::Error::from_raw_os_error(errno),
             },
             StageError::NotRoot => Self::NotRoot,
@@ -209,6 +209,9 @@ fn obstacle_hint(errno: i32, obstacle: Option<&Obstacle>) -> Option<String> {
         Some(Obstacle::CarriageReturn) => {
             "its lines end as on Windows: convert it, for example by `sed -i 's/\\r$//' FILE`"
         }
+        Some(Obstacle::ByteOrderMark) => {
+            "it begins with a byte order mark, which hides its first line: save it as UTF-8 without one"
+        }
         Some(Obstacle::NotExecutable(path)) => {
             return Some(format!("`{path}` must be a file that may be executed: `chmod +x`"));
         }
@@ -218,9 +221,23 @@ fn obstacle_hint(errno: i32, obstacle: Option<&Obstacle>) -> Option<String> {
         None if errno == nix::libc::ENOEXEC => {
             "a script must begin with a line such as `#!/bin/sh`, and a program must be built for this CPU architecture"
         }
+        None if errno == nix::libc::ENOENT => {
+            "it is there, and what it needs to be started is not, or it is built for another CPU architecture"
+        }
+        None if errno == nix::libc::E2BIG => {
+            "its arguments and the environment are larger than the kernel takes: pass less"
+        }
+        None if errno == nix::libc::EAGAIN => "the limit of processes is reached (`ulimit -u`)",
+        None if errno == nix::libc::ENOMEM => "the machine may be out of memory",
         None => return None,
     };
     Some(text.to_owned())
+}
+
+/// Whether the kernel refuses a command for want of something of the machine.
+fn is_of_machine(errno: i32) -> bool {
+    use nix::libc::{EAGAIN, EIO, EMFILE, ENFILE, ENOMEM};
+    matches!(errno, EAGAIN | EIO | EMFILE | ENFILE | ENOMEM)
 }
 
 /// Whether a path of the image is the cause: it leads nowhere, through a file, or in a circle.

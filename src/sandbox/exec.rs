@@ -53,17 +53,20 @@ fn find(name: &str, path: &str) -> Option<PathBuf> {
 /// How many interpreters of interpreters are looked at; the kernel follows as many.
 const MAX_INTERPRETERS: usize = 5;
 
-fn diagnose(name: &str, program: &Path, error: &io::Error) -> StageError {
+fn diagnose(name: &str, first: &Path, error: &io::Error) -> StageError {
     let command = name.to_owned();
     let errno = error.raw_os_error().unwrap_or(0);
     let unstartable = |obstacle| StageError::Unstartable { command: command.clone(), errno, obstacle };
+    if errno == libc::ENOEXEC && begins_with_a_mark(first) {
+        return unstartable(Some(Obstacle::ByteOrderMark));
+    }
     if !matches!(errno, libc::ENOENT | libc::EACCES) {
         return unstartable(None);
     }
-    if errno == libc::EACCES && statvfs(program).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
+    if errno == libc::EACCES && statvfs(first).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
         return unstartable(Some(Obstacle::NoExecMount));
     }
-    let mut program = program.to_owned();
+    let mut program = first.to_owned();
     for _ in 0..MAX_INTERPRETERS {
         let is_executable = |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
         if errno == libc::EACCES && fs::metadata(&program).is_ok_and(|data| !is_executable(&data)) {
@@ -78,7 +81,15 @@ fn diagnose(name: &str, program: &Path, error: &io::Error) -> StageError {
         }
         program = interpreter.into();
     }
-    if errno == libc::ENOENT { StageError::Missing { command } } else { unstartable(None) }
+    // What is there and is reported as missing needs something else that is missing.
+    let is_missing = errno == libc::ENOENT && fs::metadata(first).is_err();
+    if is_missing { StageError::Missing { command } } else { unstartable(None) }
+}
+
+/// Whether a text begins with a byte order mark, as editors of Windows write it. The kernel then sees no `#!`.
+fn begins_with_a_mark(program: &Path) -> bool {
+    let mut head = Vec::new();
+    File::open(program).is_ok_and(|file| file.take(3).read_to_end(&mut head).is_ok() && head == b"\xef\xbb\xbf")
 }
 
 /// The interpreter named in the first line of a script, or the loader named in the header of an ELF file.

@@ -80,6 +80,8 @@ pub(super) enum StageError {
 pub(super) enum Obstacle {
     /// The first line of a script ends as on Windows, and the kernel takes the end for a part of the interpreter's name.
     CarriageReturn,
+    /// A script begins with a byte order mark, so that the kernel does not see its first line.
+    ByteOrderMark,
     /// This file, which the command is or needs, has no executable bit or is no file.
     NotExecutable(String),
     /// The file system is mounted with `noexec`.
