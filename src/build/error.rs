@@ -113,6 +113,9 @@ impl UserError for BuildError {
             Self::StepStopped { source: SandboxError::TimeLimit(_), .. } => {
                 Some("a step that needs longer has the setting `prepare.timeout`".into())
             }
+            Self::StepStopped { source: SandboxError::MemoryLimit(_), .. } => {
+                Some("a step that needs more has the setting `prepare.max_memory`".into())
+            }
             Self::StepStopped { .. } => Some("a step that writes more has the setting `prepare.max_output`".into()),
             Self::StepFailed { .. } | Self::Missing(_) => None,
             Self::Version { file, .. } => Some(format!(

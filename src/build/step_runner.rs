@@ -179,7 +179,10 @@ impl StepRunner<'_> {
         });
         if !matches!(exit, Ok(Exit::Code(0))) {
             userns_helper::clear(self.ids(), &rootfs_dir);
-            if let Err(source @ (SandboxError::TimeLimit(_) | SandboxError::OutputLimit(_))) = exit {
+            if let Err(
+                source @ (SandboxError::TimeLimit(_) | SandboxError::OutputLimit(_) | SandboxError::MemoryLimit(_)),
+            ) = exit
+            {
                 return Err(BuildError::StepStopped { step: step.name.clone(), source, output: tail.lines() }.into());
             }
             let (step, exit, output) = (step.name.clone(), exit?, tail.lines());

@@ -79,6 +79,8 @@ pub struct PrepareSettings {
     pub max_output: Option<SizeSetting>,
     /// How many processes and threads a step may have at one time.
     pub max_processes: Option<u32>,
+    /// How much memory the processes of a step may have together.
+    pub max_memory: Option<SizeSetting>,
 }
 
 /// `[release]`: what `phial release` requires of an image.

@@ -49,7 +49,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 37] = [
+pub const KEYS: [Key; 38] = [
     key(
         "image.name",
         Kind::Text,
@@ -143,6 +143,12 @@ pub const KEYS: [Key; 37] = [
         Kind::Count,
         "`4096`",
         "How many processes and threads each step may have at one time; see [limits](isolation.md#limits).",
+    ),
+    key(
+        "prepare.max_memory",
+        Kind::Size,
+        "`\"32GB\"`",
+        "How much memory the processes of each step may have together; see [limits](isolation.md#limits).",
     ),
     key(
         "test.command",

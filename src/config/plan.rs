@@ -139,6 +139,7 @@ impl PreparePlan {
             timeout: settings.prepare.timeout.as_ref(),
             max_output: settings.prepare.max_output.as_ref(),
             max_processes: settings.prepare.max_processes,
+            max_memory: settings.prepare.max_memory.as_ref(),
         };
         let recipe = Recipe {
             script: script.map_or(Script::BuiltIn, Script::InRepository),

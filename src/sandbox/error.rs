@@ -120,6 +120,9 @@ pub enum SandboxError {
     /// The command wrote too much.
     #[error("it wrote more than {0} bytes of output")]
     OutputLimit(u64),
+    /// The command's processes had too much memory.
+    #[error("it took more than {0} bytes of memory")]
+    MemoryLimit(u64),
     /// A process that was killed did not end: it waits for a disk or a network file system.
     #[error("processes of the sandbox did not end when they were killed")]
     StillRunning,
@@ -147,7 +150,7 @@ impl UserError for SandboxError {
             | Self::Interpreter { .. }
             | Self::Unstartable { .. } => ExitKind::Refused,
             Self::Interrupted => ExitKind::Interrupted,
-            Self::TimeLimit(_) | Self::OutputLimit(_) => ExitKind::Failed,
+            Self::TimeLimit(_) | Self::OutputLimit(_) | Self::MemoryLimit(_) => ExitKind::Failed,
             // What the kernel refuses (memory, descriptors, an error of the disk) is the machine's.
             Self::Start { source, .. } if source.raw_os_error().is_some() => ExitKind::Machine,
             Self::Fault(_) | Self::Start { .. } | Self::Helper { .. } | Self::Lost { .. } => ExitKind::Internal,

@@ -20,6 +20,7 @@ mod harden;
 mod id_map;
 mod init;
 mod loopback;
+mod memory;
 mod mounts;
 mod net;
 mod spec;

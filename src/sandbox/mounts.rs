@@ -149,9 +149,13 @@ fn new_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: MountAttr
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn tmpfs(mode: &str, size: Option<&str>) -> rustix::io::Result<OwnedFd> {
+/// A tmpfs of `size` bytes, and no more than the kernel gives without a size: half of the memory.
+fn tmpfs(mode: &str, size: Option<u64>) -> rustix::io::Result<OwnedFd> {
+    let memory = rustix::system::sysinfo();
+    let half = memory.totalram.saturating_mul(memory.mem_unit.into()) / 2;
+    let size = size.filter(|size| *size < half).map(|size| size.to_string());
     let mut options = vec![("mode", Some(mode))];
-    options.extend(size.map(|size| ("size", Some(size))));
+    options.extend(size.as_deref().map(|size| ("size", Some(size))));
     new_mount("tmpfs", &options, QUIET)
 }
 

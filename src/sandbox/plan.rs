@@ -5,8 +5,8 @@ use super::spec::{Bind, Root, Spec};
 /// One mount or link in the root. Paths are absolute inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mount<'a> {
-    /// A new tmpfs; `mode` is that of its root.
-    Tmpfs { at: &'a str, mode: &'static str, size: Option<&'static str> },
+    /// A new tmpfs of at most `size` bytes and half of the machine's memory; `mode` is that of its root.
+    Tmpfs { at: &'a str, mode: &'static str, size: Option<u64> },
     /// A directory of the root; created with this mode if it does not exist.
     Dir { at: &'static str, mode: u32 },
     /// A device node of the host, in `/dev`.
@@ -56,25 +56,23 @@ const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// caller's binds come last and may cover anything.
 pub(super) fn plan(spec: &Spec) -> Vec<Mount<'_>> {
     // Files that are bind-mounted elsewhere are copied into the root of a chroot, below `/run`.
+    let size = spec.limits.memory;
     let is_chroot = matches!(spec.root, Root::Chroot { .. });
     let mut list = if is_chroot {
         vec![Mount::Dir { at: "/tmp", mode: 0o1777 }, Mount::Dir { at: "/run", mode: 0o755 }]
     } else {
-        vec![
-            Mount::Tmpfs { at: "/tmp", mode: "1777", size: None },
-            Mount::Tmpfs { at: "/run", mode: "755", size: None },
-        ]
+        vec![Mount::Tmpfs { at: "/tmp", mode: "1777", size }, Mount::Tmpfs { at: "/run", mode: "755", size }]
     };
-    list.push(Mount::Tmpfs { at: "/dev", mode: "755", size: Some("64m") });
+    list.push(Mount::Tmpfs { at: "/dev", mode: "755", size: Some(64 << 20) });
     list.extend(DEVICES.map(Mount::Device));
     list.push(Mount::Devpts);
-    list.push(Mount::Tmpfs { at: "/dev/shm", mode: "1777", size: Some("64m") });
+    list.push(Mount::Tmpfs { at: "/dev/shm", mode: "1777", size: Some(64 << 20) });
     list.extend(LINKS.map(|(name, target)| Mount::Link(name, target)));
     list.push(Mount::Proc);
     list.extend(MASKED.map(Mount::Mask));
     list.extend(READ_ONLY.map(Mount::ReadOnly));
     list.extend(contents(spec).map(|(at, content)| Mount::Content { at, content }));
-    list.extend(spec.tmpfs.iter().map(|at| Mount::Tmpfs { at, mode: "755", size: None }));
+    list.extend(spec.tmpfs.iter().map(|at| Mount::Tmpfs { at, mode: "755", size }));
     list.extend(spec.binds.iter().map(Mount::Bind));
     list
 }

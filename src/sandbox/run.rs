@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::SandboxError;
 use super::id_map::map_ranges;
+use super::memory::MemoryWatch;
 use super::mounts;
 use super::protocol::{self, Envelope, Job, StageError, StageReport};
 use super::spec::{Exit, Root, Spec, Stdio, UsageLimits};
@@ -73,7 +74,8 @@ pub fn run_with_events(
     };
     let mut running = Running::launch(exe, Job::Run(Box::new(spec.clone())), input)?;
     running.is_chroot = matches!(spec.root, Root::Chroot { .. });
-    let mut watch = Watch { cancel, limits: spec.limits, start: Instant::now(), written: 0 };
+    let mut watch =
+        Watch { cancel, limits: spec.limits, start: Instant::now(), written: 0, memory: MemoryWatch::new() };
     let outcome = listen(&mut running, output, &mut watch, out);
     let status = if outcome.is_err() { running.kill()? } else { running.wait()? };
     clean_up(&spec.root, outcome.as_ref().map_or(&[], |outcome| &outcome.made));
@@ -126,15 +128,20 @@ struct Watch<'a> {
     start: Instant,
     /// Bytes of output so far.
     written: u64,
+    memory: MemoryWatch,
 }
 
 impl Watch<'_> {
-    fn check(&self) -> Result<(), SandboxError> {
+    /// `stage1` is the process above all others of the sandbox.
+    fn check(&mut self, stage1: u32) -> Result<(), SandboxError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(SandboxError::Interrupted);
         }
         if let Some(limit) = self.limits.time.filter(|limit| self.start.elapsed() > *limit) {
             return Err(SandboxError::TimeLimit(limit));
+        }
+        if let Some(limit) = self.limits.memory.filter(|limit| self.memory.is_beyond(stage1, *limit)) {
+            return Err(SandboxError::MemoryLimit(limit));
         }
         match self.limits.output.filter(|limit| self.written > *limit) {
             Some(limit) => Err(SandboxError::OutputLimit(limit)),
@@ -155,7 +162,7 @@ fn listen(
     let mut is_open = true;
     let mut buffer = vec![0; 1 << 16];
     while is_open || output.is_some() {
-        watch.check()?;
+        watch.check(running.child.id())?;
         let readable = readable(is_open.then_some(&running.status), output.as_ref()).map_err(start("poll"))?;
         if readable[0] {
             is_open = running.read_reports(&mut lines, &mut outcome)?;

@@ -99,6 +99,9 @@ pub struct UsageLimits {
     pub output: Option<u64>,
     /// Processes and threads at one time. Root has no such limit in a chroot, nor before Linux 6.14.
     pub processes: Option<u32>,
+    /// Bytes of memory of all its processes together, and of each file system in memory. Looked at a few times in a second, so that
+    /// a command may have more for a moment.
+    pub memory: Option<u64>,
 }
 
 /// A command and its sandbox.

@@ -176,6 +176,12 @@ fn a_step_that_takes_too_long_or_writes_too_much_is_stopped_and_the_setting_name
             "it wrote more than 100000 bytes",
             "prepare.max_output",
         ),
+        (
+            "max_memory = '60MB'",
+            "x=$(head -c 80000000 /dev/zero | tr '\\0' x); sleep 100",
+            "it took more than 60000000 bytes of memory",
+            "prepare.max_memory",
+        ),
     ];
     for (limit, script, why, setting) in cases {
         let scene = Scene::with(|repo| {

@@ -47,6 +47,39 @@ fn a_command_has_no_more_processes_than_it_may() {
     assert_eq!(result(&order).1, "all\n");
 }
 
+#[test]
+fn a_command_that_takes_too_much_memory_is_ended_with_all_that_it_started() {
+    let test = SandboxTest::new();
+    let mark = number(13);
+    let hog = "x=$(busybox head -c 80000000 /dev/zero | busybox tr '\\0' x); echo up";
+    let roots = [Some(test.overlay()), is_root().then(|| Root::Chroot { dir: test.path("root") })];
+    for root in roots.into_iter().flatten() {
+        // Each of the two is within the limit.
+        let mut order = test.order(&format!("({hog}; sleep {mark}) & {hog}; sleep {mark}"));
+        order.root = root;
+        order.limits = UsageLimits { memory: Some(120_000_000), ..UsageLimits::default() };
+        let (exit, output) = result(&order);
+        let error = exit.unwrap_err();
+        assert_eq!(error.to_string(), "it took more than 120000000 bytes of memory", "{output}");
+        assert_eq!((error.exit_kind().code(), alive(&mark)), (1, 0));
+        order.argv[2] = format!("{hog}; busybox sleep 1; echo done");
+        order.limits.memory = Some(250_000_000);
+        assert_eq!(result(&order).1, "up\ndone\n");
+    }
+}
+
+#[test]
+fn a_file_system_in_memory_is_no_larger_than_the_limit_of_memory() {
+    let test = SandboxTest::new();
+    let mut order = test.order(
+        "busybox head -c 3000000 /dev/zero >/tmp/x; echo $?; busybox head -c 1000000 /dev/zero >/run/x; echo $?",
+    );
+    order.root = test.overlay();
+    order.limits = UsageLimits { memory: Some(2_000_000), ..UsageLimits::default() };
+    let (_, output) = result(&order);
+    assert!(output.ends_with("\n1\n0\n"), "{output}");
+}
+
 /// The machine's abstract sockets are reached by whoever shares its network: containerd's had root behind it
 /// (CVE-2020-15257).
 #[test]
