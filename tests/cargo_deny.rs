@@ -40,21 +40,48 @@ fn allowed(expression: &str, list: &[&str]) -> bool {
     })
 }
 
-#[test]
-fn no_package_of_the_lock_file_is_banned() {
-    let (deny, lock) = (toml("deny.toml"), toml("Cargo.lock"));
-    let bans = deny["bans"]["deny"].as_array().expect("bans");
-    assert!(!bans.is_empty());
-    for ban in bans {
+/// What a lock file has of what is banned: each package with the reason.
+fn banned(deny: &toml::Table, lock: &toml::Table) -> Vec<String> {
+    let mut found = vec![];
+    for ban in deny["bans"]["deny"].as_array().expect("bans") {
         let spec = ban["crate"].as_str().expect("a name");
         let (name, range) = spec.split_once(':').unwrap_or((spec, "*"));
         let range: VersionReq = range.parse().expect("a range of versions");
         for package in lock["package"].as_array().expect("packages").iter().filter(|p| p["name"].as_str() == Some(name))
         {
             let version: Version = package["version"].as_str().expect("a version").parse().expect("a version");
-            assert!(!range.matches(&version), "{name} {version}: {}", ban["reason"]);
+            if range.matches(&version) {
+                found.push(format!("{name} {version}: {}", ban["reason"]));
+            }
         }
     }
+    found
+}
+
+#[test]
+fn no_package_of_the_lock_file_is_banned() {
+    assert_eq!(banned(&toml("deny.toml"), &toml("Cargo.lock")), Vec::<String>::new());
+}
+
+#[test]
+fn a_package_below_its_floor_is_found_and_every_floor_names_its_advisories() {
+    let deny = toml("deny.toml");
+    let bans = deny["bans"]["deny"].as_array().expect("bans");
+    let mut floors = 0;
+    for ban in bans {
+        let Some((name, range)) = ban["crate"].as_str().expect("a name").split_once(":<") else { continue };
+        let (floor, reason): (Version, &str) = (range.parse().expect(name), ban["reason"].as_str().expect("a reason"));
+        let is_advisory = |word: &str| ["RUSTSEC-", "CVE-", "GHSA-"].iter().any(|kind| word.starts_with(kind));
+        assert!(reason.split([' ', ',']).any(is_advisory), "{name}: {reason}");
+        let lock = |version: &str| {
+            let text = format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n");
+            banned(&deny, &text.parse().expect("TOML"))
+        };
+        assert_eq!(lock("0.0.1").len(), 1, "{name}");
+        assert_eq!(lock(&floor.to_string()), Vec::<String>::new(), "{name}");
+        floors += 1;
+    }
+    assert!(floors > 30, "{floors}");
 }
 
 /// The oldest versions without a known hole, where no advisory database has it or `Cargo.toml` would allow an older one.
