@@ -46,7 +46,8 @@ pub struct Verified {
 
 /// Rebuilds the image, ignoring cached results, and compares.
 pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified, Error> {
-    let original = ResolvedImage::resolve(context, &config::reference("image", &request.image)?, None)?;
+    let image = config::reference("image", &request.image)?;
+    let original = ResolvedImage::resolve(context, &image, None)?;
     let record = match Provenance::of(&original.image, FORMAT) {
         Recorded::Here(record) => *record,
         Recorded::Format(found) => {
@@ -54,8 +55,12 @@ pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified
         }
         Recorded::Not => return Err(ReproducibilityError::NoRecord(request.image.clone()).into()),
     };
+    let build = build_request(request, &record)?;
+    if let Some(host) = foreign_registry(request, &image, &build)? {
+        context.client.withhold_login(&host);
+    }
     context.host.wait_for_next_second(); // the image may be as new as this second
-    let rebuilt = build_unpublished(&build_request(request, &record)?, context)?;
+    let rebuilt = build_unpublished(&build, context)?;
     if rebuilt.image.manifest_digest == original.image.manifest_digest {
         check_layers(&original, rebuilt.built.base_layers, context)?;
         return Ok(Verified { digest: rebuilt.built.digest, record });
@@ -63,6 +68,14 @@ pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified
     let blobs = |digest: &Digest| original.blob_there(context, digest);
     let original = OtherImage { image: &original.image, blobs: &blobs };
     Err(difference(&rebuilt, &original, LeftSide::Other, context)?.into())
+}
+
+/// The registry of the base image, if only the record of the image names it.
+fn foreign_registry(of: &VerifyRequest, image: &Reference, build: &BuildRequest) -> Result<Option<String>, Error> {
+    let Some(base) = build.flags.base.as_ref().filter(|_| of.base.is_none()) else { return Ok(None) };
+    let base = config::reference("base", base)?;
+    let host = base.registry_host().filter(|host| image.registry_host() != Some(host));
+    Ok(host.map(str::to_owned))
 }
 
 /// The build that the record describes.

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use base64::Engine as _;
 
 use crate::harness::busybox::busybox_base;
 use crate::harness::edit_image::edit_record;
 use crate::harness::git_http::GitServer;
-use crate::harness::{Output, Repo, TestEnv, run};
+use crate::harness::{Output, Registry, Repo, TestEnv, run};
 
 const CANARY: &str = "s3cr3t-canary-4f";
 
@@ -229,6 +230,57 @@ fn a_fetched_commit_names_no_base_image_of_this_machine() {
     assert!(stderr.contains(&format!("names an image on this machine as its base: `{}`", base())), "{stderr}");
     run(env.phial(["build", &url, "--to", "oci:out", "--base", &base()])).ok();
     run(env.phial(["build", repo.source(), "--to", "oci:out"])).ok();
+}
+
+#[test]
+fn a_registry_that_only_a_commit_or_an_image_names_gets_no_login() {
+    let (env, registry) = (TestEnv::with_empty_cache(), Registry::with_htpasswd());
+    let (login, private) = (env.path("login.json"), registry.reference("team/base:1"));
+    let creds = format!("{}:{}", Registry::USER, Registry::PASSWORD);
+    let mut copy = Command::new("skopeo");
+    copy.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", &creds, &base()]);
+    run({
+        copy.arg(format!("docker://{private}"));
+        copy
+    })
+    .ok();
+    let mut enter = Command::new("skopeo");
+    enter.args(["login", "--tls-verify=false", "--username", Registry::USER, "--password", Registry::PASSWORD]);
+    run({
+        enter.args(["--authfile", &login, &registry.host()]);
+        enter
+    })
+    .ok();
+    let repo = app(&env, "", &[]);
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    let named = settings.replace("[image]\n", &format!("[image]\nbase = \"{private}\"\n"));
+    let service =
+        format!("[test]\ncommand = \"true\"\n[test.services.box]\nimage = \"{private}\"\ncommand = \"sleep 99\"\n");
+    repo.write("phial.toml", named + &service);
+    repo.commit("A private base, and a private service");
+    let server = GitServer::start(env.dir());
+    let url = format!("{}/app/.git", server.url);
+    let phial = |args: &[&str]| run(env.phial([args, &["--authfile", &login]].concat()));
+    let refuses = |output: Output| {
+        let stderr = output.failed(5);
+        assert!(stderr.contains(&format!("hint: `{}` gets no login of yours", registry.host())), "{stderr}");
+        assert!(stderr.contains("`--base`") && stderr.contains("`--config`"), "{stderr}");
+    };
+
+    refuses(phial(&["build", &url, "--to", "oci:out"]));
+    phial(&["build", &url, "--to", "oci:out", "--base", &private]).ok();
+    phial(&["build", &url, "--to", &registry.reference("team/app:1")]).ok();
+    phial(&["build", repo.source(), "--to", "oci:out"]).ok();
+    let own = repo.dir().join("phial.toml").display().to_string();
+    phial(&["build", &url, "--to", "oci:out", "--config", &own]).ok();
+
+    refuses(phial(&["verify", "oci:out", "--source", repo.source()]));
+    phial(&["verify", "oci:out", "--source", repo.source(), "--base", &private]).ok();
+    phial(&["verify", &registry.reference("team/app:1"), "--source", repo.source()]).ok();
+
+    refuses(phial(&["test", "oci:out"]));
+    phial(&["test", "oci:out", "--config", &own]).ok();
+    phial(&["test", &registry.reference("team/app:1")]).ok();
 }
 
 #[test]

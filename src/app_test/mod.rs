@@ -24,7 +24,7 @@ use phial_layers::Digest;
 
 pub use error::TestError;
 
-use self::runner::Runner;
+use self::runner::{Results, Runner};
 use crate::attest::{self, ImageLocation, Partition, TestRun};
 use crate::build::TestDeps;
 use crate::config::{self, FileConfig, NamedCommand, SettingsOrigin, TestCommands, TestFlags, TestPlan};
@@ -71,6 +71,8 @@ pub struct TestOutcome {
     pub run: TestRun,
     /// Why not all commands ran to their end: a service that was not ready or ended.
     pub service_error: Option<Error>,
+    /// Why the report, the logs or the artifacts are not where they were asked for.
+    pub output_error: Option<Error>,
 }
 
 /// Runs the tests of an image. An error means that they could not run: it says nothing of the image.
@@ -82,6 +84,11 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     context.step_finished("image", base.image.manifest_digest.as_str(), Some(start));
     let settings = settings(request, &base, context)?;
     let plan = TestPlan::new(&settings.test, &request.flags)?;
+    if request.config.is_none() {
+        // The image names its services: their registries get no login, except the image's own.
+        let hosts = plan.services.values().filter_map(|service| service.image.registry_host());
+        hosts.filter(|host| image.registry_host() != Some(host)).for_each(|host| context.client.withhold_login(host));
+    }
     let trees = base.trees(context, TreeCheck::Entries)?;
     let partition = partition(request, context)?;
     let commands = commands(&plan.commands, &base, &trees, partition)?;
@@ -117,7 +124,8 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
         finished: context.host.unix_time_millis(),
         url: context.host.run_url(),
     };
-    Ok(TestOutcome { image, subject: base.image.descriptor(), run, service_error: results.service_error })
+    let Results { service_error, output_error, .. } = results;
+    Ok(TestOutcome { image, subject: base.image.descriptor(), run, service_error, output_error })
 }
 
 /// The settings of `--config`, or else the `phial.toml` in the image, which is that of its commit.

@@ -21,6 +21,7 @@ use crate::rootfs::{self, Isolation};
 use crate::runtime::{HOSTS, ResolvedImage, environment, resolv_conf};
 use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec};
 use crate::store::{Scratch, Tree};
+use crate::tree::TreeRoot;
 
 /// What the commands run in.
 pub(super) struct Runner<'a> {
@@ -40,6 +41,8 @@ pub(super) struct Results {
     pub(super) commands: Vec<CommandResult>,
     /// Why not all commands ran to their end: a service that was not ready or ended.
     pub(super) service_error: Option<Error>,
+    /// Why the report, the logs or the artifacts are not where they were asked for.
+    pub(super) output_error: Option<Error>,
     /// The output of each command.
     logs: Vec<PathBuf>,
 }
@@ -79,19 +82,32 @@ impl Runner<'_> {
         if results.service_error.is_some() || results.commands.iter().any(|command| !command.passed) {
             services.report_output(context);
         }
+        results.logs.extend(services.logs());
+        let written = written_dir(&rootfs.diff_source);
+        match self.write_outputs(&results, &reports, &written, request) {
+            Ok(missing) => missing.iter().for_each(|path| {
+                context.notice(format!("`test.artifacts` names `{path}`, which does not exist"));
+            }),
+            Err(error) => results.output_error = Some(error),
+        }
+        Ok(results)
+    }
+
+    /// Writes the report, the logs and the artifacts that `request` asks for, and returns the artifacts that do not exist. `written` is
+    /// what the commands wrote.
+    fn write_outputs(
+        &self,
+        results: &Results,
+        reports: &Reports,
+        written: &TreeRoot,
+        request: &TestRequest,
+    ) -> Result<Vec<String>, Error> {
         if let Some(path) = &request.junit {
             artifacts::write(path, &reports.junit(&results.commands)?)?;
         }
-        if let Some(dir) = &request.artifacts {
-            results.logs.extend(services.logs());
-            artifacts::copy_logs(&results.logs, dir)?;
-            let missing =
-                artifacts::copy_artifacts(&self.plan.artifacts, &written_dir(&rootfs.diff_source), self.trees, dir)?;
-            for path in missing {
-                context.notice(format!("`test.artifacts` names `{path}`, which does not exist"));
-            }
-        }
-        Ok(results)
+        let Some(dir) = &request.artifacts else { return Ok(vec![]) };
+        artifacts::copy_logs(&results.logs, dir)?;
+        artifacts::copy_artifacts(&self.plan.artifacts, written, self.trees, dir)
     }
 
     /// Waits for the services, then runs commands, each with its sandbox, until one cannot go on for want of a service.

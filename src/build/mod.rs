@@ -143,6 +143,9 @@ fn plan(request: &BuildRequest, fetched: &Fetched, context: &Context<'_>) -> Res
     let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &fetched.commit.name)?;
     check_consent(&plan.prepare, context)?;
     commit::check_envs(fetched, &plan.prepare.recipe)?;
+    if let Some(host) = plan.foreign_registry(&request.flags) {
+        context.client.withhold_login(host);
+    }
     match &request.rebuild_of {
         None => {
             plan.check_places_are_the_callers(&request.flags)?;

@@ -94,7 +94,10 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
         return Err(error);
     }
     if tested.run.passed() {
-        return Ok(ExitCode::SUCCESS);
+        return tested.output_error.map_or(Ok(ExitCode::SUCCESS), Err);
+    }
+    if let Some(error) = &tested.output_error {
+        ui.error(error);
     }
     let failed = tested.run.commands.iter().filter(|command| !command.passed);
     let failed: Vec<String> = failed.map(|command| format!("`{}` ({})", command.name, command.outcome)).collect();

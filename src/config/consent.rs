@@ -7,7 +7,7 @@
 use super::caller::SettingsOrigin;
 use super::error::ConfigError;
 use super::plan::{BuildFlags, BuildPlan, PreparePlan};
-use crate::image::{Reference, shown};
+use crate::image::{Reference, Target, shown};
 use crate::recipe::PASSED;
 
 /// Those of [`PASSED`] that are secrets: the steps of settings of others get them only if the caller names them.
@@ -50,6 +50,14 @@ impl PreparePlan {
 }
 
 impl BuildPlan {
+    /// The registry of the base image, if only settings of others name it: it gets no login of the caller's.
+    pub fn foreign_registry(&self, flags: &BuildFlags) -> Option<&str> {
+        let Reference::Registry(base) = &self.base else { return None };
+        let is_foreign = self.prepare.origin != SettingsOrigin::Caller && flags.base.is_none();
+        let is_named = self.targets.iter().any(|to| matches!(to, Target::Registry(name) if name.host == base.host));
+        (is_foreign && !is_named).then_some(base.host.as_str())
+    }
+
     /// An error if settings of others name the target, or as the base image one of this machine, which steps could send away.
     pub fn check_places_are_the_callers(&self, flags: &BuildFlags) -> Result<(), ConfigError> {
         let is_path = !matches!(self.base, Reference::Registry(_));
@@ -69,6 +77,7 @@ impl BuildPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::FileConfig;
     use crate::config::parse;
     use crate::error::UserError as _;
 
@@ -161,6 +170,23 @@ mod tests {
             assert!(checked(&[], origin, &["HEX_MIRROR"]).is_ok(), "what the caller has not cannot be taken");
         }
         assert!(checked(&[], SettingsOrigin::Caller, &["ONE", "TWO"]).is_ok());
+    }
+
+    #[test]
+    fn a_registry_gets_a_login_only_if_the_caller_names_it() {
+        let file: FileConfig = parse("phial.toml", "[image]\nbase = 'r.example/elixir:1'").unwrap();
+        let foreign = |base: Option<&str>, to: &str, origin| {
+            let flags = BuildFlags { base: base.map(str::to_owned), to: vec![to.to_owned()], ..BuildFlags::default() };
+            let plan = BuildPlan::new(file.clone(), origin, None, &flags, "app").unwrap();
+            plan.foreign_registry(&flags).map(str::to_owned)
+        };
+        let named = Some("r.example/elixir:1");
+        assert_eq!(foreign(None, "oci:out", SettingsOrigin::Url).as_deref(), Some("r.example"));
+        assert_eq!(foreign(None, "other.example/app", SettingsOrigin::Url).as_deref(), Some("r.example"));
+        assert_eq!(foreign(None, "r.example/app", SettingsOrigin::Url), None, "the target is there");
+        assert_eq!(foreign(named, "oci:out", SettingsOrigin::Url), None, "a flag names it");
+        assert_eq!(foreign(None, "oci:out", SettingsOrigin::Caller), None);
+        assert_eq!(foreign(Some("oci:base"), "oci:out", SettingsOrigin::Url), None);
     }
 
     #[test]

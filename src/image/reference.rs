@@ -118,6 +118,11 @@ impl FromStr for Reference {
 }
 
 impl Reference {
+    /// The registry; `None` for an image on this machine.
+    pub fn registry_host(&self) -> Option<&str> {
+        if let Self::Registry(name) = self { Some(&name.host) } else { None }
+    }
+
     /// The same reference with a digest, so that it does not follow its tag.
     #[must_use]
     pub fn pinned(&self, to: &Digest) -> Self {

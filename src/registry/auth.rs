@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::access::RepositoryAccess;
 use super::challenge::{self, Challenge, check_realm, checked_realm};
 use super::credentials::Credentials;
-use super::error::{RegistryError, is_retryable};
+use super::error::{LoginUse, RegistryError, is_retryable};
 use super::http::{Body, HttpRequest, Response, Transport, error_text, read_bounded, refusal};
 use super::login::Login;
 use super::secret::Secret;
@@ -40,9 +40,21 @@ struct AuthState {
     logins: BTreeMap<(String, String), Option<Login>>,
     /// By host and scopes.
     tokens: BTreeMap<(String, BTreeSet<String>), Token>,
+    /// Hosts that get no login.
+    withheld: BTreeSet<String>,
 }
 
 impl AuthState {
+    /// An error that tells a login that is withheld from one that was not found.
+    fn explain(&self, access: &RepositoryAccess, error: RegistryError) -> RegistryError {
+        match error {
+            RegistryError::Denied { name, text, .. } if self.withheld.contains(&access.host) => {
+                RegistryError::Denied { name, text, login: LoginUse::Withheld }
+            }
+            other => other,
+        }
+    }
+
     /// A fresh token for these scopes, or for more than these: a token for pushing also serves for pulling.
     fn token(&self, key: &(String, BTreeSet<String>)) -> Option<&Token> {
         let now = Instant::now();
@@ -109,6 +121,11 @@ impl Auth {
         }
     }
 
+    /// From here on the host gets no login.
+    pub(super) fn withhold(&self, host: &str) {
+        self.state().withheld.insert(host.to_owned());
+    }
+
     fn state(&self) -> MutexGuard<'_, AuthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +157,7 @@ impl Auth {
                     scopes: &key.1,
                     login: login.as_ref(),
                 };
-                let token = request.token(transport)?;
+                let token = request.token(transport).map_err(|error| state.explain(access, error))?;
                 let header = token.header.clone();
                 state.tokens.insert(key, token);
                 Ok(Some(header))
@@ -186,7 +203,7 @@ impl Auth {
             let scopes = key.1.iter().cloned().chain(more.map(str::to_owned)).collect();
             let request =
                 TokenRequest { access, realm, service: service.as_deref(), scopes: &scopes, login: login.as_ref() };
-            let token = request.token(transport)?;
+            let token = request.token(transport).map_err(|error| state.explain(access, error))?;
             state.tokens.insert(key, token);
         }
         state.challenges.insert(access.host.clone(), challenge);
@@ -200,12 +217,15 @@ impl Auth {
     }
 
     fn denied(&self, state: &mut AuthState, access: &RepositoryAccess, text: String) -> RegistryError {
-        let had_login = self.login(state, access).is_ok_and(|login| login.is_some());
-        RegistryError::Denied { name: access.name(), text, had_login }
+        let login = LoginUse::of(self.login(state, access).is_ok_and(|login| login.is_some()));
+        state.explain(access, RegistryError::Denied { name: access.name(), text, login })
     }
 
     /// The login for a repository. It is looked up once: a credential helper may be slow.
     fn login(&self, state: &mut AuthState, access: &RepositoryAccess) -> Result<Option<Login>, RegistryError> {
+        if state.withheld.contains(&access.host) {
+            return Ok(None);
+        }
         let key = (access.host.clone(), access.repository.clone());
         if let Some(login) = state.logins.get(&key) {
             return Ok(login.clone());
@@ -266,8 +286,8 @@ impl TokenRequest<'_> {
         let refused = |why: String| RegistryError::Token { realm: display_url(&realm), why };
         if !response.status().is_success() {
             if matches!(response.status().as_u16(), 400 | 401 | 403) {
-                let (name, had_login) = (self.access.name(), self.login.is_some());
-                return Err(RegistryError::Denied { name, text: error_text(response), had_login });
+                let (name, login) = (self.access.name(), LoginUse::of(self.login.is_some()));
+                return Err(RegistryError::Denied { name, text: error_text(response), login });
             }
             let status = response.status();
             return Err(refused(format!("{} {}", status.as_u16(), error_text(response)).trim().to_owned()));

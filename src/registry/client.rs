@@ -105,6 +105,11 @@ impl Client {
         self
     }
 
+    /// From here on this client and its clones send the registry no login: only others than the caller name it.
+    pub fn withhold_login(&self, host: &str) {
+        self.auth.withhold(host);
+    }
+
     /// The repository of a reference at its endpoint.
     pub(super) fn access(&self, reference: &RegistryRef, rights: Rights) -> Result<RepositoryAccess, RegistryError> {
         let network = self.transport.network();

@@ -168,8 +168,8 @@ pub enum RegistryError {
         name: String,
         /// The registry's own text, escaped and cut.
         text: String,
-        /// Whether credentials were found.
-        had_login: bool,
+        /// Which credentials it was asked with.
+        login: LoginUse,
     },
     /// The registry asks for credentials in a way that Phial does not support.
     #[error("`{host}`: unsupported auth challenge: {why}")]
@@ -215,6 +215,23 @@ pub enum RegistryError {
         /// Its error.
         why: String,
     },
+}
+
+/// Which credentials a registry was asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginUse {
+    /// Those that were found.
+    Used,
+    /// None, since none were found.
+    NotFound,
+    /// None, since the caller did not name the registry.
+    Withheld,
+}
+
+impl LoginUse {
+    pub(super) fn of(is_found: bool) -> Self {
+        if is_found { Self::Used } else { Self::NotFound }
+    }
 }
 
 impl RegistryError {
@@ -286,25 +303,7 @@ impl UserError for RegistryError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Denied { name, had_login, .. } if ecr_region(name.split('/').next().unwrap_or_default()).is_some() => {
-                Some(if *had_login {
-                    "a login for ECR expires after 12 hours; or it lacks rights on this repository".into()
-                } else {
-                    "install `docker-credential-ecr-login`, which logs its failures to `~/.ecr/log`, or `aws`".into()
-                })
-            }
-            Self::Denied { name, had_login, .. } => {
-                let host = name.split('/').next().unwrap_or_default();
-                Some(if *had_login {
-                    format!(
-                        "the credentials for `{host}` may be wrong or expired, or lack rights on this repository; `phial doctor --registry {name}` shows which ones are used"
-                    )
-                } else {
-                    format!(
-                        "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; `phial doctor --registry {name}` shows where Phial looked"
-                    )
-                })
-            }
+            Self::Denied { name, login, .. } => Some(hint_for_denied(name, *login)),
             Self::Status { status: 404, text, .. } if text.contains("NAME_UNKNOWN") => {
                 Some("create the repository: some registries do not create it at the first push".into())
             }
@@ -343,6 +342,31 @@ impl UserError for RegistryError {
             Self::Immutable { .. } => Some("choose another tag".into()),
             _ => None,
         }
+    }
+}
+
+/// What to do if a repository, `name` with its host, refuses access.
+fn hint_for_denied(name: &str, login: LoginUse) -> String {
+    let host = name.split('/').next().unwrap_or_default();
+    let doctor = format!("`phial doctor --registry {name}`");
+    match (login, ecr_region(host).is_some()) {
+        (LoginUse::Withheld, _) => format!(
+            "`{host}` gets no login of yours, since a commit or an image names it and you do not: if it may have it, name the image with \
+             `--base`, or the settings with `--config`"
+        ),
+        (LoginUse::Used, true) => {
+            "a login for ECR expires after 12 hours; or it lacks rights on this repository".into()
+        }
+        (LoginUse::NotFound, true) => {
+            "install `docker-credential-ecr-login`, which logs its failures to `~/.ecr/log`, or `aws`".into()
+        }
+        (LoginUse::Used, false) => format!(
+            "the credentials for `{host}` may be wrong or expired, or lack rights on this repository; {doctor} shows which ones are used"
+        ),
+        (LoginUse::NotFound, false) => format!(
+            "no credentials for `{host}` were found: log in with `docker login {host}`, or set `DOCKER_AUTH_CONFIG`; {doctor} shows where \
+             Phial looked"
+        ),
     }
 }
 

@@ -43,7 +43,7 @@ mod warnings;
 
 pub use client::{Client, Resolved};
 pub use credentials::{Credentials, LookupResult, LookupStep};
-pub use error::RegistryError;
+pub use error::{LoginUse, RegistryError};
 pub use login::Login;
 pub use network::NetworkOptions;
 pub use probe::{DoctorReport, Finding, MirrorReport};

@@ -118,6 +118,25 @@ fn reports_logs_and_named_files_are_copied_out() {
 }
 
 #[test]
+fn what_cannot_be_written_at_the_end_takes_neither_the_digest_nor_the_record() {
+    let scene = Scene::new("command = 'true'");
+    let digest = image_of(&scene.env.dir().join("out"));
+    // A directory in the place of a log: the directory of artifacts itself can be written to.
+    fs::create_dir_all(scene.env.dir().join("kept/1-test.log")).expect("a directory");
+    for (nth, outputs) in [["--junit", "/dev/full"], ["--artifacts", "kept"]].iter().enumerate() {
+        let ran = run(scene.test(outputs));
+        assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+        assert!(ran.stderr.contains("error: cannot "), "{}", ran.stderr);
+        assert_eq!(ran.stdout.trim_end(), format!("{}@{digest}", scene.image));
+        assert_eq!(scene.records().len(), nth + 1);
+    }
+    let ran = run(scene.test(&["--junit", "/dev/full", "--", "sh", "-c", "exit 3"]));
+    assert_eq!(ran.stdout.trim_end(), format!("{}@{digest}", scene.image));
+    let stderr = ran.failed(1);
+    assert!(stderr.contains("cannot write `/dev/full`") && stderr.contains("error: tests failed: "), "{stderr}");
+}
+
+#[test]
 fn the_record_can_be_left_out_and_an_archive_takes_none() {
     let scene = Scene::new("command = 'true'");
     let before = fs::read(scene.env.dir().join("out/index.json")).expect("an index");

@@ -8,7 +8,7 @@ use std::process::Command;
 use phial::error::UserError as _;
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef};
-use phial::registry::{Client, NetworkOptions, RegistryError, RetryPolicy};
+use phial::registry::{Client, LoginUse, NetworkOptions, RegistryError, RetryPolicy};
 use phial_layers::Digest;
 use serde_json::json;
 
@@ -82,7 +82,7 @@ fn with_tls_and_a_password_others_read_what_we_push() {
     assert_eq!(client.image(&reference, &Platform::host()).unwrap(), image);
     read_by_others(&front, &env, name, &image.manifest_digest);
     let error = push(&client, "registry.example/others/app:v1").unwrap_err();
-    assert!(matches!(error, RegistryError::Denied { had_login: false, .. }), "{}", chain(&error));
+    assert!(matches!(error, RegistryError::Denied { login: LoginUse::NotFound, .. }), "{}", chain(&error));
     assert!(front.led().iter().all(|to| to.starts_with("registry.example:443")), "{:?}", front.led());
 }
 
@@ -200,7 +200,7 @@ fn no_proxy_bypasses_the_proxy_whose_password_goes_to_it_alone() {
     };
     let name: RegistryRef = "registry.example/app".parse().unwrap();
     let denied = make(&[("ALL_PROXY", &with_login)]).resolve(&name).unwrap_err();
-    assert!(matches!(denied, RegistryError::Denied { had_login: false, .. }), "{}", chain(&denied));
+    assert!(matches!(denied, RegistryError::Denied { login: LoginUse::NotFound, .. }), "{}", chain(&denied));
     // `pu:hunter2` in base64.
     assert!(front.led().iter().all(|led| led == "registry.example:443 proxy-authorization: Basic cHU6aHVudGVyMg=="));
     let before = front.led().len();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use phial::error::UserError as _;
 use phial::host::Host;
-use phial::registry::{Client, NetworkOptions, RegistryError};
+use phial::registry::{Client, LoginUse, NetworkOptions, RegistryError};
 use serde_json::{Value, json};
 
 use super::sample_images::chain;
@@ -108,7 +108,7 @@ fn a_registry_that_rejects_every_token_gets_two_and_no_more() {
     let tokens = Server::start(|_| token("bad"));
     let server = registry(format!("http://{}/token", tokens.host));
     let error = client_of(&tokens, &user(&server)).resolve(&server.reference("app")).unwrap_err();
-    assert!(matches!(error, RegistryError::Denied { had_login: true, .. }), "{}", chain(&error));
+    assert!(matches!(error, RegistryError::Denied { login: LoginUse::Used, .. }), "{}", chain(&error));
     assert_eq!((tokens.requests().len(), error.exit_kind().code()), (2, 5));
     assert!(!format!("{error:?}").contains("hunter2"));
 }
