@@ -3,7 +3,7 @@
 use phial_layers::Digest;
 
 use super::UnpublishedImage;
-use crate::compare::{Comparison, FirstDifference, ImagePart, Side, compare};
+use crate::compare::{Comparison, FirstDifference, ImagePart, Side, compare, differs_by_time};
 use crate::config::BuildPlan;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
@@ -79,6 +79,8 @@ pub enum ReproducibilityError {
         second: Digest,
         /// The difference to look at first.
         first_difference: Option<FirstDifference>,
+        /// Whether that is a file with another time on each side.
+        is_time: bool,
         /// All differences.
         comparison: Box<Comparison>,
     },
@@ -121,6 +123,11 @@ impl UserError for ReproducibilityError {
                 None => format!("name another place with `{flag}`"),
             },
             Self::Settings { .. } => "name the settings file that it was built with: `--config FILE`".into(),
+            Self::Differs { is_time: true, .. } => {
+                "the bytes that differ look like a time: the step reads the machine's clock, as a statically linked program does; \
+                 the time to store is in `SOURCE_DATE_EPOCH`"
+                    .into()
+            }
             Self::Differs { first_difference: Some(difference), .. } if may_be_map_order(difference) => {
                 "if the app creates atoms while it compiles, set `strict = true` under `[prepare]`".into()
             }
@@ -169,7 +176,8 @@ pub(crate) fn difference(
     };
     let comparison = compare(&left, &right)?;
     let first_difference = comparison.first();
-    Ok(ReproducibilityError::Differs { first, second, first_difference, comparison: Box::new(comparison) })
+    let is_time = first_difference.as_ref().is_some_and(|difference| differs_by_time(&left, &right, difference));
+    Ok(ReproducibilityError::Differs { first, second, first_difference, is_time, comparison: Box::new(comparison) })
 }
 
 /// Checks that a plan has the settings that an image records. `settings_file` names their origin for the error.

@@ -10,7 +10,7 @@ use phial_layers::{
 use serde::Serialize;
 
 use super::beam::{self, Chunks};
-use super::comparison::LayerDiff;
+use super::comparison::{LayerDiff, LayerId};
 use super::file_parts::{self, DifferingParts, Parts};
 use super::lock;
 
@@ -191,6 +191,20 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
     })?;
     let (_, order, _) = order.finish();
     Ok(Listing { diff_id: listed.diff_id, digest: listed.digest, order, lock, paths })
+}
+
+/// The bytes of a file of a layer, which is read to its end; `None` if it is no file or has more than `max` bytes. `shown` is its path
+/// as [`FirstDifference`](super::FirstDifference) has it.
+pub(super) fn content(blob: impl Read + Send, layer: &LayerId, shown: &str, max: u64) -> Option<Vec<u8>> {
+    let is_it = |name: &EntryPath, size| size <= max && format!("{name:?}") == shown;
+    let mut found = None;
+    list_entries(blob, layer.compression, &Limits::GENEROUS, &is_it, &mut |mut entry| {
+        if let Some(bytes) = entry.bytes.take() {
+            found = Some(bytes);
+        }
+    })
+    .ok()?;
+    found
 }
 
 /// Adds an entry. Of two entries with one name the later one counts, as it does when the layer is unpacked.

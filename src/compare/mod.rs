@@ -20,6 +20,7 @@ mod pairs;
 mod file_parts;
 mod render;
 mod side;
+mod times;
 
 pub use comparison::{Comparison, LayerDiff, LayerDifference, LayerId, Status};
 pub use error::CompareError;
@@ -31,6 +32,16 @@ pub use render::{FirstDifference, ImagePart, Times};
 pub use side::Side;
 
 use self::pairs::Pair;
+
+/// The largest file that is looked at for times, in bytes.
+const MAX_WITH_TIMES: u64 = 1 << 20;
+
+/// Whether the file of a difference is the same on both sides except for times. Both layers are read once more.
+pub fn differs_by_time(left: &Side<'_>, right: &Side<'_>, difference: &FirstDifference) -> bool {
+    let FirstDifference { part: ImagePart::Layer(layer), path: Some(path), .. } = difference else { return false };
+    let content = |side: &Side<'_>| side.content(layer, path, MAX_WITH_TIMES);
+    matches!((content(left), content(right)), (Some(one), Some(other)) if times::differ_by_time(&one, &other))
+}
 
 /// Compares two images, or two layers.
 pub fn compare(left: &Side<'_>, right: &Side<'_>) -> Result<Comparison, CompareError> {

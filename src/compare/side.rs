@@ -60,6 +60,12 @@ impl<'a> Side<'a> {
         Ok(self)
     }
 
+    /// The bytes of a file of the layer `name`, if it has no more than `max`; `shown` is its path as a difference shows it.
+    pub(super) fn content(&self, name: &str, shown: &str, max: u64) -> Option<Vec<u8>> {
+        let layer = self.layers.iter().find(|layer| layer.name == name)?;
+        files::content((self.open)(layer).ok()??, layer, shown, max)
+    }
+
     /// Lists a layer. Its tar must be the one that the config names.
     pub(super) fn list(&self, layer: &LayerId) -> Result<Listing, CompareError> {
         let opened = (self.open)(layer).map_err(BlobSourceError::from);

@@ -49,6 +49,54 @@ fn a_seeded_fault_of_each_kind_is_caught_and_its_file_named() {
     }
 }
 
+/// A static program that reads the clock in the way of its argument: `vdso` by the function of libc, `syscall` without the page that
+/// the kernel maps, `coarse` by the clock of ticks.
+const CLOCKS: &str = r#"#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    struct timespec now;
+    if (count > 1 && !strcmp(words[1], "syscall"))
+        syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    else
+        clock_gettime(count > 1 && !strcmp(words[1], "coarse") ? CLOCK_REALTIME_COARSE : CLOCK_REALTIME, &now);
+    return printf("%lld\n", (long long)now.tv_sec) < 0;
+}
+"#;
+
+#[test]
+fn each_clock_of_a_static_program_is_caught_and_the_time_is_named() {
+    for clock in ["vdso", "syscall", "coarse"] {
+        let env = TestEnv::with_empty_cache();
+        let (source, program) = (env.path("clocks.c"), env.path("clocks"));
+        std::fs::write(&source, CLOCKS).expect("a source");
+        let mut cc = Command::new("cc");
+        cc.args(["-static", "-o", &program, &source]);
+        run(cc).ok();
+        let repo = env.shell_app();
+        std::fs::copy(&program, repo.dir().join("clocks")).expect("a program");
+        let script = format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ./clocks {clock} >made ;; esac\n");
+        repo.script("script/prepare_code", &script);
+        repo.commit("The second commit");
+        let stderr = build(&env, &repo, &busybox_base(), &[]).failed(8);
+        assert!(
+            stderr.contains("`app/made`: ") && stderr.contains("hint: the bytes that differ look like a time"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("`SOURCE_DATE_EPOCH`"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_differs_and_is_no_time_is_not_called_one() {
+    let env = TestEnv::with_empty_cache();
+    let stderr = twice(&env, "busybox head -c 9 /dev/urandom | busybox md5sum").failed(8);
+    assert!(stderr.contains("not reproducible") && !stderr.contains("look like a time"), "{stderr}");
+}
+
 #[test]
 fn the_number_of_cores_is_caught_where_there_are_several() {
     let env = TestEnv::with_empty_cache();
