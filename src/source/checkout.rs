@@ -67,11 +67,12 @@ fn write_all(
     let mut writer = Writer::new(dest, mtime)?;
     let mut pointers = Vec::new();
     for entry in entries {
-        let bytes = content(fetched, &repo, entry)?;
-        if bytes.len() <= 1024 && bytes.starts_with(LFS) {
-            pointers.push(&entry.name);
-        }
-        writer.write(entry, &bytes)?;
+        with_content(fetched, &repo, entry, |bytes| {
+            if bytes.len() <= 1024 && bytes.starts_with(LFS) {
+                pointers.push(&entry.name);
+            }
+            writer.write(entry, bytes)
+        })?;
     }
     writer.leave(0)?;
     if !pointers.is_empty() {
@@ -91,19 +92,26 @@ fn some_of(names: &[&EntryPath]) -> String {
     few.join(", ") + &more
 }
 
-fn content(fetched: &Fetched, repo: &Repository, entry: &CommitEntry) -> Result<Vec<u8>, SourceError> {
+/// Calls `use_bytes` with the content of an entry.
+fn with_content(
+    fetched: &Fetched,
+    repo: &Repository,
+    entry: &CommitEntry,
+    use_bytes: impl FnOnce(&[u8]) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
     if entry.mode == EntryMode::Submodule {
-        return Ok(Vec::new());
+        return use_bytes(&[]);
     }
     let name = entry.name.as_bytes();
     let unreadable = |source| fetched.git_dir.unreadable(format!("`{:?}`", entry.name), source);
     let id = Oid::from_str(&entry.id).map_err(unreadable)?;
-    let bytes = fetched.git_dir.blob(repo, id, name, usize::MAX)?;
-    if entry.mode == EntryMode::Symlink && (bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0)) {
-        let why = "its target is empty, too long, or holds NUL";
-        return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
-    }
-    Ok(bytes)
+    fetched.git_dir.with_blob(repo, (id, name), usize::MAX, |bytes| {
+        if entry.mode == EntryMode::Symlink && (bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0)) {
+            let why = "its target is empty, too long, or holds NUL";
+            return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
+        }
+        use_bytes(bytes)
+    })
 }
 
 impl<'a> Writer<'a> {

@@ -9,7 +9,7 @@ use super::error::SourceError;
 use super::fetched::Fetched;
 use super::git_dir::GitDir;
 
-/// The most entries of a commit: trees that contain each other repeatedly have billions in a few kilobytes.
+/// The most entries of a commit, directories included: trees that contain each other repeatedly have billions in a few kilobytes.
 const MAX_ENTRIES: usize = 1_000_000;
 /// The deepest nesting of directories: each is an open descriptor during the checkout.
 const MAX_DEPTH: usize = 128;
@@ -98,6 +98,14 @@ fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     git_dir.blob(&repo, entry.id(), path.as_bytes(), MAX_READ).map(Some)
 }
 
+/// What a walk of a tree has found.
+#[derive(Default)]
+struct Walked {
+    entries: Vec<CommitEntry>,
+    /// The number of entries and of directories.
+    count: usize,
+}
+
 impl GitDir {
     /// The tree of the commit `oid`.
     fn root<'repo>(&self, repo: &'repo Repository, oid: Oid) -> Result<git2::Tree<'repo>, SourceError> {
@@ -109,10 +117,10 @@ impl GitDir {
     /// See [`list`].
     pub(super) fn list(&self, repo: &Repository, oid: Oid) -> Result<Vec<CommitEntry>, SourceError> {
         let root = self.root(repo, oid)?;
-        let mut entries = Vec::new();
-        self.walk(repo, &root, &mut Vec::new(), &mut entries)?;
-        entries.sort();
-        Ok(entries)
+        let mut walked = Walked::default();
+        self.walk(repo, &root, &mut Vec::new(), &mut walked)?;
+        walked.entries.sort();
+        Ok(walked.entries)
     }
 
     fn walk(
@@ -120,7 +128,7 @@ impl GitDir {
         repo: &Repository,
         tree: &git2::Tree<'_>,
         path: &mut Vec<Vec<u8>>,
-        entries: &mut Vec<CommitEntry>,
+        walked: &mut Walked,
     ) -> Result<(), SourceError> {
         let mut names = BTreeSet::new();
         for entry in tree {
@@ -134,16 +142,17 @@ impl GitDir {
             if !names.insert(name.to_owned()) {
                 return refuse("its name occurs twice");
             }
-            if path.len() > MAX_DEPTH || full.len() >= 4096 || entries.len() >= MAX_ENTRIES {
+            if path.len() > MAX_DEPTH || full.len() >= 4096 || walked.count >= MAX_ENTRIES {
                 return refuse("the tree is too deep or too large");
             }
+            walked.count += 1;
             if entry.filemode_raw() == 0o040_000 {
                 let what = || format!("directory `{}`", full.escape_ascii());
                 let below = repo.find_tree(entry.id()).map_err(|source| self.unreadable(what(), source))?;
-                self.walk(repo, &below, path, entries)?;
+                self.walk(repo, &below, path, walked)?;
             } else {
                 let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("its mode is unknown to git") };
-                entries.push(CommitEntry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
+                walked.entries.push(CommitEntry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
             }
             path.pop();
         }
@@ -152,6 +161,17 @@ impl GitDir {
 
     /// The content of a blob, checked against its SHA; an error if it has more than `limit` bytes.
     pub(super) fn blob(&self, repo: &Repository, id: Oid, path: &[u8], limit: usize) -> Result<Vec<u8>, SourceError> {
+        self.with_blob(repo, (id, path), limit, |bytes| Ok(bytes.to_owned()))
+    }
+
+    /// What `use_bytes` makes of the content of a blob, as [`GitDir::blob`]: libgit2's copy of it is the only one.
+    pub(super) fn with_blob<T>(
+        &self,
+        repo: &Repository,
+        (id, path): (Oid, &[u8]),
+        limit: usize,
+        use_bytes: impl FnOnce(&[u8]) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         let unreadable = |source| self.unreadable(format!("`{}`", path.escape_ascii()), source);
         let odb = repo.odb().map_err(unreadable)?;
         let (size, kind) = odb.read_header(id).map_err(unreadable)?;
@@ -159,7 +179,7 @@ impl GitDir {
             let why = if kind == ObjectType::Blob { "it is too large" } else { "its object is not a blob" };
             return Err(SourceError::Entry { path: path.escape_ascii().to_string(), why });
         }
-        Ok(odb.read(id).map_err(unreadable)?.data().to_owned())
+        use_bytes(odb.read(id).map_err(unreadable)?.data())
     }
 }
 

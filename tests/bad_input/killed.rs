@@ -147,6 +147,52 @@ fn a_build_that_waits_for_a_silent_registry_ends_on_a_signal() {
 }
 
 #[test]
+fn a_build_that_waits_for_a_silent_git_server_ends_on_a_signal() {
+    let scene = Scene::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://127.0.0.1:{}/app.git", silent.local_addr().unwrap().port());
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", scene.out().display()));
+    let mut build = scene.env.phial(["build", &url, "--base", &base, "--to", &to, "--progress", "quiet"]);
+    let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let asked = silent.accept().unwrap();
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    drop(asked);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(143), b"error: interrupted\n".as_slice()));
+    scene.sound();
+}
+
+/// libgit2 does not look up while it reads a file, walks a tree or compares a working tree: a FIFO in the place of an object stands for
+/// a file system that is gone, in each of these calls.
+#[test]
+fn a_build_whose_repository_does_not_answer_ends_on_a_signal() {
+    for place in ["objects", "index", "config"] {
+        let scene = Scene::new();
+        let mut path = scene.repo.dir().join(".git").join(place);
+        if place == "objects" {
+            let tree = scene.repo.git(["rev-parse", "HEAD^{tree}"]);
+            path = path.join(&tree[..2]).join(&tree[2..]);
+        }
+        std::fs::remove_file(&path).unwrap();
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", scene.out().display()));
+        let args = ["build", scene.repo.source(), "--base", &base, "--to", &to, "--progress", "quiet"];
+        let mut child = scene.env.phial(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(700)); // it is reading by then, or has given that file up
+        let begun = Instant::now();
+        if child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        }
+        let ended = child.wait_with_output().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{place}: {:?}", begun.elapsed());
+        assert_ne!(ended.status.code(), None, "{place}");
+    }
+}
+
+#[test]
 fn a_build_that_is_killed_on_an_overlay_leaves_nothing() {
     check_build("overlay");
 }

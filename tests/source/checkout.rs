@@ -190,7 +190,9 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
         tree(&(0..10).map(|n| format!("040000 tree {below}\t{n}")).collect::<Vec<_>>().join("\n"))
     });
     let deep = (0..150).fold(first, |below, _| tree(&format!("040000 tree {below}\td\n")));
-    for root in [wide, deep] {
+    // Directories without a file count too.
+    let empty = (0..60).fold(tree(""), |below, _| tree(&format!("040000 tree {below}\ta\n040000 tree {below}\tb\n")));
+    for root in [wide, deep, empty] {
         let sha = git(&repo, &["commit-tree", "-m", "bomb", &root]);
         let fetched = test.fetch(repo.to_str().unwrap(), &sha).unwrap();
         let error = checkout(&fetched, &test.path("tree"), T, &discard).unwrap_err();
