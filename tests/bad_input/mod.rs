@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::harness::busybox::busybox_base;
-use crate::harness::{Output, Repo, TestEnv, run};
+use crate::harness::{Output, Repo, TestEnv, run, through_program};
 
 /// An environment with an empty cache, and the shell app in it. Its first commit is good.
 struct Scene {
@@ -134,15 +134,6 @@ fn listing(dir: &Path) -> BTreeSet<(PathBuf, Vec<u8>)> {
 /// A command of the same environment and directory, started by `sh -c SCRIPT` as `"$@"`.
 fn through(script: &str, command: &Command) -> Command {
     through_program(&["sh", "-c", script, "sh"], command)
-}
-
-/// The same, started by another program that takes it as its last arguments.
-fn through_program(program: &[&str], command: &Command) -> Command {
-    let mut outer = Command::new(program[0]);
-    outer.args(&program[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
-    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    outer.current_dir(command.get_current_dir().unwrap_or(Path::new("/"))).stdin(std::process::Stdio::null());
-    outer
 }
 
 /// In a user and mount namespace of its own, as root there.

@@ -222,6 +222,15 @@ impl Output {
     }
 }
 
+/// A command started by another program, which takes it as its last arguments.
+pub(crate) fn through_program(program: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(program[0]);
+    outer.args(&program[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer.current_dir(command.get_current_dir().unwrap_or(Path::new("/"))).stdin(std::process::Stdio::null());
+    outer
+}
+
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn run(mut command: Command) -> Output {

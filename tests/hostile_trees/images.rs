@@ -1,0 +1,66 @@
+//! What an image brings, and a commit with a large file.
+
+use std::fs;
+
+use super::{Canary, bounded, check, isolations, phial_in, use_image, used};
+use crate::harness::busybox::busybox_base;
+use crate::harness::{TestEnv, run};
+
+/// Device nodes, FIFOs and links of an image at the paths that Phial looks at: they are unpacked as the image has them, as far as this
+/// user may, and none is opened.
+#[test]
+fn nothing_that_an_image_has_leads_to_a_device_or_a_file_of_the_host() {
+    let env = TestEnv::with_empty_cache();
+    let canary = Canary::new(&env);
+    let (small, repo) = (env.path("small.tar"), env.shell_app());
+    for (kind, entry) in
+        [("device", tar::EntryType::Char), ("FIFO", tar::EntryType::Fifo), ("link", tar::EntryType::Symlink)]
+    {
+        let mut archive = tar::Builder::new(fs::File::create(&small).expect("a file"));
+        let mut add = |name: &str, entry: tar::EntryType, body: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_path(name).expect("a name");
+            header.set_entry_type(entry);
+            header.set_mode(0o755);
+            header.set_size(body.len() as u64);
+            if entry == tar::EntryType::Char {
+                header.set_device_major(1).expect("a number");
+                header.set_device_minor(5).expect("a number"); // /dev/zero
+            }
+            if entry == tar::EntryType::Symlink {
+                header.set_link_name(format!("{}/{name}", canary.path())).expect("a name");
+            }
+            header.set_cksum();
+            archive.append(&header, body).expect("written");
+        };
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find_map(|path| fs::read(path).ok());
+        let busybox = busybox.expect("busybox-static");
+        add("bin/sh", tar::EntryType::Regular, &busybox);
+        add("bin/true", tar::EntryType::Regular, &busybox);
+        for path in ["app/phial.toml", "app/mix.exs", "app/mix.lock", "etc/passwd", "etc/group"] {
+            add(path, entry, &[]);
+        }
+        archive.finish().expect("written");
+        let image = format!("oci:{}", env.path(&format!("image-{kind}")));
+        run(env.phial(["base", "import", &small, "--to", &image])).ok();
+        for isolation in isolations() {
+            let case = format!("{isolation}: files of the image are each a {kind}");
+            let artifacts = env.path("artifacts");
+            use_image(&env, &canary, &used(&image, &artifacts), isolation, &case);
+            let build = ["build", repo.source(), "--base", &image, "--to", "oci:built"];
+            check(&canary, &bounded(phial_in(&env, isolation, &build), &case), &case);
+        }
+    }
+}
+
+/// A commit's file is read by libgit2 as a whole, once.
+#[test]
+fn a_large_file_of_a_commit_is_in_memory_once() {
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    fs::write(repo.dir().join("large"), vec![b'x'; 160 << 20]).expect("a file");
+    repo.commit("A large file");
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
+    let built = bounded(env.phial(["build", repo.source(), "--base", &base, "--to", &to]), "a large file");
+    assert_eq!(built.code, Some(0), "{}", built.stderr);
+}
