@@ -11,7 +11,7 @@ use crate::runtime::{
     HOSTS, IsolationChoice, ResolvedImage, RuntimeError, choose, environment, report_isolation, resolv_conf, user,
     writable_paths,
 };
-use crate::sandbox::{self, Exit, Network, OURSELVES, SandboxError, Spec, Stdio};
+use crate::sandbox::{self, Exit, Network, OURSELVES, SandboxError, SandboxEvent, Spec, Stdio};
 use crate::store::TreeCheck;
 
 /// One call of `phial run`.
@@ -49,7 +49,7 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
     let scratch = context.store.scratch()?;
     let (env, ids) = (env(request, &base.image, user.home, context)?, user.ids);
     let writable = writable_paths(&trees, ids)?;
-    let run_in = |isolation: Isolation| -> Result<Exit, Error> {
+    let run_in = |isolation: Isolation, is_reported: bool| -> Result<Exit, Error> {
         let rootfs = rootfs::assemble(isolation, &trees, &scratch.dir(&isolation.to_string())?)?;
         let spec = Spec {
             env: env.clone(),
@@ -63,21 +63,24 @@ pub fn run(request: &RunRequest, context: &Context<'_>) -> Result<Exit, Error> {
             writable: writable.clone(),
             ..Spec::new(rootfs.root, argv.clone())
         };
-        Ok(sandbox::run(OURSELVES.as_ref(), &spec, context.cancel, &mut |_| {})?)
+        Ok(sandbox::run_with_events(OURSELVES.as_ref(), &spec, context.cancel, &mut |event| {
+            if matches!(event, SandboxEvent::Ready) && !is_reported {
+                report_isolation(isolation, context);
+            }
+        })?)
     };
     if request.isolation != IsolationChoice::Auto {
-        return run_in(choose(request.isolation, context)?);
+        return run_in(choose(request.isolation, context)?, true);
     }
     // Trying the best isolation first with another command would take as long as a short command takes.
-    report_isolation(Isolation::Overlay, context);
-    let result = run_in(Isolation::Overlay);
+    let result = run_in(Isolation::Overlay, false);
     let is_refused = |error: &Error| matches!(error.downcast_ref(), Some(SandboxError::Refused { .. }));
     if !result.as_ref().is_err_and(is_refused) {
         return result;
     }
     match choose(IsolationChoice::Auto, context)? {
         Isolation::Overlay => result, // it works, so the command itself is at fault
-        isolation => run_in(isolation),
+        isolation => run_in(isolation, true),
     }
 }
 

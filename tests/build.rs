@@ -359,3 +359,34 @@ fn a_step_that_compiles_the_app_knows_its_commit_and_one_that_asks_git_gets_a_hi
     run(env.phial(["build", repo.source(), "--base", &base, "--to", &to])).ok();
     assert!(run(env.phial(["run", &to, "--", "cat", "/app/made"])).ok().starts_with(&sha));
 }
+
+#[test]
+fn a_script_of_the_repository_calls_the_built_in_one_and_adds_to_it() {
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
+    assert!(mix.contains("deps: "), "{mix}");
+    let alias = "aliases: [\"assets.deploy\": [fn _ -> File.write!(\"priv/#{Mix.env()}.css\", \"a{}\") end]], deps: ";
+    repo.write("mix.exs", mix.replacen("deps: ", alias, 1));
+    repo.write("priv/robots.txt", "");
+    repo.commit("Assets");
+    let to = format!("oci:{}", env.path("out"));
+    let build = || run(env.phial(["build", repo.source(), "--base", &elixir(), "--to", &to]));
+    let built = build();
+    assert!(built.stderr.contains("`assets.deploy`, which is not run"), "{}", built.stderr);
+    built.ok();
+    let document =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).expect("a page");
+    let script = document.split_once("```bash\n").and_then(|(_, rest)| rest.split_once("```")).expect("a script").0;
+    repo.script("script/prepare_code", script);
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    let prepare = "[prepare]\nscript = \"script/prepare_code\"\ninputs = [\"mix.exs\", \"config\"]";
+    repo.write("phial.toml", settings.replace("[prepare]", prepare));
+    repo.commit("A script");
+    let built = build();
+    assert!(!built.stderr.contains("assets.deploy"), "{}", built.stderr);
+    built.ok();
+    let list = "ls priv; mix run --no-compile --no-start -e 'IO.puts(Mix.env())'";
+    let output = run(env.phial(["run", "--progress", "quiet", &to, "--", "sh", "-c", list])).ok();
+    assert_eq!(output, "prod.css\nrobots.txt\nstaging.css\nprod");
+}

@@ -172,9 +172,15 @@ impl Drop for StopOnDrop<'_> {
 
 fn report(command: &CommandResult, context: &Context<'_>) {
     let counts = command.counts.map_or_else(String::new, |counts| {
-        format!(", {} tests, {} failures, {} skipped", counts.tests, counts.failures, counts.skipped)
+        let (tests, failures) = (count(counts.tests, "test"), count(counts.failures, "failure"));
+        format!(", {tests}, {failures}, {} skipped", counts.skipped)
     });
     let verdict = if command.passed { "passed" } else { "failed" };
     let note = format!("{verdict} ({}{counts})", command.outcome);
     (context.watch)(Event::StepFinished { step: command.name.clone(), note, millis: command.millis.max(1) });
+}
+
+/// `1 test`, `2 tests`.
+fn count(number: u64, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }

@@ -23,6 +23,8 @@ pub(super) struct CommitFiles<'a> {
     pub(super) mix_lock: Option<String>,
     /// The versions of Elixir and Erlang that its files ask for.
     pub(super) wanted: Vec<WantedVersion>,
+    /// Whether it has assets that no step builds.
+    pub(super) leaves_assets_out: bool,
 }
 
 impl<'a> CommitFiles<'a> {
@@ -44,13 +46,15 @@ impl<'a> CommitFiles<'a> {
         let vendored = recipe.vendored(&files);
         let lock = Recipe::find(&files, recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
         let mix_lock = lock.map(|path| text(fetched, &path)).transpose()?.flatten();
-        let mut wanted = vec![];
+        let (mut wanted, mut leaves_assets_out) = (vec![], false);
         for file in VERSION_FILES {
             let path = Recipe::find(&files, file).and_then(|path| String::from_utf8(path).ok());
             let text = path.map(|path| source::read_file(fetched, &path)).transpose()?.flatten();
-            wanted.extend(wanted_versions(file, &String::from_utf8_lossy(&text.unwrap_or_default())));
+            let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+            leaves_assets_out |= file == "mix.exs" && recipe.leaves_assets_out(&text);
+            wanted.extend(wanted_versions(file, &text));
         }
-        Ok(Self { fetched, entries, visible, vendored, mix_lock, wanted })
+        Ok(Self { fetched, entries, visible, vendored, mix_lock, wanted, leaves_assets_out })
     }
 
     /// The text of Mix's lock file, empty if the commit has none.

@@ -21,6 +21,18 @@ pub enum BuildError {
         /// What to do, if the output says so.
         hint: Option<String>,
     },
+    /// The command of a step failed, and a disk was full.
+    #[error("the step `{step}` had no space left to write to, and {}", exit.describe())]
+    StepOutOfSpace {
+        /// The step.
+        step: String,
+        /// The command's exit code or signal.
+        exit: Exit,
+        /// The last lines of its output.
+        output: Vec<String>,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A step exceeded a limit and was ended.
     #[error("the step `{step}` was stopped")]
     StepStopped {
@@ -94,7 +106,7 @@ impl UserError for BuildError {
             Self::StepFailed { .. } | Self::StepStopped { .. } => ExitKind::Failed,
             Self::Overwritten(_) | Self::Version { .. } => ExitKind::Usage,
             Self::Pinned { source, .. } => source.exit_kind(),
-            Self::Missing(_) => ExitKind::Machine,
+            Self::Missing(_) | Self::StepOutOfSpace { .. } => ExitKind::Machine,
         }
     }
 
@@ -110,6 +122,7 @@ impl UserError for BuildError {
             }
             Self::StepFailed { hint: Some(hint), .. } => Some(hint.clone()),
             Self::StepFailed { exit: Exit::Code(code), .. } => code_of_shell(*code),
+            Self::StepOutOfSpace { hint, .. } => hint.clone(),
             Self::StepStopped { source: SandboxError::TimeLimit(_), .. } => {
                 Some("a step that needs longer has the setting `prepare.timeout`".into())
             }
@@ -131,7 +144,9 @@ impl UserError for BuildError {
 
     fn output(&self) -> &[String] {
         match self {
-            Self::StepFailed { output, .. } | Self::StepStopped { output, .. } => output,
+            Self::StepFailed { output, .. }
+            | Self::StepOutOfSpace { output, .. }
+            | Self::StepStopped { output, .. } => output,
             _ => &[],
         }
     }

@@ -17,7 +17,7 @@ use crate::determinism::normalize::{self, NormalizeOptions, Part};
 use crate::determinism::shims::{self, Toolchain};
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
-use crate::recipe::{APP, FORMAT, Step, WORKDIR};
+use crate::recipe::{APP, BUILT_IN_PATH, FORMAT, Step, WORKDIR};
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode};
@@ -219,6 +219,12 @@ impl LayerBuilder<'_> {
             }
             if let [app, deps] = &lowers[..] {
                 check_overwritten(app, deps)?;
+            }
+            if self.commit.leaves_assets_out {
+                self.steps.context.notice(format!(
+                    "the image has no assets: mix.exs has the alias `assets.deploy`, which is not run; a script of the \
+                     repository (`prepare.script`) can run it after `sh {BUILT_IN_PATH} \"$@\"`"
+                ));
             }
             let toolchain = self.toolchain()?;
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;

@@ -18,7 +18,7 @@ use crate::determinism::shims::CLOCK_AHEAD;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
-use crate::recipe::{APP, Diagnosis, Step};
+use crate::recipe::{APP, BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -166,6 +166,11 @@ impl StepRunner<'_> {
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
         let clock = env.clock(step, self.plan.clock, self.context);
         env.add_shims(&mut spec, clock, &dir.join("shims"), self.context)?;
+        if self.plan.recipe.script != Script::BuiltIn {
+            let source = dir.join("prepare_code");
+            fs::write(&source, BUILT_IN).map_err(IoError::at("write", &source))?;
+            spec.binds.push(Bind { source, target: BUILT_IN_PATH.into(), read_only: true });
+        }
         if isolation == Isolation::Chroot {
             chroot_binds::copy_binds(&mut spec)?;
         }
@@ -186,9 +191,14 @@ impl StepRunner<'_> {
                 return Err(BuildError::StepStopped { step: step.name.clone(), source, output: tail.lines() }.into());
             }
             let (step, exit, output) = (step.name.clone(), exit?, tail.lines());
+            let is_out_of_space = diagnosis.is_out_of_space();
             let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
             let hint = diagnosis.hint(|name| rootfs::has_program(env.lowers, path, name));
-            return Err(BuildError::StepFailed { step, exit, output, hint }.into());
+            return Err(if is_out_of_space {
+                BuildError::StepOutOfSpace { step, exit, output, hint }.into()
+            } else {
+                BuildError::StepFailed { step, exit, output, hint }.into()
+            });
         }
         if let Some(warning) = diagnosis.warning() {
             self.context.notice(warning);

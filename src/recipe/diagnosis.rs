@@ -64,6 +64,8 @@ enum Symptom {
     MissingDependency,
     /// An owner that one user id cannot give.
     Owner,
+    /// A disk is full.
+    NoSpace,
     /// git was asked about the app's repository.
     NoRepository,
     /// A certificate was refused because of its time.
@@ -121,6 +123,7 @@ impl<'a> Diagnosis<'a> {
                 has(&["$'\\r'", "\\r': no such file", "\\r’: no such file", "^m: bad interpreter"]),
             ),
             (Symptom::CarriageReturn, has(&["\r: not found", "\r': no such file", "illegal option -\r"])),
+            (Symptom::NoSpace, has(&["no space left on device", "enospc", "disk quota exceeded"])),
             (Symptom::Owner, has(&["chown", "ownership", "owner of"]) && has(&["invalid argument", "einval"])),
         ] {
             if is_found {
@@ -142,10 +145,21 @@ impl<'a> Diagnosis<'a> {
         is_warned.then(|| self.inputs())
     }
 
+    /// Whether a step that failed had no space to write to.
+    pub fn is_out_of_space(&self) -> bool {
+        self.found.contains(&Symptom::NoSpace)
+            || String::from_utf8_lossy(&self.unfinished).contains("No space left on device")
+    }
+
     /// What to do about a step that failed. `has_program` tells whether the base image has a program.
     pub fn hint(mut self, has_program: impl Fn(&str) -> bool) -> Option<String> {
         self.line();
         let found = |symptom| self.found.contains(&symptom);
+        if found(Symptom::NoSpace) {
+            return Some(
+                "free space on the disk that holds the cache; `/tmp` is in memory, and takes half of it".into(),
+            );
+        }
         if let Some(text) = self.clock() {
             return Some(text);
         }

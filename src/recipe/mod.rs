@@ -27,6 +27,9 @@ use crate::image::DEFAULT_PATH;
 /// The built-in script `prepare_code`, for Mix.
 pub const BUILT_IN: &str = include_str!("prepare_code.sh");
 
+/// Where a script of the repository finds [`BUILT_IN`], to be called by `sh`.
+pub const BUILT_IN_PATH: &str = "/run/phial/prepare_code";
+
 /// Version of the image format: raised with every change that changes bytes of images. Part of every cache key and of the
 /// image's record.
 pub const FORMAT: u32 = 4;
@@ -190,6 +193,12 @@ impl Recipe {
     pub fn find(files: &[SourceFile], path: &str) -> Option<Vec<u8>> {
         let resolved = SourceTree::new(files).resolve(path.as_bytes());
         (resolved.found == Found::File).then_some(resolved.path)
+    }
+
+    /// Whether the project has assets that the steps do not build: an alias of mix.exs, as Phoenix writes it.
+    pub fn leaves_assets_out(&self, mix: &str) -> bool {
+        let mut lines = mix.lines().map(|line| line.split('#').next().unwrap_or_default());
+        self.script == Script::BuiltIn && lines.any(|line| line.contains("\"assets.deploy\":"))
     }
 
     /// Checks that the commit's files have what the recipe names, and nothing that a step compiles.

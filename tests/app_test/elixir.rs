@@ -127,7 +127,7 @@ fn an_app_is_tested_with_its_databases_and_its_dependencies_are_compiled_once() 
     scene.build();
     let error = scene.test(&[]).failed(1);
     assert!(error.contains("error: tests failed: `test` (exit code 2)"), "{error}");
-    assert!(error.contains("4 tests, 1 failures"), "{error}");
+    assert!(error.contains("4 tests, 1 failure,"), "{error}");
     assert!(error.contains("db | ") && error.contains("ready to accept connections"), "{error}");
     assert!(!records_of(&scene.env, "out").pop().expect("a record").passed);
 }
