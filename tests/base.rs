@@ -66,8 +66,12 @@ fn a_service_has_no_key_and_no_database_that_its_packages_made() {
 #[test]
 fn a_base_for_releases_has_what_erlang_loads() {
     let env = TestEnv::new();
-    let order =
-        Debian { suite: "trixie".into(), packages: Purpose::Runtime.packages(&[]), mirrors: vec![], epoch: EPOCH };
+    let order = Debian {
+        suite: "trixie".into(),
+        packages: Purpose::Runtime.packages("trixie", &[]),
+        mirrors: vec![],
+        epoch: EPOCH,
+    };
     let rootfs = debian(&order, &Host::read(), env.dir(), &discard).expect("a base").tar;
     let erlang = env.path("erlang.tar");
     let builder = format!("oci:{}", elixir_base().display());

@@ -362,7 +362,7 @@ fn a_step_that_compiles_the_app_knows_its_commit_and_one_that_asks_git_gets_a_hi
 
 #[test]
 fn a_script_of_the_repository_calls_the_built_in_one_and_adds_to_it() {
-    let env = TestEnv::new();
+    let env = TestEnv::with_elixir_base_in_cache();
     let repo = env.app("hello");
     let mix = fs::read_to_string(repo.dir().join("mix.exs")).expect("mix.exs");
     assert!(mix.contains("deps: "), "{mix}");

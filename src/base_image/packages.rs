@@ -9,7 +9,7 @@ pub const EPOCH: i64 = 1_754_697_600;
 pub const ELIXIR_PACKAGES: [&str; 16] = [
     "ca-certificates",
     "elixir",
-    "erlang-hex",
+    HEX,
     "erlang-mnesia",
     "erlang-os-mon",
     "erlang-runtime-tools",
@@ -24,6 +24,9 @@ pub const ELIXIR_PACKAGES: [&str; 16] = [
     "procps",
     "rebar3",
 ];
+
+/// Hex, which Debian has since trixie. Over an older suite the first build downloads it.
+const HEX: &str = "erlang-hex";
 
 /// What runs a release of an Elixir app that brings its own Erlang: the libraries that Debian's Erlang and native code of
 /// dependencies load, certificates, and `openssl`, on which the library of this suite's version follows.
@@ -46,8 +49,8 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Its packages, and `more` after them. The order does not reach the bytes.
-    pub fn packages(self, more: &[String]) -> Vec<String> {
+    /// Its packages in a suite, and `more` after them. The order does not reach the bytes.
+    pub fn packages(self, suite: &str, more: &[String]) -> Vec<String> {
         let own: &[&str] = match self {
             Self::Elixir => &ELIXIR_PACKAGES,
             Self::Runtime => &RUNTIME_PACKAGES,
@@ -55,7 +58,8 @@ impl Purpose {
             Self::Redis => &["redis-server"],
             Self::Minimal => &[],
         };
-        own.iter().map(ToString::to_string).chain(more.iter().filter(|name| !name.is_empty()).cloned()).collect()
+        let own = own.iter().filter(|name| !(**name == HEX && matches!(suite, "bullseye" | "bookworm")));
+        own.map(ToString::to_string).chain(more.iter().filter(|name| !name.is_empty()).cloned()).collect()
     }
 }
 

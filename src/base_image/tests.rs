@@ -32,12 +32,18 @@ fn packages_are_asked_for_sorted_and_once() {
 #[test]
 fn a_base_for_elixir_has_what_a_builder_needs_and_what_is_named_besides() {
     let more = ["nodejs".to_owned(), String::new(), "git".to_owned()];
-    let packages = Purpose::Elixir.packages(&more);
+    let packages = Purpose::Elixir.packages("trixie", &more);
     let named: Vec<&str> = packages.iter().map(String::as_str).collect();
     let by_hand = [&["nodejs"], &ELIXIR_PACKAGES[..]].concat();
     assert_eq!(arguments(&named), arguments(&by_hand));
-    assert_eq!(Purpose::Minimal.packages(&more), ["nodejs", "git"]);
-    assert_eq!(Purpose::Minimal.packages(&[]), Vec::<String>::new());
+    assert_eq!(Purpose::Minimal.packages("trixie", &more), ["nodejs", "git"]);
+    assert_eq!(Purpose::Minimal.packages("trixie", &[]), Vec::<String>::new());
+}
+
+#[test]
+fn a_suite_without_a_package_for_hex_is_not_asked_for_it() {
+    let has_hex = |suite| Purpose::Elixir.packages(suite, &[]).iter().any(|name| name == "erlang-hex");
+    assert_eq!(["bookworm", "trixie", "sid"].map(has_hex), [false, true, true]);
 }
 
 #[test]

@@ -94,9 +94,9 @@ pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
                 PurposeArg::Redis => Purpose::Redis,
                 PurposeArg::Minimal => Purpose::Minimal,
             };
-            let packages = purpose.packages(&args.packages);
-            let order =
-                Debian { suite: suite(&args.suite).to_owned(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
+            let suite = suite(&args.suite);
+            let packages = purpose.packages(suite, &args.packages);
+            let order = Debian { suite: suite.to_owned(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
             (BaseSource::Debian(order), &args.to.to)
         }
         Of::Import(args) => (BaseSource::Tar(args.rootfs.clone()), &args.to.to),
