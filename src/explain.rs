@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use phial_layers::{Digest, EntryPath};
 use serde::Serialize;
 
-use crate::build::{BuildRecord, LayerRecord, repository_name};
+use crate::build::{BuildRecord, LayerRecord, repository_name, working_tree_app};
 use crate::compare::dependencies;
 use crate::config;
 use crate::context::Context;
@@ -101,11 +101,18 @@ pub struct ChangedInput {
 }
 
 /// Explains the last build of `image` (a reference or a digest), or else of the repository `location`.
-pub fn explain(image: Option<&str>, location: &Location, context: &Context<'_>) -> Result<Explanation, Error> {
+/// `app` names the app's directory as for `phial build`.
+pub fn explain(
+    image: Option<&str>,
+    location: &Location,
+    app: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Explanation, Error> {
     let builds = if let Some(image) = image {
         builds_of_image(image, context)?
     } else {
-        let name = repository_name(location, context)?;
+        let app = working_tree_app(location, app)?;
+        let name = repository_name(location, &app, context)?;
         let none = || ExplainError { of: shown(&name), subject: ExplainSubject::Repository };
         Builds::last(context.store.history(&name), |_| true).ok_or_else(none)?
     };

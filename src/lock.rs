@@ -4,16 +4,28 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::build::working_tree_app;
 use crate::config::{self, ConfigError, LockFile, LockedBase};
 use crate::context::Context;
 use crate::error::{Error, IoError};
+use crate::recipe::RecipeError;
 use crate::runtime::ResolvedImage;
 use crate::source::{self, Location};
 
-/// Resolves the base image that `base` or the working tree's `phial.toml` names, and writes `phial.lock` next to that file.
+/// Resolves the base image that `base` or the app's `phial.toml` in the working tree names, and writes `phial.lock` next to that file.
 /// Returns the path of `phial.lock` and what it holds now.
-pub fn lock(location: &Location, base: Option<&str>, context: &Context<'_>) -> Result<(PathBuf, LockFile), Error> {
-    let top = source::working_tree_root(location)?.ok_or_else(|| ConfigError::NoWorkingTree(location.to_string()))?;
+pub fn lock(
+    location: &Location,
+    app: Option<&str>,
+    base: Option<&str>,
+    context: &Context<'_>,
+) -> Result<(PathBuf, LockFile), Error> {
+    let standing = source::standing(location)?.ok_or_else(|| ConfigError::NoWorkingTree(location.to_string()))?;
+    let app = working_tree_app(location, app)?;
+    let top = standing.app_dir(app.path()).ok_or_else(|| {
+        let why = "the working tree has no such directory without symbolic links";
+        RecipeError::AppDir { dir: app.path().to_owned(), why }
+    })?;
     let path = top.join("phial.toml");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,

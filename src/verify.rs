@@ -105,6 +105,7 @@ fn build_request(of: &VerifyRequest, record: &Provenance) -> Result<BuildRequest
     Ok(BuildRequest {
         location,
         source,
+        app: None,
         git_hosts: of.git_hosts.iter().cloned().chain(named).collect(),
         rev: record.commit.clone(),
         flags,

@@ -3,6 +3,7 @@
 mod harness;
 mod scripted;
 
+mod app_directory;
 mod app_test;
 mod architecture;
 mod bad_input;

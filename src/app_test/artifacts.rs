@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoError};
-use crate::recipe::APP;
+use crate::recipe::AppDir;
 use crate::store::Tree;
 use crate::tree::{Enter, TreeDir, TreeRoot};
 
@@ -23,6 +23,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
 /// Returns the paths that are in neither.
 pub(super) fn copy_artifacts(
     paths: &[String],
+    app: &AppDir,
     written: &TreeRoot,
     trees: &[Tree],
     dest: &Path,
@@ -30,7 +31,7 @@ pub(super) fn copy_artifacts(
     let roots = || [written].into_iter().chain(trees.iter().map(|tree| &tree.root));
     let mut missing = vec![];
     for path in paths {
-        let inside = Path::new(APP).join(path);
+        let inside = Path::new(&app.in_tree()).join(path);
         let mut copied = false;
         for root in roots() {
             copied = copied || copy_out(&root.open()?, &inside, &dest.join(path))?;
@@ -96,7 +97,10 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("secret"), root.join("app/cover/link")).unwrap();
         std::os::unix::fs::symlink(dir.path(), root.join("app/away")).unwrap();
         let paths = ["cover", "away/secret", "none"].map(str::to_owned);
-        assert_eq!(copy_artifacts(&paths, &TreeRoot::new(&root), &[], &out).unwrap(), ["away/secret", "none"]);
+        assert_eq!(
+            copy_artifacts(&paths, &AppDir::default(), &TreeRoot::new(&root), &[], &out).unwrap(),
+            ["away/secret", "none"]
+        );
         assert!(out.join("cover/index.html").is_file() && fs::symlink_metadata(out.join("cover/link")).is_err());
     }
 }

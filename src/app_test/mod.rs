@@ -31,8 +31,8 @@ use crate::config::{self, FileConfig, NamedCommand, SettingsOrigin, TestCommands
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Descriptor, Reference};
-use crate::recipe::{APP, WORKDIR};
-use crate::runtime::{IsolationChoice, ResolvedImage, choose, settings_of};
+use crate::recipe::AppDir;
+use crate::runtime::{IsolationChoice, ResolvedImage, app_of, choose, settings_of};
 use crate::store::{Tree, TreeCheck};
 
 /// One call of `phial test`.
@@ -82,7 +82,9 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     let start = context.step_started("image");
     let base = ResolvedImage::resolve(context, &image, None)?;
     context.step_finished("image", base.image.manifest_digest.as_str(), Some(start));
-    let settings = settings(request, &base, context)?;
+    let mut settings = settings(request, &base, context)?;
+    let app = app_of(&base.image);
+    settings.image.root = Some(app.path().to_owned());
     let plan = TestPlan::new(&settings.test, &request.flags)?;
     if request.config.is_none() {
         // The image names its services: their registries get no login, except the image's own.
@@ -91,7 +93,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     }
     let trees = base.trees(context, TreeCheck::Entries)?;
     let partition = partition(request, context)?;
-    let commands = commands(&plan.commands, &base, &trees, partition)?;
+    let commands = commands(&plan.commands, &base, &trees, &app, partition)?;
 
     let deps = TestDeps {
         image: &base,
@@ -107,7 +109,8 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     let isolation = choose(request.isolation, context)?;
     let scratch = context.store.scratch()?;
     let env = test_env(request, &plan, partition, context)?;
-    let runner = Runner { plan: &plan, image: &base, trees: &trees, isolation, scratch: &scratch, env: &env };
+    let runner =
+        Runner { plan: &plan, app: &app, image: &base, trees: &trees, isolation, scratch: &scratch, env: &env };
     let results = runner.run(&commands, request, context)?;
 
     let annotation =
@@ -132,7 +135,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
 fn settings(request: &TestRequest, base: &ResolvedImage, context: &Context<'_>) -> Result<FileConfig, Error> {
     let Some(path) = &request.config else {
         let text = settings_of(context, base)?.unwrap_or_default();
-        return Ok(config::parse(&format!("{WORKDIR}/phial.toml"), &text)?);
+        return Ok(config::parse(&format!("{}/phial.toml", app_of(&base.image).workdir()), &text)?);
     };
     Ok(config::read(path)?)
 }
@@ -151,6 +154,7 @@ fn commands(
     commands: &TestCommands,
     base: &ResolvedImage,
     trees: &[Tree],
+    app: &AppDir,
     partition: Option<Partition>,
 ) -> Result<Vec<NamedCommand>, Error> {
     let test = |argv: Vec<String>| Ok(vec![NamedCommand { name: "test".to_owned(), argv }]);
@@ -160,8 +164,10 @@ fn commands(
             Err(TestError::NoEntrypoint.into())
         }
         TestCommands::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
-        TestCommands::Default if has_file(trees, CI_SCRIPT)? => test(vec![format!("{WORKDIR}/{CI_SCRIPT}")]),
-        TestCommands::Default if has_file(trees, "mix.exs")? => {
+        TestCommands::Default if has_file(trees, app, CI_SCRIPT)? => {
+            test(vec![format!("{}/{CI_SCRIPT}", app.workdir())])
+        }
+        TestCommands::Default if has_file(trees, app, "mix.exs")? => {
             let parts = partition.map(|part| ["--partitions".to_owned(), part.of.to_string()]);
             test(["mix", "test"].map(str::to_owned).into_iter().chain(parts.into_iter().flatten()).collect())
         }
@@ -173,8 +179,8 @@ fn commands(
 const CI_SCRIPT: &str = "script/docker/ci.sh";
 
 /// Whether the app has a regular file at `path`: the topmost tree that has the path decides.
-fn has_file(trees: &[Tree], path: &str) -> Result<bool, Error> {
-    let path = format!("{APP}/{path}");
+fn has_file(trees: &[Tree], app: &AppDir, path: &str) -> Result<bool, Error> {
+    let path = format!("{}/{path}", app.in_tree());
     for tree in trees {
         if let Some(stat) = tree.root.open()?.stat(&path)? {
             return Ok(stat.is_regular_file());

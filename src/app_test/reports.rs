@@ -8,7 +8,7 @@ use super::exunit::sum;
 use super::junit::{self, Suites};
 use crate::attest::{CommandResult, TestCounts};
 use crate::error::Error;
-use crate::recipe::APP;
+use crate::recipe::AppDir;
 use crate::rootfs::DiffSource;
 use crate::tree::{Enter, TreeDir, TreeRoot, WalkEntry};
 
@@ -24,6 +24,8 @@ type ChangeTime = (i64, i64);
 /// The reports that the tests have written so far.
 pub(super) struct Reports {
     root: TreeRoot,
+    /// The directory of the app there.
+    app: String,
     /// A file that has not changed since came with the image.
     since: ChangeTime,
     seen: BTreeSet<(PathBuf, ChangeTime)>,
@@ -47,15 +49,16 @@ pub(super) fn written_dir(source: &DiffSource) -> TreeRoot {
 
 impl Reports {
     /// Reports in a root filesystem; none yet.
-    pub(super) fn new(source: &DiffSource) -> Self {
+    pub(super) fn new(source: &DiffSource, app: &AppDir) -> Self {
         let since = if let DiffSource::FullCopy { copied_at, .. } = source { *copied_at } else { (0, 0) };
         let root = written_dir(source);
-        Self { root, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
+        let app = app.in_tree();
+        Self { root, app, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
     }
 
     /// Reads the reports that are new, and returns how many tests they count.
     pub(super) fn read_new(&mut self) -> Result<Option<TestCounts>, Error> {
-        let Some(app) = self.root.open()?.dir(APP)? else { return Ok(None) };
+        let Some(app) = self.root.open()?.dir(&self.app)? else { return Ok(None) };
         let mut counts = None;
         app.walk(|entry| {
             if entry.path.parent() == Some(Path::new("")) && FOREIGN.iter().any(|name| entry.path == Path::new(name)) {
@@ -116,12 +119,19 @@ mod tests {
         for (name, tests) in [("app/_build/a.xml", 2), ("app/_build/b.xml", 3), ("app/deps/x/c.xml", 9)] {
             write(&dir.path().join(name), &format!("<testsuite tests=\"{tests}\"></testsuite>")).unwrap();
         }
-        let mut reports = Reports::new(&DiffSource::UpperDirs(vec![Tree::bare(dir.path())]));
+        let mut reports = Reports::new(&DiffSource::UpperDirs(vec![Tree::bare(dir.path())]), &AppDir::default());
         assert_eq!(reports.read_new().unwrap().map(|counts| counts.tests), Some(5));
         assert_eq!(reports.read_new().unwrap(), None, "they have been read");
         assert_eq!(junit::read(&reports.junit(&[]).unwrap()).elements.len(), 2);
         let whole = |copied_at| DiffSource::FullCopy { dir: TreeRoot::new(dir.path()), copied_at };
-        assert_eq!(Reports::new(&whole((i64::MAX, 0))).read_new().unwrap(), None, "they came with the image");
-        assert_eq!(Reports::new(&whole((1, 0))).read_new().unwrap().map(|counts| counts.tests), Some(5));
+        assert_eq!(
+            Reports::new(&whole((i64::MAX, 0)), &AppDir::default()).read_new().unwrap(),
+            None,
+            "they came with the image"
+        );
+        assert_eq!(
+            Reports::new(&whole((1, 0)), &AppDir::default()).read_new().unwrap().map(|counts| counts.tests),
+            Some(5)
+        );
     }
 }

@@ -17,6 +17,7 @@ use crate::config::{NamedCommand, TEST_LIMITS, TestPlan};
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::Event;
+use crate::recipe::AppDir;
 use crate::rootfs::{self, Isolation};
 use crate::runtime::{HOSTS, ResolvedImage, environment, resolv_conf};
 use crate::sandbox::{Ids, Loopback, Network, OURSELVES, Root, Spec};
@@ -29,6 +30,8 @@ pub(super) struct Runner<'a> {
     pub(super) image: &'a ResolvedImage,
     /// Trees of the root filesystem, topmost first.
     pub(super) trees: &'a [Tree],
+    /// The directory of the app in the image.
+    pub(super) app: &'a AppDir,
     pub(super) isolation: Isolation,
     pub(super) scratch: &'a Scratch,
     /// Variables beside the image's own.
@@ -70,7 +73,7 @@ impl Runner<'_> {
             prepared.push(services::prepare(name, service, &sandbox, context)?);
         }
         let rootfs = rootfs::assemble(self.isolation, self.trees, &self.scratch.dir("root")?)?;
-        let mut reports = Reports::new(&rootfs.diff_source);
+        let mut reports = Reports::new(&rootfs.diff_source, self.app);
         let services = Services::new(&prepared);
         let mut results = thread::scope(|scope| {
             let _stop = StopOnDrop(&services);
@@ -107,7 +110,7 @@ impl Runner<'_> {
         }
         let Some(dir) = &request.artifacts else { return Ok(vec![]) };
         artifacts::copy_logs(&results.logs, dir)?;
-        artifacts::copy_artifacts(&self.plan.artifacts, written, self.trees, dir)
+        artifacts::copy_artifacts(&self.plan.artifacts, self.app, written, self.trees, dir)
     }
 
     /// Waits for the services, then runs commands, each with its sandbox, until one cannot go on for want of a service.

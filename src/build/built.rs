@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use phial_layers::Digest;
 
 use crate::image::{Image, PackedLayer, Reference, Target};
+use crate::recipe::AppDir;
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::Isolation;
 use crate::runtime::ResolvedImage;
@@ -19,6 +20,8 @@ pub struct Built {
     pub targets: Vec<Target>,
     /// The commit's object id, 40 hex digits.
     pub commit: String,
+    /// The directory of the app in the repository.
+    pub app: AppDir,
     /// Digest of the base image's manifest.
     pub base: Digest,
     /// The layers above those of the base image, lowest first.

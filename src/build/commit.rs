@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{self, ConfigError, FileConfig, LockFile, SettingsOrigin};
+use crate::config::{self, ConfigError, SettingsOrigin};
 use crate::error::Error;
+use crate::event::Watch;
 use crate::recipe::{
-    CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, VERSION_FILES, WantedVersion,
-    environment_files, wanted_versions,
+    AppDir, CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, VERSION_FILES,
+    WantedVersion, environment_files, wanted_versions,
 };
 use crate::source::{self, CommitEntry, EntryMode, Fetched, Location, SourceError};
 
 /// The files of a commit.
 pub(super) struct CommitFiles<'a> {
     pub(super) fetched: &'a Fetched,
+    /// Those that the app needs, sorted by path.
     pub(super) entries: Vec<CommitEntry>,
     /// The paths of those that the deps step may see.
     pub(super) visible: BTreeSet<Vec<u8>>,
@@ -28,9 +30,9 @@ pub(super) struct CommitFiles<'a> {
 }
 
 impl<'a> CommitFiles<'a> {
-    /// Reads them, and checks that they have what the recipe needs.
-    pub(super) fn read(fetched: &'a Fetched, recipe: &Recipe) -> Result<Self, Error> {
-        let entries = source::list(fetched)?;
+    /// Reads them, checks that they have what the recipe needs, and tells what of it the working tree has changed.
+    pub(super) fn read(fetched: &'a Fetched, recipe: &Recipe, watch: Watch<'_>) -> Result<Self, Error> {
+        let mut entries = source::list(fetched)?;
         let file = |entry: &CommitEntry| {
             let kind = match entry.mode {
                 EntryMode::File => SourceKind::File,
@@ -40,15 +42,24 @@ impl<'a> CommitFiles<'a> {
             };
             Ok(SourceFile { path: entry.name.as_bytes().to_vec(), kind })
         };
-        let files = entries.iter().map(file).collect::<Result<Vec<_>, SourceError>>()?;
+        let mut files = entries.iter().map(file).collect::<Result<Vec<_>, SourceError>>()?;
+        if recipe.app.is_root() {
+            fetched.report_changes(&|_| true, watch);
+        } else {
+            let read = |path: &[u8]| std::str::from_utf8(path).map_or(Ok(None), |path| text(fetched, path));
+            let needed = recipe.app_files(&files, read)?;
+            entries.retain(|entry| needed.files.contains(entry.name.as_bytes()));
+            files.retain(|file| needed.files.contains(&file.path));
+            fetched.report_changes(&|path| needed.covers(path), watch);
+        }
         recipe.check(&files)?;
         let visible = recipe.deps_inputs(&files).complete()?;
         let vendored = recipe.vendored(&files);
-        let lock = Recipe::find(&files, recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
+        let lock = Recipe::find(&files, &recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
         let mix_lock = lock.map(|path| text(fetched, &path)).transpose()?.flatten();
         let (mut wanted, mut leaves_assets_out) = (vec![], false);
         for file in VERSION_FILES {
-            let path = Recipe::find(&files, file).and_then(|path| String::from_utf8(path).ok());
+            let path = Recipe::find(&files, &recipe.app.file(file)).and_then(|path| String::from_utf8(path).ok());
             let text = path.map(|path| source::read_file(fetched, &path)).transpose()?.flatten();
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
             leaves_assets_out |= file == "mix.exs" && recipe.leaves_assets_out(&text);
@@ -68,6 +79,11 @@ impl<'a> CommitFiles<'a> {
         self.entries.iter().any(|entry| entry.name.as_bytes().starts_with(prefix.as_bytes()))
     }
 
+    /// Whether the app needs the entry.
+    pub(super) fn is_of_app(&self, entry: &CommitEntry) -> bool {
+        self.entries.binary_search(entry).is_ok()
+    }
+
     pub(super) fn is_visible(&self, entry: &CommitEntry) -> bool {
         self.visible.contains(entry.name.as_bytes())
     }
@@ -82,22 +98,12 @@ pub(super) fn settings_origin(config: Option<&Path>, location: &Location) -> Set
     if config.is_some() || location.local().is_some() { SettingsOrigin::Caller } else { SettingsOrigin::Url }
 }
 
-/// The settings of `--config`, or else of the commit; and the commit's `phial.lock`.
-pub(super) fn settings(config: Option<&Path>, fetched: &Fetched) -> Result<(FileConfig, Option<LockFile>), Error> {
-    let settings = match config {
-        Some(path) => config::read(path)?,
-        None => config::parse("phial.toml", &text(fetched, "phial.toml")?.unwrap_or_default())?,
-    };
-    let lock = text(fetched, "phial.lock")?.map(|text| LockFile::parse(&text)).transpose()?;
-    Ok((settings, lock))
-}
-
 /// Of the default environments those whose configuration is in the commit, if not all have theirs.
-pub(super) fn default_envs(fetched: &Fetched) -> Result<Option<Vec<String>>, Error> {
-    let files = config_files(fetched);
+pub(super) fn default_envs(fetched: &Fetched, app: &AppDir) -> Result<Option<Vec<String>>, Error> {
+    let files = config_files(fetched, app);
     let mut envs = vec![];
     for env in config::ENVS {
-        if missing_config(fetched, &files, env)?.is_none() {
+        if missing_config(fetched, app, &files, env)?.is_none() {
             envs.push(env.to_owned());
         }
     }
@@ -109,24 +115,29 @@ pub(super) fn check_envs(fetched: &Fetched, recipe: &Recipe) -> Result<(), Error
     if recipe.script != Script::BuiltIn {
         return Ok(());
     }
-    let files = config_files(fetched);
+    let files = config_files(fetched, &recipe.app);
     for env in &recipe.envs {
-        if let Some(path) = missing_config(fetched, &files, env)? {
+        if let Some(path) = missing_config(fetched, &recipe.app, &files, env)? {
             return Err(RecipeError::NoConfig { env: env.clone(), path }.into());
         }
     }
     Ok(())
 }
 
-fn config_files(fetched: &Fetched) -> Vec<EnvironmentFile> {
+fn config_files(fetched: &Fetched, app: &AppDir) -> Vec<EnvironmentFile> {
     // A link to a file of another name, whose imports are relative to itself, is left to Mix.
-    let config = source::read_file(fetched, CONFIG_FILE).ok().flatten();
+    let config = source::read_file(fetched, &app.file(CONFIG_FILE)).ok().flatten();
     config.map(|bytes| environment_files(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
 }
 
 /// The first of `files` that the commit lacks for an environment.
-fn missing_config(fetched: &Fetched, files: &[EnvironmentFile], env: &str) -> Result<Option<String>, Error> {
-    for path in files.iter().map(|file| file.path(env)) {
+fn missing_config(
+    fetched: &Fetched,
+    app: &AppDir,
+    files: &[EnvironmentFile],
+    env: &str,
+) -> Result<Option<String>, Error> {
+    for path in files.iter().map(|file| app.file(&file.path(env))) {
         if !source::exists(fetched, &path)? {
             return Ok(Some(path));
         }
@@ -135,7 +146,7 @@ fn missing_config(fetched: &Fetched, files: &[EnvironmentFile], env: &str) -> Re
 }
 
 /// The text of a file of the commit; `None` if the commit has no such file.
-fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
+pub(super) fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
     let bytes = source::read_file(fetched, name)?;
     let utf8 = |bytes| {
         String::from_utf8(bytes).map_err(|_| ConfigError::Toml {

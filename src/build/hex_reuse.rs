@@ -15,7 +15,7 @@ use super::step_runner::{Changes, StepRunner};
 use crate::elixir::hex_marker;
 use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
-use crate::recipe::{APP, Script, Step};
+use crate::recipe::{AppDir, Script, Step};
 use crate::store::{Key, Scratch, Tree};
 use crate::tree::{Enter, TreeDir};
 
@@ -70,7 +70,7 @@ impl HexReuse<'_> {
     fn reusable(&self, key: &Key) -> Result<Vec<PresetDir>, Error> {
         let context = self.steps.context;
         let locked = mix_lock::hex_packages(self.mix_lock);
-        let deps = below_app(DEPS);
+        let deps = deps_dir(&self.steps.plan.recipe.app);
         let is_possible =
             !locked.is_empty() && !self.steps.no_cache && self.steps.plan.recipe.script == Script::BuiltIn;
         if !is_possible {
@@ -135,15 +135,16 @@ fn has_entry(trees: &[Tree], path: &Path) -> Result<bool, IoError> {
 }
 
 /// The packages in `fetched` in which no `later` step changed a file that is in the layer.
-pub(super) fn untouched(fetched: &Changes, later: &[Changes]) -> Result<BTreeSet<String>, IoError> {
+pub(super) fn untouched(app: &AppDir, fetched: &Changes, later: &[Changes]) -> Result<BTreeSet<String>, IoError> {
     let mut untouched = BTreeSet::new();
-    let Some(deps) = fetched.tree.root.open()?.dir(below_app(DEPS))? else { return Ok(untouched) };
+    let path = deps_dir(app);
+    let Some(deps) = fetched.tree.root.open()?.dir(&path)? else { return Ok(untouched) };
     let later = later.iter().map(|changes| changes.tree.root.open()).collect::<Result<Vec<TreeDir>, _>>()?;
     for name in deps.names()?.into_iter().filter_map(|name| name.into_string().ok()) {
         let Some(package) = deps.dir(&name)? else { continue };
         let mut is_touched = false;
         for tree in &later {
-            is_touched |= is_changed(tree, &below_app(DEPS).join(&name))?;
+            is_touched |= is_changed(tree, &path.join(&name))?;
         }
         if !is_touched && hex_marker::read(&package).is_some() && !has_build_dir(&package)? {
             untouched.insert(name);
@@ -170,8 +171,8 @@ fn has_build_dir(package: &TreeDir) -> Result<bool, IoError> {
     Ok(found)
 }
 
-fn below_app(path: &str) -> PathBuf {
-    Path::new(APP).join(path)
+fn deps_dir(app: &AppDir) -> PathBuf {
+    Path::new(&app.in_tree()).join(DEPS)
 }
 
 fn name(package: &PresetDir) -> &str {

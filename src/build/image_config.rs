@@ -8,7 +8,7 @@ use super::BuiltLayer;
 use super::commit::CommitFiles;
 use crate::config::{BuildPlan, PreparePlan};
 use crate::image::{Image, ImageOptions, LABEL, NewLayer, Provenance, Reference, RegistryRef, assemble};
-use crate::recipe::{FORMAT, MIX_HOME, Script, WORKDIR};
+use crate::recipe::{FORMAT, MIX_HOME, Script};
 use crate::remote_cache::{STEP, entry_digest};
 use crate::runtime::environment;
 use crate::source::Location;
@@ -50,7 +50,7 @@ pub(super) fn image_of(
         entrypoint: settings.entrypoint.clone(),
         cmd: settings.cmd.clone().or_else(|| (is_mix && settings.entrypoint.is_none()).then(default_cmd)),
         env,
-        working_dir: Some(WORKDIR.into()),
+        working_dir: Some(plan.prepare.recipe.app.workdir()),
         user: Some(settings.user.clone().unwrap_or_else(|| NONROOT.into())),
         labels,
         annotations: provenance.annotations(),
@@ -72,6 +72,7 @@ pub(super) fn provenance(base: &Image, plan: &BuildPlan, files: &CommitFiles<'_>
         format: FORMAT,
         commit: commit.sha.clone(),
         source,
+        root: (!recipe.app.is_root()).then(|| recipe.app.path().to_owned()),
         base: name,
         base_digest: base.manifest_digest.clone(),
         envs: recipe.envs.clone(),

@@ -82,6 +82,9 @@ impl LayerBuilder<'_> {
             .with("strict", plan.strict.to_string())
             .with("clock", plan.clock.as_str())
             .with("mtime", mtime.to_string());
+        if !plan.recipe.app.is_root() {
+            key = key.with("root", plan.recipe.app.path());
+        }
         for (name, value) in &plan.recipe.env {
             key = key.with(&format!("{}{name}", Key::VARIABLE), value);
         }
@@ -94,10 +97,14 @@ impl LayerBuilder<'_> {
         if !self.commit.vendored.is_empty() {
             key = key.with("without", "committed dependencies");
         }
+        let recipe = &self.steps.plan.recipe;
+        if !recipe.app.is_root() {
+            key = key.with("root", recipe.app.path()).with("include", recipe.include.join(" "));
+        }
         let outcome = self.steps.cached("app", &key, |scratch| {
             let root = scratch.dir("draft")?;
             let app = root.join(APP);
-            let is_wanted = |entry: &CommitEntry| !self.commit.is_vendored(entry);
+            let is_wanted = |entry: &CommitEntry| self.commit.is_of_app(entry) && !self.commit.is_vendored(entry);
             source::checkout_only(self.commit.fetched, &is_wanted, &app, self.app_time, self.steps.context.watch)?;
             Ok(vec![self.steps.keep(&Changes::new(&root, Metadata::default(), 1), self.app_time)?])
         })?;
@@ -150,12 +157,13 @@ impl LayerBuilder<'_> {
         let (fetch, compile) = steps.split_first().ok_or_else(|| BuildError::Missing("deps".into()))?;
         let toolchain = self.toolchain()?;
 
+        let workdir = self.steps.plan.recipe.app.workdir();
         let source_trees: Vec<&Tree> = lowers[..sources.trees().len()].iter().collect();
         let atoms = source_atoms(&toolchain, &source_trees)?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let env = StepEnv {
             lowers: &lowers,
-            cwd: WORKDIR,
+            cwd: &workdir,
             mtime: self.deps_time,
             atoms: Some(seed),
             preset: &[],
@@ -174,8 +182,9 @@ impl LayerBuilder<'_> {
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
         let mut changes = self.compile(compile, scratch, &StepEnv { lowers: &above, atoms: Some(seed), ..env })?;
         // A committed package may have been changed by hand: it is not the package that Hex has.
-        let mut untouched = hex_reuse::untouched(&fetched, &changes)?;
-        untouched.retain(|name| !self.commit.has_below(&format!("{}/{name}", hex_reuse::DEPS)));
+        let app = &self.steps.plan.recipe.app;
+        let mut untouched = hex_reuse::untouched(app, &fetched, &changes)?;
+        untouched.retain(|name| !self.commit.has_below(&app.file(&format!("{}/{name}", hex_reuse::DEPS))));
 
         changes.insert(0, fetched);
         let uppers = changes.into_iter().rev().map(|changes| changes.tree).chain(sources.vendored.clone());
@@ -230,9 +239,10 @@ impl LayerBuilder<'_> {
             let atoms = source_atoms(&toolchain, &lowers.iter().collect::<Vec<_>>())?;
             lowers.extend(self.base.trees(self.steps.context, TreeCheck::Entries)?);
             let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
+            let workdir = self.steps.plan.recipe.app.workdir();
             let env = StepEnv {
                 lowers: &lowers,
-                cwd: WORKDIR,
+                cwd: &workdir,
                 mtime: self.app_time,
                 atoms: Some(seed),
                 preset: &[],

@@ -3,6 +3,7 @@
 //! The commit is fetched and checked out, its steps run in sandboxes on top of the base image ([`layers`]), their changes
 //! become layers, the layers and the settings become an image ([`image_config`]), and the image is published.
 
+mod app;
 mod built;
 mod chroot_binds;
 mod commit;
@@ -20,6 +21,7 @@ mod step_runner;
 mod test_deps;
 mod toolchain;
 
+pub use app::working_tree_app;
 pub(crate) use built::UnpublishedImage;
 pub use built::{Built, BuiltLayer};
 pub use error::BuildError;
@@ -77,12 +79,14 @@ pub(crate) fn build_unpublished<'a>(
     let fetched = fetch(request, context)?;
     let commit = fetched.commit.clone();
     let plan = plan(request, &fetched, context)?;
-    let files = CommitFiles::read(&fetched, &plan.prepare.recipe)?;
+    let app = &plan.prepare.recipe.app;
+    let name = app.name(&commit.name);
+    let files = CommitFiles::read(&fetched, &plan.prepare.recipe, context.watch)?;
     let base = resolve_base(request, &plan, context)?;
 
     let remote_cache = match request.remote_cache {
-        RemoteCacheMode::Off => RemoteCache::off(context, &commit.name),
-        _ => RemoteCache::new(context, &commit.name, request.remote_cache_repository.as_ref(), &plan.targets),
+        RemoteCacheMode::Off => RemoteCache::off(context, name),
+        _ => RemoteCache::new(context, name, request.remote_cache_repository.as_ref(), &plan.targets),
     };
     let steps = StepRunner {
         context,
@@ -117,7 +121,8 @@ pub(crate) fn build_unpublished<'a>(
     let built = Built {
         digest: image.manifest_digest.clone(),
         targets: plan.targets.clone(),
-        commit: commit.sha,
+        commit: commit.sha.clone(),
+        app: app.clone(),
         base: base.image.manifest_digest.clone(),
         base_layers: base.image.manifest.layers.len(),
         isolation,
@@ -130,17 +135,18 @@ pub(crate) fn build_unpublished<'a>(
 
 /// How the commit is built: its settings, those of the request, and what the commit itself shows.
 fn plan(request: &BuildRequest, fetched: &Fetched, context: &Context<'_>) -> Result<BuildPlan, Error> {
-    let (mut settings, lock) = commit::settings(request.config.as_deref(), fetched)?;
+    let (app, mut settings, lock) = app::settings(request, fetched)?;
     let names_envs = settings.image.envs.is_some() || !request.flags.envs.is_empty();
     if !names_envs && settings.prepare.script.is_none() {
-        settings.image.envs = commit::default_envs(fetched)?;
+        settings.image.envs = commit::default_envs(fetched, &app)?;
         if let Some(envs) = &settings.image.envs {
             let envs = envs.join("`, `");
             context.notice(format!("the app is compiled for `{envs}` only: the other default has no configuration"));
         }
     }
     let origin = commit::settings_origin(request.config.as_deref(), &request.location);
-    let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, &fetched.commit.name)?;
+    let name = app.name(&fetched.commit.name);
+    let mut plan = BuildPlan::new(settings, origin, lock.as_ref(), &request.flags, name)?;
     check_consent(&plan.prepare, context)?;
     commit::check_envs(fetched, &plan.prepare.recipe)?;
     if let Some(host) = plan.foreign_registry(&request.flags) {

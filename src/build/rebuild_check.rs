@@ -92,6 +92,8 @@ fn arguments(request: &BuildRequest, first: &UnpublishedImage<'_>, to: &Path) ->
     };
     args.extend(["--isolation".into(), isolation.into()]);
     let flags = &request.flags;
+    let app = first.built.app.path();
+    args.extend(["--app".into(), if app.is_empty() { "." } else { app }.into()]);
     args.extend(["--base".into(), first.base_name.to_string().into()]);
     let network_options = &request.network_options;
     args.extend(network_options.authfile.iter().flat_map(|file| ["--authfile".into(), file.into()]));

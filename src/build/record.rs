@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{BuildRequest, Built};
 use crate::context::Context;
 use crate::image::Target;
+use crate::recipe::AppDir;
 use crate::source::{self, Location, SourceError};
 use crate::store::Key;
 
@@ -26,6 +27,9 @@ pub struct BuildRecord {
     pub source: String,
     /// The commit's object id, 40 hex digits.
     pub commit: String,
+    /// The directory of the app in the repository; empty for the root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub app: String,
     /// When the build ended, in seconds since 1970.
     pub time: i64,
     /// Whether cached results were ignored.
@@ -67,11 +71,12 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
         targets: built.targets.iter().map(Target::place).collect(),
         source: absolute(&request.location, context),
         commit: built.commit.clone(),
+        app: built.app.path().to_owned(),
         time: context.host.unix_time(),
         no_cache: request.no_cache,
         layers: layers.collect(),
     };
-    let written = repository_name(&request.location, context)
+    let written = repository_name(&request.location, &built.app, context)
         .map_err(|e| e.to_string())
         .and_then(|name| context.store.append_history(&name, &record, KEPT).map_err(|e| e.to_string()));
     if let Err(why) = written {
@@ -81,10 +86,11 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
 }
 
 /// The name of a repository in the store: its web address, which is the same for all ways to clone it; without one, its URL or
-/// its real path.
-pub fn repository_name(location: &Location, context: &Context<'_>) -> Result<String, SourceError> {
+/// its real path. The builds of each app in a directory are apart.
+pub fn repository_name(location: &Location, app: &AppDir, context: &Context<'_>) -> Result<String, SourceError> {
     let identity = source::identity(&from_here(location, context))?;
-    Ok(identity.web_address().unwrap_or_else(|| identity.to_string()))
+    let name = identity.web_address().unwrap_or_else(|| identity.to_string());
+    Ok(if app.is_root() { name } else { format!("{name}//{}", app.path()) })
 }
 
 /// The location with a local path made absolute.

@@ -20,6 +20,8 @@ pub struct BuildRequest {
     pub git_hosts: Vec<GitHost>,
     /// The git revision to build.
     pub rev: String,
+    /// `--app`: the directory of the app in the repository.
+    pub app: Option<String>,
     /// Flags that have precedence over `phial.toml`.
     pub flags: BuildFlags,
     /// A settings file to read instead of the commit's `phial.toml`.

@@ -21,7 +21,7 @@ pub(super) struct StepEnv<'a> {
     /// The trees that its root filesystem is assembled from, topmost first.
     pub(super) lowers: &'a [Tree],
     /// The working directory; one of the trees must have it.
-    pub(super) cwd: &'static str,
+    pub(super) cwd: &'a str,
     /// The modification time of all files of the app that the step sees, in seconds since 1970.
     pub(super) mtime: i64,
     /// The atoms that Erlang VMs start with; `None` for a step that compiles nothing.

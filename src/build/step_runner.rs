@@ -18,7 +18,7 @@ use crate::determinism::shims::CLOCK_AHEAD;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
-use crate::recipe::{APP, BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step};
+use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -223,7 +223,7 @@ impl StepRunner<'_> {
 
     /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
-        let report = normalize::normalize(&changes.tree.root.open()?, APP, options)?;
+        let report = normalize::normalize(&changes.tree.root.open()?, &self.plan.recipe.app.in_tree(), options)?;
         let is_removed = |path: &&EntryPath| report.removed.iter().any(|removed| is_at_or_below(path, removed));
         for name in changes.conflicts.iter().filter(|path| !is_removed(path)) {
             self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));

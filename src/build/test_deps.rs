@@ -18,7 +18,7 @@ use crate::determinism::normalize::{NormalizeOptions, Part};
 use crate::determinism::shims;
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
-use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, SourceKind, Step, WORKDIR};
+use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, SourceKind, Step};
 use crate::remote_cache::RemoteCache;
 use crate::runtime::{IsolationChoice, ResolvedImage, environment, layer_made_by};
 use crate::store::{Key, Scratch, Tree};
@@ -111,7 +111,7 @@ fn compile(
     scratch: &Scratch,
 ) -> Result<Option<PackedLayer>, Error> {
     let start = steps.context.host.unix_time();
-    let env = StepEnv { lowers, cwd: WORKDIR, mtime, atoms: None, preset: &[], commit: None };
+    let env = StepEnv { lowers, cwd: &steps.plan.recipe.app.workdir(), mtime, atoms: None, preset: &[], commit: None };
     let changes = steps.run(step, &env, &scratch.path().join("step"))?;
     let lock = Path::new(APP).join(steps.plan.recipe.lock_path());
     let lock = lowers[0].root.open()?.read_text(lock, MAX_LOCK)?.unwrap_or_default();

@@ -27,6 +27,9 @@ pub(super) struct BuildArgs {
     /// Path or URL of a git repository
     #[arg(default_value = ".")]
     source: String,
+    /// Directory of the app in the repository [default: `image.root`, or the app that SOURCE is in]
+    #[arg(long, value_name = "DIR")]
+    app: Option<String>,
     /// SHA, tag or branch
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     rev: String,
@@ -121,6 +124,7 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
         source: args.source.clone(),
         git_hosts: location.git_host().into_iter().collect(),
         location,
+        app: args.app.clone(),
         rev: args.rev.clone(),
         flags,
         config: args.config.clone(),

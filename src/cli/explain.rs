@@ -21,6 +21,9 @@ pub(super) struct ExplainArgs {
     /// Git repository whose last build is explained, as for `phial build`
     #[arg(long, value_name = "SOURCE", default_value = ".", conflicts_with = "image")]
     source: String,
+    /// Directory of the app in the repository, as for `phial build`
+    #[arg(long, value_name = "DIR", conflicts_with = "image")]
+    app: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +32,7 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
-    let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, context)?;
+    let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, args.app.as_deref(), context)?;
     if args.json {
         ui.json(&serde_json::to_string(&explanation).unwrap_or_default())?;
     } else {

@@ -15,6 +15,9 @@ pub(super) struct LockArgs {
     /// Path of a git working tree
     #[arg(default_value = ".")]
     source: String,
+    /// Directory of the app in the repository, as for `phial build`
+    #[arg(long, value_name = "DIR")]
+    app: Option<String>,
     /// Base image to lock, if `phial.toml` names none
     #[arg(long, value_name = "REF")]
     base: Option<String>,
@@ -23,7 +26,7 @@ pub(super) struct LockArgs {
 }
 
 pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
-    let (path, lock) = lock::lock(&args.source.parse()?, args.base.as_deref(), context)?;
+    let (path, lock) = lock::lock(&args.source.parse()?, args.app.as_deref(), args.base.as_deref(), context)?;
     ui.info(&format!("wrote `{}`", path.display()));
     ui.data(&format!("{}@{}", lock.base.name, lock.base.digest))?;
     Ok(ExitCode::SUCCESS)

@@ -30,6 +30,12 @@ pub(super) fn check_env(env: &str, before: &[String]) -> Result<(), ConfigError>
     Ok(())
 }
 
+/// The directory of an app in a repository: a relative path, or `.` for the root. `key` is the setting or flag.
+pub fn check_root(key: &str, path: &str) -> Result<(), ConfigError> {
+    let is_root = path.is_empty() || path == "." || path == "./";
+    if is_root { Ok(()) } else { check_path(key, path.strip_prefix("./").unwrap_or(path)) }
+}
+
 /// A relative path that stays inside the repository.
 pub(super) fn check_path(key: &str, path: &str) -> Result<(), ConfigError> {
     let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));

@@ -75,6 +75,14 @@ pub enum ConfigError {
         /// The target.
         name: String,
     },
+    /// The root's settings name the app's directory, and have other keys.
+    #[error("`image.root` is `{dir}`, but the `phial.toml` in the root has other keys, which are read for no app")]
+    RootWithSettings {
+        /// The directory of the app.
+        dir: String,
+        /// The settings that are read.
+        file: String,
+    },
     /// A name of an image or a target that cannot be parsed.
     #[error("cannot use `{key}`")]
     Reference {
@@ -160,6 +168,7 @@ impl UserError for ConfigError {
             Self::ForeignTarget { name, .. } => {
                 Some(format!("say where the image goes: `--to {name}`, or another target"))
             }
+            Self::RootWithSettings { file, .. } => Some(format!("move them to `{file}`")),
             Self::Reference { source, .. } => source.hint(),
             _ => None,
         }

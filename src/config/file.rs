@@ -29,6 +29,10 @@ pub struct FileConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ImageSettings {
+    /// The directory of the app in the repository.
+    pub root: Option<String>,
+    /// What the app needs of the repository outside of its directory.
+    pub include: Option<Vec<String>>,
     /// The target that the image is written to.
     pub name: Option<String>,
     /// The base image.

@@ -49,7 +49,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 40] = [
     key(
         "image.name",
         Kind::Text,
@@ -67,6 +67,19 @@ pub const KEYS: [Key; 38] = [
         Kind::List,
         "`[\"staging\", \"prod\"]`; of these, those that the project has a configuration for",
         "The environments (`MIX_ENV`) to compile for, in the order of their layers.",
+    ),
+    key(
+        "image.root",
+        Kind::Text,
+        "[the app where one stands](#an-app-in-a-directory), else the root",
+        "The directory of the app in the repository. Only for a `phial.toml` in the root, which says nothing else, and for `--config`.",
+    ),
+    key(
+        "image.include",
+        Kind::List,
+        "none",
+        "Files and directories, by their paths from the root of the repository, that [an app in a directory](#an-app-in-a-directory) \
+         needs beside its path dependencies.",
     ),
     key("image.entrypoint", Kind::List, "the base's", "The `Entrypoint` of the image."),
     key(

@@ -16,7 +16,7 @@ mod test_settings;
 pub mod units;
 
 pub use caller::{CALLER_SECRETS, SecretKind, SettingsOrigin, secret_of};
-pub use checks::{reference, targets, variables};
+pub use checks::{check_root, reference, targets, variables};
 pub use error::ConfigError;
 pub use file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings, ReleaseSettings, parse, read};
 pub use keys::{KEYS, Key, Kind, NAME};

@@ -13,7 +13,7 @@ use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettin
 use super::limits::{LimitSettings, step_limits};
 use super::lock::LockFile;
 use crate::image::{Reference, Target, canonical_json, shown};
-use crate::recipe::{Recipe, Script};
+use crate::recipe::{AppDir, Recipe, Script};
 use crate::sandbox::UsageLimits;
 
 /// The environments that an app is compiled for by default.
@@ -126,6 +126,12 @@ impl BuildPlan {
         if let Some(lockfile) = &recipe.lockfile {
             settings["lockfile"] = lockfile.as_str().into(); // without it, the digest is that of earlier versions
         }
+        if !recipe.app.is_root() {
+            settings["root"] = recipe.app.path().into();
+        }
+        if !recipe.include.is_empty() {
+            settings["include"] = recipe.include.clone().into();
+        }
         Digest::of(&canonical_json(&settings))
     }
 }
@@ -142,6 +148,8 @@ impl PreparePlan {
             max_memory: settings.prepare.max_memory.as_ref(),
         };
         let recipe = Recipe {
+            app: AppDir::new(settings.image.root.as_deref().unwrap_or_default()),
+            include: settings.image.include.clone().unwrap_or_default(),
             script: script.map_or(Script::BuiltIn, Script::InRepository),
             envs: first_non_empty(&flags.envs, settings.image.envs.as_deref(), &ENVS),
             inputs: inputs.unwrap_or_default(),
@@ -176,6 +184,7 @@ fn check(recipe: &Recipe) -> Result<(), ConfigError> {
     }
     recipe.inputs.iter().try_for_each(|path| check_path("prepare.inputs", path))?;
     recipe.lockfile.iter().try_for_each(|path| check_path("prepare.lockfile", path))?;
+    recipe.include.iter().try_for_each(|path| check_path("image.include", path))?;
     recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))?;
     check_variables("prepare.env", &recipe.env)
 }

@@ -21,6 +21,9 @@ pub struct Provenance {
     /// The repository's URL on the web; `None` for a local repository.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source: Option<String>,
+    /// The directory of the app in the repository; `None` for the root.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub root: Option<String>,
     /// The base image's name in a registry, with its tag; `None` for a layout or an archive.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub base: Option<String>,
@@ -92,6 +95,7 @@ impl Provenance {
         let more = [
             ("org.opencontainers.image.source", self.source.clone()),
             ("org.opencontainers.image.base.name", self.base.clone()),
+            ("dev.phial.root", self.root.clone()),
             ("dev.phial.lock", self.lock.as_ref().map(Digest::to_string)),
             ("dev.phial.deps-cache", self.deps_cache.as_ref().map(Digest::to_string)),
         ];

@@ -282,6 +282,7 @@ fn a_build_record_is_read_in_its_own_format_only() {
     let record = Provenance {
         format: 3,
         commit: "0123".into(),
+        root: None,
         source: Some("https://h/r".into()),
         base: None,
         base_digest: Digest::of(b"base"),

@@ -54,16 +54,17 @@ impl Recipe {
     fn wants(&self, tree: &SourceTree<'_>, path: &[u8]) -> bool {
         let is_read_by_script = match &self.script {
             Script::BuiltIn => is_mix_input(tree, path),
-            Script::InRepository(script) => path == script.as_bytes(),
+            Script::InRepository(script) => path == self.app.file(script).as_bytes(),
         };
         is_read_by_script
-            || self.lockfile.as_ref().is_some_and(|lockfile| path == lockfile.as_bytes())
-            || self.inputs.iter().any(|input| is_below(path, input.as_bytes()))
+            || self.lockfile.as_ref().is_some_and(|lockfile| path == self.app.file(lockfile).as_bytes())
+            || self.inputs.iter().any(|input| is_below(path, self.app.file(input).as_bytes()))
     }
 
     /// Whether the step cannot do without what is at `path`, where the commit has a link.
     fn needs(&self, tree: &SourceTree<'_>, path: &[u8]) -> bool {
-        let named = self.inputs.iter().chain(&self.lockfile).any(|input| is_below(input.as_bytes(), path));
+        let named =
+            self.inputs.iter().chain(&self.lockfile).any(|input| is_below(self.app.file(input).as_bytes(), path));
         if named {
             return true;
         }
@@ -71,14 +72,15 @@ impl Recipe {
             let is = |parent: &str, name: &str| tree.exists(join(parent, name).as_bytes());
             let Ok(text) = std::str::from_utf8(path) else { return false };
             let (parent, name) = text.rsplit_once('/').unwrap_or(("", text));
-            (name == "config" && is(parent, "mix.exs")) || ((parent == "apps" || text == "apps") && is("", "mix.exs"))
+            (name == "config" && is(parent, "mix.exs"))
+                || ([parent, text].contains(&&*self.app.file("apps")) && is(self.app.path(), "mix.exs"))
         };
         match &self.script {
             Script::BuiltIn => {
                 let in_deps = Project::of(tree, path).is_some_and(|found| found.in_deps);
                 !in_deps && (is_mix_input(tree, path) || is_dir_of_mix())
             }
-            Script::InRepository(script) => path == script.as_bytes(),
+            Script::InRepository(script) => path == self.app.file(script).as_bytes(),
         }
     }
 }
@@ -199,7 +201,7 @@ fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
 }
 
-fn is_below(path: &[u8], dir: &[u8]) -> bool {
+pub(super) fn is_below(path: &[u8], dir: &[u8]) -> bool {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
@@ -208,12 +210,22 @@ fn is_below(path: &[u8], dir: &[u8]) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::AppDir;
     use super::super::source_tree::tests::files;
     use super::*;
 
     fn recipe(inputs: &[&str]) -> Recipe {
         let inputs = inputs.iter().map(|input| (*input).to_owned()).collect();
-        Recipe { script: Script::BuiltIn, envs: vec!["prod".into()], inputs, lockfile: None, env: BTreeMap::new() }
+        let envs = vec!["prod".into()];
+        Recipe {
+            app: AppDir::default(),
+            include: vec![],
+            script: Script::BuiltIn,
+            envs,
+            inputs,
+            lockfile: None,
+            env: BTreeMap::new(),
+        }
     }
 
     fn shown(paths: BTreeSet<Vec<u8>>) -> String {

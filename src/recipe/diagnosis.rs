@@ -247,11 +247,20 @@ fn is_missing(line: &str, tool: &str) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::AppDir;
     use super::*;
 
     fn recipe(lockfile: Option<&str>) -> Recipe {
         let (envs, lockfile) = (vec!["prod".into()], lockfile.map(str::to_owned));
-        Recipe { script: Script::BuiltIn, envs, inputs: vec![], lockfile, env: BTreeMap::new() }
+        Recipe {
+            app: AppDir::default(),
+            include: vec![],
+            script: Script::BuiltIn,
+            envs,
+            inputs: vec![],
+            lockfile,
+            env: BTreeMap::new(),
+        }
     }
 
     fn hint(recipe: &Recipe, step: &str, output: &str) -> String {

@@ -3,6 +3,8 @@
 //! The cache key of the deps step names the files that the step may see, and its sandbox has no others: a change that the
 //! key does not show cannot change the result.
 
+mod app_dir;
+mod app_files;
 mod deps_inputs;
 mod diagnosis;
 mod environments;
@@ -13,6 +15,8 @@ use std::collections::BTreeMap;
 
 use phial_layers::Digest;
 
+pub use self::app_dir::AppDir;
+pub use self::app_files::AppFiles;
 pub use self::deps_inputs::DepsInputs;
 use self::deps_inputs::Project;
 pub use self::diagnosis::Diagnosis;
@@ -34,7 +38,8 @@ pub const BUILT_IN_PATH: &str = "/run/phial/prepare_code";
 /// image's record.
 pub const FORMAT: u32 = 4;
 
-/// The directory of the app in images and sandboxes. Compilers write it into their output.
+/// The directory of the repository in images and sandboxes, of which the app's own is [`AppDir::workdir`]. Compilers write it
+/// into their output.
 pub const WORKDIR: &str = "/app";
 
 /// The same, relative to the root of a tree.
@@ -88,6 +93,10 @@ pub enum Script {
 /// How an app is fetched and compiled.
 #[derive(Clone, Debug)]
 pub struct Recipe {
+    /// The directory of the app in the repository. Paths of the settings are relative to it, except those of `include`.
+    pub app: AppDir,
+    /// Files and directories of the repository outside of that directory that the app needs besides its path dependencies.
+    pub include: Vec<String>,
     /// The script.
     pub script: Script,
     /// The Mix environments to compile for, in the order of their layers.
@@ -115,8 +124,32 @@ pub struct Step {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecipeError {
     /// Neither a Mix project nor a script.
-    #[error("the commit has no `mix.exs`, and `phial.toml` names no `prepare.script`")]
-    NoProject,
+    #[error("the commit has no `{0}`, and `phial.toml` names no `prepare.script`")]
+    NoProject(String),
+    /// The app's directory is none.
+    #[error("the app's directory is `{dir}`, but {why}")]
+    AppDir {
+        /// Its path.
+        dir: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A child of an umbrella is asked for alone.
+    #[error("`{child}` is a child of the umbrella in `/{umbrella}`, which has its dependencies and its lock file")]
+    Umbrella {
+        /// The path of the child.
+        child: String,
+        /// The umbrella's path.
+        umbrella: String,
+    },
+    /// A dependency outside of the app's directory is not in the commit.
+    #[error("`{mix_exs}` has a dependency at `{path}`, which is not in the commit")]
+    PathDependency {
+        /// The file that names it.
+        mix_exs: String,
+        /// Its path from there.
+        path: String,
+    },
     /// A file that the settings name is not in the commit.
     #[error("`{key}` names `{path}`, which is not in the commit")]
     Missing {
@@ -167,7 +200,16 @@ impl UserError for RecipeError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoProject => "add `script = \"path/in/the/repository\"` under `[prepare]`".into(),
+            Self::NoProject(_) => {
+                "name the app's directory by `--app DIR`; an app that is no Mix project has `script = \"PATH\"` under `[prepare]`".into()
+            }
+            Self::AppDir { .. } => {
+                "`--app DIR` and `image.root` name a directory of the commit by its path from the root".into()
+            }
+            Self::Umbrella { .. } => "build the umbrella: its image has all of its children".into(),
+            Self::PathDependency { .. } => {
+                "commit it; what no `mix.exs` names by a written path is named in `image.include`".into()
+            }
             Self::Missing { .. } => "commit the file, or correct the path".into(),
             Self::NotExecutable(path) => format!("run `git update-index --chmod=+x {path}` and commit"),
             Self::Link { .. } => "commit what it stands for, and let it be relative".into(),
@@ -185,8 +227,8 @@ impl UserError for RecipeError {
 
 impl Recipe {
     /// The path of Mix's lock file in the repository.
-    pub fn lock_path(&self) -> &str {
-        self.lockfile.as_deref().unwrap_or("mix.lock")
+    pub fn lock_path(&self) -> String {
+        self.app.file(self.lockfile.as_deref().unwrap_or("mix.lock"))
     }
 
     /// The file that `path` leads to, links followed; `None` if it leads to none.
@@ -204,10 +246,10 @@ impl Recipe {
     /// Checks that the commit's files have what the recipe names, and nothing that a step compiles.
     pub fn check(&self, files: &[SourceFile]) -> Result<(), RecipeError> {
         let tree = SourceTree::new(files);
-        let kind = |path: &str| tree.kind(&tree.resolve(path.as_bytes()).path);
-        let has = |path: &str| kind(path).is_some() || tree.kind(path.as_bytes()).is_some();
+        let kind = |path: &str| tree.kind(&tree.resolve(self.app.file(path).as_bytes()).path);
+        let has = |path: &str| kind(path).is_some() || tree.kind(self.app.file(path).as_bytes()).is_some();
         match &self.script {
-            Script::BuiltIn if !has("mix.exs") => return Err(RecipeError::NoProject),
+            Script::BuiltIn if !has("mix.exs") => return Err(RecipeError::NoProject(self.app.file("mix.exs"))),
             Script::BuiltIn => {}
             Script::InRepository(path) => match kind(path) {
                 None => return Err(RecipeError::Missing { key: "prepare.script", path: path.clone() }),
@@ -216,7 +258,7 @@ impl Recipe {
             },
         }
         for input in &self.inputs {
-            if !tree.exists(input.as_bytes()) && !has(input) {
+            if !tree.exists(self.app.file(input).as_bytes()) && !has(input) {
                 return Err(RecipeError::Missing { key: "prepare.inputs", path: input.clone() });
             }
         }
@@ -245,7 +287,7 @@ impl Recipe {
     fn step(&self, verb: &str, env: Option<&String>) -> Step {
         let mut argv = match &self.script {
             Script::BuiltIn => ["/bin/sh", "-c", BUILT_IN, "prepare_code"].map(String::from).to_vec(),
-            Script::InRepository(path) => vec![format!("{WORKDIR}/{path}")],
+            Script::InRepository(path) => vec![format!("{}/{path}", self.app.workdir())],
         };
         argv.push(verb.into());
         argv.extend(env.cloned());

@@ -4,7 +4,16 @@ use super::source_tree::tests::files;
 use super::*;
 
 fn recipe(script: Script) -> Recipe {
-    Recipe { script, envs: vec!["staging".into(), "prod".into()], inputs: vec![], lockfile: None, env: BTreeMap::new() }
+    let envs = vec!["staging".into(), "prod".into()];
+    Recipe {
+        app: AppDir::default(),
+        include: vec![],
+        script,
+        envs,
+        inputs: vec![],
+        lockfile: None,
+        env: BTreeMap::new(),
+    }
 }
 
 fn seen(recipe: &Recipe, paths: &[&str]) -> Vec<String> {
@@ -49,7 +58,7 @@ fn a_script_of_the_repository_sees_itself_and_its_inputs() {
 
 #[test]
 fn what_the_settings_name_must_be_in_the_commit() {
-    assert_eq!(recipe(Script::BuiltIn).check(&files(&["README.md"])), Err(RecipeError::NoProject));
+    assert_eq!(recipe(Script::BuiltIn).check(&files(&["README.md"])), Err(RecipeError::NoProject("mix.exs".into())));
     let custom = recipe(Script::InRepository("run".into()));
     assert_eq!(custom.check(&files(&["run"])), Err(RecipeError::NotExecutable("run".into())));
     assert!(matches!(custom.check(&[]), Err(RecipeError::Missing { key: "prepare.script", .. })));
@@ -122,7 +131,7 @@ fn a_script_is_named_by_its_digest_or_its_path() {
 fn every_error_is_one_of_usage_and_has_a_remedy() {
     let missing = RecipeError::Missing { key: "prepare.inputs", path: "a".into() };
     for (error, remedy) in [
-        (RecipeError::NoProject, "`[prepare]`"),
+        (RecipeError::NoProject("mix.exs".into()), "`[prepare]`"),
         (missing, "commit the file"),
         (RecipeError::NotExecutable("bin/x".into()), "--chmod=+x bin/x"),
     ] {

@@ -3,8 +3,8 @@
 use super::ResolvedImage;
 use crate::context::Context;
 use crate::error::Error;
-use crate::image::Image;
-use crate::recipe::APP;
+use crate::image::{Image, Provenance, Recorded};
+use crate::recipe::{AppDir, FORMAT};
 use crate::store::TreeCheck;
 
 /// The largest `phial.toml`, in bytes.
@@ -18,7 +18,15 @@ pub(crate) fn settings_of(context: &Context<'_>, image: &ResolvedImage) -> Resul
         return Ok(None);
     };
     let tree = image.tree(context, &layer, TreeCheck::Entries)?;
-    Ok(tree.root.open()?.read_text(format!("{APP}/phial.toml"), MAX_SETTINGS)?)
+    Ok(tree.root.open()?.read_text(format!("{}/phial.toml", app_of(&image.image).in_tree()), MAX_SETTINGS)?)
+}
+
+/// The directory of the app in an image: that of its record, or else the root of the repository.
+pub(crate) fn app_of(image: &Image) -> AppDir {
+    match Provenance::of(image, FORMAT) {
+        Recorded::Here(record) => AppDir::new(&record.root.unwrap_or_default()),
+        _ => AppDir::default(),
+    }
 }
 
 /// The index of the topmost layer whose history entry has this `created_by`; the lowest is 0.

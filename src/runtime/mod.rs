@@ -13,7 +13,7 @@ mod writable;
 use std::collections::BTreeMap;
 
 pub use error::RuntimeError;
-pub(crate) use image_settings::{layer_made_by, settings_of};
+pub(crate) use image_settings::{app_of, layer_made_by, settings_of};
 pub use isolation::IsolationChoice;
 pub(crate) use isolation::{choose, report as report_isolation};
 pub(crate) use output_tail::OutputTail;

@@ -7,7 +7,9 @@ use git2::{Oid, Repository};
 
 use super::error::SourceError;
 use super::git_dir::GitDir;
+use super::local::WorkingTreeStatus;
 use super::location::Location;
+use crate::event::{Watch, notice};
 
 /// The commit that is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,6 @@ pub struct Commit {
     /// The URL of the repository, or of a local repository's remote `origin`. `None` for a local path, which means
     /// nothing on another machine.
     pub origin: Option<Location>,
-    /// Whether this is the `HEAD` of a local working tree whose tracked files differ from it.
-    pub dirty: bool,
     /// Last part of path or URL without `.git`; never empty.
     pub name: String,
 }
@@ -33,6 +33,8 @@ pub struct Fetched {
     pub(super) git_dir: GitDir,
     repo: OpenRepository,
     pub(super) oid: Oid,
+    /// How the working tree differs, if this is the `HEAD` of a local one.
+    status: Option<WorkingTreeStatus>,
 }
 
 /// An open repository, for one thread at a time. Kept open because opening it costs more than reading a file from it.
@@ -48,7 +50,7 @@ impl fmt::Debug for OpenRepository {
 /// What [`Commit`] says of the repository.
 pub(super) struct RepositoryState {
     pub(super) origin: Option<Location>,
-    pub(super) dirty: bool,
+    pub(super) status: Option<WorkingTreeStatus>,
     pub(super) name: String,
 }
 
@@ -63,9 +65,19 @@ impl Fetched {
         let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
         let time = commit.committer().when().seconds();
         drop(commit);
-        let RepositoryState { origin, dirty, name } = state;
-        let commit = Commit { sha: oid.to_string(), time, origin, dirty, name };
-        Ok(Self { commit, git_dir, repo: OpenRepository(Arc::new(Mutex::new(repo))), oid })
+        let RepositoryState { origin, status, name } = state;
+        let commit = Commit { sha: oid.to_string(), time, origin, name };
+        Ok(Self { commit, git_dir, repo: OpenRepository(Arc::new(Mutex::new(repo))), oid, status })
+    }
+
+    /// Tells how files of the working tree that `is_wanted` differ from the commit, if it is the one that is checked out, and
+    /// returns whether tracked ones do.
+    pub fn report_changes(&self, is_wanted: &dyn Fn(&[u8]) -> bool, watch: Watch<'_>) -> bool {
+        let Some(status) = self.status.clone().map(|status| status.only(is_wanted)) else { return false };
+        if let Some(text) = status.summary(&self.commit.sha) {
+            notice(watch, text);
+        }
+        status.is_dirty()
     }
 
     pub(super) fn repo(&self) -> MutexGuard<'_, Repository> {

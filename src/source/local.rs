@@ -30,10 +30,12 @@ pub(super) struct LocalRepository {
 }
 
 /// How a working tree differs from the commit that is checked out.
+#[derive(Clone, Debug, Default)]
 pub(super) struct WorkingTreeStatus {
-    changed: usize,
-    untracked: usize,
-    example: String,
+    /// Paths of tracked files that differ, in the index or in the working tree.
+    changed: Vec<Vec<u8>>,
+    /// Paths of files that git does not know, and directories of such files, which end with `/`.
+    untracked: Vec<Vec<u8>>,
 }
 
 /// The repository of `path`: the nearest directory at or above it that has a `.git` or is a bare repository.
@@ -186,36 +188,83 @@ impl LocalRepository {
         let mut options = StatusOptions::new();
         options.include_untracked(true).exclude_submodules(true);
         let statuses = repo.statuses(Some(&mut options)).ok()?;
-        let mut status = WorkingTreeStatus { changed: 0, untracked: 0, example: String::new() };
+        let mut status = WorkingTreeStatus::default();
         for entry in statuses.iter().filter(|entry| !entry.status().intersects(Status::IGNORED | Status::CURRENT)) {
-            if entry.status() == Status::WT_NEW {
-                status.untracked += 1;
-            } else {
-                status.changed += 1;
-            }
-            if status.example.is_empty() || (status.changed == 1 && entry.status() != Status::WT_NEW) {
-                status.example = String::from_utf8_lossy(entry.path_bytes()).escape_debug().to_string();
-            }
+            let of_kind = if entry.status() == Status::WT_NEW { &mut status.untracked } else { &mut status.changed };
+            of_kind.push(entry.path_bytes().to_vec());
         }
         Some(status)
     }
 }
 
 impl WorkingTreeStatus {
+    /// The differences in files that `is_wanted`.
+    pub(super) fn only(mut self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Self {
+        for paths in [&mut self.changed, &mut self.untracked] {
+            paths.retain(|path| is_wanted(path));
+        }
+        self
+    }
+
     /// Whether tracked files differ, in the index or in the working tree.
     pub(super) fn is_dirty(&self) -> bool {
-        self.changed > 0
+        !self.changed.is_empty()
     }
 
     /// The differences in one sentence; `None` if there are none.
     pub(super) fn summary(&self, sha: &str) -> Option<String> {
-        let Self { changed, untracked, example } = self;
-        (changed + untracked > 0).then(|| {
-            format!(
-                "commit {} is built without the changes of the working tree: {changed} changed, {untracked} untracked, such as \
-                 `{example}`",
-                &sha[..12.min(sha.len())]
-            )
-        })
+        let example = self.changed.first().or(self.untracked.first())?;
+        let example = String::from_utf8_lossy(example).escape_debug().to_string();
+        let (changed, untracked) = (self.changed.len(), self.untracked.len());
+        Some(format!(
+            "commit {} is built without the changes of the working tree: {changed} changed, {untracked} untracked, such as \
+             `{example}`",
+            &sha[..12.min(sha.len())]
+        ))
+    }
+}
+
+/// Where in its working tree a local repository was named.
+#[derive(Debug)]
+pub struct Standing {
+    /// The top of the working tree, absolute.
+    pub top: PathBuf,
+    /// The directory that was named and those above it, without the top: paths from there, the nearest first.
+    pub dirs: Vec<String>,
+}
+
+impl Standing {
+    /// That of a path; `None` for a bare repository.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>, SourceError> {
+        let Some(top) = find(path)?.top else { return Ok(None) };
+        let start = fs::canonicalize(path).map_err(IoError::at("open", path))?;
+        let below = start.strip_prefix(&top).unwrap_or(Path::new(""));
+        let is_in_git_dir = below.starts_with(".git");
+        let dirs = below.ancestors().filter(|dir| !is_in_git_dir && dir.file_name().is_some());
+        let dirs = dirs.map(|dir| dir.to_string_lossy().into_owned()).collect();
+        Ok(Some(Self { top, dirs }))
+    }
+
+    /// Whether the working tree has a file at a path from the top.
+    pub fn has_file(&self, path: &str) -> bool {
+        self.top.join(path).is_file()
+    }
+
+    /// The directory at a path from the top; `None` if there is none, or a symbolic link is on the way.
+    pub fn app_dir(&self, path: &str) -> Option<PathBuf> {
+        let dir = self.top.join(path);
+        let is_plain = fs::canonicalize(&dir).is_ok_and(|real| real == dir.components().collect::<PathBuf>());
+        (is_plain && dir.is_dir()).then(|| dir.components().collect())
+    }
+
+    /// The text of a file of the working tree; `None` if there is none.
+    pub fn text(&self, path: &str) -> Result<Option<String>, IoError> {
+        let path = self.top.join(path);
+        match fs::read_to_string(&path) {
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            read => read.map(Some).map_err(IoError::at("read", &path)),
+        }
     }
 }

@@ -24,13 +24,14 @@ mod revision;
 mod secret;
 mod tree;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use access::Access;
 pub use checkout::{checkout, checkout_only};
 pub use error::SourceError;
 pub use fetched::{Commit, Fetched};
 pub use git_host::GitHost;
+pub use local::Standing;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
 pub use tree::{CommitEntry, EntryMode, exists, link_target, list, read_file};
@@ -43,8 +44,8 @@ use revision::Revision;
 
 /// Finds the commit `rev` (a SHA, a tag, a branch, `HEAD`) of `location` and fetches its objects.
 ///
-/// A local path is read in place; if its working tree differs from the commit, a notice says so. A URL is fetched into
-/// a bare mirror below the directory `mirrors`, which is created if it does not exist; a SHA that the mirror has needs
+/// A local path is read in place; if its working tree differs from the commit, [`Fetched::report_changes`] says so. A URL is
+/// fetched into a bare mirror below the directory `mirrors`, which is created if it does not exist; a SHA that the mirror has needs
 /// no network.
 pub fn fetch(
     location: &Location,
@@ -60,14 +61,14 @@ pub fn fetch(
             let (git_dir, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
             let (origin, name) = (Some(location.clone()), location.name());
             let repo = git_dir.open()?;
-            Fetched::new(git_dir, repo, oid, RepositoryState { origin, dirty: false, name })
+            Fetched::new(git_dir, repo, oid, RepositoryState { origin, status: None, name })
         }
     }
 }
 
-/// The top directory of the working tree that `location` is in, absolute; `None` for a URL and for a bare repository.
-pub fn working_tree_root(location: &Location) -> Result<Option<PathBuf>, SourceError> {
-    location.local().map_or(Ok(None), |path| Ok(local::find(path)?.top))
+/// Where in a working tree `location` is; `None` for a URL and for a bare repository.
+pub fn standing(location: &Location) -> Result<Option<Standing>, SourceError> {
+    location.local().map_or(Ok(None), Standing::of)
 }
 
 fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {
@@ -82,9 +83,5 @@ fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, So
     if head && status.is_none() && local.top.is_some() {
         notice(watch, "the commit is built without comparing it with the working tree, which cannot be read");
     }
-    let dirty = status.as_ref().is_some_and(local::WorkingTreeStatus::is_dirty);
-    if let Some(text) = status.and_then(|status| status.summary(&oid.to_string())) {
-        notice(watch, text);
-    }
-    Fetched::new(git_dir, repo, oid, RepositoryState { origin, dirty, name })
+    Fetched::new(git_dir, repo, oid, RepositoryState { origin, status, name })
 }

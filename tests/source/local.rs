@@ -5,7 +5,7 @@ use std::process::Command;
 
 use phial::error::UserError as _;
 use phial::event::discard;
-use phial::source::{Location, checkout, fetch, read_file, working_tree_root};
+use phial::source::{Location, checkout, fetch, read_file, standing};
 
 use crate::harness::skip::skip;
 use crate::harness::{TestEnv, run};
@@ -36,7 +36,7 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
         let top = top.map(|top| fs::canonicalize(test.path(top)).unwrap());
-        assert_eq!(working_tree_root(&place).unwrap(), top, "{path}");
+        assert_eq!(standing(&place).unwrap().map(|standing| standing.top), top, "{path}");
         assert_eq!(test.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
         let origin = matches!(path, "shop" | "shop/lib" | "shop/.git" | "linked/lib")
             .then_some("https://example.org/team/shop.git");
@@ -77,7 +77,7 @@ fn a_dirty_working_tree_is_built_from_its_commit_with_a_notice() {
         let output = notices_of(|watch| {
             let fetched = fetch(&place, rev, &test.path("mirrors"), &access(&[]), watch).unwrap();
             assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
-            dirty = fetched.commit.dirty;
+            dirty = fetched.report_changes(&|_| true, watch);
         });
         (dirty, output)
     };
@@ -124,7 +124,7 @@ fn a_repository_of_another_user_is_read() {
     }
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
     assert_eq!(test.tree(&fetched, "tree").len(), 4);
-    assert!(!fetched.commit.dirty);
+    assert!(!fetched.report_changes(&|_| true, &discard));
 }
 
 /// git itself waits for ever for each of these.
