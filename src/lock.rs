@@ -20,9 +20,10 @@ pub fn lock(
     base: Option<&str>,
     context: &Context<'_>,
 ) -> Result<(PathBuf, LockFile), Error> {
-    let standing = source::standing(location)?.ok_or_else(|| ConfigError::NoWorkingTree(location.to_string()))?;
+    let position =
+        source::working_tree_position(location)?.ok_or_else(|| ConfigError::NoWorkingTree(location.to_string()))?;
     let app = working_tree_app(location, app)?;
-    let top = standing.app_dir(app.path()).ok_or_else(|| {
+    let top = position.app_dir(app.path()).ok_or_else(|| {
         let why = "the working tree has no such directory without symbolic links";
         RecipeError::AppDir { dir: app.path().to_owned(), why }
     })?;

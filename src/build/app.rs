@@ -46,8 +46,8 @@ pub(super) fn settings(
 
 /// The app of a working tree, by its files as they are now; `named` for a URL and for a bare repository.
 pub fn working_tree_app(location: &Location, named: Option<&str>) -> Result<AppDir, Error> {
-    let standing = source::standing(location)?;
-    let text = |path: &str| standing.as_ref().map_or(Ok(None), |standing| Ok(standing.text(path)?));
+    let position = source::working_tree_position(location)?;
+    let text = |path: &str| position.as_ref().map_or(Ok(None), |position| Ok(position.text(path)?));
     find(named, location, &Files { has: &|_| Ok(false), text: &text })
 }
 
@@ -56,15 +56,15 @@ fn find(named: Option<&str>, location: &Location, files: &Files<'_>) -> Result<A
         config::check_root("app", dir)?;
         return Ok(AppDir::new(dir));
     }
-    if let Some(standing) = source::standing(location)? {
+    if let Some(position) = source::working_tree_position(location)? {
         let is_app = |dir: &str| {
             let has = |name| {
-                Ok::<_, Error>(standing.has_file(&format!("{dir}/{name}")) || (files.has)(&format!("{dir}/{name}"))?)
+                Ok::<_, Error>(position.has_file(&format!("{dir}/{name}")) || (files.has)(&format!("{dir}/{name}"))?)
             };
             Ok::<_, Error>(has("mix.exs")? || has("phial.toml")?)
         };
         let mut apps = vec![];
-        for dir in &standing.dirs {
+        for dir in &position.dirs {
             if is_app(dir)? {
                 apps.push(dir.clone());
             }

@@ -226,14 +226,14 @@ impl WorkingTreeStatus {
 
 /// Where in its working tree a local repository was named.
 #[derive(Debug)]
-pub struct Standing {
+pub struct WorkingTreePosition {
     /// The top of the working tree, absolute.
     pub top: PathBuf,
     /// The directory that was named and those above it, without the top: paths from there, the nearest first.
     pub dirs: Vec<String>,
 }
 
-impl Standing {
+impl WorkingTreePosition {
     /// That of a path; `None` for a bare repository.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, SourceError> {
         let Some(top) = find(path)?.top else { return Ok(None) };

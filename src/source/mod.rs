@@ -31,7 +31,7 @@ pub use checkout::{checkout, checkout_only};
 pub use error::SourceError;
 pub use fetched::{Commit, Fetched};
 pub use git_host::GitHost;
-pub use local::Standing;
+pub use local::WorkingTreePosition;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
 pub use tree::{CommitEntry, EntryMode, exists, link_target, list, read_file};
@@ -67,8 +67,8 @@ pub fn fetch(
 }
 
 /// Where in a working tree `location` is; `None` for a URL and for a bare repository.
-pub fn standing(location: &Location) -> Result<Option<Standing>, SourceError> {
-    location.local().map_or(Ok(None), Standing::of)
+pub fn working_tree_position(location: &Location) -> Result<Option<WorkingTreePosition>, SourceError> {
+    location.local().map_or(Ok(None), WorkingTreePosition::of)
 }
 
 fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {

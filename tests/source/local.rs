@@ -5,7 +5,7 @@ use std::process::Command;
 
 use phial::error::UserError as _;
 use phial::event::discard;
-use phial::source::{Location, checkout, fetch, read_file, standing};
+use phial::source::{Location, checkout, fetch, read_file, working_tree_position};
 
 use crate::harness::skip::skip;
 use crate::harness::{TestEnv, run};
@@ -36,7 +36,7 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
         let top = top.map(|top| fs::canonicalize(test.path(top)).unwrap());
-        assert_eq!(standing(&place).unwrap().map(|standing| standing.top), top, "{path}");
+        assert_eq!(working_tree_position(&place).unwrap().map(|position| position.top), top, "{path}");
         assert_eq!(test.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
         let origin = matches!(path, "shop" | "shop/lib" | "shop/.git" | "linked/lib")
             .then_some("https://example.org/team/shop.git");
