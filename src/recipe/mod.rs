@@ -135,7 +135,10 @@ pub enum RecipeError {
         why: &'static str,
     },
     /// A child of an umbrella is asked for alone.
-    #[error("`{child}` is a child of the umbrella in `/{umbrella}`, which has its dependencies and its lock file")]
+    #[error(
+        "`{child}` is a child of the umbrella in {}, which has its dependencies and its lock file",
+        in_repository(umbrella)
+    )]
     Umbrella {
         /// The path of the child.
         child: String,
@@ -187,6 +190,11 @@ pub enum RecipeError {
     /// What Mix compiles is in the commit.
     #[error("the commit has `{0}`: files that an earlier build compiled would be in the image in place of new ones")]
     Compiled(String),
+}
+
+/// A directory of the repository; the root has an empty path.
+fn in_repository(dir: &str) -> String {
+    if dir.is_empty() { "the root".to_owned() } else { format!("`{dir}`") }
 }
 
 fn outside(is_outside: bool) -> &'static str {
