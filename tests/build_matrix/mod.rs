@@ -89,7 +89,7 @@ fn modules_full_of_chance_have_one_digest() {
     let (env, image) = subject.image();
     let output = run(env.phial(["run", &image])).ok();
     assert!(output.starts_with("64 modules"), "{output}");
-    let output = run(env.phial(["run", &image, "--", "mix", "compile"]));
+    let output = run(env.phial(["run", "--user", "0", &image, "--", "mix", "compile"]));
     assert_eq!((output.code, output.stdout.as_str()), (Some(0), ""), "mix has nothing to compile: {}", output.stderr);
 }
 
