@@ -18,7 +18,7 @@ use crate::determinism::shims::CLOCK_AHEAD;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
-use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step};
+use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step, is_below};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -224,7 +224,8 @@ impl StepRunner<'_> {
     /// Normalizes changes in place.
     pub(super) fn normalize(&self, changes: Changes, options: &NormalizeOptions<'_>) -> Result<Changes, Error> {
         let report = normalize::normalize(&changes.tree.root.open()?, &self.plan.recipe.app.in_tree(), options)?;
-        let is_removed = |path: &&EntryPath| report.removed.iter().any(|removed| is_at_or_below(path, removed));
+        let is_removed =
+            |path: &&EntryPath| report.removed.iter().any(|removed| is_below(path.as_bytes(), removed.as_bytes()));
         for name in changes.conflicts.iter().filter(|path| !is_removed(path)) {
             self.context.notice(format!("`{name}` differs between environments; the image has the last one's"));
         }
@@ -314,10 +315,6 @@ fn partitions(step: &Step, cores: usize, envs: usize) -> Option<usize> {
     let compiles_deps = step.env.is_some() && step.name.starts_with("deps");
     let count = cores.div_ceil(envs.max(1));
     (compiles_deps && count > 1).then_some(count)
-}
-
-fn is_at_or_below(path: &EntryPath, dir: &EntryPath) -> bool {
-    path.as_bytes().strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 fn millis_since(start: Instant) -> u64 {

@@ -18,7 +18,7 @@ pub struct AppFiles {
 impl AppFiles {
     /// Whether a path is one of these files or may become one.
     pub fn covers(&self, path: &[u8]) -> bool {
-        self.roots.iter().any(|root| root.is_empty() || super::deps_inputs::is_below(path, root))
+        self.roots.iter().any(|root| root.is_empty() || super::is_below(path, root))
     }
 }
 

@@ -146,9 +146,9 @@ impl<'a> Diagnosis<'a> {
     }
 
     /// Whether a step that failed had no space to write to.
-    pub fn is_out_of_space(&self) -> bool {
+    pub fn is_out_of_space(&mut self) -> bool {
+        self.line();
         self.found.contains(&Symptom::NoSpace)
-            || String::from_utf8_lossy(&self.unfinished).contains("No space left on device")
     }
 
     /// What to do about a step that failed. `has_program` tells whether the base image has a program.

@@ -17,8 +17,8 @@ use phial_layers::Digest;
 
 pub use self::app_dir::AppDir;
 pub use self::app_files::AppFiles;
-pub use self::deps_inputs::DepsInputs;
 use self::deps_inputs::Project;
+pub use self::deps_inputs::{DepsInputs, is_below};
 pub use self::diagnosis::Diagnosis;
 pub use self::environments::{CONFIG_FILE, EnvironmentFile, environment_files};
 use self::source_tree::{Found, SourceTree};

@@ -128,12 +128,8 @@ fn check_run(isolation: &str) {
     check(&scene, &mark, &run);
 }
 
-#[test]
-fn a_build_that_waits_for_a_silent_registry_ends_on_a_signal() {
-    let scene = Scene::new();
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let base = format!("127.0.0.1:{}/elixir:1.18", silent.local_addr().unwrap().port());
-    let mut build = scene.build_on(&base, &format!("oci:{}", scene.out().display()), []);
+/// Runs a build that waits for a server which never answers, and sends it a signal: it ends at once and says so.
+fn check_ends_on_a_signal(silent: &TcpListener, mut build: Command) {
     let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let asked = silent.accept().unwrap();
     let begun = Instant::now();
@@ -142,6 +138,14 @@ fn a_build_that_waits_for_a_silent_registry_ends_on_a_signal() {
     drop(asked);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(143), b"error: interrupted\n".as_slice()));
+}
+
+#[test]
+fn a_build_that_waits_for_a_silent_registry_ends_on_a_signal() {
+    let scene = Scene::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let base = format!("127.0.0.1:{}/elixir:1.18", silent.local_addr().unwrap().port());
+    check_ends_on_a_signal(&silent, scene.build_on(&base, &format!("oci:{}", scene.out().display()), []));
     assert!(!scene.out().exists());
     scene.sound();
 }
@@ -152,15 +156,10 @@ fn a_build_that_waits_for_a_silent_git_server_ends_on_a_signal() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://127.0.0.1:{}/app.git", silent.local_addr().unwrap().port());
     let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", scene.out().display()));
-    let mut build = scene.env.phial(["build", &url, "--base", &base, "--to", &to, "--progress", "quiet"]);
-    let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let asked = silent.accept().unwrap();
-    let begun = Instant::now();
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let ended = child.wait_with_output().unwrap();
-    drop(asked);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(143), b"error: interrupted\n".as_slice()));
+    check_ends_on_a_signal(
+        &silent,
+        scene.env.phial(["build", &url, "--base", &base, "--to", &to, "--progress", "quiet"]),
+    );
     scene.sound();
 }
 

@@ -116,7 +116,7 @@ impl DirKind {
     }
 
     /// Whether an entry is removed: rebar3's build directory of a dependency, the app's repository, Mix's records of
-    /// the last run, and the table of Elixir 1.14's tracer, which has a random reference in it and is made anew by the next
+    /// the last run, and the table of Elixir 1.14's tracer, which has a random reference in it and is made again by the next
     /// compilation.
     fn is_cache(self, name: &str, stat: &EntryStat) -> bool {
         match self {
