@@ -17,32 +17,39 @@ pub struct ElixirLayout {
     pub source: &'static [&'static str],
 }
 
-const BEGIN: [&str; 7] = ["version", "modules", "sources", "exports", "parents", "cache_key", "deps_config"];
-
-const MANIFEST_14: &[&str] = &BEGIN;
-const MANIFEST_25: &[&str] =
-    &[BEGIN[0], BEGIN[1], BEGIN[2], BEGIN[3], BEGIN[4], BEGIN[5], BEGIN[6], "project_mtime", "config_mtime"];
+const MANIFEST_14: &[&str] = &["version", "modules", "sources", "exports", "parents", "cache_key", "deps_config"];
+const MANIFEST_25: &[&str] = &[
+    "version",
+    "modules",
+    "sources",
+    "exports",
+    "parents",
+    "cache_key",
+    "deps_config",
+    "project_mtime",
+    "config_mtime",
+];
 const MANIFEST_28: &[&str] = &[
-    BEGIN[0],
-    BEGIN[1],
-    BEGIN[2],
-    BEGIN[3],
-    BEGIN[4],
-    BEGIN[5],
-    BEGIN[6],
+    "version",
+    "modules",
+    "sources",
+    "exports",
+    "parents",
+    "cache_key",
+    "deps_config",
     "project_mtime",
     "config_mtime",
     "protocols_and_impls",
 ];
 const MANIFEST_29: &[&str] = &[
-    BEGIN[0],
-    BEGIN[1],
-    BEGIN[2],
-    BEGIN[3],
-    BEGIN[4],
-    BEGIN[5],
+    "version",
+    "modules",
+    "sources",
+    "exports",
+    "parents",
+    "cache_key",
     "cwd",
-    BEGIN[6],
+    "deps_config",
     "project_mtime",
     "config_mtime",
     "protocols_and_impls",
