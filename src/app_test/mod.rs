@@ -29,9 +29,10 @@ use crate::attest::{self, ImageLocation, Partition, TestRun};
 use crate::build::TestDeps;
 use crate::config::{self, FileConfig, NamedCommand, SettingsOrigin, TestCommands, TestFlags, TestPlan};
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, IoError};
 use crate::image::{Descriptor, Reference};
 use crate::recipe::AppDir;
+use crate::rootfs::ImageFiles;
 use crate::runtime::{IsolationChoice, ResolvedImage, app_of, choose, settings_of};
 use crate::store::{Tree, TreeCheck};
 
@@ -157,6 +158,7 @@ fn commands(
     app: &AppDir,
     partition: Option<Partition>,
 ) -> Result<Vec<NamedCommand>, Error> {
+    let files = ImageFiles::open(trees)?;
     let test = |argv: Vec<String>| Ok(vec![NamedCommand { name: "test".to_owned(), argv }]);
     match commands {
         TestCommands::Listed(commands) => Ok(commands.clone()),
@@ -164,10 +166,10 @@ fn commands(
             Err(TestError::NoEntrypoint.into())
         }
         TestCommands::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
-        TestCommands::Default if has_file(trees, app, CI_SCRIPT)? => {
+        TestCommands::Default if has_file(&files, app, CI_SCRIPT)? => {
             test(vec![format!("{}/{CI_SCRIPT}", app.workdir())])
         }
-        TestCommands::Default if has_file(trees, app, "mix.exs")? => {
+        TestCommands::Default if has_file(&files, app, "mix.exs")? => {
             let parts = partition.map(|part| ["--partitions".to_owned(), part.of.to_string()]);
             test(["mix", "test"].map(str::to_owned).into_iter().chain(parts.into_iter().flatten()).collect())
         }
@@ -178,15 +180,10 @@ fn commands(
 /// The test script of an app that has one, relative to the app's directory.
 const CI_SCRIPT: &str = "script/docker/ci.sh";
 
-/// Whether the app has a regular file at `path`: the topmost tree that has the path decides.
-fn has_file(trees: &[Tree], app: &AppDir, path: &str) -> Result<bool, Error> {
-    let path = format!("{}/{path}", app.in_tree());
-    for tree in trees {
-        if let Some(stat) = tree.root.open()?.stat(&path)? {
-            return Ok(stat.is_regular_file());
-        }
-    }
-    Ok(false)
+/// Whether the app has a regular file at `path`, or a link to one.
+fn has_file(files: &ImageFiles, app: &AppDir, path: &str) -> Result<bool, IoError> {
+    let file = files.find(format!("{}/{path}", app.in_tree()))?;
+    Ok(file.is_some_and(|file| file.stat().is_regular_file()))
 }
 
 /// The variables of the commands beside the image's own.

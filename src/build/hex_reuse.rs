@@ -16,7 +16,8 @@ use crate::elixir::hex_marker;
 use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{AppDir, Script, Step};
-use crate::store::{Key, Scratch, Tree};
+use crate::rootfs::ImageFiles;
+use crate::store::{Key, Scratch};
 use crate::tree::{Enter, TreeDir};
 
 /// Where Mix keeps sources, relative to the app.
@@ -85,10 +86,11 @@ impl HexReuse<'_> {
             }
         };
         let root = tree.root.open()?;
+        let files = ImageFiles::open(self.env.lowers)?;
         let reusable = |(app, package): (&String, &HexPackage)| -> Option<Result<PresetDir, IoError>> {
             let path = deps.join(app);
-            match has_entry(self.env.lowers, &path) {
-                Ok(false) if previous.untouched.contains(app) => {}
+            match files.entry(&path) {
+                Ok(None) if previous.untouched.contains(app) => {}
                 Ok(_) => return None, // one that the commit has is not fetched
                 Err(error) => return Some(Err(error)),
             }
@@ -122,16 +124,6 @@ impl HexReuse<'_> {
 fn hex_packages(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("* ")).filter(|line| line.contains(" (Hex package)"));
     lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
-}
-
-/// Whether one of the trees has something at `path`.
-fn has_entry(trees: &[Tree], path: &Path) -> Result<bool, IoError> {
-    for tree in trees {
-        if tree.root.open()?.stat(path)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The packages in `fetched` in which no `later` step changed a file that is in the layer.

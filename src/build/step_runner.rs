@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
 use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step, is_below};
 use crate::remote_cache::RemoteCache;
-use crate::rootfs::{self, DiffSource, Isolation};
+use crate::rootfs::{self, DiffSource, ImageFiles, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, SandboxError, Spec};
 use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeCheck, TreeInfo, TreeLookup};
@@ -193,7 +193,8 @@ impl StepRunner<'_> {
             let (step, exit, output) = (step.name.clone(), exit?, tail.lines());
             let is_out_of_space = diagnosis.is_out_of_space();
             let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-            let hint = diagnosis.hint(|name| rootfs::has_program(env.lowers, path, name));
+            let files = ImageFiles::open(env.lowers)?;
+            let hint = diagnosis.hint(|name| files.has_program(path, name));
             return Err(if is_out_of_space {
                 BuildError::StepOutOfSpace { step, exit, output, hint }.into()
             } else {

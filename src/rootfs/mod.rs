@@ -6,6 +6,7 @@
 mod copy;
 mod diff;
 mod error;
+mod files;
 mod overwritten;
 mod view;
 mod xattrs;
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
 pub use error::RootfsError;
+pub use files::{ImageFile, ImageFiles};
 pub use overwritten::overwritten;
-pub use view::has_program;
 
 use crate::sandbox::Root;
 use crate::store::Tree;

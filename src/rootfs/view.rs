@@ -2,7 +2,7 @@
 //! comes from the topmost tree that has it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::IoError;
@@ -97,15 +97,33 @@ impl View {
         nodes.extend(open.into_iter().map(|(name, merged)| (name, Node::Dir { merged, opaque: false })));
         Ok(nodes)
     }
+
+    /// What [`View::list`] gives for one name; `None` if no tree has it.
+    pub(super) fn child(&self, parents: &MergedDir, name: &OsStr) -> Result<Option<Node>, IoError> {
+        let mut merged = MergedDir::new();
+        for parent in parents {
+            let (dir, path) = (self.tree(parent), parent.path.join(name));
+            let Some(stat) = dir.stat(&path)? else { continue };
+            let at = TreePath { tree: parent.tree, path, stat };
+            if stat.is_directory() {
+                let opaque = is_opaque(dir, &at.path)?;
+                merged.push(at);
+                if opaque {
+                    return Ok(Some(Node::Dir { merged, opaque }));
+                }
+            } else if !merged.is_empty() {
+                return Ok(Some(Node::Dir { merged, opaque: true }));
+            } else if stat.kind() == EntryKind::Whiteout {
+                return Ok(Some(Node::Whiteout));
+            } else {
+                return Ok(Some(Node::Leaf(at)));
+            }
+        }
+        Ok((!merged.is_empty()).then_some(Node::Dir { merged, opaque: false }))
+    }
 }
 
 /// Whether a directory is opaque (`user.overlay.opaque` is `y`): it hides the directories below it.
-fn is_opaque(parent: &TreeDir, name: &OsString) -> Result<bool, IoError> {
-    Ok(parent.xattr(name, "user.overlay.opaque")?.is_some_and(|value| value == b"y"))
-}
-
-/// Whether one of the trees has a program in one of the directories of a `PATH`. Links between directories are not followed.
-pub fn has_program(trees: &[Tree], path: &str, name: &str) -> bool {
-    let has = |tree: &Tree, dir: &str| tree.root.open()?.stat(Path::new(dir.trim_start_matches('/')).join(name));
-    path.split(':').any(|dir| trees.iter().any(|tree| matches!(has(tree, dir), Ok(Some(_)))))
+fn is_opaque(parent: &TreeDir, path: impl AsRef<Path>) -> Result<bool, IoError> {
+    Ok(parent.xattr(path, "user.overlay.opaque")?.is_some_and(|value| value == b"y"))
 }

@@ -2,6 +2,7 @@
 
 use super::RuntimeError;
 use crate::error::Error;
+use crate::rootfs::ImageFiles;
 use crate::store::Tree;
 
 /// The largest `/etc/passwd` or `/etc/group` that is read, in bytes.
@@ -20,7 +21,8 @@ pub(crate) struct User {
 pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let name = if name.is_empty() { "0" } else { name };
-    let passwd = read(trees, "etc/passwd")?;
+    let files = ImageFiles::open(trees)?;
+    let passwd = read(&files, "etc/passwd")?;
     let by_number: Option<u32> = name.parse().ok();
     let line = passwd
         .lines()
@@ -29,7 +31,7 @@ pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, Error> {
     let field = |at: usize| line.as_ref().and_then(|line| line[at].parse().ok());
     let uid = by_number.or_else(|| field(2)).ok_or_else(|| RuntimeError::UnknownUser(user.into()))?;
     let gid = match group {
-        Some(group) => group_id(trees, group)?.ok_or_else(|| RuntimeError::UnknownUser(user.into()))?,
+        Some(group) => group_id(&files, group)?.ok_or_else(|| RuntimeError::UnknownUser(user.into()))?,
         None => field(3).unwrap_or(0),
     };
     let home = line.as_ref().map_or("/", |line| line[5]).to_owned();
@@ -37,18 +39,69 @@ pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, Error> {
 }
 
 /// The id of a group: a number, or a name in `/etc/group`.
-fn group_id(trees: &[Tree], group: &str) -> Result<Option<u32>, Error> {
-    let groups = read(trees, "etc/group")?;
+fn group_id(files: &ImageFiles, group: &str) -> Result<Option<u32>, Error> {
+    let groups = read(files, "etc/group")?;
     let named = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == group);
     Ok(group.parse().ok().or_else(|| named.and_then(|line| line.get(2)?.parse().ok())))
 }
 
-/// The text of the topmost regular file at `path`; empty if there is none.
-fn read(trees: &[Tree], path: &str) -> Result<String, Error> {
-    for tree in trees {
-        if let Some(text) = tree.root.open()?.read_text(path, MAX_FILE)? {
-            return Ok(text);
+/// The text of the regular file at `path`; empty if there is none.
+fn read(files: &ImageFiles, path: &str) -> Result<String, Error> {
+    let text = files.find(path)?.map(|file| file.read_text(MAX_FILE)).transpose()?;
+    Ok(text.flatten().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A tree with users and groups in `etc`.
+    fn base(root: &Path) -> Tree {
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:7:8::/home/app:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nlogs:x:9:\n").unwrap();
+        Tree::bare(root)
+    }
+
+    #[test]
+    fn a_user_is_an_id_or_a_name_with_or_without_a_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let trees = [base(dir.path())];
+        for (text, ids, home) in [
+            ("", (0, 0), "/root"),
+            ("app", (7, 8), "/home/app"),
+            ("7", (7, 8), "/home/app"),
+            ("app:logs", (7, 9), "/home/app"),
+            ("app:5", (7, 5), "/home/app"),
+            ("65532", (65532, 0), "/"),
+            ("65532:65532", (65532, 65532), "/"),
+        ] {
+            let found = user(&trees, text).unwrap();
+            assert_eq!((found.ids, found.home.as_str()), (ids, home), "{text}");
+        }
+        for text in ["nobody", "app:nobody", "-1"] {
+            assert!(user(&trees, text).is_err(), "{text}");
         }
     }
-    Ok(String::new())
+
+    #[test]
+    fn the_files_are_those_that_the_image_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, lower) = (dir.path().join("upper"), dir.path().join("lower"));
+        let lower = base(&lower);
+        fs::create_dir_all(upper.join("etc")).unwrap();
+        fs::write(upper.join("users"), "linked:x:3:4::/:\n").unwrap();
+        symlink("../users", upper.join("etc/passwd")).unwrap();
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let group = upper.join("etc/group");
+        rustix::fs::mknodat(rustix::fs::CWD, &group, kind, rustix::fs::Mode::empty(), 0).unwrap();
+        let trees = [Tree::bare(&upper), lower];
+        assert_eq!(user(&trees, "linked").unwrap().ids, (3, 4));
+        assert!(user(&trees, "app").is_err(), "a user of the file that is replaced");
+        assert!(user(&trees, "linked:logs").is_err(), "a group of the file that is deleted");
+    }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use phial_layers::{EntryPath, Metadata};
 
 use crate::error::IoError;
+use crate::rootfs::ImageFiles;
 use crate::store::Tree;
 use crate::tree::{EntryKind, EntryStat, TreeDir};
 
@@ -18,23 +19,25 @@ pub(crate) fn writable_paths(trees: &[Tree], ids: (u32, u32)) -> Result<Option<V
     if ids.0 == 0 {
         return Ok(None);
     }
-    let dirs = trees.iter().map(|tree| tree.root.open()).collect::<Result<Vec<_>, _>>()?;
+    let files = ImageFiles::open(trees)?;
     let mut found = BTreeSet::new();
-    for (nth, (tree, dir)) in trees.iter().zip(&dirs).enumerate() {
+    for (nth, tree) in trees.iter().enumerate() {
+        let dir = tree.root.open()?;
         let for_all = tree.info.world_writable.iter();
-        let own = tree.metadata.0.keys().filter(|path| is_writable(dir, &tree.metadata, path, ids));
-        let is_topmost = |path: &&EntryPath| dirs[..nth].iter().all(|above| stat(above, path).is_none());
-        found.extend(for_all.chain(own).filter(is_topmost).filter_map(|path| {
-            let text = std::str::from_utf8(path.as_bytes()).ok()?;
-            Some(format!("/{text}"))
-        }));
+        let own = tree.metadata.0.keys().filter(|path| is_writable(&dir, &tree.metadata, path, ids));
+        for path in for_all.chain(own).filter_map(|path| std::str::from_utf8(path.as_bytes()).ok()) {
+            let absolute = format!("/{path}");
+            if !is_below(&found, &absolute) && files.entry(path)?.is_some_and(|file| file.tree() == nth) {
+                found.insert(absolute);
+            }
+        }
     }
-    let is_outermost = |path: &&String| !Path::new(path).ancestors().skip(1).any(|dir| has_dir(&found, dir));
-    Ok(Some(found.iter().filter(is_outermost).cloned().collect()))
+    Ok(Some(found.iter().filter(|path| !is_below(&found, path)).cloned().collect()))
 }
 
-fn has_dir(paths: &BTreeSet<String>, dir: &Path) -> bool {
-    dir.to_str().is_some_and(|dir| paths.contains(dir))
+/// Whether `path` is below one of the `paths`.
+fn is_below(paths: &BTreeSet<String>, path: &str) -> bool {
+    Path::new(path).ancestors().skip(1).filter_map(Path::to_str).any(|dir| paths.contains(dir))
 }
 
 fn stat(dir: &TreeDir, path: &EntryPath) -> Option<EntryStat> {
@@ -97,6 +100,7 @@ mod tests {
             ("shared/", (0, 7), 0o775),
             ("group-reads", (0, 7), 0o644),
             ("others", (6, 6), 0o666),
+            ("tmp/", (0, 0), 0o777),
         ];
         let tree = tree(dir.path(), &entries, &["tmp"]);
         assert_eq!(writable(std::slice::from_ref(&tree), (5, 7)), ["/data", "/shared", "/tmp"]);
@@ -107,7 +111,8 @@ mod tests {
     #[test]
     fn the_topmost_layer_decides() {
         let (below, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let lower = tree(below.path(), &[("data/", (5, 5), 0o755), ("log/", (5, 5), 0o755)], &["tmp"]);
+        let lower =
+            tree(below.path(), &[("data/", (5, 5), 0o755), ("log/", (5, 5), 0o755), ("tmp/", (0, 0), 0o777)], &["tmp"]);
         let upper = tree(above.path(), &[("data/", (0, 0), 0o755), ("tmp/", (0, 0), 0o755)], &[]);
         assert_eq!(writable(&[upper, lower], (5, 5)), ["/log"]);
     }
