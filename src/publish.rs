@@ -6,9 +6,9 @@ use phial_layers::Digest;
 
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
-use crate::image::{BlobReader, Blobs, Descriptor, Image, RegistryRef, Target};
+use crate::image::{BlobReader, Blobs, Descriptor, Image, Target};
 use crate::layout::{self, ArchiveKind};
-use crate::registry::{Push, PushOutcome, Pushed};
+use crate::registry::{BaseLayers, Push, PushOutcome, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
 use crate::store::StoreError;
 
@@ -37,12 +37,11 @@ pub(crate) fn publish(
     image: &Image,
     targets: &[Target],
 ) -> Result<(), Error> {
-    let base_layers = base.image.manifest.layers.len();
-    let from = match &base.origin {
-        Origin::Registry(repository) => Some((repository, base_layers)),
+    let base_layers = match &base.origin {
+        Origin::Registry(repository) => Some(BaseLayers { repository, count: base.image.manifest.layers.len() }),
         Origin::Layout(_) => None,
     };
-    write(context, image, targets, from, &|digest| match stored_blob(context, image, digest)? {
+    write(context, image, targets, base_layers, &|digest| match stored_blob(context, image, digest)? {
         Some(blob) => Ok(Some(blob)),
         None => base.blob(context, digest),
     })
@@ -73,11 +72,12 @@ pub(crate) fn stored_blob(context: &Context<'_>, image: &Image, digest: &Digest)
     Ok(stored.map(|blob| Box::new(blob) as BlobReader))
 }
 
+/// Writes an image to its targets, after all targets are checked.
 fn write(
     context: &Context<'_>,
     image: &Image,
     targets: &[Target],
-    base: Option<(&RegistryRef, usize)>,
+    base: Option<BaseLayers<'_>>,
     blobs: Blobs<'_>,
 ) -> Result<(), Error> {
     for target in targets {
@@ -85,41 +85,43 @@ fn write(
     }
     let is_stored = |layer: &&Descriptor| context.store.has_blob(&layer.digest, layer.size);
     let stored: Vec<_> = image.manifest.layers.iter().filter(is_stored).collect();
-    write_each(context, image, targets, base, blobs).map_err(|error| {
+    let written = targets.iter().try_for_each(|target| write_to(context, image, target, base, blobs));
+    written.map_err(|error| {
         // The store moves a damaged blob away while it is read, and the writer's error does not name it.
         let lost = stored.into_iter().find(|layer| !is_stored(layer));
         lost.map_or(error, |layer| StoreError::LayerLost(layer.digest.clone()).into())
     })
 }
 
-fn write_each(
+fn write_to(
     context: &Context<'_>,
     image: &Image,
-    targets: &[Target],
-    base: Option<(&RegistryRef, usize)>,
+    target: &Target,
+    base: Option<BaseLayers<'_>>,
     blobs: Blobs<'_>,
 ) -> Result<(), Error> {
-    for target in targets {
-        let name = format!("to {}", target.place());
-        let start = context.step_started(&name);
-        match target {
-            Target::Layout { dir, tag, .. } => layout::write_layout(dir, image, tag.as_deref(), blobs, context.watch)?,
-            Target::OciArchive { file, tag, .. } => {
-                layout::write_oci_archive(file, image, tag.as_deref(), blobs, context.watch)?;
-            }
-            Target::DockerArchive { file, tag, .. } => {
-                let name = tag.as_ref().map(|tag| format!("{}:{tag}", stem(file)));
-                layout::write_docker_archive(file, image, name.as_deref(), blobs, context.watch)?;
-            }
-            Target::Registry(to) => {
-                let tags: Vec<String> = to.tag.iter().cloned().collect();
-                let pushed = context.client.push(to, &Push { image, blobs, base, tags: &tags }, context.watch)?;
-                context.step_finished(&name, &summary(&pushed), Some(start));
-                continue;
-            }
+    let name = format!("to {}", target.place());
+    let start = context.step_started(&name);
+    let done = match target {
+        Target::Layout { dir, tag, .. } => {
+            layout::write_layout(dir, image, tag.as_deref(), blobs, context.watch)?;
+            image.manifest_digest.to_string()
         }
-        context.step_finished(&name, image.manifest_digest.as_str(), Some(start));
-    }
+        Target::OciArchive { file, tag, .. } => {
+            layout::write_oci_archive(file, image, tag.as_deref(), blobs, context.watch)?;
+            image.manifest_digest.to_string()
+        }
+        Target::DockerArchive { file, tag, .. } => {
+            let name = tag.as_ref().map(|tag| format!("{}:{tag}", stem(file)));
+            layout::write_docker_archive(file, image, name.as_deref(), blobs, context.watch)?;
+            image.manifest_digest.to_string()
+        }
+        Target::Registry(to) => {
+            let tags: Vec<String> = to.tag.iter().cloned().collect();
+            summary(&context.client.push(to, &Push { image, blobs, base, tags: &tags }, context.watch)?)
+        }
+    };
+    context.step_finished(&name, &done, Some(start));
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Prepares an Elixir (Mix) app inside its image. Phial calls it in /app, in this order:
+# Prepares an Elixir (Mix) app inside its image. Phial calls it in the app's directory, in this order:
 #
-#   prepare_code deps        fetch what mix.lock names; only mix.exs, mix.lock, config/ and `prepare.inputs` are in sight
+#   prepare_code deps        fetch what the lock file names. In sight are, of every directory, mix.exs, mix.lock, rebar.config,
+#                            rebar.lock, .tool-versions and config/ (without runtime.exs); committed dependencies; and
+#                            `prepare.inputs`
 #   prepare_code deps ENV    compile those dependencies for ENV; needs no network
 #   prepare_code build ENV   compile the app itself for ENV; the whole source is in sight; needs no network
 #

@@ -47,7 +47,7 @@ pub use error::{LoginUse, RegistryError};
 pub use login::Login;
 pub use network::NetworkOptions;
 pub use probe::{DoctorReport, Finding, MirrorReport};
-pub use push::{Push, PushOutcome};
+pub use push::{BaseLayers, Push, PushOutcome};
 pub use referrers::{ArtifactPush, ReferrersSupport};
 pub use retry::RetryPolicy;
 pub use secret::Secret;

@@ -29,11 +29,20 @@ pub struct Push<'a> {
     pub image: &'a Image,
     /// The source of its layers.
     pub blobs: Blobs<'a>,
-    /// A repository that has the lowest layers, and how many. They are mounted from there, or copied if `blobs` does not have
-    /// them.
-    pub base: Option<(&'a RegistryRef, usize)>,
+    /// The lowest layers, if a registry has them already. They are mounted from there, or copied if `blobs` does
+    /// not have them.
+    pub base: Option<BaseLayers<'a>>,
     /// The tags to set, in this order, after all else; there may be none.
     pub tags: &'a [String],
+}
+
+/// The lowest layers of an image: those of its base image.
+#[derive(Clone, Copy)]
+pub struct BaseLayers<'a> {
+    /// The repository that has them.
+    pub repository: &'a RegistryRef,
+    /// How many they are.
+    pub count: usize,
 }
 
 /// What a push did.
@@ -162,7 +171,7 @@ impl Client {
         transfer: &Transfer<'_>,
     ) -> Result<Pushed, RegistryError> {
         let descriptor = transfer.descriptor;
-        let base = push.base.map(|(base, _)| base).filter(|_| transfer.in_base);
+        let base = push.base.map(|base| base.repository).filter(|_| transfer.in_base);
         let mount: Vec<&str> =
             base.filter(|base| base.host == to.host).map(|base| base.repository.as_str()).into_iter().collect();
         let open = || -> Result<BlobReader, RegistryError> {
@@ -187,7 +196,7 @@ fn source_error(descriptor: &Descriptor, source: impl Into<BlobSourceError>) -> 
 
 /// Each blob once, the large ones first, so that no large one is left for the end.
 fn transfers<'a>(push: &Push<'a>) -> Vec<Transfer<'a>> {
-    let in_base = push.base.map_or(0, |(_, layers)| layers);
+    let in_base = push.base.map_or(0, |base| base.count);
     let manifest = &push.image.manifest;
     let mut seen = BTreeSet::new();
     let mut transfers: Vec<Transfer<'a>> = manifest

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::image::{Artifact, BlobReader, Blobs, RegistryRef, fallback_tag};
 use crate::layout::{self, Names, Put};
-use crate::registry::{ArtifactPush, Push, RegistryError};
+use crate::registry::{ArtifactPush, BaseLayers, Push, RegistryError};
 
 /// How deep referrers of referrers are copied: enough for a signature of an SBOM of an image.
 const MAX_DEPTH: usize = 3;
@@ -118,7 +118,7 @@ impl Apply<'_> {
         let start = self.context.step_started(&step);
         let from = if let ImageLocation::Registry(from) = &self.source.location { Some(from) } else { None };
         let blobs = |digest: &Digest| self.layer(digest);
-        let base = from.map(|from| (from, image.manifest.layers.len()));
+        let base = from.map(|repository| BaseLayers { repository, count: image.manifest.layers.len() });
         client.push(to, &Push { image, blobs: &blobs, base, tags: &[] }, self.context.watch)?;
         let same_registry = from.filter(|from| from.host == to.host);
         let mount: Vec<&str> = same_registry.iter().map(|from| from.repository.as_str()).collect();

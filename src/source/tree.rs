@@ -205,6 +205,7 @@ fn refused(name: &[u8]) -> Option<&'static str> {
         _ => {}
     }
     let text = String::from_utf8_lossy(name);
+    // What HFS+ leaves out of a name.
     let unseen = |c: &char| matches!(*c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let visible: String = text.chars().filter(|c| !unseen(c)).collect::<String>().to_lowercase();
     let stem = visible.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);

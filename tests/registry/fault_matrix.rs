@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use phial::error::UserError as _;
 use phial::event::discard;
 use phial::image::{Image, OCI_INDEX, Platform, RegistryRef, assemble};
-use phial::registry::{Client, Credentials, Push, RegistryError};
+use phial::registry::{BaseLayers, Client, Credentials, Push, RegistryError};
 use phial_layers::Digest;
 
 use super::sample_images::{BlobMap, chain, noise, terms};
@@ -106,7 +106,8 @@ fn there_and_back(registry: &Registry, goods: &Goods) -> Result<(), RegistryErro
     assert_eq!(base, goods.base);
     let open = |digest: &Digest| goods.own.open(digest);
     let (from, to, tags) = (registry.reference("base"), registry.reference("app"), ["v1".to_owned()]);
-    let push = Push { image: &goods.image, blobs: &open, base: Some((&from, 1)), tags: &tags };
+    let push =
+        Push { image: &goods.image, blobs: &open, base: Some(BaseLayers { repository: &from, count: 1 }), tags: &tags };
     client.push(&to, &push, &discard)?;
     let image = client.image(&RegistryRef { tag: Some("v1".into()), ..to.clone() }, &Platform::host())?;
     assert_eq!(image, goods.image);

@@ -10,7 +10,7 @@ use phial::error::UserError as _;
 use phial::event::{Event, discard};
 use phial::host::Host;
 use phial::image::{Image, Platform, RegistryRef, assemble};
-use phial::registry::{Client, Credentials, Push, Pushed, RegistryError};
+use phial::registry::{BaseLayers, Client, Credentials, Push, Pushed, RegistryError};
 use phial_layers::Digest;
 
 use super::docker_registry::Registry;
@@ -100,7 +100,7 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
     let image = assemble(&base, &[own.layer("app/file", b"one")], &terms("run"));
     let open = |d: &Digest| own.open(d);
     let tags = tags(&["v1"]);
-    let push = Push { base: Some((&from, 1)), ..push_of(&image, &open, &tags) };
+    let push = Push { base: Some(BaseLayers { repository: &from, count: 1 }), ..push_of(&image, &open, &tags) };
     for (to, expected) in [(registry.reference("app"), Pushed::Mounted), (other.reference("app"), Pushed::Uploaded)] {
         let outcome = client().push(&to, &push, &discard).unwrap();
         let how: BTreeMap<Digest, Pushed> = outcome.blobs.into_iter().collect();
@@ -233,7 +233,7 @@ fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     let upon = assemble(&docker, &[blob_map.layer("more", b"more")], &terms("run"));
     let open = |d: &Digest| blob_map.open(d);
     let push_tags = tags(&["v2"]);
-    let push = Push { base: Some((&to, 2)), ..push_of(&upon, &open, &push_tags) };
+    let push = Push { base: Some(BaseLayers { repository: &to, count: 2 }), ..push_of(&upon, &open, &push_tags) };
     client().push(&registry.reference("docker"), &push, &discard).unwrap();
     assert_eq!(by_skopeo(&registry.reference("docker:v2"), &[]), upon.manifest_digest.as_str());
 }
