@@ -268,7 +268,7 @@ fn describe_file(path: &str, sides: [&Option<String>; 2], objects: &[LocalObject
     let id = |side: &str| side.rsplit(' ').next().unwrap_or_default().to_owned();
     let (one, other) = (id(left), id(right));
     if one == other {
-        return vec![format!("{}: its mode changed", shown(path))];
+        return vec![format!("{}: its mode or encoding changed", shown(path))];
     }
     if path == "mix.lock" || path.ends_with("/mix.lock") {
         let text = |id: &str| {

@@ -52,6 +52,7 @@ impl<'a> CommitFiles<'a> {
             files.retain(|file| needed.files.contains(&file.path));
             fetched.report_changes(&|path| needed.covers(path), watch);
         }
+        source::report_filtered(&entries, watch);
         recipe.check(&files)?;
         let visible = recipe.deps_inputs(&files).complete()?;
         let vendored = recipe.vendored(&files);

@@ -20,7 +20,7 @@ use crate::image::PackedLayer;
 use crate::recipe::{APP, BUILT_IN_PATH, FORMAT, Step, WORKDIR};
 use crate::rootfs::{self, DiffSource, Isolation};
 use crate::runtime::ResolvedImage;
-use crate::source::{self, CommitEntry, EntryMode};
+use crate::source::{self, CommitEntry, EntryMode, Filter};
 use crate::store::{Key, Scratch, Tree, TreeCheck};
 use crate::tree::TreeDir;
 
@@ -120,7 +120,11 @@ impl LayerBuilder<'_> {
                 EntryMode::Symlink => "link ",
                 _ => "",
             };
-            key = key.with(&format!("file {}", entry.name), format!("{kind}{}", entry.id));
+            let encoding = match entry.filter {
+                Filter::Encoding(encoding) => format!("{encoding} "),
+                Filter::None | Filter::Unknown(_) => String::new(),
+            };
+            key = key.with(&format!("file {}", entry.name), format!("{kind}{encoding}{}", entry.id));
         }
         let outcome = self.steps.cached("deps", &key, |scratch| {
             let app = self.steps.tree(app.layer.as_ref().ok_or_else(|| BuildError::Missing(WORKDIR.into()))?)?;

@@ -1,7 +1,7 @@
 //! Writes the files of a commit: with the same bytes, modes and times whatever the umask and git's configuration.
 //!
-//! libgit2's checkout is not used, because it applies filters, line-end conversion, `ident` and hooks: here a file has
-//! the bytes of its blob.
+//! libgit2's checkout is not used, because it applies filters, line-end conversion, `ident` and hooks of whoever calls it: here
+//! a file has the bytes of its blob, in the encoding that the commit's attributes give it.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,11 +9,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use git2::{Oid, Repository};
-use phial_layers::EntryPath;
 use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
 use super::fetched::Fetched;
+use super::listing::some_of;
 use super::tree::{CommitEntry, EntryMode};
 use crate::error::IoError;
 use crate::event::{Watch, notice};
@@ -76,23 +76,18 @@ fn write_all(
     }
     writer.leave(0)?;
     if !pointers.is_empty() {
-        notice(watch, format!("Git LFS files are not fetched, the image has their pointers: {}", some_of(&pointers)));
+        let names: Vec<String> = pointers.iter().map(|name| format!("`{name:?}`")).collect();
+        notice(watch, format!("Git LFS files are not fetched, the image has their pointers: {}", some_of(&names)));
     }
-    let modules: Vec<&EntryPath> = entries.iter().filter(|e| e.mode == EntryMode::Submodule).map(|e| &e.name).collect();
+    let modules = entries.iter().filter(|entry| entry.mode == EntryMode::Submodule);
+    let modules: Vec<String> = modules.map(|entry| format!("`{:?}`", entry.name)).collect();
     if !modules.is_empty() {
         notice(watch, format!("submodules are not fetched, the image has empty directories: {}", some_of(&modules)));
     }
     Ok(())
 }
 
-/// The first names, and how many more there are.
-fn some_of(names: &[&EntryPath]) -> String {
-    let few: Vec<String> = names.iter().take(5).map(|name| format!("`{name:?}`")).collect();
-    let more = if names.len() > few.len() { format!(" and {} more", names.len() - few.len()) } else { String::new() };
-    few.join(", ") + &more
-}
-
-/// Calls `use_bytes` with the content of an entry.
+/// Calls `use_bytes` with the content of an entry's file.
 fn with_content(
     fetched: &Fetched,
     repo: &Repository,
@@ -110,7 +105,8 @@ fn with_content(
             let why = "its target is empty, too long, or holds NUL";
             return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
         }
-        use_bytes(bytes)
+        let file = entry.filter.file(&entry.name, bytes)?;
+        use_bytes(file.as_deref().unwrap_or(bytes))
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::encoding::Encoding;
 use crate::error::{ExitKind, IoError, UserError};
 
 /// Why a source could not be fetched, read or checked out.
@@ -156,6 +157,16 @@ pub enum SourceError {
         /// The rule it breaks.
         why: &'static str,
     },
+    /// A file cannot have the encoding that the commit's attributes give it.
+    #[error(
+        "`{path}` cannot be written in {encoding}, its `working-tree-encoding`: it is not UTF-8 in the commit, or has other characters"
+    )]
+    Encoding {
+        /// Its path.
+        path: String,
+        /// The encoding.
+        encoding: Encoding,
+    },
     /// The operating system refused an action on a path.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -174,6 +185,7 @@ impl UserError for SourceError {
             | Self::Ambiguous { .. }
             | Self::NotACommit { .. }
             | Self::Object { .. }
+            | Self::Encoding { .. }
             | Self::Entry { .. } => ExitKind::Refused,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
             Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
@@ -233,6 +245,7 @@ impl UserError for SourceError {
                 "check the repository with `git fsck`; a shallow or partial clone may lack the object"
             }
             Self::Mirror { .. } => "run the command again: the mirror was moved away and is fetched again",
+            Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
             Self::Entry { .. } => "remove the entry from the repository",
             Self::Io(error) => return error.hint(),
         };

@@ -7,8 +7,8 @@ use git2::{Oid, Repository};
 
 use super::error::SourceError;
 use super::git_dir::GitDir;
-use super::local::WorkingTreeStatus;
 use super::location::Location;
+use super::working_tree::WorkingTreeStatus;
 use crate::event::{Watch, notice};
 
 /// The commit that is built.
@@ -74,7 +74,7 @@ impl Fetched {
     /// returns whether tracked ones do.
     pub fn report_changes(&self, is_wanted: &dyn Fn(&[u8]) -> bool, watch: Watch<'_>) -> bool {
         let Some(status) = self.status.clone().map(|status| status.only(is_wanted)) else { return false };
-        if let Some(text) = status.summary(&self.commit.sha) {
+        for text in status.summary(&self.commit.sha) {
             notice(watch, text);
         }
         status.is_dirty()

@@ -7,13 +7,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use git2::{ConfigLevel, ErrorCode, Oid, Repository, Status, StatusOptions};
+use git2::{ConfigLevel, ErrorCode, Oid, Repository};
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{SourceError, is_hex};
 use super::git_dir::GitDir;
 use super::location::Location;
 use super::revision::Revision;
+use super::working_tree::WorkingTreeStatus;
 use crate::error::IoError;
 use crate::event::{Watch, notice};
 
@@ -27,15 +28,6 @@ pub(super) struct LocalRepository {
     pub(super) git_dir: PathBuf,
     /// The top of the working tree; `None` for a bare repository.
     pub(super) top: Option<PathBuf>,
-}
-
-/// How a working tree differs from the commit that is checked out.
-#[derive(Clone, Debug, Default)]
-pub(super) struct WorkingTreeStatus {
-    /// Paths of tracked files that differ, in the index or in the working tree.
-    changed: Vec<Vec<u8>>,
-    /// Paths of files that git does not know, and directories of such files, which end with `/`.
-    untracked: Vec<Vec<u8>>,
 }
 
 /// The repository of `path`: the nearest directory at or above it that has a `.git` or is a bare repository.
@@ -171,56 +163,10 @@ impl LocalRepository {
         }
     }
 
-    /// [`LocalRepository::compare`] within the time limit.
+    /// [`WorkingTreeStatus::of`] within the time limit.
     pub(super) fn status(&self) -> Option<WorkingTreeStatus> {
-        let repository = self.clone();
-        answer(move || repository.compare()).ok().flatten()
-    }
-
-    /// Compares the working tree with the commit that is checked out. `None` if that fails.
-    ///
-    /// Only here the user's git configuration applies (ignored files, line ends), as for `git status`. It affects no
-    /// byte of an image.
-    fn compare(&self) -> Option<WorkingTreeStatus> {
-        let top = self.top.as_deref()?;
-        let repo = Repository::open_bare(&self.git_dir).ok()?;
-        repo.set_workdir(top, false).ok()?;
-        let mut options = StatusOptions::new();
-        options.include_untracked(true).exclude_submodules(true);
-        let statuses = repo.statuses(Some(&mut options)).ok()?;
-        let mut status = WorkingTreeStatus::default();
-        for entry in statuses.iter().filter(|entry| !entry.status().intersects(Status::IGNORED | Status::CURRENT)) {
-            let of_kind = if entry.status() == Status::WT_NEW { &mut status.untracked } else { &mut status.changed };
-            of_kind.push(entry.path_bytes().to_vec());
-        }
-        Some(status)
-    }
-}
-
-impl WorkingTreeStatus {
-    /// The differences in files that `is_wanted`.
-    pub(super) fn only(mut self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Self {
-        for paths in [&mut self.changed, &mut self.untracked] {
-            paths.retain(|path| is_wanted(path));
-        }
-        self
-    }
-
-    /// Whether tracked files differ, in the index or in the working tree.
-    pub(super) fn is_dirty(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    /// The differences in one sentence; `None` if there are none.
-    pub(super) fn summary(&self, sha: &str) -> Option<String> {
-        let example = self.changed.first().or(self.untracked.first())?;
-        let example = String::from_utf8_lossy(example).escape_debug().to_string();
-        let (changed, untracked) = (self.changed.len(), self.untracked.len());
-        Some(format!(
-            "commit {} is built without the changes of the working tree: {changed} changed, {untracked} untracked, such as \
-             `{example}`",
-            &sha[..12.min(sha.len())]
-        ))
+        let (git_dir, top) = (self.git_dir.clone(), self.top.clone()?);
+        answer(move || WorkingTreeStatus::of(&git_dir, &top)).ok().flatten()
     }
 }
 

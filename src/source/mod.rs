@@ -11,11 +11,18 @@
 //! fetches is the timeout.
 
 mod access;
+mod attribute_pattern;
+mod attributes;
 mod checkout;
+mod encoding;
 mod error;
 mod fetched;
+mod filter;
+mod filtered_files;
 mod git_dir;
 mod git_host;
+mod lfs;
+mod listing;
 mod local;
 mod mirror;
 mod local_objects;
@@ -23,18 +30,22 @@ mod location;
 mod revision;
 mod secret;
 mod tree;
+mod working_tree;
 
 use std::path::Path;
 
 pub use access::Access;
 pub use checkout::{checkout, checkout_only};
+pub use encoding::{ByteOrder, Encoding};
 pub use error::SourceError;
 pub use fetched::{Commit, Fetched};
+pub use filter::{Attribute, Filter};
 pub use git_host::GitHost;
+pub use listing::{list, report_filtered};
 pub use local::WorkingTreePosition;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
-pub use tree::{CommitEntry, EntryMode, exists, link_target, list, read_file};
+pub use tree::{CommitEntry, EntryMode, exists, link_target, read_file};
 
 use crate::event::{Watch, notice};
 use fetched::RepositoryState;

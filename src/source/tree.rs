@@ -7,6 +7,7 @@ use phial_layers::EntryPath;
 
 use super::error::SourceError;
 use super::fetched::Fetched;
+use super::filter::Filter;
 use super::git_dir::GitDir;
 
 /// The most entries of a commit, directories included: trees that contain each other repeatedly have billions in a few kilobytes.
@@ -17,8 +18,8 @@ const MAX_DEPTH: usize = 128;
 const MAX_BLOB: usize = 1 << 30;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX`).
 const MAX_TARGET: usize = 4095;
-/// The largest file that [`read_file`] reads, in bytes.
-const MAX_READ: usize = 1 << 20;
+/// The largest file that is read as a whole, such as by [`read_file`], in bytes.
+pub(super) const MAX_READ: usize = 1 << 20;
 
 /// One entry of a commit that is not a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,8 @@ pub struct CommitEntry {
     pub mode: EntryMode,
     /// SHA-1 of its blob (of the commit, for a submodule): 40 lower-case hex digits.
     pub id: String,
+    /// How its file differs from its blob.
+    pub filter: Filter,
 }
 
 /// The type of an entry of a commit.
@@ -42,11 +45,6 @@ pub enum EntryMode {
     Symlink,
     /// A commit of another repository. Checked out as an empty directory.
     Submodule,
-}
-
-/// All files, links and submodules of the commit, sorted by the bytes of their paths.
-pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
-    fetched.quarantine_if_broken(fetched.git_dir.list(&fetched.repo(), fetched.oid))
 }
 
 /// The content of the regular file `path` of the commit; `None` if it does not exist. At most 1 MiB.
@@ -114,7 +112,7 @@ impl GitDir {
             .map_err(|source| self.unreadable(format!("commit {oid}"), source))
     }
 
-    /// See [`list`].
+    /// All files, links and submodules of the commit `oid`, sorted by path, without their filters.
     pub(super) fn list(&self, repo: &Repository, oid: Oid) -> Result<Vec<CommitEntry>, SourceError> {
         let root = self.root(repo, oid)?;
         let mut walked = Walked::default();
@@ -152,7 +150,8 @@ impl GitDir {
                 self.walk(repo, &below, path, walked)?;
             } else {
                 let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("its mode is unknown to git") };
-                walked.entries.push(CommitEntry { name: EntryPath::new(&full), mode, id: entry.id().to_string() });
+                let (name, id) = (EntryPath::new(&full), entry.id().to_string());
+                walked.entries.push(CommitEntry { name, mode, id, filter: Filter::None });
             }
             path.pop();
         }

@@ -14,9 +14,11 @@ use phial::host::Host;
 use phial::source::{Access, Fetched, Location, SourceError, checkout, fetch};
 
 mod fetching;
+mod filters;
 mod local;
 mod checkout;
 mod trust;
+mod working_tree;
 
 /// A secret that must appear nowhere.
 const CANARY: &str = "s3cr3t-canary-7f";
