@@ -32,6 +32,7 @@ mod lock;
 mod mix_up_to_date;
 mod node_app;
 mod odd_layers;
+mod owners;
 mod passed_variables;
 mod progress;
 mod registry;

@@ -11,7 +11,7 @@ use crate::harness::skip::skip_part;
 use crate::harness::{Repo, TestEnv, run};
 
 /// A layer with busybox and its names.
-fn busybox() -> Layer {
+pub(crate) fn busybox() -> Layer {
     busybox_base();
     let program = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| fs::read(path).ok()).expect("busybox");
     let mut entries = vec![Entry::dir("bin/"), Entry::file("bin/busybox", program).mode(0o755)];

@@ -18,7 +18,7 @@ use crate::determinism::shims::CLOCK_AHEAD;
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
-use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step, is_below};
+use crate::recipe::{BUILT_IN, BUILT_IN_PATH, Diagnosis, Script, Step, StepIds, is_below};
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, ImageFiles, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
@@ -176,7 +176,7 @@ impl StepRunner<'_> {
         }
         let mut tail = OutputTail::default();
         let stands_at = clock.map(|clock| clock.sources_mtime.saturating_add(CLOCK_AHEAD));
-        let mut diagnosis = Diagnosis::new(&self.plan.recipe, step, stands_at);
+        let mut diagnosis = Diagnosis::new(&self.plan.recipe, step, stands_at, self.step_ids(isolation));
         let exit = sandbox::run(OURSELVES.as_ref(), &spec, self.context.cancel, &mut |bytes: &[u8]| {
             tail.push(bytes);
             diagnosis.push(bytes);
@@ -275,6 +275,15 @@ impl StepRunner<'_> {
 
     fn ids(&self) -> Ids {
         if self.plan.ranges { self.isolation.ranges(self.context) } else { Ids::Single }
+    }
+
+    fn step_ids(&self, isolation: Isolation) -> StepIds {
+        match (isolation, self.ids()) {
+            (Isolation::Chroot, _) => StepIds::All,
+            (_, Ids::Ranges) => StepIds::Range,
+            (_, Ids::Single) if self.plan.ranges => StepIds::NoRange,
+            (_, Ids::Single) => StepIds::One,
+        }
     }
 
     /// The caller's variables that a step may see, and the files of certificates that they name.

@@ -35,8 +35,29 @@ const OUT_OF_TIME: [&str; 16] = [
 ];
 /// The hint for a script that was written on Windows.
 const WINDOWS: &str = "the lines of a script end as on Windows: convert it, for example by `sed -i 's/\\r$//' FILE`";
+/// Who is asked for an owner that a file cannot get, with [`REFUSED`] on the same line: `chown`, `chgrp`, `install`, GNU tar, cp,
+/// dpkg, rsync, Elixir and others.
+const OWNER: [&str; 6] = ["chown", "chgrp", "owner", "changing group", "change group", "preserve group"];
+/// Who is asked to run as another user: su, chroot, setpriv, apt and others.
+const OTHER_USER: [&str; 8] =
+    ["set groups", "setgroups", "supplemental groups", "setuid", "setgid", "seteuid", "setresuid", "setresgid"];
+/// `EINVAL` and `EPERM`: the kernel's answers for an id that is not mapped, and without the right.
+const REFUSED: [&str; 4] = ["invalid argument", "einval", "operation not permitted", "eperm"];
 /// The longest line that is looked at, in bytes.
 const MAX_LINE: usize = 4096;
+
+/// The user ids that a step has, which decide about the owners that it can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepIds {
+    /// One, as the settings want.
+    One,
+    /// One, although the settings want a range: the machine maps none.
+    NoRange,
+    /// A range.
+    Range,
+    /// Those of the machine: root in a chroot.
+    All,
+}
 
 /// What the lines of a step's output say.
 #[derive(Debug)]
@@ -45,6 +66,7 @@ pub struct Diagnosis<'a> {
     is_deps: bool,
     /// The time that the step's clock shows, in seconds since 1970; `None` if it is the machine's.
     stands_at: Option<i64>,
+    ids: StepIds,
     /// The line that has no end yet.
     unfinished: Vec<u8>,
     missing_tools: BTreeSet<&'static str>,
@@ -62,7 +84,13 @@ enum Symptom {
     MissingFile,
     /// The same, of which Mix only warns.
     MissingDependency,
-    /// An owner that one user id cannot give.
+    /// A dependency with a path above the app is missing, of which Mix only warns.
+    MissingPath,
+    /// Something is wrong with a dependency with a path above the app.
+    ListedPath,
+    /// A dependency is not there.
+    Unavailable,
+    /// An owner, or another user, that the step's ids do not give.
     Owner,
     /// A disk is full.
     NoSpace,
@@ -76,9 +104,10 @@ enum Symptom {
 
 impl<'a> Diagnosis<'a> {
     /// For the output of `step`. `stands_at` is the time that its clock shows, in seconds since 1970, if it stands.
-    pub fn new(recipe: &'a Recipe, step: &Step, stands_at: Option<i64>) -> Self {
+    pub fn new(recipe: &'a Recipe, step: &Step, stands_at: Option<i64>, ids: StepIds) -> Self {
         let is_deps = step.name.split(' ').next() == Some("deps");
-        Self { recipe, is_deps, stands_at, unfinished: vec![], missing_tools: BTreeSet::new(), found: BTreeSet::new() }
+        let (missing_tools, found) = (BTreeSet::new(), BTreeSet::new());
+        Self { recipe, is_deps, stands_at, ids, unfinished: vec![], missing_tools, found }
     }
 
     /// Adds output, which may begin and end anywhere in a line.
@@ -115,6 +144,9 @@ impl<'a> Diagnosis<'a> {
                 ]),
             ),
             (Symptom::MissingDependency, lower.starts_with("warning: missing dependency ")),
+            (Symptom::MissingPath, lower.starts_with("warning: missing dependency ") && has(&[" (../"])),
+            (Symptom::ListedPath, lower.starts_with("* ") && has(&[" (../"])),
+            (Symptom::Unavailable, has(&["the dependency is not available"])),
             (Symptom::NoRepository, has(&["not a git repository"])),
             (Symptom::Certificate, has(&OUT_OF_TIME)),
             // As bash, env of GNU, and dash or busybox show the character.
@@ -124,7 +156,7 @@ impl<'a> Diagnosis<'a> {
             ),
             (Symptom::CarriageReturn, has(&["\r: not found", "\r': no such file", "illegal option -\r"])),
             (Symptom::NoSpace, has(&["no space left on device", "enospc", "disk quota exceeded"])),
-            (Symptom::Owner, has(&["chown", "ownership", "owner of"]) && has(&["invalid argument", "einval"])),
+            (Symptom::Owner, has(&REFUSED) && (has(&OWNER) || has(&OTHER_USER))),
         ] {
             if is_found {
                 self.found.insert(symptom);
@@ -142,7 +174,7 @@ impl<'a> Diagnosis<'a> {
             return Some(format!("the step refused a certificate: {text}"));
         }
         let is_warned = self.is_mix_deps() && self.found.contains(&Symptom::MissingDependency);
-        is_warned.then(|| self.inputs())
+        is_warned.then(|| if self.misses_path() { self.path_dependency().into() } else { self.inputs() })
     }
 
     /// Whether a step that failed had no space to write to.
@@ -167,9 +199,7 @@ impl<'a> Diagnosis<'a> {
             return Some(WINDOWS.into());
         }
         if found(Symptom::Owner) {
-            return Some(
-                "with one user id, no file can get another owner: set `prepare.ranges = true` in `phial.toml`".into(),
-            );
+            return Some(owner(self.ids).into());
         }
         if found(Symptom::NoRepository) {
             return Some(NO_REPOSITORY.into());
@@ -189,6 +219,9 @@ impl<'a> Diagnosis<'a> {
         }
         if self.is_deps && found(Symptom::StaleLock) {
             return Some(self.lock());
+        }
+        if self.misses_path() {
+            return Some(self.path_dependency().into());
         }
         (self.is_mix_deps() && found(Symptom::MissingFile)).then(|| self.inputs())
     }
@@ -216,12 +249,45 @@ impl<'a> Diagnosis<'a> {
         format!("run `mix deps.get` and commit `{lock}`{other}")
     }
 
+    fn misses_path(&self) -> bool {
+        let found = |symptom| self.found.contains(&symptom);
+        found(Symptom::MissingPath) || (found(Symptom::ListedPath) && found(Symptom::Unavailable))
+    }
+
+    fn path_dependency(&self) -> &'static str {
+        if self.recipe.app.is_root() {
+            "commit the dependency: a step sees only files of the commit"
+        } else {
+            "a path that `mix.exs` computes is not known: name the dependency's directory, by its path from the root of the \
+             repository, in `image.include` in `phial.toml`"
+        }
+    }
+
     fn inputs(&self) -> String {
         let lock = self.recipe.lock_path();
         format!(
             "the deps step sees only mix.exs, {lock}, config/ and committed dependencies: \
              name other files that it reads, such as those of `config_path:`, in `prepare.inputs` in `phial.toml`"
         )
+    }
+}
+
+/// What to do about an owner that these ids do not give.
+fn owner(ids: StepIds) -> &'static str {
+    match ids {
+        StepIds::One => {
+            "with one user id, no file can get another owner and no process another user: set `prepare.ranges = true` in `phial.toml`"
+        }
+        StepIds::NoRange => {
+            "`prepare.ranges` is set, and this machine maps no range of ids: give the user one in `/etc/subuid` and `/etc/subgid`, and \
+             install `newuidmap` (package `uidmap`)"
+        }
+        StepIds::Range => {
+            "the mapped range of ids does not have this owner: give the user a larger one in `/etc/subuid` and `/etc/subgid`"
+        }
+        StepIds::All => {
+            "the container that Phial runs in lacks a right of root: it needs `CAP_CHOWN`, `CAP_FOWNER`, `CAP_SETUID` and `CAP_SETGID`"
+        }
     }
 }
 
@@ -244,132 +310,4 @@ fn is_missing(line: &str, tool: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::AppDir;
-    use super::*;
-
-    fn recipe(lockfile: Option<&str>) -> Recipe {
-        let (envs, lockfile) = (vec!["prod".into()], lockfile.map(str::to_owned));
-        Recipe {
-            app: AppDir::default(),
-            include: vec![],
-            script: Script::BuiltIn,
-            envs,
-            inputs: vec![],
-            lockfile,
-            env: BTreeMap::new(),
-        }
-    }
-
-    fn hint(recipe: &Recipe, step: &str, output: &str) -> String {
-        let step = Step { name: step.into(), argv: vec![], env: None };
-        let mut diagnosis = Diagnosis::new(recipe, &step, Some(1_700_003_600));
-        output.as_bytes().chunks(3).for_each(|bytes| diagnosis.push(bytes));
-        diagnosis.hint(|tool| tool == "gcc").unwrap_or_default()
-    }
-
-    #[test]
-    fn a_missing_tool_is_named() {
-        let recipe = recipe(None);
-        for (output, tool) in [
-            ("make: cc: No such file or directory", "cc"),
-            ("/bin/sh: 1: make: not found\n", "make"),
-            ("sh: c++: command not found\nmore", "c++"),
-            ("** (Mix) \"make\" not found in the path", "make"),
-        ] {
-            let expected = format!("add `{tool}` to the base image");
-            assert!(hint(&recipe, "deps prod", output).starts_with(&expected), "{output}");
-        }
-        assert!(!hint(&recipe, "build prod", "gcc: command not found").contains("gcc"), "the base has it");
-        for output in ["remake: not found", "sh: ./script/make: not found", "/app/deps/x/cc: No such file or directory"]
-        {
-            assert!(!hint(&recipe, "build prod", output).contains("base image"), "{output}");
-        }
-    }
-
-    #[test]
-    fn files_that_the_deps_step_does_not_see_are_a_case_for_the_settings() {
-        for output in [
-            "** (File.Error) could not read file \"VERSION\": no such file or directory",
-            "** (Mix) Could not find \"conf/config.exs\"",
-        ] {
-            assert!(hint(&recipe(None), "deps", output).contains("`prepare.inputs`"), "{output}");
-            assert_eq!(hint(&recipe(None), "build prod", output), "", "the build sees every file");
-        }
-        let stale = "** (Mix) Your mix.lock is out of date and must be updated";
-        let text = hint(&recipe(None), "deps", stale);
-        assert!(text.contains("commit `mix.lock`") && text.contains("`prepare.lockfile`"), "{text}");
-        let text = hint(&recipe(Some("locks/prod.lock")), "deps", stale);
-        assert_eq!(text, "run `mix deps.get` and commit `locks/prod.lock`");
-    }
-
-    #[test]
-    fn an_owner_that_one_id_cannot_give_is_a_case_for_ranges() {
-        for output in [
-            "chown: changing ownership of 'x': Invalid argument",
-            "chown: x: Invalid argument",
-            "tar: x: Cannot change ownership to uid 33, gid 33: Invalid argument",
-        ] {
-            assert!(hint(&recipe(None), "build prod", output).contains("`prepare.ranges = true`"), "{output}");
-        }
-    }
-
-    #[test]
-    fn a_certificate_of_another_time_is_a_case_for_the_clock() {
-        for output in [
-            // Erlang's ssl, as httpc and packages that use it print it
-            "{:tls_alert, {:certificate_expired, ~c\"TLS client: In state wait_cert generated CLIENT ALERT: Fatal - Certificate Expired\"}}",
-            "{:bad_cert, :cert_expired}",
-            // OpenSSL, and with it curl, git, Python and Node
-            "verify error:num=9:certificate is not yet valid",
-            "curl: (60) SSL certificate problem: certificate is not yet valid",
-            "fatal: unable to access 'https://x/': SSL certificate problem: certificate has expired",
-            "Error: certificate is not yet valid code: 'CERT_NOT_YET_VALID'",
-            // GnuTLS and wget
-            "- Status: The certificate is NOT trusted. The certificate chain uses not yet activated certificate.",
-            "  Issued certificate not yet valid.",
-            "ERROR: The certificate of 'x' is not yet activated.",
-            // rustls
-            "invalid peer certificate: NotValidYet",
-            "invalid peer certificate: certificate not valid yet: verification time 1700003600 (UNIX)",
-            "invalid peer certificate: Expired",
-            "invalid peer certificate: certificate expired: verification time 1700003600 (UNIX)",
-        ] {
-            let text = hint(&recipe(None), "deps prod", &format!("{output}\n** (File.Error) enoent"));
-            assert!(
-                text.contains("`prepare.clock = \"real\"`") && text.contains("2023-11-14T23:13:20Z"),
-                "{output}: {text}"
-            );
-        }
-        let (recipe, step) = (recipe(None), Step { name: "deps".into(), argv: vec![], env: None });
-        let mut diagnosis = Diagnosis::new(&recipe, &step, None);
-        diagnosis.push(b"curl: (60) SSL certificate problem: certificate has expired\n");
-        assert_eq!(diagnosis.hint(|_| true), None, "by the machine's clock it is so");
-        for output in ["unknown ca", "self-signed certificate", "hostname mismatch, certificate is not valid for 'x'"] {
-            assert_eq!(hint(&recipe, "deps prod", output), "", "{output}");
-        }
-    }
-
-    #[test]
-    fn a_script_of_windows_is_not_taken_for_a_program_that_the_base_lacks() {
-        for output in [
-            "/usr/bin/env: ‘bash\\r’: No such file or directory",
-            "/usr/bin/env: 'sh\r': No such file or directory",
-            "./configure: line 2: $'\\r': command not found",
-            "-bash: ./configure: /bin/sh^M: bad interpreter: No such file or directory",
-            "./configure: 3: make\r: not found",
-        ] {
-            assert!(hint(&recipe(None), "deps prod", output).contains("end as on Windows"), "{output}");
-        }
-    }
-
-    #[test]
-    fn an_output_without_lines_is_bounded() {
-        let (recipe, step) = (recipe(None), Step { name: "deps".into(), argv: vec![], env: None });
-        let mut diagnosis = Diagnosis::new(&recipe, &step, None);
-        (0..100).for_each(|_| diagnosis.push(&vec![b'x'; 1 << 16]));
-        assert_eq!(diagnosis.unfinished.len(), MAX_LINE);
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ pub use self::app_dir::AppDir;
 pub use self::app_files::AppFiles;
 use self::deps_inputs::Project;
 pub use self::deps_inputs::{DepsInputs, is_below};
-pub use self::diagnosis::Diagnosis;
+pub use self::diagnosis::{Diagnosis, StepIds};
 pub use self::environments::{CONFIG_FILE, EnvironmentFile, environment_files};
 use self::source_tree::{Found, SourceTree};
 pub use self::source_tree::{SourceFile, SourceKind};

@@ -75,7 +75,8 @@ struct Walk<'a> {
     lower_view: &'a View,
     copied_at: Option<(i64, i64)>,
     dest: &'a TreeDir,
-    euid: u32,
+    /// User and group of what the caller writes: what a step sees as root's.
+    own: (u32, u32),
     result: TreeDiff,
     /// The directories from the root down to the one that is walked.
     ancestors: Vec<Ancestor>,
@@ -96,10 +97,10 @@ pub fn diff(source: &DiffSource, lowers: &[Tree], dest: &TreeRoot) -> Result<Tre
         DiffSource::UpperDirs(trees) => (trees.clone(), false, None),
         DiffSource::FullCopy { dir, copied_at } => (vec![Tree::bare(dir.as_path())], true, Some(*copied_at)),
     };
-    let euid = rustix::process::geteuid().as_raw();
     let (result, ancestors) = (TreeDiff::default(), vec![]);
     let (upper_view, lower_view, dest) = (&View::open(&uppers)?, &View::open(lowers)?, &dest.open()?);
-    let mut walk = Walk { uppers: &uppers, upper_view, lowers, lower_view, copied_at, dest, euid, result, ancestors };
+    let own = dest.stat("")?.map_or((0, 0), |stat| (stat.uid(), stat.gid()));
+    let mut walk = Walk { uppers: &uppers, upper_view, lowers, lower_view, copied_at, dest, own, result, ancestors };
     walk.dir(&upper_view.root()?, opaque, &lower_view.root()?)?;
     Ok(walk.result)
 }
@@ -221,8 +222,8 @@ impl Walk<'_> {
     /// Gives a new entry the owner and mode that let its user read and remove it, and records its true ones.
     fn finish_entry(&mut self, to: &Path, stat: &EntryStat, metadata: EntryMetadata) -> Result<(), RootfsError> {
         self.result.entries += 1;
-        if stat.uid() != self.euid && !stat.is_directory() {
-            self.dest.set_owner(to, self.euid, rustix::process::getegid().as_raw())?;
+        if (stat.uid(), stat.gid()) != self.own && !stat.is_directory() {
+            self.dest.set_owner(to, self.own.0, self.own.1)?;
         }
         if stat.kind() != EntryKind::Symlink {
             self.dest.set_mode(to, disk_mode(metadata.mode.unwrap_or(stat.mode()), stat.is_directory()))?;
@@ -234,15 +235,16 @@ impl Walk<'_> {
     }
 
     /// Owner, mode and extended attributes of an entry in the image: those recorded for it, else those on disk, else
-    /// those of the entry below.
+    /// those of the entry below. User and group each: what is the caller's on disk may be another's below, which no step sees.
     fn metadata(&self, name: &OsString, new: &TreePath, old: Option<&TreePath>) -> Result<EntryMetadata, RootfsError> {
         let (path, stat) = (self.entry_path(name), &new.stat);
         let mut metadata = old.map(|old| self.lowers[old.tree].metadata.of(&path)).unwrap_or_default();
         let recorded = self.uppers[new.tree].metadata.0.get(&path);
         if let Some(recorded) = recorded {
             (metadata.uid, metadata.gid) = (recorded.uid, recorded.gid);
-        } else if stat.uid() != self.euid {
-            (metadata.uid, metadata.gid) = (stat.uid(), stat.gid());
+        } else {
+            metadata.uid = if stat.uid() == self.own.0 { metadata.uid } else { stat.uid() };
+            metadata.gid = if stat.gid() == self.own.1 { metadata.gid } else { stat.gid() };
         }
         let mode = recorded.and_then(|recorded| recorded.mode).unwrap_or(stat.mode());
         if old.is_none_or(|old| old.stat.mode() != mode) {

@@ -3,8 +3,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::process::getegid;
 use tempfile::NamedTempFile;
 
 use super::disk::private_dir;
@@ -27,6 +29,10 @@ impl Scratch {
             lock.and_then(|file| file.keep().map_err(|e| e.error)).map_err(at("create a file in", parent))?;
         let path = lock.with_extension("");
         private_dir(&path)?;
+        // A cache below a directory with the setgid bit: its group would be that of all files of a step. Not every file system
+        // lets one change it.
+        let _ = chown(&path, None, Some(getegid().as_raw()));
+        let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
         Ok(Self { path, lock, _held: held })
     }
 
