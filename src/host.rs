@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -81,6 +82,13 @@ impl Host {
     /// The current time in milliseconds since 1970.
     pub fn unix_time_millis(&self) -> i64 {
         self.clock.unix_time_millis()
+    }
+
+    /// How long this machine had been up when this process began, and how long it has been up now; `None` without `/proc`.
+    pub fn uptimes(&self) -> Option<RangeInclusive<Duration>> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let now = Duration::try_from_secs_f64(text.split_whitespace().next()?.parse().ok()?).ok()?;
+        Some(now.saturating_sub(self.clock.since.elapsed())..=now)
     }
 
     /// Waits until the clock shows another second than it does now, so that what is built again is built at another time.

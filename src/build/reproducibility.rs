@@ -176,7 +176,11 @@ pub(crate) fn difference(
     };
     let comparison = compare(&left, &right)?;
     let first_difference = comparison.first();
-    let is_time = first_difference.as_ref().is_some_and(|difference| differs_by_time(&left, &right, difference));
+    // An image that is verified may come from another machine.
+    let uptimes = if left_side == LeftSide::Built { context.host.uptimes() } else { None };
+    let is_time = first_difference
+        .as_ref()
+        .is_some_and(|difference| differs_by_time(&left, &right, difference, uptimes.as_ref()));
     Ok(ReproducibilityError::Differs { first, second, first_difference, is_time, comparison: Box::new(comparison) })
 }
 

@@ -10,6 +10,9 @@
 //! that differs, the metadata and digests of its entries are in memory; bytes only of one file at a time whose
 //! format is known, and of `mix.lock`.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 mod beam;
 mod comparison;
 mod error;
@@ -36,11 +39,17 @@ use self::pairs::Pair;
 /// The largest file that is looked at for times, in bytes.
 const MAX_WITH_TIMES: u64 = 1 << 20;
 
-/// Whether the file of a difference is the same on both sides except for times. Both layers are read once more.
-pub fn differs_by_time(left: &Side<'_>, right: &Side<'_>, difference: &FirstDifference) -> bool {
+/// Whether the file of a difference is the same on both sides except for times. `uptimes` are those of the machine while it wrote
+/// both sides, if it did. Both layers are read once more.
+pub fn differs_by_time(
+    left: &Side<'_>,
+    right: &Side<'_>,
+    difference: &FirstDifference,
+    uptimes: Option<&RangeInclusive<Duration>>,
+) -> bool {
     let FirstDifference { part: ImagePart::Layer(layer), path: Some(path), .. } = difference else { return false };
     let content = |side: &Side<'_>| side.content(layer, path, MAX_WITH_TIMES);
-    matches!((content(left), content(right)), (Some(one), Some(other)) if times::differ_by_time(&one, &other))
+    matches!((content(left), content(right)), (Some(one), Some(other)) if times::differ_by_time(&one, &other, uptimes))
 }
 
 /// Compares two images, or two layers.

@@ -30,7 +30,7 @@ const ACCESS: [&str; 19] = [
 ];
 
 /// Files, or directories of files, that open paths, and whose paths these are.
-const OWN_PATHS: [(&str, &str); 23] = [
+const OWN_PATHS: [(&str, &str); 24] = [
     ("src/app_test/artifacts.rs", "logs of Phial in the scratch directory, and the caller's directory for artifacts"),
     ("src/app_test/log.rs", "logs of Phial in the scratch directory"),
     ("src/base_image", "what a tool of the host made in the scratch directory, before anything foreign ran in it"),
@@ -42,6 +42,7 @@ const OWN_PATHS: [(&str, &str); 23] = [
     ("src/config/file.rs", "the caller's settings file"),
     ("src/determinism/shims/mod.rs", "the files of the shims, in the scratch directory"),
     ("src/diff.rs", "the caller's layer files"),
+    ("src/host.rs", "the uptime in /proc"),
     ("src/layout", "layouts and archives, each with a door of its own"),
     ("src/lock.rs", "the settings in the caller's working tree"),
     ("src/registry", "the caller's logins, certificates and settings of registries; records of uploads in the store"),

@@ -90,6 +90,48 @@ fn each_clock_of_a_static_program_is_caught_and_the_time_is_named() {
     }
 }
 
+/// How a step without the shim comes to a time that is in the image.
+const TIMES: [(&str, &str); 6] = [
+    ("seconds", "busybox date +%s"),
+    ("a date and a time of day", "busybox date '+built on %F at %T'"),
+    ("the time of a new file", "touch new; busybox stat -c %Y new; rm new"),
+    ("how long the machine is up", "cat /proc/uptime"),
+    ("when a process was started, in ticks", "busybox cut -d' ' -f22 /proc/self/stat"),
+    // It waits for the next minute, so that the two builds are in two minutes.
+    ("the minute", "now=$(busybox date +%M); while [ $now = $(busybox date +%M) ]; do sleep 1; done; busybox date +%M"),
+];
+
+#[test]
+fn each_kind_of_time_is_caught_and_named_as_one() {
+    let check = |(what, line): (&str, &str)| {
+        let stderr = twice(&TestEnv::with_empty_cache(), line).failed(8);
+        assert!(stderr.contains("`app/made`: "), "{what}: {stderr}");
+        assert!(stderr.contains("hint: the bytes that differ look like a time"), "{what}: {stderr}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| check(TIMES[5]));
+        TIMES[..5].iter().for_each(|time| check(*time));
+    });
+}
+
+#[test]
+fn the_clock_of_the_c_library_stands_and_is_caught_where_the_settings_let_it_run() {
+    let env = TestEnv::with_elixir_base_in_cache();
+    let repo = env.shell_app();
+    let line = "date +%s; date +%M; touch new; stat -c %Y new; rm new; perl -e 'print time'";
+    repo.script("script/prepare_code", &format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ({line}) >made ;; esac\n"));
+    repo.commit("Clocks");
+    build(&env, &repo, &elixir_base(), &[]).ok();
+    let settings = std::fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    repo.write("phial.toml", format!("{settings}clock = \"real\"\n"));
+    repo.commit("The machine's clock");
+    let stderr = build(&env, &repo, &elixir_base(), &[]).failed(8);
+    assert!(
+        stderr.contains("`app/made`: ") && stderr.contains("hint: the bytes that differ look like a time"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn what_differs_and_is_no_time_is_not_called_one() {
     let env = TestEnv::with_empty_cache();
