@@ -91,6 +91,70 @@ fn what_is_no_directory_of_an_app_is_refused_by_name() {
     );
 }
 
+#[test]
+fn in_a_bare_repository_the_app_is_named_by_the_flag() {
+    let env = TestEnv::with_empty_cache();
+    let repo = monorepo(&env);
+    let digest = build(&env, &repo, "services/cart", &[]).ok();
+    let bare = env.path("bare.git");
+    repo.git(["clone", "-q", "--bare", ".", &bare]);
+    let (from, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
+    let of_bare = |at: &str, more: &[&str]| {
+        let mut build = env.phial(["build", "--base", &from, "--to", &to, "--env", "prod", "--progress", "plain"]);
+        build.args(more).current_dir(at);
+        run(build)
+    };
+    let dir = env.dir().display().to_string();
+    assert_eq!(of_bare(&dir, &[&bare, "--app", "services/cart"]).ok(), digest);
+    assert_eq!(of_bare(&bare, &["--app", "services/cart"]).ok(), digest, "where one stands in it");
+    let root = of_bare(&bare, &["--app", "."]).ok();
+    assert_eq!(of_bare(&bare, &[]).ok(), root, "without the flag, it is the app in the root");
+    let error = of_bare(&bare, &["--app", "services"]).failed(2);
+    assert!(error.contains("hint: ") && error.contains("`--app DIR`"), "{error}");
+}
+
+#[test]
+fn the_child_of_an_umbrella_is_built_with_it_or_refused_by_name() {
+    let env = TestEnv::with_empty_cache();
+    let repo = monorepo(&env);
+    repo.write("services/cart/mix.exs", "apps_path: \"apps\"\n");
+    repo.write("services/cart/apps/web/mix.exs", "none\n");
+    repo.write("services/cart/apps/web/lib/web.ex", "1\n");
+    repo.commit("An umbrella");
+    let umbrella = build(&env, &repo, "services/cart", &[]).ok();
+    assert_eq!(build(&env, &repo, "services/cart/apps/web/lib", &[]).ok(), umbrella, "where one stands");
+    let error = build(&env, &repo, "", &["--app", "services/cart/apps/web"]).failed(2);
+    assert!(error.contains("`services/cart/apps/web`") && error.contains("`services/cart`"), "{error}");
+    assert!(error.contains("hint: build the umbrella"), "{error}");
+}
+
+#[test]
+fn a_change_beside_the_app_leaves_the_layer_of_its_dependencies() {
+    let env = TestEnv::with_empty_cache();
+    let repo = monorepo(&env);
+    repo.write("services/cart/phial.toml", "[prepare]\nscript = \"run\"\ninputs = [\"lib\"]\n");
+    repo.commit("Inputs");
+    let digests = || {
+        let json = build(&env, &repo, "services/cart", &["--json"]).ok();
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let layers = json["layers"].as_array().expect("layers").clone();
+        layers
+            .into_iter()
+            .map(|layer| (layer["cached"].as_bool(), layer["layer"]["digest"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let first = digests();
+    repo.write("services/other/lib/other.ex", "2\n");
+    repo.write("services/other/mix.exs", "2\n");
+    repo.commit("Another app");
+    let second = digests();
+    assert!(first[0].1.is_string() && first[0].0 == Some(false), "{first:?}");
+    assert_eq!(second[0], (Some(true), first[0].1.clone()), "{first:?} {second:?}");
+    repo.write("services/cart/lib/cart.ex", "changed\n");
+    repo.commit("An input");
+    assert_eq!(digests()[0].0, Some(false));
+}
+
 /// A Mix project in `services/cart` with a path dependency in `libs/shared`, which has a configuration of its own.
 fn mix_monorepo(env: &TestEnv) -> Repo {
     let repo = Repo::at(&env.dir().join("mono"));
@@ -150,4 +214,28 @@ fn a_mix_project_with_a_path_dependency_is_built_tested_and_verified_in_its_dire
     assert_eq!(built(&[]), "/app/services/cart");
     let list = "ls /app/services";
     assert_eq!(run(env.phial(["run", "--progress", "quiet", &image, "--", "sh", "-c", list])).ok(), "cart");
+}
+
+#[test]
+fn a_path_that_mix_computes_has_a_hint_and_is_named_in_the_settings() {
+    let env = TestEnv::with_elixir_base_in_cache();
+    let repo = mix_monorepo(&env);
+    let mix = fs::read_to_string(repo.dir().join("services/cart/mix.exs")).expect("mix.exs");
+    let computed = mix.replace("\"../../libs/shared\"", "Path.join([\"..\", \"..\", \"libs\", \"shared\"])");
+    assert_ne!(mix, computed);
+    repo.write("services/cart/mix.exs", computed);
+    repo.commit("A computed path");
+    let (base, to) = (format!("oci:{}", elixir_base().display()), format!("oci:{}", env.path("out")));
+    let built = || {
+        let mut build = env.phial(["build", "--base", &base, "--to", &to]);
+        build.current_dir(repo.dir().join("services/cart"));
+        run(build)
+    };
+    let error = built().failed(1);
+    assert!(error.contains("hint: ") && error.contains("`image.include`"), "{error}");
+    repo.write("services/cart/phial.toml", "[image]\nenvs = [\"prod\"]\ninclude = [\"libs/shared\"]\n");
+    repo.commit("The path");
+    built().ok();
+    let says = ["run", "--progress", "quiet", &to, "--", "mix", "run", "--no-compile", "-e", "IO.puts(Cart.run())"];
+    assert_eq!(run(env.phial(says)).ok(), "cart shared");
 }
