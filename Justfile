@@ -45,11 +45,12 @@ docs:
     testdata/setup test
     PHIAL_DOCS=write cargo test --locked --test phial -- docs::
 
-# Packing, unpacking, starting, rebuilding, pushing and pulling, beside other tools on the same trees
+# Packing, unpacking, starting, rebuilding, pushing and pulling, beside other tools on the same trees; rebuilding with a full store
 bench:
     testdata/setup test
     cargo build --release --locked
     testdata/bench
+    testdata/bench-store
     testdata/bench-registry
 
 # Mutants that the unit tests of their module do not catch (cargo-mutants): of `layers`, or of modules of `src/` (`just mutants image recipe`)
