@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Scene, through};
 use crate::harness::busybox::busybox_base;
+use crate::harness::prebuilt::elixir_base;
+use crate::harness::run;
 
 /// A number that no other process of this machine sleeps for.
 fn mark() -> String {
@@ -188,6 +190,124 @@ fn a_build_whose_repository_does_not_answer_ends_on_a_signal() {
         let ended = child.wait_with_output().unwrap();
         assert!(begun.elapsed() < Duration::from_secs(5), "{place}: {:?}", begun.elapsed());
         assert_ne!(ended.status.code(), None, "{place}");
+    }
+}
+
+/// The bytes of the largest unfinished blob in the scratch directories of a cache.
+fn unfinished_blob(cache: &Path) -> u64 {
+    let entries = fs::read_dir(cache.join("scratch")).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
+    files.map(|file| file.len()).max().unwrap_or(0)
+}
+
+/// Whether there is a file with this path, from whichever scratch directory of a cache.
+fn scratch_has(cache: &Path, path: &str) -> bool {
+    let entries = fs::read_dir(cache.join("scratch")).into_iter().flatten().flatten();
+    let below = entries.flat_map(|entry| {
+        let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|inner| inner.path());
+        inner.chain([entry.path()]).collect::<Vec<_>>()
+    });
+    below.into_iter().any(|dir| dir.join(path).exists())
+}
+
+/// Starts a command, waits until it is where `is_there` finds it, and sends it a signal: it ends soon with the signal's code, nothing
+/// is at its target, and the next command finds and removes what is left in the cache.
+#[track_caller]
+fn ends_in_the_middle(scene: &Scene, mut command: Command, signal: Signal, is_there: impl Fn(u32) -> bool) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !is_there(child.id()) {
+        assert!(begun.elapsed() < Duration::from_secs(300), "it does not get there");
+        assert_eq!(child.try_wait().unwrap(), None, "it has ended already");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let code = if signal == Signal::TERM { 143 } else { 130 };
+    assert!(begun.elapsed() < Duration::from_secs(5), "{signal:?} took {:?}", begun.elapsed());
+    let reported = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(code), "{reported}");
+    assert!(ended.stdout.is_empty() && reported.ends_with("error: interrupted\n"), "{reported}");
+    assert!(!scene.out().exists(), "a target after {signal:?}");
+    run(scene.env.phial(["cache", "ls"])).ok();
+    assert_eq!(fs::read_dir(scene.env.cache().join("scratch")).unwrap().count(), 0, "scratch directories are left");
+}
+
+/// A bare repository with the app of the scene, files with this content in each of so many directories, and a large file.
+fn huge_repository(scene: &Scene, dirs: usize, files: usize, large: usize) -> String {
+    let path = scene.env.path("huge.git");
+    run({
+        let mut clone = Command::new("git");
+        clone.args(["clone", "-q", "--bare", scene.repo.source(), &path]);
+        clone
+    })
+    .ok();
+    let stream = scene.env.path("stream");
+    let mut import = std::io::BufWriter::new(fs::File::create(&stream).unwrap());
+    // Bytes that do not get smaller, by a generator of Knuth's (MMIX).
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    })
+    .take(large)
+    .collect();
+    for (mark, bytes) in [(1, b"small\n".as_slice()), (2, &noise)] {
+        write!(import, "blob\nmark :{mark}\ndata {}\n", bytes.len()).unwrap();
+        import.write_all(bytes).unwrap();
+        import.write_all(b"\n").unwrap();
+    }
+    write!(import, "commit refs/heads/main\ncommitter A <a@localhost> 1700000000 +0000\ndata 4\nHuge\n").unwrap();
+    write!(import, "from refs/heads/main^0\nM 100644 :2 large\n").unwrap();
+    for (dir, file) in (0..dirs).flat_map(|dir| (0..files).map(move |file| (dir, file))) {
+        writeln!(import, "M 100644 :1 d{dir}/f{file}-{dir}").unwrap(); // each tree is another one
+    }
+    import.into_inner().unwrap();
+    let mut git = Command::new("git");
+    git.args(["-C", &path, "-c", "core.compression=0", "-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"]);
+    git.stdin(fs::File::open(&stream).unwrap());
+    run(git).ok();
+    path
+}
+
+fn build_of(scene: &Scene, repository: &str, base: &Path) -> Command {
+    let (base, to) = (format!("oci:{}", base.display()), format!("oci:{}", scene.out().display()));
+    scene.env.phial(["build", repository, "--base", &base, "--to", &to, "--progress", "quiet"])
+}
+
+#[test]
+fn a_build_ends_on_a_signal_while_it_reads_or_writes_a_tree_of_200_000_entries() {
+    let scene = Scene::new();
+    let repository = huge_repository(&scene, 2000, 100, 0);
+    let build = || build_of(&scene, &repository, &busybox_base());
+    let reads_pack = |pid: u32| {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        maps.contains("/objects/pack/") && !scratch_has(scene.env.cache(), "app")
+    };
+    ends_in_the_middle(&scene, build(), Signal::TERM, reads_pack);
+    ends_in_the_middle(&scene, build(), Signal::INT, reads_pack);
+    for signal in [Signal::TERM, Signal::INT] {
+        ends_in_the_middle(&scene, build(), signal, |_| scratch_has(scene.env.cache(), "app/d0/f0-0"));
+    }
+}
+
+#[test]
+fn a_build_ends_on_a_signal_while_it_packs_a_layer() {
+    let scene = Scene::new();
+    let repository = huge_repository(&scene, 1, 1, 100 << 20);
+    for signal in [Signal::TERM, Signal::INT] {
+        let build = build_of(&scene, &repository, &busybox_base());
+        ends_in_the_middle(&scene, build, signal, |_| unfinished_blob(scene.env.cache()) > 1 << 20);
+    }
+}
+
+#[test]
+fn a_build_ends_on_a_signal_while_it_unpacks_the_base() {
+    let scene = Scene::new();
+    for signal in [Signal::TERM, Signal::INT] {
+        let build = build_of(&scene, scene.repo.source(), &elixir_base());
+        ends_in_the_middle(&scene, build, signal, |_| scratch_has(scene.env.cache(), "tree/root/usr/bin"));
     }
 }
 
