@@ -30,6 +30,7 @@ mod interop;
 mod left_behind;
 mod lock;
 mod mix_up_to_date;
+mod musl;
 mod node_app;
 mod odd_layers;
 mod owners;

@@ -74,7 +74,8 @@ impl LayerBuilder<'_> {
     fn script_key(&self, step: &str, mtime: i64) -> Key {
         let plan = self.steps.plan;
         let mut key = self
-            .key(step)
+            .steps
+            .with_libc(self.key(step))
             .with("base", self.base.image.manifest_digest.as_str())
             .with("script", plan.recipe.script_digest())
             .with("envs", plan.recipe.envs.join(" "))

@@ -93,6 +93,7 @@ pub(crate) fn build_unpublished<'a>(
         plan: &plan.prepare,
         isolation: LazyIsolation::new(request.isolation),
         base_env: environment(&base.image),
+        libc: base.libc(context)?,
         no_cache: request.no_cache,
         remote_cache: &remote_cache,
         unknown_manifests: Mutex::default(),

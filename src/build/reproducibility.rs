@@ -3,7 +3,7 @@
 use phial_layers::Digest;
 
 use super::UnpublishedImage;
-use crate::compare::{Comparison, FirstDifference, ImagePart, Side, compare, differs_by_time};
+use crate::compare::{Cause, Comparison, FirstDifference, ImagePart, Side, cause, compare};
 use crate::config::BuildPlan;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
@@ -79,8 +79,8 @@ pub enum ReproducibilityError {
         second: Digest,
         /// The difference to look at first.
         first_difference: Option<FirstDifference>,
-        /// Whether that is a file with another time on each side.
-        is_time: bool,
+        /// Why that file differs, if its bytes tell.
+        cause: Option<Cause>,
         /// All differences.
         comparison: Box<Comparison>,
     },
@@ -123,9 +123,14 @@ impl UserError for ReproducibilityError {
                 None => format!("name another place with `{flag}`"),
             },
             Self::Settings { .. } => "name the settings file that it was built with: `--config FILE`".into(),
-            Self::Differs { is_time: true, .. } => {
+            Self::Differs { cause: Some(Cause::Time), .. } => {
                 "the bytes that differ look like a time: the step reads the machine's clock, as a statically linked program does; \
                  the time to store is in `SOURCE_DATE_EPOCH`"
+                    .into()
+            }
+            Self::Differs { cause: Some(Cause::Pattern), .. } => {
+                "the bytes that differ are a compiled regular expression, in which Erlang/OTP up to 27 leaves memory as it found it: \
+                 an Erlang that is linked statically gets no memory that is cleared; link it with the base's C library, or use OTP 28"
                     .into()
             }
             Self::Differs { first_difference: Some(difference), .. } if may_be_map_order(difference) => {
@@ -178,10 +183,8 @@ pub(crate) fn difference(
     let first_difference = comparison.first();
     // An image that is verified may come from another machine.
     let uptimes = if left_side == LeftSide::Built { context.host.uptimes() } else { None };
-    let is_time = first_difference
-        .as_ref()
-        .is_some_and(|difference| differs_by_time(&left, &right, difference, uptimes.as_ref()));
-    Ok(ReproducibilityError::Differs { first, second, first_difference, is_time, comparison: Box::new(comparison) })
+    let cause = first_difference.as_ref().and_then(|difference| cause(&left, &right, difference, uptimes.as_ref()));
+    Ok(ReproducibilityError::Differs { first, second, first_difference, cause, comparison: Box::new(comparison) })
 }
 
 /// Checks that a plan has the settings that an image records. `settings_file` names their origin for the error.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Clock;
 use crate::context::Context;
-use crate::determinism::shims::{FixedClock, Shims, Toolchain};
+use crate::determinism::shims::{FixedClock, Libc, ShimFile, Shims, Toolchain};
 use crate::error::{Error, IoError};
 use crate::recipe::Step;
 use crate::sandbox::{Bind, Spec};
@@ -66,42 +66,42 @@ impl StepEnv<'_> {
         is_fixed.then(|| FixedClock { sources_mtime: self.mtime, step_start: context.host.unix_time() })
     }
 
-    /// Adds the shims of a step to its sandbox spec. Their files are written to the new directory `dir`.
-    pub(super) fn add_shims(
+    /// The shims of a step whose programs have this C library. Their files are written to the new directory `dir`.
+    pub(super) fn shims(
         &self,
-        spec: &mut Spec,
+        libc: Libc,
         clock: Option<FixedClock>,
         dir: &Path,
         context: &Context<'_>,
-    ) -> Result<(), Error> {
-        let shims = self.shims(clock, dir, context).map_err(IoError::at("write in", dir))?;
-        for (name, value) in shims.env {
-            let separator = if name == "ERL_AFLAGS" { " " } else { ":" };
-            let present = spec.env.get(name).filter(|present| !present.is_empty());
-            let both = present.map_or_else(|| value.clone(), |present| format!("{present}{separator}{value}"));
-            spec.env.insert(name.into(), both);
-        }
-        spec.binds.extend(shims.files.into_iter().map(|file| Bind {
-            source: file.source,
-            target: file.target,
-            read_only: true,
-        }));
-        Ok(())
-    }
-
-    fn shims(&self, clock: Option<FixedClock>, dir: &Path, context: &Context<'_>) -> io::Result<Shims> {
-        fs::create_dir(dir)?;
-        let mut shims = Shims::new();
-        if let Some(clock) = clock {
-            shims = shims.with_clock(clock, dir)?;
-        }
-        if let Some(AtomSeed { toolchain, atoms }) = self.atoms {
-            shims = shims.with_atoms(toolchain, atoms, dir)?;
-            let dropped = shims.dropped_atoms;
-            if dropped > 0 {
-                context.notice(format!("the sources have {dropped} words too many for the list of atoms"));
+    ) -> Result<Shims, Error> {
+        let made = || -> io::Result<Shims> {
+            fs::create_dir(dir)?;
+            let mut shims = Shims::new();
+            if let Some(clock) = clock {
+                shims = shims.with_clock(clock, dir)?;
             }
+            shims = shims.with_cleared_memory(libc, dir)?;
+            if let Some(AtomSeed { toolchain, atoms }) = self.atoms {
+                shims = shims.with_atoms(toolchain, atoms, dir)?;
+            }
+            Ok(shims)
+        };
+        let shims = made().map_err(IoError::at("write in", dir))?;
+        if shims.dropped_atoms > 0 {
+            context.notice(format!("the sources have {} words too many for the list of atoms", shims.dropped_atoms));
         }
         Ok(shims)
     }
+}
+
+/// Adds shims to a sandbox spec.
+pub(super) fn add(shims: Shims, spec: &mut Spec) {
+    for (name, value) in shims.env {
+        let separator = if name == "ERL_AFLAGS" { " " } else { ":" };
+        let present = spec.env.get(name).filter(|present| !present.is_empty());
+        let both = present.map_or_else(|| value.clone(), |present| format!("{present}{separator}{value}"));
+        spec.env.insert(name.into(), both);
+    }
+    let bind = |file: ShimFile| Bind { source: file.source, target: file.target, read_only: true };
+    spec.binds.extend(shims.files.into_iter().map(bind));
 }

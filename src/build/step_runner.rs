@@ -9,12 +9,12 @@ use std::time::Instant;
 use phial_layers::{EntryPath, Limits, Metadata, PackOptions, pack, unpack};
 
 use super::lazy_isolation::LazyIsolation;
-use super::step_env::StepEnv;
+use super::step_env::{self, StepEnv};
 use super::{BuildError, BuiltLayer, chroot_binds};
 use crate::config::{ConfigError, NetworkAccess, PreparePlan};
 use crate::context::Context;
 use crate::determinism::normalize::{self, NormalizeOptions};
-use crate::determinism::shims::CLOCK_AHEAD;
+use crate::determinism::shims::{CLOCK_AHEAD, Libc};
 use crate::error::{Error, IoError};
 use crate::event::Event;
 use crate::image::{DEFAULT_PATH, PackedLayer};
@@ -60,6 +60,8 @@ pub(super) struct StepRunner<'a> {
     pub(super) isolation: LazyIsolation,
     /// Environment variables of the base image.
     pub(super) base_env: BTreeMap<String, String>,
+    /// The C library of the base image.
+    pub(super) libc: Libc,
     pub(super) no_cache: bool,
     pub(super) remote_cache: &'a RemoteCache<'a>,
     /// Manifests of Mix whose version is not known, with the version, in the steps that ran.
@@ -117,6 +119,14 @@ impl StepRunner<'_> {
         self.is_here(layer) || !self.remote_cache.has(layer) || self.remote_cache.fetch(layer)
     }
 
+    /// This key with what follows from the C library: glibc needs nothing.
+    pub(super) fn with_libc(&self, key: Key) -> Key {
+        match self.libc {
+            Libc::Musl => key.with("memory", "cleared for musl"),
+            Libc::Other => key,
+        }
+    }
+
     /// Packs changes to a layer, and moves the tree and the blob into the store. `None` if there are no changes.
     pub(super) fn keep(&self, changes: &Changes, mtime: i64) -> Result<Option<PackedLayer>, Error> {
         if changes.entries == 0 {
@@ -165,7 +175,7 @@ impl StepRunner<'_> {
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
         let clock = env.clock(step, self.plan.clock, self.context);
-        env.add_shims(&mut spec, clock, &dir.join("shims"), self.context)?;
+        step_env::add(env.shims(self.libc, clock, &dir.join("shims"), self.context)?, &mut spec);
         if self.plan.recipe.script != Script::BuiltIn {
             let source = dir.join("prepare_code");
             fs::write(&source, BUILT_IN).map_err(IoError::at("write", &source))?;

@@ -79,6 +79,7 @@ impl TestDeps<'_> {
             plan: &plan,
             isolation: LazyIsolation::new(self.isolation),
             base_env,
+            libc: image.libc(context)?,
             no_cache: self.no_cache,
             remote_cache: &remote_cache,
             unknown_manifests: Mutex::default(),
@@ -132,7 +133,8 @@ fn compile_step(recipe: &Recipe) -> Step {
 /// The cache key of the tree. `below` are the layers up to the one with the dependencies.
 fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&ImageFile], mtime: i64) -> Key {
     let below: Vec<&str> = below.iter().map(|diff_id| diff_id.0.as_str()).collect();
-    let mut key = Key::new("more deps") // a name in cache keys; another one would make all results unknown
+    let mut key = steps
+        .with_libc(Key::new("more deps")) // a name in cache keys; another one would make all results unknown
         .with("format", FORMAT.to_string())
         .with("layers", below.join(" "))
         .with("script", steps.plan.recipe.script_digest())

@@ -21,6 +21,7 @@ mod files;
 mod lock;
 mod pairs;
 mod file_parts;
+mod patterns;
 mod render;
 mod side;
 mod times;
@@ -36,20 +37,34 @@ pub use side::Side;
 
 use self::pairs::Pair;
 
-/// The largest file that is looked at for times, in bytes.
-const MAX_WITH_TIMES: u64 = 1 << 20;
+/// The largest file that is looked at for a cause, in bytes.
+const MAX_WITH_CAUSE: u64 = 1 << 20;
 
-/// Whether the file of a difference is the same on both sides except for times. `uptimes` are those of the machine while it wrote
+/// Why two builds wrote a file differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Times are all that differs.
+    Time,
+    /// A compiled regular expression differs.
+    Pattern,
+}
+
+/// Why the file of a difference is not the same on both sides, if its bytes tell. `uptimes` are those of the machine while it wrote
 /// both sides, if it did. Both layers are read once more.
-pub fn differs_by_time(
+pub fn cause(
     left: &Side<'_>,
     right: &Side<'_>,
     difference: &FirstDifference,
     uptimes: Option<&RangeInclusive<Duration>>,
-) -> bool {
-    let FirstDifference { part: ImagePart::Layer(layer), path: Some(path), .. } = difference else { return false };
-    let content = |side: &Side<'_>| side.content(layer, path, MAX_WITH_TIMES);
-    matches!((content(left), content(right)), (Some(one), Some(other)) if times::differ_by_time(&one, &other, uptimes))
+) -> Option<Cause> {
+    let FirstDifference { part: ImagePart::Layer(layer), path: Some(path), .. } = difference else { return None };
+    let content = |side: &Side<'_>| side.content(layer, path, MAX_WITH_CAUSE);
+    let (one, other) = (content(left)?, content(right)?);
+    if times::differ_by_time(&one, &other, uptimes) {
+        Some(Cause::Time)
+    } else {
+        patterns::differ_by_pattern(&one, &other).then_some(Cause::Pattern)
+    }
 }
 
 /// Compares two images, or two layers.

@@ -10,7 +10,8 @@
 //! - [`shims`] change what a step *sees* while it runs: a fixed clock (`clock.c`, preloaded), a boot file that creates
 //!   all atoms in one order before the Erlang VM loads anything (the order of a map's atom keys follows the order in
 //!   which atoms are created, OTP 26 and later), an Elixir whose counter of macro variables starts at zero for each
-//!   file, and cleared memory (PCRE writes uninitialized memory into compiled regular expressions, OTP up to 27).
+//!   file, and cleared memory (PCRE writes uninitialized memory into compiled regular expressions, OTP up to 27; over musl
+//!   by `memory.c`, preloaded).
 //! - [`normalize`] rewrites what a step *wrote*: times and orders in Mix's manifests, Hex's markers, the `.git`
 //!   directories of dependencies, modes and modification times. Mix finds the result up to date and compiles nothing.
 //!

@@ -12,9 +12,11 @@ use phial_layers::{Digest, Limits, UnpackError, unpack};
 
 use super::RuntimeError;
 use crate::context::Context;
+use crate::determinism::shims::Libc;
 use crate::error::{Error, IoError};
 use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef, shown};
 use crate::layout::Layout;
+use crate::rootfs::ImageFiles;
 use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeLookup};
 use crate::tree::{Enter, TreeDir, remove_tree};
 
@@ -209,6 +211,21 @@ impl ResolvedImage {
 
     fn layer(&self, digest: &Digest) -> Option<&Descriptor> {
         self.image.manifest.layers.iter().find(|layer| layer.digest == *digest)
+    }
+
+    /// The C library of the image's programs: musl, if the image has its dynamic linker.
+    pub(crate) fn libc(&self, context: &Context<'_>) -> Result<Libc, Error> {
+        let key = Key::new("musl").with("base", self.image.manifest_digest.as_str());
+        let has_musl = match context.store.result::<bool>(&key)? {
+            Lookup::Hit(has_musl) => has_musl,
+            Lookup::Miss(vacant) => {
+                let files = ImageFiles::open(&self.trees(context, TreeCheck::Root)?)?;
+                let has_musl = files.find(format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH))?.is_some();
+                vacant.keep(&has_musl)?;
+                has_musl
+            }
+        };
+        Ok(if has_musl { Libc::Musl } else { Libc::Other })
     }
 
     /// The newest modification time of the toolchain, in seconds since 1970; 0 without one. That is of files below directories

@@ -53,6 +53,17 @@ pub(crate) fn busybox_base_with(env: &TestEnv, programs: &[(&str, &str)]) -> Pat
     dir
 }
 
+/// The same with these files of the host (and their targets, for links) at the same paths.
+#[track_caller]
+pub(crate) fn busybox_base_with_files(env: &TestEnv, files: &[PathBuf]) -> PathBuf {
+    for file in files {
+        let to = env.dir().join("rootfs").join(file.strip_prefix("/").expect("an absolute path"));
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a directory of the base");
+        fs::copy(file, to).expect("a file of the base");
+    }
+    busybox_base_with(env, &[])
+}
+
 #[track_caller]
 fn import(env: &TestEnv, programs: &[(&str, &str)], to: &Path) {
     let root = env.dir().join("rootfs");

@@ -3,7 +3,7 @@
 //!
 //! Each removes a cause of difference that occurred: code that reads the clock while it is compiled; the order of a
 //! map's atom keys; the numbers of variables in macros; the name table of a compiled regular expression, which PCRE
-//! pads with uninitialized memory (OTP up to 27). None of it reaches the image. A build without it is correct, but less
+//! pads with uninitialized memory (OTP up to 27; glibc clears it by a variable, musl by a library). None of it reaches the image. A build without it is correct, but less
 //! often reproducible.
 
 mod atoms;
@@ -43,6 +43,8 @@ pub const CLOCK_AHEAD: i64 = 3600;
 const CLOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clock.so"));
 /// The bytes before the two times in the library; see `clock.c`.
 const CLOCK_MARK: &[u8; 16] = b"phial's clock:\0\0";
+
+const MEMORY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/memory.so"));
 
 /// The longest version that is taken for one, in bytes.
 const MAX_VERSION: usize = 64;
@@ -110,6 +112,15 @@ pub struct ShimFile {
     pub target: String,
 }
 
+/// The C library of the programs that a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    /// musl, alone or beside another one.
+    Musl,
+    /// Another one, which is glibc; or none, if all programs are linked statically.
+    Other,
+}
+
 /// Variables and files for a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shims {
@@ -131,10 +142,19 @@ pub struct FixedClock {
 }
 
 impl Shims {
-    /// The shims of every step: glibc fills allocated memory with zeros. Other C libraries ignore the variable.
+    /// The shims of every step: glibc fills allocated memory with zeros. musl ignores the variable.
     pub fn new() -> Self {
         let zeroed = "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0";
         Self { env: vec![("GLIBC_TUNABLES", zeroed.to_owned())], files: vec![], dropped_atoms: 0 }
+    }
+
+    /// Adds what clears memory for programs of `libc`, if a variable does not; its file is written to `dir`.
+    pub fn with_cleared_memory(mut self, libc: Libc, dir: &Path) -> io::Result<Self> {
+        if libc == Libc::Musl {
+            let target = self.add_file(dir, "memory.so", MEMORY)?;
+            self.env.push(("LD_PRELOAD", target));
+        }
+        Ok(self)
     }
 
     /// Adds a fixed clock; its file is written to `dir`.
@@ -207,6 +227,21 @@ mod tests {
         let times: Vec<i64> = lines[1..3].iter().map(|line| line.parse().expect("a time")).collect();
         assert!(times[0] > 1_700_000_000 && times[1] > times[0] && times[1] < 1_700_000_100, "{text}");
         assert_eq!(&lines[4..6], ["b", "a"], "{text}");
+    }
+
+    #[test]
+    fn only_musl_needs_a_library_that_clears_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shims = |libc| Shims::new().with_cleared_memory(libc, dir.path()).expect("a file");
+        assert_eq!(shims(Libc::Other), Shims::new());
+        let of_musl = shims(Libc::Musl);
+        assert_eq!(of_musl.env[1], ("LD_PRELOAD", "/run/phial/memory.so".to_owned()));
+        let sorted = Command::new("sh")
+            .args(["-c", "printf 'b\\na\\n' | sort"])
+            .env("LD_PRELOAD", &of_musl.files[0].source)
+            .output()
+            .expect("sh");
+        assert_eq!((sorted.stdout.as_slice(), sorted.stderr.as_slice()), (&b"a\nb\n"[..], &b""[..]), "with glibc");
     }
 
     #[test]
