@@ -8,6 +8,7 @@ mod app_test;
 mod architecture;
 mod bad_input;
 mod base;
+mod base_tools;
 mod build;
 mod build_matrix;
 mod build_push;

@@ -1,6 +1,6 @@
 //! What a build results in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phial_layers::Digest;
 
@@ -32,6 +32,8 @@ pub struct Built {
     pub isolation: Option<Isolation>,
     /// Manifests of Mix whose version is not known, with the version, in the layers that were not cached.
     pub unknown_manifests: BTreeSet<(String, i64)>,
+    /// The version of `hex` and the digest of `rebar3`, if they were downloaded for layers that were not cached.
+    pub downloads: BTreeMap<&'static str, String>,
 }
 
 /// One layer of a finished build.

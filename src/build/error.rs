@@ -68,6 +68,14 @@ pub enum BuildError {
         /// That of the base image.
         present: String,
     },
+    /// Mix does not take a version of Hex, or the server gives another one.
+    #[error("`prepare.hex` is {wanted}, and Mix downloaded Hex {found}")]
+    HexVersion {
+        /// The version in the settings.
+        wanted: String,
+        /// The one that was downloaded.
+        found: String,
+    },
     /// A step has nothing to work on, such as an empty `/app`.
     #[error("the build has no `{0}`")]
     Missing(String),
@@ -104,7 +112,7 @@ impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::StepFailed { .. } | Self::StepStopped { .. } => ExitKind::Failed,
-            Self::Overwritten(_) | Self::Version { .. } => ExitKind::Usage,
+            Self::Overwritten(_) | Self::Version { .. } | Self::HexVersion { .. } => ExitKind::Usage,
             Self::Pinned { source, .. } => source.exit_kind(),
             Self::Missing(_) | Self::StepOutOfSpace { .. } => ExitKind::Machine,
         }
@@ -133,6 +141,9 @@ impl UserError for BuildError {
             Self::StepFailed { .. } | Self::Missing(_) => None,
             Self::Version { file, .. } => Some(format!(
                 "name a base image with that version, or correct `{file}`, or leave `--strict-versions` out"
+            )),
+            Self::HexVersion { wanted, .. } => Some(format!(
+                "the base image's Mix knows only the newest: name a base image that has Hex {wanted}"
             )),
             Self::Overwritten(path) => Some(format!(
                 "remove `{}` from the commit, or name it in `prepare.inputs` and let the step leave it as it is",

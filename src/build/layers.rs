@@ -114,6 +114,9 @@ impl LayerBuilder<'_> {
 
     fn deps(&self, app: &BuiltLayer) -> Result<BuiltLayer, Error> {
         let mut key = self.script_key("deps", self.deps_time);
+        if let Some(version) = &self.steps.plan.recipe.hex {
+            key = key.with("hex", version);
+        }
         let visible = || self.commit.entries.iter().filter(|entry| self.commit.is_visible(entry));
         for entry in visible() {
             let kind = match entry.mode {
@@ -179,6 +182,7 @@ impl LayerBuilder<'_> {
         if let Some(vendored) = &sources.vendored {
             check_overwritten(vendored, &fetched.tree)?;
         }
+        self.steps.note_downloads(&fetched.tree, &below)?;
 
         // Sources have their final time before anything is compiled from them.
         normalize::set_times(&fetched.tree.root.open()?, self.deps_time)?;

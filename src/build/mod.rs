@@ -7,6 +7,7 @@ mod app;
 mod built;
 mod chroot_binds;
 mod commit;
+mod downloads;
 mod error;
 mod hex_reuse;
 mod image_config;
@@ -97,6 +98,7 @@ pub(crate) fn build_unpublished<'a>(
         no_cache: request.no_cache,
         remote_cache: &remote_cache,
         unknown_manifests: Mutex::default(),
+        downloads: Mutex::default(),
     };
     let deps_time = base.toolchain_mtime(context)?.max(EPOCH);
     let app_time = deps_time.max(commit.time);
@@ -111,6 +113,7 @@ pub(crate) fn build_unpublished<'a>(
     let layers = builder.layers()?;
     let isolation = builder.steps.isolation.used();
     let unknown_manifests = builder.steps.unknown_manifests.into_inner().unwrap_or_default();
+    let downloads = builder.steps.downloads.into_inner().unwrap_or_default();
 
     let mut provenance = image_config::provenance(&base.image, &plan, &files, &layers);
     if let Some(record) = &request.rebuild_of {
@@ -128,6 +131,7 @@ pub(crate) fn build_unpublished<'a>(
         base_layers: base.image.manifest.layers.len(),
         isolation,
         unknown_manifests,
+        downloads,
         layers,
     };
     let base_name = plan.base.pinned(&base.image.manifest_digest);

@@ -128,6 +128,11 @@ impl UserError for ReproducibilityError {
                  the time to store is in `SOURCE_DATE_EPOCH`"
                     .into()
             }
+            Self::Differs { first_difference: Some(difference), .. } if is_download(difference) => {
+                "Hex and rebar3 that the base image lacks are downloaded, each day the newest: name a base image that has them, or a \
+                 version of Hex in `prepare.hex`"
+                    .into()
+            }
             Self::Differs { cause: Some(Cause::Pattern), .. } => {
                 "the bytes that differ are a compiled regular expression, in which Erlang/OTP up to 27 leaves memory as it found it: \
                  an Erlang that is linked statically gets no memory that is cleared; link it with the base's C library, or use OTP 28"
@@ -139,6 +144,12 @@ impl UserError for ReproducibilityError {
             _ => return None,
         })
     }
+}
+
+/// Whether Hex or rebar3 differs, where Mix puts what it downloads.
+fn is_download(difference: &FirstDifference) -> bool {
+    let path = difference.path.as_deref().unwrap_or_default().trim_matches('"');
+    path.contains("/archives/hex-") || path.ends_with("/rebar3")
 }
 
 /// Whether a part of a compiled module differs, as it does when a compiler goes through a map in another order.

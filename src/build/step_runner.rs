@@ -66,6 +66,8 @@ pub(super) struct StepRunner<'a> {
     pub(super) remote_cache: &'a RemoteCache<'a>,
     /// Manifests of Mix whose version is not known, with the version, in the steps that ran.
     pub(super) unknown_manifests: Mutex<BTreeSet<(String, i64)>>,
+    /// Hex's version and rebar3's digest, if a step that ran downloaded them.
+    pub(super) downloads: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl StepRunner<'_> {

@@ -83,6 +83,7 @@ impl TestDeps<'_> {
             no_cache: self.no_cache,
             remote_cache: &remote_cache,
             unknown_manifests: Mutex::default(),
+            downloads: Mutex::default(),
         };
         let inputs = recipe.deps_inputs(&files).visible;
         let visible: Vec<&ImageFile> = sources.iter().filter(|source| inputs.contains(&source.file.path)).collect();

@@ -176,6 +176,7 @@ fn as_json(built: &Built) -> String {
         "base": { "digest": built.base, "layers": built.base_layers },
         "isolation": built.isolation.map(|isolation| isolation.to_string()),
         "layers": layers,
+        "downloads": built.downloads,
         "unknown_manifests": built.unknown_manifests.iter()
             .map(|(path, version)| json!({ "path": path, "version": version }))
             .collect::<Vec<_>>(),

@@ -101,6 +101,18 @@ pub(super) fn check_host(key: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// An exact version: three numbers, and perhaps more after `-` or `+`.
+pub(super) fn check_version(key: &str, version: &str) -> Result<(), ConfigError> {
+    let end = version.find(['-', '+']).unwrap_or(version.len());
+    let (numbers, more) = version.split_at(end);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_exact = numbers.split('.').count() == 3 && numbers.split('.').all(is_number);
+    if !is_exact || !more.chars().all(|c| c.is_ascii_alphanumeric() || ".-+".contains(c)) {
+        return Err(invalid(key, version, "but it is one version, such as `2.0.6`"));
+    }
+    Ok(())
+}
+
 /// The error of a value that is not allowed.
 pub(super) fn invalid(key: &str, value: &str, reason: &'static str) -> ConfigError {
     ConfigError::Value { key: key.into(), value: value.into(), reason }

@@ -65,6 +65,8 @@ pub struct PrepareSettings {
     pub inputs: Option<Vec<String>>,
     /// See the key `prepare.lockfile`.
     pub lockfile: Option<String>,
+    /// See the key `prepare.hex`.
+    pub hex: Option<String>,
     /// Whether steps reach the network.
     pub network: Option<NetworkAccess>,
     /// The time that steps see while they compile.

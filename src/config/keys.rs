@@ -49,7 +49,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 41] = [
     key(
         "image.name",
         Kind::Text,
@@ -116,6 +116,7 @@ pub const KEYS: [Key; 40] = [
         "More files or directories that the deps step may see. They become part of its [cache key](cache.md#cache-keys).",
     ),
     key("prepare.lockfile", Kind::Text, "`mix.lock`", "The lock file of Mix, for a `mix.exs` that has `lockfile:`."),
+    key("prepare.hex", Kind::Text, "the newest", "The version of Hex to download if the base image has none."),
     key(
         "prepare.network",
         Kind::OneOf(&["host", "none"]),

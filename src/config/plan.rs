@@ -6,7 +6,8 @@ use phial_layers::{Compression, Digest};
 
 use super::caller::{SettingsOrigin, check_pass};
 use super::checks::{
-    check_env, check_name, check_path, check_text, check_variable, check_variables, invalid, reference, targets,
+    check_env, check_name, check_path, check_text, check_variable, check_variables, check_version, invalid, reference,
+    targets,
 };
 use super::error::ConfigError;
 use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
@@ -126,6 +127,9 @@ impl BuildPlan {
         if let Some(lockfile) = &recipe.lockfile {
             settings["lockfile"] = lockfile.as_str().into(); // without it, the digest is that of earlier versions
         }
+        if let Some(version) = &recipe.hex {
+            settings["hex"] = version.as_str().into();
+        }
         if !recipe.app.is_root() {
             settings["root"] = recipe.app.path().into();
         }
@@ -139,7 +143,7 @@ impl BuildPlan {
 impl PreparePlan {
     /// Combines settings and flags.
     pub fn new(settings: &FileConfig, flags: &BuildFlags, origin: SettingsOrigin) -> Result<Self, ConfigError> {
-        let PrepareSettings { script, inputs, lockfile, network, clock, strict, env, pass, ranges, .. } =
+        let PrepareSettings { script, inputs, lockfile, hex, network, clock, strict, env, pass, ranges, .. } =
             settings.prepare.clone();
         let limits = LimitSettings {
             timeout: settings.prepare.timeout.as_ref(),
@@ -154,6 +158,7 @@ impl PreparePlan {
             envs: first_non_empty(&flags.envs, settings.image.envs.as_deref(), &ENVS),
             inputs: inputs.unwrap_or_default(),
             lockfile,
+            hex,
             env: env.unwrap_or_default(),
         };
         check(&recipe)?;
@@ -184,6 +189,7 @@ fn check(recipe: &Recipe) -> Result<(), ConfigError> {
     }
     recipe.inputs.iter().try_for_each(|path| check_path("prepare.inputs", path))?;
     recipe.lockfile.iter().try_for_each(|path| check_path("prepare.lockfile", path))?;
+    recipe.hex.iter().try_for_each(|version| check_version("prepare.hex", version))?;
     recipe.include.iter().try_for_each(|path| check_path("image.include", path))?;
     recipe.env.keys().try_for_each(|name| check_variable("prepare.env", name))?;
     check_variables("prepare.env", &recipe.env)
@@ -269,6 +275,8 @@ mod tests {
             ("[prepare]\nscript = \"../x\"", "`prepare.script` is `../x`"),
             ("[prepare]\ninputs = [\"/etc\"]", "`prepare.inputs` is `/etc`"),
             ("[prepare]\nlockfile = \"../x.lock\"", "`prepare.lockfile` is `../x.lock`"),
+            ("[prepare]\nhex = \"~> 2.0\"", "`prepare.hex` is `~> 2.0`"),
+            ("[prepare]\nhex = \"--force\"", "`prepare.hex` is `--force`"),
             ("[prepare]\nenv = { \"A=B\" = \"c\" }", "`prepare.env` is `A=B`"),
             ("[image]\nname = \"Upper/Case\"", "cannot use `to`"),
             ("[image]\nnmae = \"x\"", "unknown key `image.nmae`"),

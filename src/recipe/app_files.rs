@@ -126,6 +126,7 @@ mod tests {
             envs: vec!["prod".into()],
             inputs: vec![],
             lockfile: None,
+            hex: None,
             env: BTreeMap::new(),
         };
         let read =

@@ -225,6 +225,7 @@ mod tests {
             envs,
             inputs,
             lockfile: None,
+            hex: None,
             env: BTreeMap::new(),
         }
     }

@@ -105,6 +105,8 @@ pub struct Recipe {
     pub inputs: Vec<String>,
     /// The lock file of Mix, if it is not `mix.lock`.
     pub lockfile: Option<String>,
+    /// The version of Hex to download if the base image has none; else the newest.
+    pub hex: Option<String>,
     /// Environment variables from the settings; part of the cache keys.
     pub env: BTreeMap<String, String>,
 }
@@ -334,6 +336,7 @@ impl Recipe {
         env.insert("SOURCE_DATE_EPOCH".into(), mtime.to_string());
         env.insert("PHIAL_ENVS".into(), self.envs.join(" "));
         env.extend(self.lockfile.iter().map(|path| ("PHIAL_LOCKFILE".to_owned(), path.clone())));
+        env.extend(self.hex.iter().map(|version| ("PHIAL_HEX".to_owned(), version.clone())));
         env.extend(self.env.clone());
         env
     }

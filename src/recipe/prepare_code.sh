@@ -33,10 +33,10 @@ use_home_of_base() {
     cp -R "$home/." "$MIX_HOME"
 }
 
-# Hex: the base's (an archive, or on Elixir's own code path), else the newest.
+# Hex: the base's (an archive, or on Elixir's own code path), else `prepare.hex`, else the newest.
 ensure_hex() {
     grep -q '{:hex,' "$lock" 2>/dev/null || return 0
-    mix local.hex --force --if-missing
+    mix local.hex ${PHIAL_HEX:+"$PHIAL_HEX"} --force --if-missing
 }
 
 # rebar3: MIX_REBAR3, the one in MIX_HOME, the one on PATH.

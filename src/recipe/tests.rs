@@ -12,6 +12,7 @@ fn recipe(script: Script) -> Recipe {
         envs,
         inputs: vec![],
         lockfile: None,
+        hex: None,
         env: BTreeMap::new(),
     }
 }

@@ -14,6 +14,7 @@ fn recipe(lockfile: Option<&str>) -> Recipe {
         envs,
         inputs: vec![],
         lockfile,
+        hex: None,
         env: BTreeMap::new(),
     }
 }
