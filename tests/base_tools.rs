@@ -1,7 +1,10 @@
-//! Programs that the base image lacks, and that are downloaded each day anew. Mix is a script here.
+//! Programs that the base image lacks, downloads each day anew, or has where the image's user does not reach them. Mix is a
+//! script here.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::harness::busybox::busybox_base_with;
 use crate::harness::{Output, Repo, TestEnv, run};
@@ -125,4 +128,68 @@ fn another_hex_on_another_day_is_the_reason_that_an_image_is_not_verified() {
     let stderr = run(verify).failed(8);
     assert!(stderr.contains("hint: Hex and rebar3 that the base image lacks are downloaded"), "{stderr}");
     assert!(stderr.contains("`prepare.hex`"), "{stderr}");
+}
+
+#[test]
+fn a_program_that_elixir_does_not_find_in_the_base_is_named() {
+    let env = TestEnv::with_empty_cache();
+    let trace = r#"deps.compile)
+        echo "** (ErlangError) Erlang error: :enoent" >&2
+        echo "    (elixir 1.18.3) lib/system.ex:1114: System.cmd(\"make\", [\"-s\"], [cd: \"/app/deps/a/c_src\"])" >&2
+        exit 1 ;;
+    never"#;
+    let base = base_with_mix(&env, &MIX.replace("deps.compile", trace));
+    let stderr = build(&env, &app(&env, ""), &base, "2.0.7").failed(1);
+    let hint = "hint: add `make` to the base image: it has none, and a dependency needs it; one of `phial base debian --for elixir` has it";
+    assert!(stderr.contains(hint), "{stderr}");
+}
+
+/// A base with `serve` in `/root/tools/bin` and a link to it in `/bin`, where only root may enter `/root`, as asdf and mise
+/// leave it.
+fn base_with_closed_home(env: &TestEnv) -> PathBuf {
+    let root = env.dir().join("rootfs");
+    fs::create_dir_all(root.join("root/tools/bin")).expect("a directory");
+    busybox_base_with(env, &[("root/tools/bin/serve", "#!/bin/sh\necho serving\n")]);
+    std::os::unix::fs::symlink("/root/tools/bin/serve", root.join("bin/linked")).expect("a link");
+    let mut open = Command::new("chmod");
+    open.args(["-R", "go+rX,go-w"]).arg(&root);
+    run(open).ok();
+    fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700)).expect("its mode");
+    let (tar, base) = (env.path("closed.tar"), env.dir().join("closed"));
+    let mut pack = Command::new("tar");
+    pack.args(["--create", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--directory"]);
+    pack.arg(&root).arg("--file").arg(&tar).arg(".");
+    run(pack).ok();
+    run(env.phial(["base", "import", &tar, "--to", &format!("oci:{}", base.display())])).ok();
+    base
+}
+
+#[test]
+fn a_command_that_the_images_user_does_not_reach_is_refused() {
+    let env = TestEnv::with_empty_cache();
+    let base = base_with_closed_home(&env);
+    let repo = env.shell_app();
+    let script = "[prepare]\nscript = \"script/prepare_code\"\ninputs = [\"VERSION\"]\n";
+    let set = |image: &str| {
+        repo.write("phial.toml", format!("[image]\nenvs = [\"prod\"]\n{image}\n{script}"));
+        repo.commit("The settings");
+    };
+    let path = "env = { PATH = \"/root/tools/bin:/bin\" }";
+    let (by_path, linked) = (format!("cmd = [\"serve\"]\n{path}"), "cmd = [\"linked\"]".to_owned());
+    for image in [by_path.clone(), linked, "entrypoint = [\"/bin/linked\"]".into()] {
+        set(&image);
+        for state in ["built", "cached"] {
+            let stderr = build(&env, &repo, &base, "2.0.7").failed(2);
+            let error = "error: the image cannot start: its user `65532:65532` may not enter `/root` (mode 0700), which is on the way to `/";
+            assert!(stderr.contains(error), "{image} {state}: {stderr}");
+            assert!(stderr.contains("hint: ") && stderr.contains("`chmod 755 /root`"), "{stderr}");
+            assert!(!Path::new(&env.path("out")).exists(), "nothing goes to a target");
+        }
+    }
+    for image in [format!("user = \"0\"\n{by_path}"), format!("cmd = [\"cat\"]\n{path}"), "cmd = [\"mounted\"]".into()]
+    {
+        set(&image);
+        let ran = build(&env, &repo, &base, "2.0.7");
+        assert_eq!(ran.code, Some(0), "{image}: {}", ran.stderr);
+    }
 }

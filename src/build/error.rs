@@ -3,7 +3,9 @@
 use phial_layers::{Digest, EntryPath};
 
 use crate::error::{Error, ExitKind, UserError};
+use crate::image::shown;
 use crate::recipe::{APP, Tool};
+use crate::runtime::Barrier;
 use crate::sandbox::{Exit, SandboxError};
 
 /// Why a build stops.
@@ -68,6 +70,14 @@ pub enum BuildError {
         /// That of the base image.
         present: String,
     },
+    /// The image's user does not reach the program of its command.
+    #[error("the image cannot start: its user `{user}` may not {}", closed(barrier))]
+    Unreachable {
+        /// The user in the image's config.
+        user: String,
+        /// What is in the way.
+        barrier: Barrier,
+    },
     /// Mix does not take a version of Hex, or the server gives another one.
     #[error("`prepare.hex` is {wanted}, and Mix downloaded Hex {found}")]
     HexVersion {
@@ -79,6 +89,15 @@ pub enum BuildError {
     /// A step has nothing to work on, such as an empty `/app`.
     #[error("the build has no `{0}`")]
     Missing(String),
+}
+
+fn closed(Barrier { program, path, mode, is_directory }: &Barrier) -> String {
+    let (program, path) = (shown(program), shown(path));
+    if *is_directory {
+        format!("enter `{path}` (mode {mode:04o}), which is on the way to `{program}`")
+    } else {
+        format!("execute `{path}` (mode {mode:04o})")
+    }
 }
 
 /// The path of a file of the app from the root of the repository.
@@ -112,7 +131,9 @@ impl UserError for BuildError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::StepFailed { .. } | Self::StepStopped { .. } => ExitKind::Failed,
-            Self::Overwritten(_) | Self::Version { .. } | Self::HexVersion { .. } => ExitKind::Usage,
+            Self::Overwritten(_) | Self::Version { .. } | Self::Unreachable { .. } | Self::HexVersion { .. } => {
+                ExitKind::Usage
+            }
             Self::Pinned { source, .. } => source.exit_kind(),
             Self::Missing(_) | Self::StepOutOfSpace { .. } => ExitKind::Machine,
         }
@@ -142,9 +163,18 @@ impl UserError for BuildError {
             Self::Version { file, .. } => Some(format!(
                 "name a base image with that version, or correct `{file}`, or leave `--strict-versions` out"
             )),
+            Self::Unreachable { barrier: Barrier { path, is_directory: true, .. }, .. } => Some(format!(
+                "let every user enter it in the base image (`chmod 755 {}`), or install what is below it elsewhere, such as in \
+                 `/usr/local`; or set `image.user` to a user who may",
+                shown(path)
+            )),
             Self::HexVersion { wanted, .. } => Some(format!(
                 "the base image's Mix knows only the newest: name a base image that has Hex {wanted}"
             )),
+            Self::Unreachable { .. } => Some(
+                "let every user execute it (in a commit: `git update-index --chmod=+x FILE`), or set `image.user` to a user who may"
+                    .into(),
+            ),
             Self::Overwritten(path) => Some(format!(
                 "remove `{}` from the commit, or name it in `prepare.inputs` and let the step leave it as it is",
                 in_app(path)

@@ -17,6 +17,7 @@ pub mod rebuild_check;
 mod record;
 mod reproducibility;
 mod request;
+mod start_check;
 mod step_env;
 mod step_runner;
 mod test_deps;
@@ -53,6 +54,7 @@ use crate::source::{self, Access, Fetched};
 /// Builds a commit and publishes the image to every target.
 pub fn build(request: &BuildRequest, context: &Context<'_>) -> Result<Built, Error> {
     let unpublished = build_unpublished(request, context)?;
+    start_check::check(&unpublished, context)?;
     if request.twice {
         rebuild_check::check(request, &unpublished, context)?;
     }

@@ -70,6 +70,10 @@ pub struct Diagnosis<'a> {
     /// The line that has no end yet.
     unfinished: Vec<u8>,
     missing_tools: BTreeSet<&'static str>,
+    /// Whether the line before is Erlang's `:enoent`, which does not say what is missing.
+    is_after_enoent: bool,
+    /// The first program that Elixir was asked to start and did not find.
+    missing_program: Option<String>,
     found: BTreeSet<Symptom>,
 }
 
@@ -106,8 +110,17 @@ impl<'a> Diagnosis<'a> {
     /// For the output of `step`. `stands_at` is the time that its clock shows, in seconds since 1970, if it stands.
     pub fn new(recipe: &'a Recipe, step: &Step, stands_at: Option<i64>, ids: StepIds) -> Self {
         let is_deps = step.name.split(' ').next() == Some("deps");
-        let (missing_tools, found) = (BTreeSet::new(), BTreeSet::new());
-        Self { recipe, is_deps, stands_at, ids, unfinished: vec![], missing_tools, found }
+        Self {
+            recipe,
+            is_deps,
+            stands_at,
+            ids,
+            unfinished: vec![],
+            missing_tools: BTreeSet::new(),
+            is_after_enoent: false,
+            missing_program: None,
+            found: BTreeSet::new(),
+        }
     }
 
     /// Adds output, which may begin and end anywhere in a line.
@@ -126,6 +139,10 @@ impl<'a> Diagnosis<'a> {
         let bytes = std::mem::take(&mut self.unfinished);
         let line = String::from_utf8_lossy(&bytes);
         self.missing_tools.extend(TOOLS.into_iter().filter(|tool| is_missing(&line, tool)));
+        if self.is_after_enoent && self.missing_program.is_none() {
+            self.missing_program = started_program(&line);
+        }
+        self.is_after_enoent = line.contains("Erlang error: :enoent");
         let lower = line.to_lowercase();
         let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
         for (symptom, is_found) in [
@@ -209,7 +226,10 @@ impl<'a> Diagnosis<'a> {
         }
         let absent = |tool: &&str| self.missing_tools.contains(tool) && !has_program(tool);
         if let Some(tool) = TOOLS.iter().find(|tool| absent(tool)) {
-            return Some(format!("add `{tool}` to the base image: it has none, and a dependency needs it"));
+            return Some(self.missing(tool));
+        }
+        if let Some(program) = self.missing_program.as_ref().filter(|program| !has_program(program)) {
+            return Some(self.missing(program));
         }
         if found(Symptom::NoHex) || found(Symptom::NoRebar) {
             return Some("add Hex and rebar3 to the base image: it has none, and they could not be downloaded".into());
@@ -234,6 +254,15 @@ impl<'a> Diagnosis<'a> {
              `phial.toml` (code that stores the time while it is compiled then differs in each build)",
             rfc3339(time)
         ))
+    }
+
+    fn missing(&self, program: &str) -> String {
+        let needed_by = if self.is_deps { "a dependency" } else { "the app" };
+        let ours = match program {
+            "git" | "make" | "cc" | "gcc" | "c++" | "g++" => "; one of `phial base debian --for elixir` has it",
+            _ => "",
+        };
+        format!("add `{program}` to the base image: it has none, and {needed_by} needs it{ours}")
     }
 
     fn is_mix_deps(&self) -> bool {
@@ -289,6 +318,15 @@ fn owner(ids: StepIds) -> &'static str {
             "the container that Phial runs in lacks a right of root: it needs `CAP_CHOWN`, `CAP_FOWNER`, `CAP_SETUID` and `CAP_SETGID`"
         }
     }
+}
+
+/// The program that a line of a stack trace starts by name: `System.cmd("make", …)` or `:erlang.open_port({:spawn_executable,
+/// "make"}, …)`.
+fn started_program(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("System.cmd(\"").or_else(|| line.split_once("{:spawn_executable, \""))?;
+    let (name, _) = rest.split_once('"')?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+    (!name.is_empty() && name.chars().all(is_name)).then(|| name.to_owned())
 }
 
 /// Whether a shell, make or Mix says that a program does not exist.

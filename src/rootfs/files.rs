@@ -42,13 +42,15 @@ impl ImageFiles {
     fn walk(&self, path: &Path, follow: bool) -> Result<Option<ImageFile<'_>>, IoError> {
         let mut dirs = vec![self.view.root()?];
         let mut rest: Vec<PathBuf> = components(path);
-        let mut links = 0;
+        let (mut links, mut searched) = (0, vec![]);
         while let Some(component) = rest.pop() {
             match component.components().next() {
                 Some(Component::RootDir) => dirs.truncate(1),
                 Some(Component::ParentDir) => dirs.truncate((dirs.len() - 1).max(1)),
                 Some(Component::Normal(name)) => {
-                    let Some(node) = self.view.child(&dirs[dirs.len() - 1], name)? else { return Ok(None) };
+                    let parent = &dirs[dirs.len() - 1];
+                    searched.extend(parent.first().cloned());
+                    let Some(node) = self.view.child(parent, name)? else { return Ok(None) };
                     match node {
                         Node::Whiteout => return Ok(None),
                         Node::Dir { merged, .. } => dirs.push(merged),
@@ -58,17 +60,21 @@ impl ImageFiles {
                             let Some(target) = target.filter(|_| links <= MAX_LINKS) else { return Ok(None) };
                             rest.extend(components(Path::new(&target)));
                         }
-                        Node::Leaf(leaf) => return Ok(rest.is_empty().then(|| self.file(dirs, Some(leaf)))),
+                        Node::Leaf(leaf) => {
+                            return Ok(rest
+                                .is_empty()
+                                .then(|| ImageFile { leaf: Some(leaf), ..self.file(dirs, searched) }));
+                        }
                     }
                 }
                 Some(Component::CurDir | Component::Prefix(_)) | None => {}
             }
         }
-        Ok(Some(self.file(dirs, None)))
+        Ok(Some(self.file(dirs, searched)))
     }
 
-    fn file(&self, dirs: Vec<MergedDir>, leaf: Option<TreePath>) -> ImageFile<'_> {
-        ImageFile { view: &self.view, dirs, leaf }
+    fn file(&self, dirs: Vec<MergedDir>, searched: Vec<TreePath>) -> ImageFile<'_> {
+        ImageFile { view: &self.view, dirs, searched, leaf: None }
     }
 }
 
@@ -82,30 +88,57 @@ pub struct ImageFile<'files> {
     view: &'files View,
     /// The directories from the root to this file.
     dirs: Vec<MergedDir>,
+    /// The directories in which the names of the path and of its links were looked up, in that order.
+    searched: Vec<TreePath>,
     /// `None` if the last of the directories is meant.
     leaf: Option<TreePath>,
+}
+
+/// Where a file or a directory of an image is, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ImagePlace<'file> {
+    /// The tree that shows it, as an index: 0 is the topmost.
+    pub tree: usize,
+    /// Its path in that tree and in the image, without links.
+    pub path: &'file Path,
+    /// What it is.
+    pub stat: EntryStat,
 }
 
 impl ImageFile<'_> {
     /// What it is.
     pub fn stat(&self) -> EntryStat {
-        self.place().stat
+        self.at().stat
     }
 
     /// The tree that shows it, as an index: 0 is the topmost.
     pub fn tree(&self) -> usize {
-        self.place().tree
+        self.at().tree
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> ImagePlace<'_> {
+        place(self.at())
+    }
+
+    /// The directories on the way to it and to what its links lead to, in the order in which they are searched.
+    pub fn searched(&self) -> impl Iterator<Item = ImagePlace<'_>> {
+        self.searched.iter().map(place)
     }
 
     /// Its text; `None` if it is no regular file or not UTF-8. More than `limit` bytes are an error.
     pub fn read_text(&self, limit: u64) -> Result<Option<String>, IoError> {
-        let place = self.place();
-        self.view.tree(place).read_text(&place.path, limit)
+        let at = self.at();
+        self.view.tree(at).read_text(&at.path, limit)
     }
 
-    fn place(&self) -> &TreePath {
+    fn at(&self) -> &TreePath {
         self.leaf.as_ref().unwrap_or_else(|| &self.dirs[self.dirs.len() - 1][0])
     }
+}
+
+fn place(at: &TreePath) -> ImagePlace<'_> {
+    ImagePlace { tree: at.tree, path: &at.path, stat: at.stat }
 }
 
 #[cfg(test)]

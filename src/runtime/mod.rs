@@ -1,6 +1,7 @@
 //! What commands need that run programs in an image: the image's trees, users, variables and settings, an isolation that works
 //! on this machine, and the files of a sandbox.
 
+mod barrier;
 mod error;
 mod image_settings;
 mod isolation;
@@ -12,13 +13,15 @@ mod writable;
 
 use std::collections::BTreeMap;
 
+pub use barrier::Barrier;
+pub(crate) use barrier::barrier;
 pub use error::RuntimeError;
 pub(crate) use image_settings::{app_of, layer_made_by, settings_of};
 pub use isolation::IsolationChoice;
 pub(crate) use isolation::{choose, report as report_isolation};
 pub(crate) use output_tail::OutputTail;
 pub(crate) use resolved_image::{Origin, ResolvedImage};
-pub(crate) use user::user;
+pub(crate) use user::{User, user};
 pub(crate) use writable::writable_paths;
 
 use crate::image::Image;

@@ -12,6 +12,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub(crate) struct User {
     /// User id and group id.
     pub(crate) ids: (u32, u32),
+    /// The groups of `/etc/group` that list the user.
+    pub(crate) groups: Vec<u32>,
     /// The home directory; `/` if `/etc/passwd` does not have the user.
     pub(crate) home: String,
 }
@@ -35,7 +37,8 @@ pub(crate) fn user(trees: &[Tree], user: &str) -> Result<User, Error> {
         None => field(3).unwrap_or(0),
     };
     let home = line.as_ref().map_or("/", |line| line[5]).to_owned();
-    Ok(User { ids: (uid, gid), home })
+    let groups = groups_of(&files, line.as_ref().map_or(name, |line| line[0]))?;
+    Ok(User { ids: (uid, gid), groups, home })
 }
 
 /// The id of a group: a number, or a name in `/etc/group`.
@@ -43,6 +46,16 @@ fn group_id(files: &ImageFiles, group: &str) -> Result<Option<u32>, Error> {
     let groups = read(files, "etc/group")?;
     let named = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line[0] == group);
     Ok(group.parse().ok().or_else(|| named.and_then(|line| line.get(2)?.parse().ok())))
+}
+
+/// The groups of which a user, given by name, is a member.
+fn groups_of(files: &ImageFiles, name: &str) -> Result<Vec<u32>, Error> {
+    let groups = read(files, "etc/group")?;
+    let of_line = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
+        [_, _, id, members] if members.split(',').any(|member| member == name) => id.parse().ok(),
+        _ => None,
+    };
+    Ok(groups.lines().filter_map(of_line).collect())
 }
 
 /// The text of the regular file at `path`; empty if there is none.

@@ -49,6 +49,26 @@ fn a_missing_tool_is_named() {
 }
 
 #[test]
+fn a_program_that_elixir_does_not_find_is_named() {
+    let recipe = recipe(None);
+    let trace = |frame: &str| format!("** (ErlangError) Erlang error: :enoent\n    {frame}\n    mix.exs:4: run/1\n");
+    let cmd = trace("(elixir 1.18.3) lib/system.ex:1114: System.cmd(\"make\", [\"-s\"], [cd: \"/app/c_src\"])");
+    let made = "it has none, and a dependency needs it; one of `phial base debian --for elixir` has it";
+    assert_eq!(hint(&recipe, "deps prod", &cmd), format!("add `make` to the base image: {made}"));
+    let port = trace(":erlang.open_port({:spawn_executable, \"npm\"}, [])");
+    let needed = "add `npm` to the base image: it has none, and the app needs it";
+    assert_eq!(hint(&recipe, "build prod", &port), needed);
+    for frame in [
+        "(elixir 1.18.3) lib/system.ex:1114: System.cmd(\"gcc\", [], [])", // the base has it: its directory is missing
+        "(elixir 1.18.3) lib/system.ex:1114: System.cmd(\"/app/x\", [], [])",
+        "(elixir 1.18.3) lib/file.ex:1: File.cp(\"make\", \"x\")",
+    ] {
+        assert_eq!(hint(&recipe, "build prod", &trace(frame)), "", "{frame}");
+    }
+    assert_eq!(hint(&recipe, "build prod", "lib/system.ex: System.cmd(\"make\", [])"), "", "another error");
+}
+
+#[test]
 fn files_that_the_deps_step_does_not_see_are_a_case_for_the_settings() {
     for output in [
         "** (File.Error) could not read file \"VERSION\": no such file or directory",
