@@ -44,3 +44,4 @@ mod reproducibility;
 mod run;
 mod sandbox;
 mod source;
+mod unfinished_deps;

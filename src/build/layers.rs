@@ -12,13 +12,14 @@ use super::hex_reuse::{self, HexReuse};
 use super::step_env::{AtomSeed, StepEnv};
 use super::step_runner::{Changes, StepOutcome, StepRunner};
 use super::toolchain::{VersionCheck, source_atoms, toolchain};
+use super::unfinished_deps::UnfinishedDeps;
 use super::{BuildError, BuiltLayer};
 use crate::determinism::normalize::{self, NormalizeOptions, Part};
 use crate::determinism::shims::{self, Toolchain};
 use crate::error::{Error, IoError};
 use crate::image::PackedLayer;
-use crate::recipe::{APP, BUILT_IN_PATH, FORMAT, Step, WORKDIR};
-use crate::rootfs::{self, DiffSource, Isolation};
+use crate::recipe::{APP, BUILT_IN_PATH, FORMAT, WORKDIR};
+use crate::rootfs::{self, DiffSource};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode, Filter};
 use crate::store::{Key, Scratch, Tree, TreeCheck};
@@ -189,7 +190,12 @@ impl LayerBuilder<'_> {
         let above = [vec![fetched.tree.clone()], lowers.clone()].concat();
         let atoms = source_atoms(&toolchain, &[source_trees, vec![&fetched.tree]].concat())?;
         let seed = AtomSeed { toolchain: &toolchain, atoms: &atoms };
-        let mut changes = self.compile(compile, scratch, &StepEnv { lowers: &above, atoms: Some(seed), ..env })?;
+        let env = StepEnv { lowers: &above, atoms: Some(seed), ..env };
+        let mut changes = if self.steps.plan.strict {
+            self.compile(compile, scratch, &env)?
+        } else {
+            self.compile_missing(compile, &env, UnfinishedDeps::find(&self.steps, key, scratch)?, start)?
+        };
         // A committed package may have been changed by hand: it is not the package that Hex has.
         let app = &self.steps.plan.recipe.app;
         let mut untouched = hex_reuse::untouched(app, &fetched, &changes)?;
@@ -285,39 +291,8 @@ impl LayerBuilder<'_> {
         above_lowers.iter().map(|changes| self.steps.keep(changes, self.app_time)).collect()
     }
 
-    /// The changes of steps that compile. With `strict` they run a second time, and their VMs know every atom of the first
-    /// time from the start: code that iterates over a map with such an atom as a key sees the same order each time.
-    fn compile(&self, steps: &[Step], scratch: &Scratch, env: &StepEnv<'_>) -> Result<Vec<Changes>, Error> {
-        let first = self.run_all(steps, &scratch.dir("first")?, env)?;
-        let Some(seed) = env.atoms.filter(|_| self.steps.plan.strict) else { return Ok(first) };
-        let mut atoms = seed.atoms.clone();
-        for changes in &first {
-            shims::add_compiled_atoms(&changes.tree.root.open()?, &mut atoms)?;
-        }
-        drop(first);
-        let seed = AtomSeed { atoms: &atoms, ..seed };
-        self.run_all(steps, &scratch.dir("second")?, &StepEnv { atoms: Some(seed), ..*env })
-    }
-
-    /// Runs steps over the same trees: in parallel where cores and isolation allow it, else in turn. The changes are the same.
-    fn run_all(&self, steps: &[Step], dir: &Path, env: &StepEnv<'_>) -> Result<Vec<Changes>, Error> {
-        let run = |step: &Step| self.steps.run(step, env, &dir.join(step.name.replace(' ', "-")));
-        let context = self.steps.context;
-        let is_parallel = context.host.cores.get() > 1 && self.steps.isolation.get(context)? == Isolation::Overlay;
-        if !is_parallel {
-            return steps.iter().map(run).collect();
-        }
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = steps.iter().map(|step| scope.spawn(move || run(step))).collect();
-            let results = threads.into_iter().map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(BuildError::Missing("result of a step".into()).into()))
-            });
-            results.collect::<Vec<_>>().into_iter().collect()
-        })
-    }
-
     /// `start` is the time at which the first step began: its outputs hold times since then.
-    fn normalize_options(&self, mtime: i64, start: i64, part: Part) -> NormalizeOptions<'_> {
+    pub(super) fn normalize_options(&self, mtime: i64, start: i64, part: Part) -> NormalizeOptions<'_> {
         NormalizeOptions {
             mtime,
             windows: [(start - 1, self.steps.context.host.unix_time() + 1), (mtime, mtime + 2 * shims::CLOCK_AHEAD)],

@@ -7,6 +7,7 @@ mod app;
 mod built;
 mod chroot_binds;
 mod commit;
+mod compile;
 mod downloads;
 mod error;
 mod hex_reuse;
@@ -22,6 +23,7 @@ mod step_env;
 mod step_runner;
 mod test_deps;
 mod toolchain;
+mod unfinished_deps;
 
 pub use app::working_tree_app;
 pub(crate) use built::UnpublishedImage;

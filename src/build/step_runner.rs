@@ -131,6 +131,15 @@ impl StepRunner<'_> {
 
     /// Packs changes to a layer, and moves the tree and the blob into the store. `None` if there are no changes.
     pub(super) fn keep(&self, changes: &Changes, mtime: i64) -> Result<Option<PackedLayer>, Error> {
+        let layer = self.pack(changes, mtime)?;
+        if let Some(layer) = &layer {
+            self.context.store.keep_tree(changes.tree.root.as_path(), &layer.diff_id, &changes.tree.metadata)?;
+        }
+        Ok(layer)
+    }
+
+    /// Packs changes to a layer, whose blob goes to the store. `None` if there are no changes.
+    pub(super) fn pack(&self, changes: &Changes, mtime: i64) -> Result<Option<PackedLayer>, Error> {
         if changes.entries == 0 {
             return Ok(None);
         }
@@ -139,7 +148,6 @@ impl StepRunner<'_> {
         let mut blob = self.context.store.blob_writer()?;
         let packed = pack(changes.tree.root.as_path(), &changes.tree.metadata, &options, &mut blob)?;
         blob.keep(Some(&packed.digest))?;
-        self.context.store.keep_tree(changes.tree.root.as_path(), &packed.diff_id, &changes.tree.metadata)?;
         Ok(Some(PackedLayer::new(packed, compression)))
     }
 
