@@ -46,13 +46,17 @@ impl<'a> CommitFiles<'a> {
         if recipe.app.is_root() {
             fetched.report_changes(&|_| true, watch);
         } else {
+            if fetched.is_in_submodule(&recipe.app.file("mix.exs")) {
+                let (dir, why) = (recipe.app.path().to_owned(), "it is in a submodule");
+                return Err(RecipeError::AppDir { dir, why }.into());
+            }
             let read = |path: &[u8]| std::str::from_utf8(path).map_or(Ok(None), |path| text(fetched, path));
             let needed = recipe.app_files(&files, read)?;
             entries.retain(|entry| needed.files.contains(entry.name.as_bytes()));
             files.retain(|file| needed.files.contains(&file.path));
             fetched.report_changes(&|path| needed.covers(path), watch);
         }
-        source::report_filtered(&entries, watch);
+        source::report_differences(&entries, watch);
         recipe.check(&files)?;
         let visible = recipe.deps_inputs(&files).complete()?;
         let vendored = recipe.vendored(&files);

@@ -99,6 +99,9 @@ impl LayerBuilder<'_> {
         if !self.commit.vendored.is_empty() {
             key = key.with("without", "committed dependencies");
         }
+        if self.commit.fetched.has_submodules() {
+            key = key.with("submodules", "fetched");
+        }
         let recipe = &self.steps.plan.recipe;
         if !recipe.app.is_root() {
             key = key.with("root", recipe.app.path()).with("include", recipe.include.join(" "));

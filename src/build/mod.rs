@@ -51,7 +51,7 @@ use crate::publish;
 use crate::recipe::EPOCH;
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
 use crate::runtime::{ResolvedImage, environment};
-use crate::source::{self, Access, Fetched};
+use crate::source::{self, Access, EntryMode, Fetched};
 
 /// Builds a commit and publishes the image to every target.
 pub fn build(request: &BuildRequest, context: &Context<'_>) -> Result<Built, Error> {
@@ -81,11 +81,14 @@ pub(crate) fn build_unpublished<'a>(
     request: &BuildRequest,
     context: &'a Context<'a>,
 ) -> Result<UnpublishedImage<'a>, Error> {
-    let fetched = fetch(request, context)?;
+    let mut fetched = fetch(request, context)?;
     let commit = fetched.commit.clone();
     let plan = plan(request, &fetched, context)?;
     let app = &plan.prepare.recipe.app;
     let name = app.name(&commit.name);
+    if plan.prepare.submodules {
+        fetch_submodules(request, &mut fetched, context)?;
+    }
     let files = CommitFiles::read(&fetched, &plan.prepare.recipe, context.watch)?;
     let base = resolve_base(request, &plan, context)?;
 
@@ -201,6 +204,18 @@ fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error
     };
     context.step_finished("source", &fetched.commit.sha, Some(start));
     Ok(fetched)
+}
+
+/// Fetches the submodules of the commit, if it has some.
+fn fetch_submodules(request: &BuildRequest, fetched: &mut Fetched, context: &Context<'_>) -> Result<(), Error> {
+    if source::list(fetched)?.iter().all(|entry| entry.mode != EntryMode::Submodule) {
+        return Ok(());
+    }
+    let start = context.step_started("submodules");
+    let access = Access::of(context.host, &request.git_hosts);
+    let count = source::fetch_submodules(fetched, &context.store.git_dir(), &access, context.watch)?;
+    context.step_finished("submodules", &count.to_string(), Some(start));
+    Ok(())
 }
 
 /// Tells which instructions of a Dockerfile the base image has for those who build on it: `phial build` runs no Dockerfile.

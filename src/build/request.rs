@@ -16,7 +16,7 @@ pub struct BuildRequest {
     pub source: String,
     /// The same, parsed.
     pub location: Location,
-    /// The servers that get the caller's credentials for git.
+    /// The servers that get the caller's credentials for git, those of submodules included.
     pub git_hosts: Vec<GitHost>,
     /// The git revision to build.
     pub rev: String,

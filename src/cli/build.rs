@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::IoError;
 use crate::image::{RegistryRef, Target};
 use crate::remote_cache::RemoteCacheMode;
-use crate::source::Location;
+use crate::source::{GitHost, Location};
 
 /// Build an image from a git commit
 #[derive(Args)]
@@ -48,6 +48,9 @@ pub(super) struct BuildArgs {
     /// Network of the steps [default: host]
     #[arg(long, value_enum)]
     network: Option<NetworkArg>,
+    /// Send your git credentials to this server too, if a submodule is there; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    git_host: Vec<GitHost>,
     /// Let the steps see this variable of yours; may be repeated
     #[arg(long, value_name = "NAME")]
     pass: Vec<String>,
@@ -122,7 +125,7 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     let location: Location = args.source.parse()?;
     let request = BuildRequest {
         source: args.source.clone(),
-        git_hosts: location.git_host().into_iter().collect(),
+        git_hosts: location.git_host().into_iter().chain(args.git_host.clone()).collect(),
         location,
         app: args.app.clone(),
         rev: args.rev.clone(),

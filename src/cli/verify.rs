@@ -22,7 +22,7 @@ pub(super) struct VerifyArgs {
     /// Git repository to use instead of the recorded one
     #[arg(long, value_name = "PATH|URL")]
     source: Option<String>,
-    /// Send your git credentials to this server, if the record names it as the repository's; may be repeated
+    /// Send your git credentials to this server, if the repository of the record or a submodule is there; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     git_host: Vec<GitHost>,
     /// Let the steps see this variable of yours; may be repeated

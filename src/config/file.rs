@@ -19,6 +19,8 @@ pub struct FileConfig {
     pub image: ImageSettings,
     /// `[prepare]`.
     pub prepare: PrepareSettings,
+    /// `[source]`.
+    pub source: SourceSettings,
     /// `[release]`.
     pub release: ReleaseSettings,
     /// `[test]`.
@@ -87,6 +89,14 @@ pub struct PrepareSettings {
     pub max_processes: Option<u32>,
     /// How much memory the processes of a step may have together.
     pub max_memory: Option<SizeSetting>,
+}
+
+/// `[source]`: what belongs to the commit.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SourceSettings {
+    /// Whether submodules are fetched.
+    pub submodules: Option<bool>,
 }
 
 /// `[release]`: what `phial release` requires of an image.

@@ -49,7 +49,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 42] = [
     key(
         "image.name",
         Kind::Text,
@@ -103,6 +103,12 @@ pub const KEYS: [Key; 41] = [
         "The URL of the repository, for the annotation `org.opencontainers.image.source`.",
     ),
     key("image.compression", Kind::OneOf(&["none", "gzip", "zstd"]), "`\"gzip\"`", "How layers are compressed."),
+    key(
+        "source.submodules",
+        Kind::Flag,
+        "`true`",
+        "Fetch the [submodules](#submodules) of the commit; `false` leaves their directories empty.",
+    ),
     key(
         "prepare.script",
         Kind::Text,

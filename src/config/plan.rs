@@ -61,6 +61,8 @@ pub struct PreparePlan {
     pub recipe: Recipe,
     /// Who wrote the settings.
     pub origin: SettingsOrigin,
+    /// Whether the submodules of the commit are fetched.
+    pub submodules: bool,
     /// Names of the caller's variables that the settings pass to the steps besides the built-in list.
     pub pass: Vec<String>,
     /// Those that the caller passes. They are not among the settings that [`BuildPlan::digest`] covers.
@@ -136,6 +138,9 @@ impl BuildPlan {
         if !recipe.include.is_empty() {
             settings["include"] = recipe.include.clone().into();
         }
+        if !self.prepare.submodules {
+            settings["submodules"] = false.into();
+        }
         Digest::of(&canonical_json(&settings))
     }
 }
@@ -168,6 +173,7 @@ impl PreparePlan {
         Ok(Self {
             recipe,
             origin,
+            submodules: settings.source.submodules.unwrap_or(true),
             pass,
             passed_by_flag: flags.pass.clone(),
             network: flags.network.or(network).unwrap_or(NetworkAccess::Host),

@@ -61,6 +61,13 @@ impl Access {
         Self { env: host.env.clone(), hosts: hosts.to_vec(), timeout: Duration::from_secs(120) }
     }
 
+    /// The same, for one more server.
+    pub(super) fn and(&self, host: Option<GitHost>) -> Self {
+        let mut access = self.clone();
+        access.hosts.extend(host);
+        access
+    }
+
     /// Whether the caller has named the server of `url`.
     fn names(&self, url: &Url) -> bool {
         self.hosts.iter().any(|host| url.is_on(host))

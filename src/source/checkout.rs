@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use git2::{Oid, Repository};
+use git2::Oid;
 use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
@@ -39,7 +39,7 @@ struct Writer<'a> {
 /// `mtime` (seconds since 1970).
 ///
 /// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules
-/// become empty directories. After an error the caller has to remove what was written.
+/// that are not fetched become empty directories. After an error the caller has to remove what was written.
 pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
     checkout_only(fetched, &|_| true, dest, mtime, watch)
 }
@@ -53,7 +53,7 @@ pub fn checkout_only(
     watch: Watch<'_>,
 ) -> Result<(), SourceError> {
     let entries: Vec<CommitEntry> = super::list(fetched)?.into_iter().filter(is_wanted).collect();
-    fetched.quarantine_if_broken(write_all(fetched, &entries, dest, mtime, watch))
+    write_all(fetched, &entries, dest, mtime, watch)
 }
 
 fn write_all(
@@ -63,11 +63,10 @@ fn write_all(
     mtime: i64,
     watch: Watch<'_>,
 ) -> Result<(), SourceError> {
-    let repo = fetched.repo();
     let mut writer = Writer::new(dest, mtime)?;
     let mut pointers = Vec::new();
     for entry in entries {
-        with_content(fetched, &repo, entry, |bytes| {
+        with_content(fetched, entry, |bytes| {
             if bytes.len() <= 1024 && bytes.starts_with(LFS) {
                 pointers.push(&entry.name);
             }
@@ -79,18 +78,12 @@ fn write_all(
         let names: Vec<String> = pointers.iter().map(|name| format!("`{name:?}`")).collect();
         notice(watch, format!("Git LFS files are not fetched, the image has their pointers: {}", some_of(&names)));
     }
-    let modules = entries.iter().filter(|entry| entry.mode == EntryMode::Submodule);
-    let modules: Vec<String> = modules.map(|entry| format!("`{:?}`", entry.name)).collect();
-    if !modules.is_empty() {
-        notice(watch, format!("submodules are not fetched, the image has empty directories: {}", some_of(&modules)));
-    }
     Ok(())
 }
 
 /// Calls `use_bytes` with the content of an entry's file.
 fn with_content(
     fetched: &Fetched,
-    repo: &Repository,
     entry: &CommitEntry,
     use_bytes: impl FnOnce(&[u8]) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
@@ -98,16 +91,18 @@ fn with_content(
         return use_bytes(&[]);
     }
     let name = entry.name.as_bytes();
+    let fetched = fetched.holder(name).0;
     let unreadable = |source| fetched.git_dir.unreadable(format!("`{:?}`", entry.name), source);
     let id = Oid::from_str(&entry.id).map_err(unreadable)?;
-    fetched.git_dir.with_blob(repo, (id, name), usize::MAX, |bytes| {
+    let read = fetched.git_dir.with_blob(&fetched.repo(), (id, name), usize::MAX, |bytes| {
         if entry.mode == EntryMode::Symlink && (bytes.is_empty() || bytes.len() > 4095 || bytes.contains(&0)) {
             let why = "its target is empty, too long, or holds NUL";
             return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
         }
         let file = entry.filter.file(&entry.name, bytes)?;
         use_bytes(file.as_deref().unwrap_or(bytes))
-    })
+    });
+    fetched.quarantine_if_broken(read)
 }
 
 impl<'a> Writer<'a> {

@@ -108,7 +108,7 @@ pub enum SourceError {
         tried: Vec<&'static str>,
     },
     /// The server requires credentials, and the caller has not named it.
-    #[error("`{location}` requires credentials, and gets none of yours: the image names this server, not you")]
+    #[error("`{location}` requires credentials, and gets none of yours: others name this server, not you")]
     Withheld {
         /// The URL.
         location: String,
@@ -149,6 +149,24 @@ pub enum SourceError {
         /// What is wrong with it.
         what: String,
     },
+    /// What `.gitmodules` says of a submodule is not allowed, or not enough.
+    #[error("cannot fetch the submodule `{path}`{}: {why}", if url.is_empty() { String::new() } else { format!(" from `{url}`") })]
+    SubmoduleUrl {
+        /// Its path, escaped.
+        path: String,
+        /// The URL, without user information, shortened; empty if there is none.
+        url: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// The commit of a submodule cannot be fetched.
+    #[error("cannot fetch the submodule `{path}`")]
+    Submodule {
+        /// Its path, escaped.
+        path: String,
+        /// Why.
+        source: Box<SourceError>,
+    },
     /// The commit has an entry that must not be written to disk.
     #[error("the commit has an entry `{path}` that is not allowed: {why}")]
     Entry {
@@ -186,11 +204,13 @@ impl UserError for SourceError {
             | Self::NotACommit { .. }
             | Self::Object { .. }
             | Self::Encoding { .. }
+            | Self::SubmoduleUrl { .. }
             | Self::Entry { .. } => ExitKind::Refused,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
             Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
                 ExitKind::Unauthorized
             }
+            Self::Submodule { source, .. } => source.exit_kind(),
             Self::Io(error) => error.exit_kind(),
         }
     }
@@ -246,12 +266,21 @@ impl UserError for SourceError {
             }
             Self::Mirror { .. } => "run the command again: the mirror was moved away and is fetched again",
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
+            Self::SubmoduleUrl { .. } => {
+                return Some(format!("correct `.gitmodules` and commit it; {WITHOUT_SUBMODULES}"));
+            }
+            Self::Submodule { source, .. } => {
+                return Some([source.hint().as_slice(), &[WITHOUT_SUBMODULES.to_owned()]].concat().join("; "));
+            }
             Self::Entry { .. } => "remove the entry from the repository",
             Self::Io(error) => return error.hint(),
         };
         Some(text.to_owned())
     }
 }
+
+/// What to do without submodules.
+const WITHOUT_SUBMODULES: &str = "`submodules = false` under `[source]` leaves the directories of submodules empty";
 
 /// The name of the ssh agent among the kinds of credentials.
 pub(super) const SSH_AGENT: &str = "ssh agent";

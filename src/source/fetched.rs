@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use git2::{Oid, Repository};
+use phial_layers::EntryPath;
 
 use super::error::SourceError;
 use super::git_dir::GitDir;
+use super::local::LocalRepository;
 use super::location::Location;
 use super::working_tree::WorkingTreeStatus;
 use crate::event::{Watch, notice};
@@ -34,7 +36,19 @@ pub struct Fetched {
     repo: OpenRepository,
     pub(super) oid: Oid,
     /// How the working tree differs, if this is the `HEAD` of a local one.
-    status: Option<WorkingTreeStatus>,
+    pub(super) status: Option<WorkingTreeStatus>,
+    /// Where it is, if it is a clone on this machine and no mirror.
+    pub(super) clone: Option<LocalRepository>,
+    /// Those of its submodules that are fetched, sorted by path.
+    pub(super) submodules: Vec<Submodule>,
+}
+
+/// A submodule, fetched.
+#[derive(Clone, Debug)]
+pub(super) struct Submodule {
+    /// Its path in the commit that it is a submodule of.
+    pub(super) path: EntryPath,
+    pub(super) fetched: Fetched,
 }
 
 /// An open repository, for one thread at a time. Kept open because opening it costs more than reading a file from it.
@@ -52,6 +66,7 @@ pub(super) struct RepositoryState {
     pub(super) origin: Option<Location>,
     pub(super) status: Option<WorkingTreeStatus>,
     pub(super) name: String,
+    pub(super) clone: Option<LocalRepository>,
 }
 
 impl Fetched {
@@ -65,9 +80,27 @@ impl Fetched {
         let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
         let time = commit.committer().when().seconds();
         drop(commit);
-        let RepositoryState { origin, status, name } = state;
+        let RepositoryState { origin, status, name, clone } = state;
         let commit = Commit { sha: oid.to_string(), time, origin, name };
-        Ok(Self { commit, git_dir, repo: OpenRepository(Arc::new(Mutex::new(repo))), oid, status })
+        let repo = OpenRepository(Arc::new(Mutex::new(repo)));
+        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![] })
+    }
+
+    /// Whether it has submodules that are fetched.
+    pub fn has_submodules(&self) -> bool {
+        !self.submodules.is_empty()
+    }
+
+    /// Whether a path is below that of a submodule that is fetched.
+    pub fn is_in_submodule(&self, path: &str) -> bool {
+        !std::ptr::eq(self.holder(path.as_bytes()).0, self)
+    }
+
+    /// The commit that has what is at `path`, this one or that of a submodule, and the path there.
+    pub(super) fn holder<'a>(&self, path: &'a [u8]) -> (&Self, &'a [u8]) {
+        let below = |submodule: &Submodule| path.strip_prefix(submodule.path.as_bytes())?.strip_prefix(b"/");
+        let found = self.submodules.iter().find_map(|submodule| Some((submodule, below(submodule)?)));
+        found.map_or((self, path), |(submodule, rest)| submodule.fetched.holder(rest))
     }
 
     /// Tells how files of the working tree that `is_wanted` differ from the commit, if it is the one that is checked out, and

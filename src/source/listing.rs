@@ -1,26 +1,48 @@
 //! The entries of a commit, with what its attributes say of them.
 
 use git2::{Oid, Repository};
+use phial_layers::EntryPath;
 
 use super::attributes::{Attributes, TooMany};
 use super::error::SourceError;
 use super::fetched::Fetched;
 use super::filter::Filter;
 use super::git_dir::GitDir;
-use super::tree::{CommitEntry, EntryMode, MAX_READ};
+use super::tree::{CommitEntry, EntryMode, MAX_DEPTH, MAX_ENTRIES, MAX_READ};
 use crate::event::{Watch, notice};
 
 /// The name of a file of attributes.
 const FILE: &[u8] = b".gitattributes";
 
-/// All files, links and submodules of the commit, sorted by the bytes of their paths.
+/// All files and links of the commit and of its submodules that are fetched, and the submodules that are not, sorted by the bytes
+/// of their paths.
 pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
     let (git_dir, repo) = (&fetched.git_dir, fetched.repo());
     let listed = git_dir.list(&repo, fetched.oid).and_then(|mut entries| {
         git_dir.set_filters(&repo, &mut entries)?;
         Ok(entries)
     });
-    fetched.quarantine_if_broken(listed)
+    let mut entries = fetched.quarantine_if_broken(listed)?;
+    drop(repo);
+    if fetched.submodules.is_empty() {
+        return Ok(entries);
+    }
+    let is_fetched = |entry: &CommitEntry| fetched.submodules.iter().any(|submodule| submodule.path == entry.name);
+    entries.retain(|entry| !is_fetched(entry));
+    for submodule in &fetched.submodules {
+        let below = |name: &EntryPath| [submodule.path.as_bytes(), b"/", name.as_bytes()].concat();
+        for entry in list(&submodule.fetched)? {
+            let name = below(&entry.name);
+            let depth = name.split(|byte| *byte == b'/').count();
+            if depth > MAX_DEPTH || name.len() >= 4096 || entries.len() >= MAX_ENTRIES {
+                let why = "the tree is too deep or too large";
+                return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
+            }
+            entries.push(CommitEntry { name: EntryPath::new(&name), ..entry });
+        }
+    }
+    entries.sort();
+    Ok(entries)
 }
 
 impl GitDir {
@@ -53,8 +75,9 @@ impl GitDir {
     }
 }
 
-/// Names the entries that git's filters would change.
-pub fn report_filtered(entries: &[CommitEntry], watch: Watch<'_>) {
+/// Names the entries that are in the image otherwise than in a clone by git: those that its filters would change, and submodules that
+/// are not fetched.
+pub fn report_differences(entries: &[CommitEntry], watch: Watch<'_>) {
     let name = |entry: &CommitEntry| match &entry.filter {
         Filter::Unknown(attribute) => Some(format!("`{:?}` ({attribute})", entry.name)),
         Filter::None | Filter::Encoding(_) => None,
@@ -68,6 +91,14 @@ pub fn report_filtered(entries: &[CommitEntry], watch: Watch<'_>) {
                  the image is committed plain or given to it when it runs",
                 some_of(&named)
             ),
+        );
+    }
+    let submodules = entries.iter().filter(|entry| entry.mode == EntryMode::Submodule);
+    let submodules: Vec<String> = submodules.map(|entry| format!("`{:?}`", entry.name)).collect();
+    if !submodules.is_empty() {
+        notice(
+            watch,
+            format!("these submodules are not fetched, the image has empty directories: {}", some_of(&submodules)),
         );
     }
 }

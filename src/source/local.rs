@@ -1,7 +1,9 @@
 //! A repository on this machine: found from any directory inside it, read in place, never written to.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -17,12 +19,13 @@ use super::revision::Revision;
 use super::working_tree::WorkingTreeStatus;
 use crate::error::IoError;
 use crate::event::{Watch, notice};
+use crate::tree::TreeDir;
 
 /// How long libgit2 may take to open a repository, and to compare a working tree.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// A repository on this machine.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct LocalRepository {
     /// The git directory: `.git`, a bare repository, or that of a linked worktree or submodule.
     pub(super) git_dir: PathBuf,
@@ -38,12 +41,8 @@ pub(super) fn find(path: &Path) -> Result<LocalRepository, SourceError> {
         _ => SourceError::from(IoError::at("open", path)(source)),
     })?;
     for dir in start.ancestors() {
-        let dot = dir.join(".git");
-        if is_git_dir(&dot) {
-            return Ok(LocalRepository { git_dir: dot, top: Some(dir.to_owned()) });
-        }
-        if let Some(git_dir) = linked(&dot).map(|target| dir.join(target)).filter(|git_dir| is_git_dir(git_dir)) {
-            return Ok(LocalRepository { git_dir, top: Some(dir.to_owned()) });
+        if let Some(found) = with_working_tree(dir) {
+            return Ok(found);
         }
         if is_git_dir(dir) {
             let top = dir.parent().filter(|_| dir.ends_with(".git")).map(Path::to_owned);
@@ -51,6 +50,13 @@ pub(super) fn find(path: &Path) -> Result<LocalRepository, SourceError> {
         }
     }
     Err(none())
+}
+
+/// The repository whose working tree is `dir`, by the `.git` in it.
+fn with_working_tree(dir: &Path) -> Option<LocalRepository> {
+    let dot = dir.join(".git");
+    let git_dir = if is_git_dir(&dot) { dot } else { dir.join(linked(&dot)?) };
+    is_git_dir(&git_dir).then(|| LocalRepository { git_dir, top: Some(dir.to_owned()) })
 }
 
 /// Whether a directory is a git directory: it has `HEAD`, and objects and refs in it or in its common directory
@@ -161,6 +167,27 @@ impl LocalRepository {
             Err(NoAnswer::Late) => Err(SourceError::Unanswered { path: self.git_dir.clone() }),
             Err(NoAnswer::NoThread) => git_dir.open(),
         }
+    }
+
+    /// The repositories that may have the objects of a submodule: the one that is checked out at its path, and those that git
+    /// keeps under its name, which must not lead out of a directory.
+    pub(super) fn submodules(&self, name: &str, path: &[u8]) -> Vec<Self> {
+        let checked_out = self.checked_out_submodule(path);
+        let top = checked_out.as_ref().and_then(|found| found.top.clone());
+        // Of a linked worktree both its own directory and the common one may have it.
+        let common = fs::read_to_string(self.git_dir.join("commondir")).ok();
+        let common = common.map(|text| self.git_dir.join(text.trim()));
+        let dirs = [Some(self.git_dir.clone()), common].into_iter().flatten();
+        let kept = dirs.map(|dir| dir.join("modules").join(name)).filter(|dir| is_git_dir(dir));
+        checked_out.into_iter().chain(kept.map(|git_dir| Self { git_dir, top: top.clone() })).collect()
+    }
+
+    /// The repository that is checked out at the path of a submodule. No symbolic link leads there.
+    pub(super) fn checked_out_submodule(&self, path: &[u8]) -> Option<Self> {
+        let top = self.top.as_deref()?;
+        let path = Path::new(OsStr::from_bytes(path));
+        TreeDir::open(top).ok()?.dir(path).ok()??;
+        with_working_tree(&top.join(path))
     }
 
     /// [`WorkingTreeStatus::of`] within the time limit.

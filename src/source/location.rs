@@ -74,6 +74,37 @@ impl Location {
         }
     }
 
+    /// The location that `url`, which begins with `./` or `../`, stands for beside this one (git-submodule(1)); `None` if it leads
+    /// out of the server.
+    pub(super) fn relative(&self, url: &str) -> Option<Self> {
+        let LocationKind::Remote(base) = &self.0 else { return None };
+        let mut path = base.path.trim_end_matches('/');
+        let mut rest = url.trim_end_matches('/');
+        loop {
+            if let Some(after) = rest.strip_prefix("./") {
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix("../") {
+                let (above, _) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", "")))?;
+                (path, rest) = (above, after);
+            } else {
+                break;
+            }
+        }
+        let is_below_home = path.is_empty() && base.scheme == Scheme::Scp;
+        base.beside(&if is_below_home { rest.to_owned() } else { format!("{path}/{rest}") })
+    }
+
+    /// The same, with the user and password of `other` if it has none and is on the same server.
+    pub(super) fn with_login_of(&self, other: &Self) -> Self {
+        let (LocationKind::Remote(url), LocationKind::Remote(other)) = (&self.0, &other.0) else { return self.clone() };
+        let is_bare = url.user.is_none() && url.password.is_none();
+        if !is_bare || !url.same_server(&other.identity()) {
+            return self.clone();
+        }
+        let (user, password) = (other.user.clone(), other.password.clone());
+        Self(LocationKind::Remote(Url { user, password, ..url.clone() }))
+    }
+
     /// The last component of the path without `.git`; `app` if there is none.
     pub(super) fn name(&self) -> String {
         let text = match &self.0 {
@@ -200,6 +231,13 @@ impl Url {
         Ok(self)
     }
 
+    /// Another repository of the same server; `None` if its path is none.
+    fn beside(&self, path: &str) -> Option<Location> {
+        let url = Self { path: path.to_owned(), ..self.clone() }.checked().ok()?;
+        let is_plain = url.path.split('/').all(|part| !matches!(part, "." | "..") && !part.contains(char::is_control));
+        (url.path.len() > 1 && is_plain).then_some(Location(LocationKind::Remote(url)))
+    }
+
     /// See [`Location::web_address`].
     fn web_address(&self) -> Option<String> {
         if self.is_loopback() {
@@ -307,7 +345,7 @@ fn decoded(text: &str) -> String {
 }
 
 /// For messages about an invalid location: without what is before an `@`.
-fn without_user(text: &str) -> String {
+pub(super) fn without_user(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else { return shown(text) };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     shown(&format!("{scheme}{after}"))
@@ -332,6 +370,29 @@ mod tests {
         assert_eq!(address("https://git.example:8443/app").as_deref(), Some("https://git.example:8443/app"));
         for text in ["http://127.0.0.1:4000/app.git", "http://[::1]:4000/app.git", "ssh://localhost/app", "dir/app"] {
             assert_eq!(address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_relative_url_stays_on_its_server() {
+        for (origin, url, result) in [
+            ("https://git.example/team/app.git", "../util", Some("https://git.example/team/util")),
+            ("https://git.example/team/app/", "../../other/.github/", Some("https://git.example/other/.github")),
+            ("https://git.example:8443/app", "../util.git", Some("https://git.example:8443/util.git")),
+            ("https://git.example/team/app", "./util", Some("https://git.example/team/app/util")),
+            ("https://git.example/team/app", ".././util", Some("https://git.example/team/util")),
+            ("git@git.example:team/app.git", "../util", Some("git.example:team/util")),
+            ("git@git.example:app.git", "../util", Some("git.example:util")),
+            ("ssh://git@git.example/~/app", "../util", Some("ssh://git.example/~/util")),
+            ("https://git.example/team/app", "../../../util", None),
+            ("git@git.example:app.git", "../../util", None),
+            ("https://git.example/team/app", "../..", None),
+            ("https://git.example/team/app", "../util/../../x", None),
+            ("https://git.example/team/app", "../a b", None),
+            ("dir/app", "../util", None),
+        ] {
+            let found = origin.parse::<Location>().unwrap().relative(url);
+            assert_eq!(found.map(|found| found.to_string()).as_deref(), result, "{origin} {url}");
         }
     }
 }

@@ -313,7 +313,7 @@ impl Heartbeat {
 
 impl GitDir {
     /// Checks that every object that a checkout of `oid` needs exists.
-    fn check(&self, oid: Oid) -> Result<(), SourceError> {
+    pub(super) fn check(&self, oid: Oid) -> Result<(), SourceError> {
         let repo = self.open()?;
         let odb = repo.odb().map_err(|error| self.broken_mirror(&error))?;
         for entry in self.list(&repo, oid)?.iter().filter(|entry| entry.mode != EntryMode::Submodule) {

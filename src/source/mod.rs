@@ -21,6 +21,7 @@ mod filter;
 mod filtered_files;
 mod git_dir;
 mod git_host;
+mod gitmodules;
 mod lfs;
 mod listing;
 mod local;
@@ -29,6 +30,7 @@ mod local_objects;
 mod location;
 mod revision;
 mod secret;
+mod submodules;
 mod tree;
 mod working_tree;
 
@@ -41,10 +43,11 @@ pub use error::SourceError;
 pub use fetched::{Commit, Fetched};
 pub use filter::{Attribute, Filter};
 pub use git_host::GitHost;
-pub use listing::{list, report_filtered};
+pub use listing::{list, report_differences};
 pub use local::WorkingTreePosition;
 pub use local_objects::{FileChange, LocalObjects, identity, local_objects};
 pub use location::Location;
+pub use submodules::fetch_submodules;
 pub use tree::{CommitEntry, EntryMode, exists, link_target, read_file};
 
 use crate::event::{Watch, notice};
@@ -72,7 +75,7 @@ pub fn fetch(
             let (git_dir, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
             let (origin, name) = (Some(location.clone()), location.name());
             let repo = git_dir.open()?;
-            Fetched::new(git_dir, repo, oid, RepositoryState { origin, status: None, name })
+            Fetched::new(git_dir, repo, oid, RepositoryState { origin, status: None, name, clone: None })
         }
     }
 }
@@ -94,5 +97,5 @@ fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, So
     if head && status.is_none() && local.top.is_some() {
         notice(watch, "the commit is built without comparing it with the working tree, which cannot be read");
     }
-    Fetched::new(git_dir, repo, oid, RepositoryState { origin, status, name })
+    Fetched::new(git_dir, repo, oid, RepositoryState { origin, status, name, clone: Some(local) })
 }

@@ -11,9 +11,9 @@ use super::filter::Filter;
 use super::git_dir::GitDir;
 
 /// The most entries of a commit, directories included: trees that contain each other repeatedly have billions in a few kilobytes.
-const MAX_ENTRIES: usize = 1_000_000;
+pub(super) const MAX_ENTRIES: usize = 1_000_000;
 /// The deepest nesting of directories: each is an open descriptor during the checkout.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 /// The largest blob, in bytes: libgit2 reads it into memory.
 const MAX_BLOB: usize = 1 << 30;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX`).
@@ -43,17 +43,25 @@ pub enum EntryMode {
     Executable,
     /// A symbolic link.
     Symlink,
-    /// A commit of another repository. Checked out as an empty directory.
+    /// A commit of another repository, which is not fetched. Checked out as an empty directory.
     Submodule,
 }
 
 /// The content of the regular file `path` of the commit; `None` if it does not exist. At most 1 MiB.
 pub fn read_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
+    let (holder, below) = fetched.holder(path.as_bytes());
+    own_file(holder, &String::from_utf8_lossy(below))
+}
+
+/// As [`read_file`], without the submodules.
+pub(super) fn own_file(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     fetched.quarantine_if_broken(read(fetched, path))
 }
 
 /// Whether the commit has something at `path`, or a link above it, which may lead there.
 pub fn exists(fetched: &Fetched, path: &str) -> Result<bool, SourceError> {
+    let (fetched, path) = fetched.holder(path.as_bytes());
+    let path = &*String::from_utf8_lossy(path);
     let find = || {
         let (git_dir, repo) = (&fetched.git_dir, fetched.repo());
         let mut tree = git_dir.root(&repo, fetched.oid)?;
@@ -73,7 +81,9 @@ pub fn exists(fetched: &Fetched, path: &str) -> Result<bool, SourceError> {
 
 /// The target of a symbolic link of the commit.
 pub fn link_target(fetched: &Fetched, link: &CommitEntry) -> Result<Vec<u8>, SourceError> {
-    let (git_dir, name) = (&fetched.git_dir, link.name.as_bytes());
+    let name = link.name.as_bytes();
+    let fetched = fetched.holder(name).0;
+    let git_dir = &fetched.git_dir;
     let unreadable = |source| git_dir.unreadable(format!("`{}`", name.escape_ascii()), source);
     let read = Oid::from_str(&link.id).map_err(unreadable);
     fetched.quarantine_if_broken(read.and_then(|id| git_dir.blob(&fetched.repo(), id, name, MAX_TARGET)))

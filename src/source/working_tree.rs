@@ -56,6 +56,19 @@ impl WorkingTreeStatus {
         Some(status)
     }
 
+    /// Adds a path that differs.
+    pub(super) fn add_changed(&mut self, path: Vec<u8>) {
+        self.changed.push(path);
+    }
+
+    /// Adds the differences of a working tree at `prefix`, the path of a directory with `/` at its end.
+    pub(super) fn add_all(&mut self, prefix: &[u8], other: Self) {
+        let below = |paths: Vec<Vec<u8>>| paths.into_iter().map(|path| [prefix, &path].concat()).collect::<Vec<_>>();
+        self.changed.extend(below(other.changed));
+        self.untracked.extend(below(other.untracked));
+        self.uncompared.extend(below(other.uncompared));
+    }
+
     /// The differences in files that `is_wanted`.
     pub(super) fn only(mut self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Self {
         for paths in [&mut self.changed, &mut self.untracked, &mut self.uncompared] {

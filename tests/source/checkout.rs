@@ -10,7 +10,7 @@ use std::process::Command;
 use phial::error::UserError as _;
 use phial::event::discard;
 use phial::host::Host;
-use phial::source::{EntryMode, checkout, list, read_file};
+use phial::source::{EntryMode, checkout, list, read_file, report_differences};
 
 use super::{SourceTest, T, commit, full_message, git, git_with, notices_of, seen, write};
 use crate::harness::git_http::GitServer;
@@ -206,14 +206,17 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
 }
 
 #[test]
-fn submodules_and_lfs_pointers_are_named_and_not_fetched() {
+fn submodules_that_are_not_fetched_and_lfs_pointers_are_named() {
     let test = SourceTest::new();
     let (repo, module) = (test.repo("shop"), test.repo("module"));
     git(&repo, &["submodule", "--quiet", "add", module.to_str().unwrap(), "vendor/module"]);
     write(&repo, "priv/big.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
     commit(&repo, "more");
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    let output = notices_of(|watch| checkout(&fetched, &test.path("tree"), T, watch).unwrap());
+    let output = notices_of(|watch| {
+        report_differences(&list(&fetched).unwrap(), watch);
+        checkout(&fetched, &test.path("tree"), T, watch).unwrap();
+    });
     assert!(output.contains("empty directories: `vendor/module`"), "{output}");
     assert!(output.contains("the image has their pointers: `priv/big.bin`"), "{output}");
     let tree = seen(&test.path("tree"));

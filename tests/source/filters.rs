@@ -4,7 +4,7 @@ use std::fs;
 
 use phial::error::UserError as _;
 use phial::event::discard;
-use phial::source::{checkout, list, report_filtered};
+use phial::source::{checkout, list, report_differences};
 
 use super::{SourceTest, T, commit, full_message, git, notices_of, write};
 use crate::harness::busybox::busybox_base;
@@ -63,11 +63,11 @@ fn files_of_filters_are_named_whatever_a_clone_or_a_user_configures() {
     commit(&repo, "a key");
     write(&repo, ".git/info/attributes", "lib/** filter=mine\n");
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    let output = notices_of(|watch| report_filtered(&list(&fetched).unwrap(), watch));
+    let output = notices_of(|watch| report_differences(&list(&fetched).unwrap(), watch));
     let named = "`a.sjis` (working-tree-encoding=SHIFT-JIS), `prod.key` (filter=git-crypt); what";
     assert!(output.contains(named), "{output}");
     let first = test.fetch(repo.to_str().unwrap(), "v1").unwrap();
-    assert_eq!(notices_of(|watch| report_filtered(&list(&first).unwrap(), watch)), "");
+    assert_eq!(notices_of(|watch| report_differences(&list(&first).unwrap(), watch)), "");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod fetching;
 mod filters;
 mod local;
 mod checkout;
+mod submodules;
 mod trust;
 mod working_tree;
 
