@@ -56,6 +56,7 @@ impl<'a> CommitFiles<'a> {
             files.retain(|file| needed.files.contains(&file.path));
             fetched.report_changes(&|path| needed.covers(path), watch);
         }
+        source::check_lfs(fetched, &entries)?;
         source::report_differences(&entries, watch);
         recipe.check(&files)?;
         let visible = recipe.deps_inputs(&files).complete()?;

@@ -99,6 +99,9 @@ impl LayerBuilder<'_> {
         if !self.commit.vendored.is_empty() {
             key = key.with("without", "committed dependencies");
         }
+        if self.commit.entries.iter().any(|entry| entry.filter == Filter::Lfs) {
+            key = key.with("lfs", "objects");
+        }
         if self.commit.fetched.has_submodules() {
             key = key.with("submodules", "fetched");
         }
@@ -110,7 +113,7 @@ impl LayerBuilder<'_> {
             let root = scratch.dir("draft")?;
             let app = root.join(APP);
             let is_wanted = |entry: &CommitEntry| self.commit.is_of_app(entry) && !self.commit.is_vendored(entry);
-            source::checkout_only(self.commit.fetched, &is_wanted, &app, self.app_time, self.steps.context.watch)?;
+            source::checkout_only(self.commit.fetched, &is_wanted, &app, self.app_time)?;
             Ok(vec![self.steps.keep(&Changes::new(&root, Metadata::default(), 1), self.app_time)?])
         })?;
         Ok(outcome.single("app", key))
@@ -130,6 +133,7 @@ impl LayerBuilder<'_> {
             };
             let encoding = match entry.filter {
                 Filter::Encoding(encoding) => format!("{encoding} "),
+                Filter::Lfs => "lfs ".to_owned(),
                 Filter::None | Filter::Unknown(_) => String::new(),
             };
             key = key.with(&format!("file {}", entry.name), format!("{kind}{encoding}{}", entry.id));
@@ -155,8 +159,7 @@ impl LayerBuilder<'_> {
             return Ok(None);
         }
         let root = scratch.dir("vendored")?;
-        let watch = self.steps.context.watch;
-        source::checkout_only(commit.fetched, &is_wanted, &root.join(APP), self.deps_time, watch)?;
+        source::checkout_only(commit.fetched, &is_wanted, &root.join(APP), self.deps_time)?;
         Ok(Some(Tree::bare(&root)))
     }
 

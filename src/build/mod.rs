@@ -86,9 +86,10 @@ pub(crate) fn build_unpublished<'a>(
     let plan = plan(request, &fetched, context)?;
     let app = &plan.prepare.recipe.app;
     let name = app.name(&commit.name);
-    if plan.prepare.submodules {
+    if plan.source.submodules {
         fetch_submodules(request, &mut fetched, context)?;
     }
+    fetched.keep_lfs_pointers(!plan.source.lfs);
     let files = CommitFiles::read(&fetched, &plan.prepare.recipe, context.watch)?;
     let base = resolve_base(request, &plan, context)?;
 

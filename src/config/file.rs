@@ -97,6 +97,8 @@ pub struct PrepareSettings {
 pub struct SourceSettings {
     /// Whether submodules are fetched.
     pub submodules: Option<bool>,
+    /// Whether files of Git LFS have their objects, and not their pointers.
+    pub lfs: Option<bool>,
 }
 
 /// `[release]`: what `phial release` requires of an image.

@@ -49,7 +49,7 @@ pub enum Kind {
 pub const NAME: &str = "NAME";
 
 /// All keys, in the order of the documentation.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 43] = [
     key(
         "image.name",
         Kind::Text,
@@ -108,6 +108,12 @@ pub const KEYS: [Key; 42] = [
         Kind::Flag,
         "`true`",
         "Fetch the [submodules](#submodules) of the commit; `false` leaves their directories empty.",
+    ),
+    key(
+        "source.lfs",
+        Kind::Flag,
+        "`true`",
+        "Take the files of [Git LFS](#files-that-git-writes-otherwise-than-it-stores-them) from the clone; `false` leaves their pointers in the image.",
     ),
     key(
         "prepare.script",

@@ -48,10 +48,21 @@ pub struct BuildPlan {
     pub pinned: Option<Digest>,
     /// Where the image is written to.
     pub targets: Vec<Target>,
+    /// What belongs to the commit besides its own objects.
+    pub source: SourcePlan,
     /// How the steps run.
     pub prepare: PreparePlan,
     /// The contents of the image's config.
     pub image: ImageSettings,
+}
+
+/// What belongs to a commit besides its own objects.
+#[derive(Clone, Copy, Debug)]
+pub struct SourcePlan {
+    /// Whether its submodules are fetched.
+    pub submodules: bool,
+    /// Whether its files of Git LFS have their objects, and not their pointers.
+    pub lfs: bool,
 }
 
 /// How the steps of a build run, whatever the base image and the targets are.
@@ -61,8 +72,6 @@ pub struct PreparePlan {
     pub recipe: Recipe,
     /// Who wrote the settings.
     pub origin: SettingsOrigin,
-    /// Whether the submodules of the commit are fetched.
-    pub submodules: bool,
     /// Names of the caller's variables that the settings pass to the steps besides the built-in list.
     pub pass: Vec<String>,
     /// Those that the caller passes. They are not among the settings that [`BuildPlan::digest`] covers.
@@ -94,10 +103,14 @@ impl BuildPlan {
         let base = reference("base", &base_text)?;
         let pinned = pinned(lock, &base_text, flags.locked)?;
         let prepare = PreparePlan::new(&settings, flags, origin)?;
+        let source = SourcePlan {
+            submodules: settings.source.submodules.unwrap_or(true),
+            lfs: settings.source.lfs.unwrap_or(true),
+        };
         let image = settings.image;
         check_image(&image)?;
         let targets = targets(&target_names(&flags.to, image.name.as_deref(), app))?;
-        Ok(Self { base, pinned, targets, prepare, image })
+        Ok(Self { base, pinned, targets, source, prepare, image })
     }
 
     /// The digest of every setting that changes bytes of the image. Targets and the mapping of ids do not.
@@ -138,7 +151,10 @@ impl BuildPlan {
         if !recipe.include.is_empty() {
             settings["include"] = recipe.include.clone().into();
         }
-        if !self.prepare.submodules {
+        if !self.source.lfs {
+            settings["lfs"] = false.into();
+        }
+        if !self.source.submodules {
             settings["submodules"] = false.into();
         }
         Digest::of(&canonical_json(&settings))
@@ -173,7 +189,6 @@ impl PreparePlan {
         Ok(Self {
             recipe,
             origin,
-            submodules: settings.source.submodules.unwrap_or(true),
             pass,
             passed_by_flag: flags.pass.clone(),
             network: flags.network.or(network).unwrap_or(NetworkAccess::Host),

@@ -13,13 +13,10 @@ use rustix::fs::{AtFlags, CWD, Mode as Bits, OFlags, Timespec, Timestamps};
 
 use super::error::SourceError;
 use super::fetched::Fetched;
-use super::listing::some_of;
+use super::filter::Filter;
+use super::lfs_files;
 use super::tree::{CommitEntry, EntryMode};
 use crate::error::IoError;
-use crate::event::{Watch, notice};
-
-/// The first line of a Git LFS pointer (`docs/spec.md` of git-lfs). A pointer has at most 1024 bytes.
-const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
 
 /// A directory, open while its entries are written.
 struct Dir {
@@ -40,8 +37,8 @@ struct Writer<'a> {
 ///
 /// Every entry is created in a directory that was created here and is open, so no symbolic link is followed. Submodules
 /// that are not fetched become empty directories. After an error the caller has to remove what was written.
-pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64, watch: Watch<'_>) -> Result<(), SourceError> {
-    checkout_only(fetched, &|_| true, dest, mtime, watch)
+pub fn checkout(fetched: &Fetched, dest: &Path, mtime: i64) -> Result<(), SourceError> {
+    checkout_only(fetched, &|_| true, dest, mtime)
 }
 
 /// As [`checkout`], of the entries that `is_wanted` accepts.
@@ -50,35 +47,17 @@ pub fn checkout_only(
     is_wanted: &dyn Fn(&CommitEntry) -> bool,
     dest: &Path,
     mtime: i64,
-    watch: Watch<'_>,
 ) -> Result<(), SourceError> {
     let entries: Vec<CommitEntry> = super::list(fetched)?.into_iter().filter(is_wanted).collect();
-    write_all(fetched, &entries, dest, mtime, watch)
+    write_all(fetched, &entries, dest, mtime)
 }
 
-fn write_all(
-    fetched: &Fetched,
-    entries: &[CommitEntry],
-    dest: &Path,
-    mtime: i64,
-    watch: Watch<'_>,
-) -> Result<(), SourceError> {
+fn write_all(fetched: &Fetched, entries: &[CommitEntry], dest: &Path, mtime: i64) -> Result<(), SourceError> {
     let mut writer = Writer::new(dest, mtime)?;
-    let mut pointers = Vec::new();
     for entry in entries {
-        with_content(fetched, entry, |bytes| {
-            if bytes.len() <= 1024 && bytes.starts_with(LFS) {
-                pointers.push(&entry.name);
-            }
-            writer.write(entry, bytes)
-        })?;
+        with_content(fetched, entry, |bytes| writer.write(entry, bytes))?;
     }
-    writer.leave(0)?;
-    if !pointers.is_empty() {
-        let names: Vec<String> = pointers.iter().map(|name| format!("`{name:?}`")).collect();
-        notice(watch, format!("Git LFS files are not fetched, the image has their pointers: {}", some_of(&names)));
-    }
-    Ok(())
+    writer.leave(0)
 }
 
 /// Calls `use_bytes` with the content of an entry's file.
@@ -99,7 +78,10 @@ fn with_content(
             let why = "its target is empty, too long, or holds NUL";
             return Err(SourceError::Entry { path: name.escape_ascii().to_string(), why });
         }
-        let file = entry.filter.file(&entry.name, bytes)?;
+        let file = match &entry.filter {
+            Filter::Lfs => lfs_files::object(fetched, &entry.name, bytes)?,
+            filter => filter.file(&entry.name, bytes)?,
+        };
         use_bytes(file.as_deref().unwrap_or(bytes))
     });
     fetched.quarantine_if_broken(read)

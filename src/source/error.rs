@@ -175,6 +175,12 @@ pub enum SourceError {
         /// The rule it breaks.
         why: &'static str,
     },
+    /// The clone lacks objects of Git LFS, or they are damaged; of a URL they are not fetched.
+    #[error("the commit has files of Git LFS whose objects are not on this machine: {files}")]
+    LfsObjects {
+        /// Their paths, as far as they are shown.
+        files: String,
+    },
     /// A file cannot have the encoding that the commit's attributes give it.
     #[error(
         "`{path}` cannot be written in {encoding}, its `working-tree-encoding`: it is not UTF-8 in the commit, or has other characters"
@@ -204,6 +210,7 @@ impl UserError for SourceError {
             | Self::NotACommit { .. }
             | Self::Object { .. }
             | Self::Encoding { .. }
+            | Self::LfsObjects { .. }
             | Self::SubmoduleUrl { .. }
             | Self::Entry { .. } => ExitKind::Refused,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
@@ -265,17 +272,34 @@ impl UserError for SourceError {
                 "check the repository with `git fsck`; a shallow or partial clone may lack the object"
             }
             Self::Mirror { .. } => "run the command again: the mirror was moved away and is fetched again",
-            Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
-            Self::SubmoduleUrl { .. } => {
-                return Some(format!("correct `.gitmodules` and commit it; {WITHOUT_SUBMODULES}"));
-            }
-            Self::Submodule { source, .. } => {
-                return Some([source.hint().as_slice(), &[WITHOUT_SUBMODULES.to_owned()]].concat().join("; "));
-            }
-            Self::Entry { .. } => "remove the entry from the repository",
+            Self::LfsObjects { .. }
+            | Self::Encoding { .. }
+            | Self::SubmoduleUrl { .. }
+            | Self::Submodule { .. }
+            | Self::Entry { .. } => return Some(self.content_hint()),
             Self::Io(error) => return error.hint(),
         };
         Some(text.to_owned())
+    }
+}
+
+impl SourceError {
+    /// What to do about what the commit holds.
+    fn content_hint(&self) -> String {
+        let text = match self {
+            Self::LfsObjects { .. } => {
+                "build a clone that has them (`git lfs fetch`); `lfs = false` under `[source]` leaves the pointers in the image"
+            }
+            Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
+            Self::SubmoduleUrl { .. } => {
+                return format!("correct `.gitmodules` and commit it; {WITHOUT_SUBMODULES}");
+            }
+            Self::Submodule { source, .. } => {
+                return [source.hint().as_slice(), &[WITHOUT_SUBMODULES.to_owned()]].concat().join("; ");
+            }
+            _ => "remove the entry from the repository",
+        };
+        text.to_owned()
     }
 }
 

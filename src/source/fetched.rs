@@ -41,6 +41,8 @@ pub struct Fetched {
     pub(super) clone: Option<LocalRepository>,
     /// Those of its submodules that are fetched, sorted by path.
     pub(super) submodules: Vec<Submodule>,
+    /// See [`Fetched::keep_lfs_pointers`].
+    pub(super) keeps_lfs_pointers: bool,
 }
 
 /// A submodule, fetched.
@@ -83,7 +85,15 @@ impl Fetched {
         let RepositoryState { origin, status, name, clone } = state;
         let commit = Commit { sha: oid.to_string(), time, origin, name };
         let repo = OpenRepository(Arc::new(Mutex::new(repo)));
-        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![] })
+        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![], keeps_lfs_pointers: false })
+    }
+
+    /// Sets whether files of Git LFS, also those of submodules, are their pointers in place of their objects.
+    pub fn keep_lfs_pointers(&mut self, keeps: bool) {
+        self.keeps_lfs_pointers = keeps;
+        for submodule in &mut self.submodules {
+            submodule.fetched.keep_lfs_pointers(keeps);
+        }
     }
 
     /// Whether it has submodules that are fetched.

@@ -9,6 +9,9 @@ use super::attributes::Values;
 use super::encoding::{Encoding, Named, named};
 use super::error::SourceError;
 
+/// The filter of Git LFS.
+pub(super) const LFS: &str = "lfs";
+
 /// What git does with a blob when it writes the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
@@ -17,6 +20,8 @@ pub enum Filter {
     None,
     /// It writes the text of the blob in this encoding.
     Encoding(Encoding),
+    /// It writes the object of Git LFS that the blob names.
+    Lfs,
     /// Something that only git can do: here a file has the bytes of its blob.
     Unknown(Attribute),
 }
@@ -43,6 +48,7 @@ impl Filter {
     /// What the attributes of a file ask for.
     pub(super) fn of(values: Values) -> Self {
         match (values.filter, values.encoding) {
+            (Some(name), None) if name == LFS => Self::Lfs,
             (Some(name), _) => Self::Unknown(Attribute::Filter(name)),
             (None, Some(name)) => match named(&name) {
                 Named::Utf8 => Self::None,

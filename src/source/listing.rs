@@ -6,7 +6,7 @@ use phial_layers::EntryPath;
 use super::attributes::{Attributes, TooMany};
 use super::error::SourceError;
 use super::fetched::Fetched;
-use super::filter::Filter;
+use super::filter::{Attribute, Filter, LFS};
 use super::git_dir::GitDir;
 use super::tree::{CommitEntry, EntryMode, MAX_DEPTH, MAX_ENTRIES, MAX_READ};
 use crate::event::{Watch, notice};
@@ -20,6 +20,9 @@ pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
     let (git_dir, repo) = (&fetched.git_dir, fetched.repo());
     let listed = git_dir.list(&repo, fetched.oid).and_then(|mut entries| {
         git_dir.set_filters(&repo, &mut entries)?;
+        if fetched.keeps_lfs_pointers {
+            keep_pointers(&mut entries);
+        }
         Ok(entries)
     });
     let mut entries = fetched.quarantine_if_broken(listed)?;
@@ -43,6 +46,13 @@ pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
     }
     entries.sort();
     Ok(entries)
+}
+
+/// Has the files of Git LFS as git stores them.
+fn keep_pointers(entries: &mut [CommitEntry]) {
+    for entry in entries.iter_mut().filter(|entry| entry.filter == Filter::Lfs) {
+        entry.filter = Filter::Unknown(Attribute::Filter(LFS.to_owned()));
+    }
 }
 
 impl GitDir {
@@ -80,7 +90,7 @@ impl GitDir {
 pub fn report_differences(entries: &[CommitEntry], watch: Watch<'_>) {
     let name = |entry: &CommitEntry| match &entry.filter {
         Filter::Unknown(attribute) => Some(format!("`{:?}` ({attribute})", entry.name)),
-        Filter::None | Filter::Encoding(_) => None,
+        Filter::None | Filter::Encoding(_) | Filter::Lfs => None,
     };
     let named: Vec<String> = entries.iter().filter_map(name).collect();
     if !named.is_empty() {

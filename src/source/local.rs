@@ -174,12 +174,15 @@ impl LocalRepository {
     pub(super) fn submodules(&self, name: &str, path: &[u8]) -> Vec<Self> {
         let checked_out = self.checked_out_submodule(path);
         let top = checked_out.as_ref().and_then(|found| found.top.clone());
-        // Of a linked worktree both its own directory and the common one may have it.
+        let kept = self.git_dirs().map(|dir| dir.join("modules").join(name)).filter(|dir| is_git_dir(dir));
+        checked_out.into_iter().chain(kept.map(|git_dir| Self { git_dir, top: top.clone() })).collect()
+    }
+
+    /// Its git directory; of a linked worktree also the common one.
+    pub(super) fn git_dirs(&self) -> impl Iterator<Item = PathBuf> {
         let common = fs::read_to_string(self.git_dir.join("commondir")).ok();
         let common = common.map(|text| self.git_dir.join(text.trim()));
-        let dirs = [Some(self.git_dir.clone()), common].into_iter().flatten();
-        let kept = dirs.map(|dir| dir.join("modules").join(name)).filter(|dir| is_git_dir(dir));
-        checked_out.into_iter().chain(kept.map(|git_dir| Self { git_dir, top: top.clone() })).collect()
+        [Some(self.git_dir.clone()), common].into_iter().flatten()
     }
 
     /// The repository that is checked out at the path of a submodule. No symbolic link leads there.

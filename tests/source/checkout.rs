@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use phial::error::UserError as _;
-use phial::event::discard;
 use phial::host::Host;
 use phial::source::{EntryMode, checkout, list, read_file, report_differences};
 
@@ -169,7 +168,7 @@ fn an_entry_that_must_not_reach_a_disk_is_refused_and_nothing_is_written() {
         let fetched = test.fetch(repo.to_str().unwrap(), &sha).unwrap();
         let dest = test.path(&format!("out{n}/tree"));
         fs::create_dir_all(dest.parent().unwrap()).unwrap();
-        let error = checkout(&fetched, &dest, T, &discard).unwrap_err();
+        let error = checkout(&fetched, &dest, T).unwrap_err();
         assert_eq!(error.exit_kind().code(), 3, "{entries:?}: {}", full_message(&error));
         let left: Vec<_> = walkdir::WalkDir::new(dest.parent().unwrap())
             .into_iter()
@@ -195,7 +194,7 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
     for root in [wide, deep, empty] {
         let sha = git(&repo, &["commit-tree", "-m", "bomb", &root]);
         let fetched = test.fetch(repo.to_str().unwrap(), &sha).unwrap();
-        let error = checkout(&fetched, &test.path("tree"), T, &discard).unwrap_err();
+        let error = checkout(&fetched, &test.path("tree"), T).unwrap_err();
         assert!(
             error.exit_kind().code() == 3 && full_message(&error).contains("too deep or too large"),
             "{}",
@@ -206,19 +205,17 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
 }
 
 #[test]
-fn submodules_that_are_not_fetched_and_lfs_pointers_are_named() {
+fn submodules_that_are_not_fetched_are_named() {
     let test = SourceTest::new();
     let (repo, module) = (test.repo("shop"), test.repo("module"));
     git(&repo, &["submodule", "--quiet", "add", module.to_str().unwrap(), "vendor/module"]);
-    write(&repo, "priv/big.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
     commit(&repo, "more");
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
     let output = notices_of(|watch| {
         report_differences(&list(&fetched).unwrap(), watch);
-        checkout(&fetched, &test.path("tree"), T, watch).unwrap();
+        checkout(&fetched, &test.path("tree"), T).unwrap();
     });
     assert!(output.contains("empty directories: `vendor/module`"), "{output}");
-    assert!(output.contains("the image has their pointers: `priv/big.bin`"), "{output}");
     let tree = seen(&test.path("tree"));
     assert_eq!(tree["vendor/module"], format!("755 {T} /"));
     assert!(!tree.contains_key("vendor/module/mix.exs"));
@@ -247,11 +244,11 @@ fn a_checkout_into_a_directory_that_is_not_empty_is_refused() {
     let repo = test.repo("shop");
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
     write(&test.path("full"), "mine", "kept\n");
-    assert_eq!(checkout(&fetched, &test.path("full"), T, &discard).unwrap_err().exit_kind().code(), 6);
+    assert_eq!(checkout(&fetched, &test.path("full"), T).unwrap_err().exit_kind().code(), 6);
     assert_eq!(seen(&test.path("full")).len(), 2);
     let elsewhere = test.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, test.path("link")).unwrap();
-    assert_eq!(checkout(&fetched, &test.path("link"), T, &discard).unwrap_err().exit_kind().code(), 6);
+    assert_eq!(checkout(&fetched, &test.path("link"), T).unwrap_err().exit_kind().code(), 6);
     assert_eq!(seen(&elsewhere).len(), 1);
 }

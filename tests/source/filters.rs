@@ -3,7 +3,6 @@
 use std::fs;
 
 use phial::error::UserError as _;
-use phial::event::discard;
 use phial::source::{checkout, list, report_differences};
 
 use super::{SourceTest, T, commit, full_message, git, notices_of, write};
@@ -30,7 +29,7 @@ fn a_file_has_the_encoding_that_git_gives_it() {
     assert_eq!(git(&repo, &["show", "HEAD:run.ps1"]), "hé");
     git(&repo, &["clone", "-q", ".", "../as-git"]);
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    checkout(&fetched, &test.path("tree"), T, &discard).unwrap();
+    checkout(&fetched, &test.path("tree"), T).unwrap();
     for name in ["run.ps1", "name.txt", "sub/name.txt", "sub/empty.txt", "sub/plain.ps1", "sub/deep/run.ps1"] {
         let as_git = fs::read(test.path("as-git").join(name)).unwrap();
         assert_eq!(fs::read(test.path("tree").join(name)).unwrap(), as_git, "{name}");
@@ -48,7 +47,7 @@ fn a_file_that_cannot_have_its_encoding_is_refused() {
     git(&repo, &["add", ".gitattributes"]);
     git(&repo, &["commit", "-q", "-m", "an encoding"]);
     let fetched = test.fetch(repo.to_str().unwrap(), "HEAD").unwrap();
-    let error = checkout(&fetched, &test.path("tree"), T, &discard).unwrap_err();
+    let error = checkout(&fetched, &test.path("tree"), T).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
     assert!(error.to_string().contains("`name.txt` cannot be written in ISO-8859-1"), "{}", full_message(&error));
 }

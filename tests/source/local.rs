@@ -107,7 +107,7 @@ fn a_partial_clone_is_read_as_far_as_its_objects_go() {
     let tree = test.tree(&test.fetch(&partial, "HEAD").unwrap(), "tree");
     assert_eq!(tree["lib/a.ex"], format!("644 {T} 2\\n"));
     let old = test.fetch(&partial, "v1").unwrap();
-    let error = checkout(&old, &test.path("old"), T, &discard).unwrap_err();
+    let error = checkout(&old, &test.path("old"), T).unwrap_err();
     assert_eq!(error.exit_kind().code(), 3);
     assert!(error.hint().unwrap().contains("partial clone"), "{}", full_message(&error));
 }

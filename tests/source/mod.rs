@@ -14,6 +14,7 @@ use phial::host::Host;
 use phial::source::{Access, Fetched, Location, SourceError, checkout, fetch};
 
 mod fetching;
+mod lfs;
 mod filters;
 mod local;
 mod checkout;
@@ -61,7 +62,7 @@ impl SourceTest {
 
     fn tree(&self, fetched: &Fetched, name: &str) -> BTreeMap<String, String> {
         let dest = self.path(name);
-        checkout(fetched, &dest, T, &discard).expect("checked out");
+        checkout(fetched, &dest, T).expect("checked out");
         seen(&dest)
     }
 
