@@ -234,32 +234,24 @@ fn ends_in_the_middle(scene: &Scene, mut command: Command, signal: Signal, is_th
     assert_eq!(fs::read_dir(scene.env.cache().join("scratch")).unwrap().count(), 0, "scratch directories are left");
 }
 
-/// A bare repository with the app of the scene, files with this content in each of so many directories, and a large file.
-fn huge_repository(scene: &Scene, dirs: usize, files: usize, large: usize) -> String {
+/// A bare repository with the app of the scene, and so many files of `size` bytes in each of so many directories.
+fn huge_repository(scene: &Scene, dirs: usize, files: usize, size: usize) -> String {
     let path = scene.env.path("huge.git");
-    run({
-        let mut clone = Command::new("git");
-        clone.args(["clone", "-q", "--bare", scene.repo.source(), &path]);
-        clone
-    })
-    .ok();
-    let stream = scene.env.path("stream");
-    let mut import = std::io::BufWriter::new(fs::File::create(&stream).unwrap());
+    let mut clone = Command::new("git");
+    clone.args(["clone", "-q", "--bare", scene.repo.source(), &path]);
+    run(clone).ok();
     // Bytes that do not get smaller, by a generator of Knuth's (MMIX).
     let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
+    let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_be_bytes()[0]
-    })
-    .take(large)
-    .collect();
-    for (mark, bytes) in [(1, b"small\n".as_slice()), (2, &noise)] {
-        write!(import, "blob\nmark :{mark}\ndata {}\n", bytes.len()).unwrap();
-        import.write_all(bytes).unwrap();
-        import.write_all(b"\n").unwrap();
-    }
-    write!(import, "commit refs/heads/main\ncommitter A <a@localhost> 1700000000 +0000\ndata 4\nHuge\n").unwrap();
-    write!(import, "from refs/heads/main^0\nM 100644 :2 large\n").unwrap();
+    });
+    let stream = scene.env.path("stream");
+    let mut import = std::io::BufWriter::new(fs::File::create(&stream).unwrap());
+    write!(import, "blob\nmark :1\ndata {size}\n").unwrap();
+    import.write_all(&noise.take(size).collect::<Vec<u8>>()).unwrap();
+    write!(import, "\ncommit refs/heads/main\ncommitter A <a@localhost> 1700000000 +0000\ndata 4\nHuge\n").unwrap();
+    writeln!(import, "from refs/heads/main^0").unwrap();
     for (dir, file) in (0..dirs).flat_map(|dir| (0..files).map(move |file| (dir, file))) {
         writeln!(import, "M 100644 :1 d{dir}/f{file}-{dir}").unwrap(); // each tree is another one
     }
@@ -277,9 +269,9 @@ fn build_of(scene: &Scene, repository: &str, base: &Path) -> Command {
 }
 
 #[test]
-fn a_build_ends_on_a_signal_while_it_reads_or_writes_a_tree_of_200_000_entries() {
+fn a_build_ends_on_a_signal_while_it_reads_or_writes_a_tree_of_400_000_entries() {
     let scene = Scene::new();
-    let repository = huge_repository(&scene, 2000, 100, 0);
+    let repository = huge_repository(&scene, 2000, 200, 10);
     let build = || build_of(&scene, &repository, &busybox_base());
     let reads_pack = |pid: u32| {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
@@ -295,7 +287,7 @@ fn a_build_ends_on_a_signal_while_it_reads_or_writes_a_tree_of_200_000_entries()
 #[test]
 fn a_build_ends_on_a_signal_while_it_packs_a_layer() {
     let scene = Scene::new();
-    let repository = huge_repository(&scene, 1, 1, 100 << 20);
+    let repository = huge_repository(&scene, 1, 30, 10 << 20);
     for signal in [Signal::TERM, Signal::INT] {
         let build = build_of(&scene, &repository, &busybox_base());
         ends_in_the_middle(&scene, build, signal, |_| unfinished_blob(scene.env.cache()) > 1 << 20);
