@@ -12,6 +12,7 @@ use phial::source::{Access, Fetched, GitHost, Location, SourceError, fetch, fetc
 use super::{CANARY, SourceTest, access, commit, full_message, git, notices_of, write};
 use crate::harness::busybox::busybox_base;
 use crate::harness::git_http::GitServer;
+use crate::harness::prebuilt::elixir_base;
 use crate::harness::{TestEnv, run};
 
 /// Adds a submodule to the index, as a commit may have it whatever git thinks of its URL.
@@ -278,4 +279,56 @@ fn an_image_has_the_files_of_submodules_unless_the_settings_leave_them_out() {
     let stderr = build().failed(3);
     assert!(stderr.contains("cannot fetch the submodule `vendor/util`: `.gitmodules` has no URL for it"), "{stderr}");
     assert!(stderr.contains("hint: ") && stderr.contains("`submodules = false`"), "{stderr}");
+}
+
+#[test]
+fn a_path_dependency_in_a_submodule_is_compiled_and_in_the_key_of_the_dependencies() {
+    let env = TestEnv::new();
+    let repo = env.app("hello");
+    let base = format!("oci:{}", elixir_base().display());
+    let util = env.path("util");
+    let util_dir = Path::new(&util);
+    fs::create_dir(util_dir).unwrap();
+    git(util_dir, &["init", "-q", "-b", "main"]);
+    let project = "[app: :util, version: \"0.1.0\", deps: []]";
+    write(
+        util_dir,
+        "mix.exs",
+        &format!("defmodule Util.MixProject do\n  use Mix.Project\n  def project, do: {project}\nend\n"),
+    );
+    write(util_dir, "lib/util.ex", "defmodule Util do\n  def word, do: \"from the submodule\"\nend\n");
+    commit(util_dir, "a library");
+    git(repo.dir(), &["submodule", "--quiet", "add", &util, "vendor/util"]);
+    let mix = fs::read_to_string(repo.dir().join("mix.exs")).unwrap();
+    repo.write("mix.exs", mix.replace("deps: []", "deps: [{:util, path: \"vendor/util\"}]"));
+    repo.commit("a path dependency");
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"])).ok();
+    let word = run(env.phial([
+        "run",
+        "oci:out",
+        "--",
+        "mix",
+        "run",
+        "--no-compile",
+        "--no-start",
+        "-e",
+        "IO.puts(Util.word())",
+    ]));
+    assert!(word.ok().contains("from the submodule"));
+    write(&repo.dir().join("vendor/util"), "lib/util.ex", "defmodule Util do\n  def word, do: \"changed\"\nend\n");
+    commit(&repo.dir().join("vendor/util"), "another word");
+    repo.commit("the submodule moves");
+    run(env.phial(["build", repo.source(), "--base", &base, "--to", "oci:out", "--env", "prod"])).ok();
+    let word = run(env.phial([
+        "run",
+        "oci:out",
+        "--",
+        "mix",
+        "run",
+        "--no-compile",
+        "--no-start",
+        "-e",
+        "IO.puts(Util.word())",
+    ]));
+    assert!(word.ok().contains("changed"));
 }
