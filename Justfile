@@ -31,6 +31,12 @@ matrix times="3":
     cargo build --release --locked
     PHIAL_MATRIX={{times}} cargo test --locked --test phial -- build_matrix:: --nocapture --test-threads 1
 
+# Each app over many bases: digests, verify, a start as a user who owns nothing, tests (`just matrix-bases trixie+home 1.20.4`)
+matrix-bases *bases:
+    testdata/setup test
+    cargo build --release --locked
+    testdata/matrix-bases target/release/phial target/matrix-bases {{bases}}
+
 # A push of 300 MB, killed at so many moments, in all of which no tag names half an image
 kills times="50":
     testdata/setup test
