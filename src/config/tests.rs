@@ -246,3 +246,22 @@ fn the_names_of_commands_are_those_of_records() {
         only("", "lint").is_err() && only("[test]\nentrypoint = true", "test").unwrap() == TestCommands::Entrypoint
     );
 }
+
+#[test]
+fn the_directory_of_an_app_is_below_the_root_or_the_root() {
+    for root in ["", ".", "./", "apps/shop", "./apps/shop"] {
+        super::check_root("--app", root).unwrap_or_else(|error| panic!("{root}: {error}"));
+    }
+    for bad in ["/", "/apps", "..", "apps/../..", "../apps"] {
+        let error = super::check_root("--app", bad).unwrap_err().to_string();
+        assert!(error.contains("--app"), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn an_error_of_toml_shows_its_line() {
+    use crate::error::UserError as _;
+    let error = parse("phial.toml", "[image]\n\tcmd = [\"a\"").unwrap_err();
+    assert_eq!(error.excerpt().first().map(String::as_str), Some("\tcmd = [\"a\""), "{error}");
+    assert!(parse("phial.toml", "[image]\nuser = 5").is_err_and(|error| error.excerpt().len() == 2));
+}

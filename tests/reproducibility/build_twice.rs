@@ -118,7 +118,7 @@ fn each_kind_of_time_is_caught_and_named_as_one() {
 fn the_clock_of_the_c_library_stands_and_is_caught_where_the_settings_let_it_run() {
     let env = TestEnv::with_elixir_base_in_cache();
     let repo = env.shell_app();
-    let line = "date +%s; date +%M; touch new; stat -c %Y new; rm new; perl -e 'print time'";
+    let line = "date +%s; date +%M; perl -e 'print time'";
     repo.script("script/prepare_code", &format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ({line}) >made ;; esac\n"));
     repo.commit("Clocks");
     build(&env, &repo, &elixir_base(), &[]).ok();

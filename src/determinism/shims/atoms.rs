@@ -193,6 +193,8 @@ mod tests {
         for name in ["Elixir.A.B", "Elixir.A.C", "Elixir.D"] {
             assert!(group.contains(&name.to_owned()), "{group:?}");
         }
+        let apart = words("The end. Of A. B }");
+        assert!(!apart.iter().any(|name| name.starts_with("Elixir.A.") || name.starts_with("Elixir.end")), "{apart:?}");
         assert!(words(":\"a-b c\"").contains(&"a-b c".to_owned()));
         assert!(words("it's \"one\ntwo\" x").contains(&"x".to_owned()));
         let nested = words("defmodule A do\n defmodule B.C do");
