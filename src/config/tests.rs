@@ -63,13 +63,20 @@ fn a_setting_that_changes_the_image_changes_the_digest_and_no_other_does() {
         "[prepare]\nstrict = true",
         "[prepare]\nenv = { A = 'b' }",
         "[prepare]\npass = ['A']",
+        "[prepare]\nlockfile = 'locks/prod.lock'",
+        "[prepare]\nhex = '2.0.6'",
+        "[image]\nroot = 'apps/a'",
+        "[image]\ninclude = ['shared']",
+        "[source]\nlfs = false",
+        "[source]\nsubmodules = false",
     ];
     let digests: BTreeSet<Digest> = changing.into_iter().chain([""]).map(digest).collect();
     assert_eq!(digests.len(), changing.len() + 1);
     for same in [
         "[image]\nname = 'r.example/a'\nbase = 'r.example/b'",
         "[prepare]\nranges = true\nnetwork = 'host'\nclock = 'fixed'\nstrict = false",
-        "[image]\nenvs = ['staging', 'prod']\ncompression = 'gzip'",
+        "[image]\nenvs = ['staging', 'prod']\ncompression = 'gzip'\nroot = '.'",
+        "[source]\nlfs = true\nsubmodules = true",
         "[test]\ncommand = 'a'",
     ] {
         assert_eq!(digest(same), digest(""), "{same}");

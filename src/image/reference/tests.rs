@@ -50,6 +50,7 @@ fn a_bad_part_is_named() {
         ("registry.example/Team/app", "repository part `Team`: upper case"),
         ("App", "repository part `App`: upper case"),
         ("registry.example/", "the repository is missing"),
+        ("[::1]:5000", "the repository is missing"),
         ("", "the repository is missing"),
         ("registry.example/a//b", "between slashes is empty"),
         ("registry.example/a b", "` ` is not allowed"),
