@@ -5,7 +5,7 @@ use phial_layers::{Digest, EntryPath};
 use crate::error::{Error, ExitKind, UserError};
 use crate::image::shown;
 use crate::recipe::{APP, Tool};
-use crate::runtime::Barrier;
+use crate::runtime::AccessDenied;
 use crate::sandbox::{Exit, SandboxError};
 
 /// Why a build stops.
@@ -71,12 +71,12 @@ pub enum BuildError {
         present: String,
     },
     /// The image's user does not reach the program of its command.
-    #[error("the image cannot start: its user `{user}` may not {}", closed(barrier))]
+    #[error("the image cannot start: its user `{user}` may not {}", closed(denied))]
     Unreachable {
         /// The user in the image's config.
         user: String,
         /// What is in the way.
-        barrier: Barrier,
+        denied: AccessDenied,
     },
     /// Mix does not take a version of Hex, or the server gives another one.
     #[error("`prepare.hex` is {wanted}, and Mix downloaded Hex {found}")]
@@ -91,7 +91,7 @@ pub enum BuildError {
     Missing(String),
 }
 
-fn closed(Barrier { program, path, mode, is_directory }: &Barrier) -> String {
+fn closed(AccessDenied { program, path, mode, is_directory }: &AccessDenied) -> String {
     let (program, path) = (shown(program), shown(path));
     if *is_directory {
         format!("enter `{path}` (mode {mode:04o}), which is on the way to `{program}`")
@@ -163,7 +163,7 @@ impl UserError for BuildError {
             Self::Version { file, .. } => Some(format!(
                 "name a base image with that version, or correct `{file}`, or leave `--strict-versions` out"
             )),
-            Self::Unreachable { barrier: Barrier { path, is_directory: true, .. }, .. } => Some(format!(
+            Self::Unreachable { denied: AccessDenied { path, is_directory: true, .. }, .. } => Some(format!(
                 "let every user enter it in the base image (`chmod 755 {}`), or install what is below it elsewhere, such as in \
                  `/usr/local`; or set `image.user` to a user who may",
                 shown(path)

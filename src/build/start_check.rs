@@ -4,7 +4,7 @@ use super::{BuildError, UnpublishedImage};
 use crate::context::Context;
 use crate::error::Error;
 use crate::image::shown;
-use crate::runtime::{Barrier, barrier};
+use crate::runtime::{AccessDenied, access_denied};
 use crate::store::{Key, Lookup, Tree, TreeCheck};
 
 /// What `mix` starts by name.
@@ -13,14 +13,14 @@ const OF_MIX: [&str; 2] = ["elixir", "erl"];
 /// Refuses an image whose user does not reach the program of its command. An image whose layers are not all unpacked on this
 /// machine is not looked at: it was when they were made.
 pub(super) fn check(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<(), Error> {
-    let Some(barrier) = found(unpublished, context)? else { return Ok(()) };
-    Err(BuildError::Unreachable { user: shown(&unpublished.image.config.config.user), barrier }.into())
+    let Some(denied) = found(unpublished, context)? else { return Ok(()) };
+    Err(BuildError::Unreachable { user: shown(&unpublished.image.config.config.user), denied }.into())
 }
 
-fn found(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<Option<Barrier>, Error> {
+fn found(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<Option<AccessDenied>, Error> {
     let image = &unpublished.image;
     let key = Key::new("start").with("config", image.manifest.config.digest.as_str());
-    let vacant = match context.store.result::<Option<Barrier>>(&key)? {
+    let vacant = match context.store.result::<Option<AccessDenied>>(&key)? {
         Lookup::Hit(found) => return Ok(found),
         Lookup::Miss(vacant) => vacant,
     };
@@ -30,7 +30,7 @@ fn found(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<Op
     trees.extend(unpublished.base.trees(context, TreeCheck::Root)?);
     let config = &image.config.config;
     let is_mix = config.entrypoint.first().or(config.cmd.first()).is_some_and(|program| program == "mix");
-    let found = barrier(image, &trees, if is_mix { &OF_MIX } else { &[] })?;
+    let found = access_denied(image, &trees, if is_mix { &OF_MIX } else { &[] })?;
     vacant.keep(&found)?;
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! What commands need that run programs in an image: the image's trees, users, variables and settings, an isolation that works
 //! on this machine, and the files of a sandbox.
 
-mod barrier;
+mod access;
 mod error;
 mod image_settings;
 mod isolation;
@@ -13,8 +13,8 @@ mod writable;
 
 use std::collections::BTreeMap;
 
-pub use barrier::Barrier;
-pub(crate) use barrier::barrier;
+pub use access::AccessDenied;
+pub(crate) use access::access_denied;
 pub use error::RuntimeError;
 pub(crate) use image_settings::{app_of, layer_made_by, settings_of};
 pub use isolation::IsolationChoice;

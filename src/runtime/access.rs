@@ -15,7 +15,7 @@ use crate::store::Tree;
 
 /// What closes the way to a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Barrier {
+pub struct AccessDenied {
     /// The program, by its path before links are followed.
     pub program: String,
     /// The absolute path of a directory on the way, or of the program itself.
@@ -26,9 +26,9 @@ pub struct Barrier {
     pub is_directory: bool,
 }
 
-/// The first barrier between the user of an image and the program of its command, or one of the programs `more` that this
+/// What first denies the user of an image the program of its command, or one of the programs `more` that this
 /// starts by name. None for what the image does not have: it may be mounted. `trees` are the image's, topmost first.
-pub(crate) fn barrier(image: &Image, trees: &[Tree], more: &[&str]) -> Result<Option<Barrier>, Error> {
+pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Result<Option<AccessDenied>, Error> {
     let config = &image.config.config;
     let Some(command) = config.entrypoint.first().or(config.cmd.first()) else { return Ok(None) };
     let who = match user(trees, &config.user) {
@@ -39,8 +39,8 @@ pub(crate) fn barrier(image: &Image, trees: &[Tree], more: &[&str]) -> Result<Op
     let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     let search = Search { files: &files, trees, who: &who, path, cwd: &config.working_dir };
     for program in [command.as_str()].iter().chain(more) {
-        if let Some(barrier) = search.barrier(program)? {
-            return Ok(Some(barrier));
+        if let Some(denied) = search.access_denied(program)? {
+            return Ok(Some(denied));
         }
     }
     Ok(None)
@@ -57,8 +57,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The first barrier to the program, if there is one in each directory that has it.
-    fn barrier(&self, program: &str) -> Result<Option<Barrier>, IoError> {
+    /// What denies the program, if each directory that has it is denied.
+    fn access_denied(&self, program: &str) -> Result<Option<AccessDenied>, IoError> {
         let root = Path::new("/").join(self.cwd);
         let dirs = if program.contains('/') { vec![""] } else { self.path.split(':').collect() };
         let mut first = None;
@@ -68,7 +68,7 @@ impl Search<'_> {
             let closed = file.searched().chain([file.place()]).find(|place| !self.may_execute(place));
             let Some(place) = closed else { return Ok(None) };
             first = first.or_else(|| {
-                Some(Barrier {
+                Some(AccessDenied {
                     program: at.display().to_string(),
                     path: Path::new("/").join(place.path).display().to_string(),
                     mode: self.mode(&place),
@@ -163,7 +163,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let trees = [tree(dir.path())];
         let found = |user: &str, path: &str, command: &str| {
-            let found = barrier(&image(user, path, command), &trees, &[]).unwrap();
+            let found = access_denied(&image(user, path, command), &trees, &[]).unwrap();
             found.map(|found| (found.path, found.mode, found.is_directory))
         };
         let root = Some(("/root".to_owned(), 0o700, true));
@@ -187,7 +187,7 @@ mod tests {
         ] {
             assert_eq!(found(user, path, command), expected, "{user} {path} {command}");
         }
-        let more = barrier(&image("9:9", "/usr/bin", "true"), &trees, &["mix"]).unwrap().unwrap();
+        let more = access_denied(&image("9:9", "/usr/bin", "true"), &trees, &["mix"]).unwrap().unwrap();
         assert_eq!((more.program.as_str(), more.path.as_str()), ("/usr/bin/mix", "/root"));
     }
 }
