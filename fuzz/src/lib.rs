@@ -12,6 +12,7 @@ mod layers;
 pub mod mutate;
 mod registry;
 mod settings;
+mod source;
 
 #[path = "../../layers/tests/hostile_cases.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests of the crate")]
@@ -42,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mix-lock", seeds: elixir::locks, run: elixir::mix_lock },
     Target { name: "mix-manifest", seeds: elixir::manifests, run: elixir::mix_manifest },
     Target { name: "git-config", seeds: elixir::git_configs, run: elixir::git_config },
+    Target { name: "git-attributes", seeds: source::attributes, run: source::git_attributes },
+    Target { name: "git-modules", seeds: source::modules, run: source::git_modules },
     Target { name: "json", seeds: documents::documents, run: documents::json },
     Target { name: "junit", seeds: documents::reports, run: documents::junit },
     Target { name: "challenge", seeds: registry::challenges, run: registry::challenge },

@@ -19,6 +19,8 @@ mod error;
 mod fetched;
 mod filter;
 mod filtered_files;
+#[doc(hidden)]
+pub mod fuzz;
 mod git_dir;
 mod git_host;
 mod gitmodules;
