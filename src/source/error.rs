@@ -292,7 +292,10 @@ impl SourceError {
             }
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
             Self::SubmoduleUrl { .. } => {
-                return format!("correct `.gitmodules` and commit it; {WITHOUT_SUBMODULES}");
+                return format!(
+                    "build a clone that has it (`git submodule update --init --recursive`), or correct `.gitmodules` and commit it; \
+                     {WITHOUT_SUBMODULES}"
+                );
             }
             Self::Submodule { source, .. } => {
                 return [source.hint().as_slice(), &[WITHOUT_SUBMODULES.to_owned()]].concat().join("; ");
