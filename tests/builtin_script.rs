@@ -100,6 +100,16 @@ fn rebar3_is_taken_from_the_base_and_installed_only_if_a_dependency_needs_it() {
 }
 
 #[test]
+fn mix_fetches_with_the_rebar3_of_the_base_and_does_not_download_one() {
+    let test = ScriptTest::new("", Some("%{}"));
+    test.tool("rebar3", "exit 0");
+    let out = test.run(&["deps"]).1;
+    let rebar3 = test.path("bin/rebar3");
+    let expected = format!("mix deps.get --check-locked MIX_ENV=prod MIX_REBAR3={}\n", rebar3.display());
+    assert!(out.ends_with(&expected), "{out}");
+}
+
+#[test]
 fn the_exit_code_and_the_output_of_mix_are_passed_on() {
     let test = ScriptTest::new("echo oops >&2\nexit 42", None);
     let (code, out, err) = test.run(&["build", "prod"]);

@@ -75,6 +75,7 @@ fetch_deps() {
     if grep -q '{:git,' "$lock" 2>/dev/null; then need git "a git dependency"; fi
     use_home_of_base
     ensure_hex
+    find_rebar3 || : # `mix deps.get` downloads one for a dependency that is built by rebar3
     if ! has_all_deps; then mix deps.get --check-locked; fi
     if uses_rebar3 && ! find_rebar3; then mix local.rebar --force --if-missing; fi
 }
