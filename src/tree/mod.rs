@@ -138,26 +138,42 @@ impl TreeDir {
         Ok(entries)
     }
 
-    /// The value of an extended attribute of the entry at `path`; `None` if it has none.
+    /// The value of an extended attribute of the entry at `path`; `None` if it has none. An entry that its owner may not read
+    /// is readable meanwhile: the kernel wants that for an attribute of `user.*`.
     pub fn xattr(&self, path: impl AsRef<Path>, name: &str) -> Result<Option<Vec<u8>>, IoError> {
         let path = path.as_ref();
-        let read = || -> io::Result<Option<Vec<u8>>> {
-            let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(None) };
-            let at = of_handle(&handle);
-            let read = || {
-                // Most entries have none: that is asked first, and takes no memory.
-                let mut value = vec![0; rustix::fs::getxattr_query(&at, name)?];
-                let length = rustix::fs::getxattr(&at, name, &mut value[..])?;
-                value.truncate(length);
-                Ok(value)
-            };
-            match read() {
-                Ok(value) => Ok(Some(value)),
-                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
-                Err(errno) => Err(errno.into()),
-            }
+        let first = self.xattr_if_readable(path, name);
+        if !first.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return first.map_err(self.failed("read the extended attributes of", path));
+        }
+        let is_closed =
+            |stat: &EntryStat| stat.mode() & 0o400 == 0 && matches!(stat.kind(), EntryKind::Dir | EntryKind::File);
+        let stat = self.stat(path)?.filter(is_closed);
+        if let Some(stat) = &stat {
+            self.set_mode(path, stat.mode() | 0o400)?;
+        }
+        let second = self.xattr_if_readable(path, name);
+        if let Some(stat) = &stat {
+            self.set_mode(path, stat.mode())?;
+        }
+        second.map_err(self.failed("read the extended attributes of", path))
+    }
+
+    fn xattr_if_readable(&self, path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(None) };
+        let at = of_handle(&handle);
+        let read = || {
+            // Most entries have none: that is asked first, and takes no memory.
+            let mut value = vec![0; rustix::fs::getxattr_query(&at, name)?];
+            let length = rustix::fs::getxattr(&at, name, &mut value[..])?;
+            value.truncate(length);
+            Ok(value)
         };
-        read().map_err(self.failed("read the extended attributes of", path))
+        match read() {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The names of the extended attributes of the entry at `path`, those in UTF-8.

@@ -33,9 +33,11 @@ fn a_target_that_cannot_be_written_is_refused_and_stays_as_it_is() {
     error: `[DIR]/out` is not an OCI layout: it has no `oci-layout` file, but `letter`
     hint: name an empty or a new directory
     ");
-    assert_snapshot!(output("oci:/proc/phial/out", 6), @"error: cannot create a file in `/proc`: No such file or directory (os error 2)");
-    let archive = output("oci-archive:/proc/phial.tar", 6);
-    assert!(archive.starts_with("error: cannot create a file in `/proc`"), "{archive}");
+    // The kernel's reason is not the same for root and for other users.
+    for target in ["oci:/proc/phial/out", "oci-archive:/proc/phial.tar"] {
+        let output = output(target, 6);
+        assert!(output.starts_with("error: cannot create a file in `/proc`: "), "{output}");
+    }
     assert_snapshot!(output("oci:", 2), @"error: cannot use `to`: `oci:` is not an image reference: the path is empty or holds a NUL");
 }
 
