@@ -140,3 +140,15 @@ fn every_error_is_one_of_usage_and_has_a_remedy() {
         assert!(error.hint().is_some_and(|hint| hint.contains(remedy)), "{error}");
     }
 }
+
+#[test]
+fn the_hint_for_a_committed_build_names_its_directory() {
+    for (path, dir) in [
+        ("apps/shop/_build/prod/lib/shop/ebin/Elixir.Shop.beam", "apps/shop/_build"),
+        ("_build/dev/lib/x/.mix/compile.elixir", "_build"),
+        ("out/prod/lib/x/.mix/compile.elixir", "out/prod/lib/x/.mix/compile.elixir"),
+    ] {
+        let hint = RecipeError::Compiled(path.into()).hint().unwrap();
+        assert!(hint.starts_with(&format!("run `git rm -r --cached {dir}`, ")), "{hint}");
+    }
+}
