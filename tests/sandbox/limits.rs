@@ -72,10 +72,11 @@ fn a_command_that_takes_too_much_memory_is_ended_with_all_that_it_started() {
 fn a_file_system_in_memory_is_no_larger_than_the_limit_of_memory() {
     let test = SandboxTest::new();
     let mut order = test.order(
-        "busybox head -c 3000000 /dev/zero >/tmp/x; echo $?; busybox head -c 1000000 /dev/zero >/run/x; echo $?",
+        "busybox head -c 96000000 /dev/zero >/tmp/x; echo $?; busybox head -c 32000000 /dev/zero >/run/x; echo $?",
     );
     order.root = test.overlay();
-    order.limits = UsageLimits { memory: Some(2_000_000), ..UsageLimits::default() };
+    // Much more than the processes take, which count, too.
+    order.limits = UsageLimits { memory: Some(64_000_000), ..UsageLimits::default() };
     let (_, output) = result(&order);
     assert!(output.ends_with("\n1\n0\n"), "{output}");
 }
