@@ -10,9 +10,6 @@
 //! that differs, the metadata and digests of its entries are in memory; bytes only of one file at a time whose
 //! format is known, and of `mix.lock`.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 mod beam;
 mod comparison;
 mod error;
@@ -34,6 +31,9 @@ pub use files::{Change, FileDiff, FileDifference, SameContent};
 pub use lock::{Dependency, dependencies};
 pub use render::{FirstDifference, ImagePart, Times};
 pub use side::Side;
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use self::pairs::Pair;
 

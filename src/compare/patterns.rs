@@ -24,15 +24,13 @@ fn patterns(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn add(term: &Term, found: &mut Vec<Vec<u8>>) {
-    match term {
-        Term::Tuple(items) => match &items[..] {
-            [name, _, _, _, Term::Bin(compiled)] if name.is_atom("re_pattern") => found.push(compiled.clone()),
-            _ => items.iter().for_each(|item| add(item, found)),
-        },
-        Term::List(items, tail) => items.iter().chain([&**tail]).for_each(|item| add(item, found)),
-        Term::Map(pairs) => pairs.iter().flat_map(|(key, value)| [key, value]).for_each(|item| add(item, found)),
-        _ => {}
+    if let Term::Tuple(items) = term
+        && let [name, _, _, _, Term::Bin(compiled)] = &items[..]
+        && name.is_atom("re_pattern")
+    {
+        found.push(compiled.clone());
     }
+    term.children().for_each(|child| add(child, found));
 }
 
 #[cfg(test)]

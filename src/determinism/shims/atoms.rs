@@ -79,17 +79,12 @@ fn of_module(bytes: &[u8], depth: Depth, atoms: &mut BTreeSet<String>) {
 }
 
 fn of_term(term: &Term, atoms: &mut BTreeSet<String>) {
-    match term {
-        Term::Atom(name) => {
-            if let Ok(name) = std::str::from_utf8(name) {
-                add(name, atoms);
-            }
-        }
-        Term::Tuple(items) => items.iter().for_each(|item| of_term(item, atoms)),
-        Term::List(items, tail) => items.iter().chain([&**tail]).for_each(|item| of_term(item, atoms)),
-        Term::Map(pairs) => pairs.iter().flat_map(|(key, value)| [key, value]).for_each(|item| of_term(item, atoms)),
-        _ => {}
+    if let Term::Atom(name) = term
+        && let Ok(name) = std::str::from_utf8(name)
+    {
+        add(name, atoms);
     }
+    term.children().for_each(|child| of_term(child, atoms));
 }
 
 fn add(name: &str, atoms: &mut BTreeSet<String>) {

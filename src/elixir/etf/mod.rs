@@ -7,7 +7,11 @@
 //!
 //! The codec is ours because its bytes reach the digests of images: they must not change with the version of a crate.
 
+mod term;
+
 use std::io::Read as _;
+
+pub use term::Term;
 
 /// The most bytes of a term, compressed or not.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -24,47 +28,6 @@ pub const VERSION_OF_READER: &str = "etf 2";
 
 const VERSION: u8 = 131;
 const COMPRESSED: u8 = 80;
-
-/// An Erlang term.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// An integer that fits 64 bits.
-    Int(i64),
-    /// Any other integer: sign byte, and the magnitude in little-endian bytes.
-    Big(u8, Vec<u8>),
-    /// The big-endian bytes of an IEEE 754 double, so that every float is kept as it is.
-    Float([u8; 8]),
-    /// An atom: its text in UTF-8, which is not checked.
-    Atom(Vec<u8>),
-    /// A tuple.
-    Tuple(Vec<Term>),
-    /// A list that is not empty: its elements and its tail, which is [`Term::Nil`] for a proper list.
-    List(Vec<Term>, Box<Term>),
-    /// A list of bytes: what Erlang calls a string.
-    Str(Vec<u8>),
-    /// The empty list.
-    Nil,
-    /// A binary.
-    Bin(Vec<u8>),
-    /// A bit string: bytes, and how many bits of the last one count.
-    Bits(Vec<u8>, u8),
-    /// A map.
-    Map(Vec<(Term, Term)>),
-    /// A pid, port, reference, fun or old float: its encoding, tag included.
-    Opaque(Vec<u8>),
-}
-
-impl Term {
-    /// The atom `name`.
-    pub fn atom(name: &str) -> Self {
-        Self::Atom(name.as_bytes().to_vec())
-    }
-
-    /// Whether this is the atom `name`.
-    pub fn is_atom(&self, name: &str) -> bool {
-        matches!(self, Self::Atom(text) if text == name.as_bytes())
-    }
-}
 
 /// The bytes are not a term that is read here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
