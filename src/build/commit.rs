@@ -30,9 +30,14 @@ pub(super) struct CommitFiles<'a> {
 }
 
 impl<'a> CommitFiles<'a> {
-    /// Reads them, checks that they have what the recipe needs, and tells what of it the working tree has changed.
-    pub(super) fn read(fetched: &'a Fetched, recipe: &Recipe, watch: Watch<'_>) -> Result<Self, Error> {
-        let mut entries = source::list(fetched)?;
+    /// Reads them, checks that they have what the recipe needs, and tells what of it the working tree has changed. `entries` are
+    /// all of the commit.
+    pub(super) fn read(
+        fetched: &'a Fetched,
+        mut entries: Vec<CommitEntry>,
+        recipe: &Recipe,
+        watch: Watch<'_>,
+    ) -> Result<Self, Error> {
         let file = |entry: &CommitEntry| {
             let kind = match entry.mode {
                 EntryMode::File => SourceKind::File,

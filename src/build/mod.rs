@@ -51,7 +51,7 @@ use crate::publish;
 use crate::recipe::EPOCH;
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
 use crate::runtime::{ResolvedImage, environment};
-use crate::source::{self, Access, EntryMode, Fetched};
+use crate::source::{self, Access, CommitEntry, EntryMode, Fetched};
 
 /// Builds a commit and publishes the image to every target.
 pub fn build(request: &BuildRequest, context: &Context<'_>) -> Result<Built, Error> {
@@ -86,11 +86,8 @@ pub(crate) fn build_unpublished<'a>(
     let plan = plan(request, &fetched, context)?;
     let app = &plan.prepare.recipe.app;
     let name = app.name(&commit.name);
-    if plan.source.submodules {
-        fetch_submodules(request, &mut fetched, context)?;
-    }
-    fetched.keep_lfs_pointers(!plan.source.lfs);
-    let files = CommitFiles::read(&fetched, &plan.prepare.recipe, context.watch)?;
+    let entries = entries(request, &mut fetched, &plan, context)?;
+    let files = CommitFiles::read(&fetched, entries, &plan.prepare.recipe, context.watch)?;
     let base = resolve_base(request, &plan, context)?;
 
     let remote_cache = match request.remote_cache {
@@ -207,16 +204,24 @@ fn fetch(request: &BuildRequest, context: &Context<'_>) -> Result<Fetched, Error
     Ok(fetched)
 }
 
-/// Fetches the submodules of the commit, if it has some.
-fn fetch_submodules(request: &BuildRequest, fetched: &mut Fetched, context: &Context<'_>) -> Result<(), Error> {
-    if source::list(fetched)?.iter().all(|entry| entry.mode != EntryMode::Submodule) {
-        return Ok(());
+/// The entries of the commit, once its submodules are fetched.
+fn entries(
+    request: &BuildRequest,
+    fetched: &mut Fetched,
+    plan: &BuildPlan,
+    context: &Context<'_>,
+) -> Result<Vec<CommitEntry>, Error> {
+    fetched.keep_lfs_pointers(!plan.source.lfs);
+    let entries = source::list(fetched)?;
+    if !plan.source.submodules || entries.iter().all(|entry| entry.mode != EntryMode::Submodule) {
+        return Ok(entries);
     }
     let start = context.step_started("submodules");
     let access = Access::of(context.host, &request.git_hosts);
     let count = source::fetch_submodules(fetched, &context.store.git_dir(), &access, context.watch)?;
     context.step_finished("submodules", &count.to_string(), Some(start));
-    Ok(())
+    fetched.keep_lfs_pointers(!plan.source.lfs);
+    Ok(source::list(fetched)?)
 }
 
 /// Tells which instructions of a Dockerfile the base image has for those who build on it: `phial build` runs no Dockerfile.

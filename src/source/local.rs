@@ -178,6 +178,11 @@ impl LocalRepository {
         checked_out.into_iter().chain(kept.map(|git_dir| Self { git_dir, top: top.clone() })).collect()
     }
 
+    /// Its git directory, which messages call `location`.
+    pub(super) fn git_dir(&self, location: &Path) -> GitDir {
+        GitDir { path: self.git_dir.clone(), location: location.display().to_string(), is_mirror: false }
+    }
+
     /// Its git directory; of a linked worktree also the common one.
     pub(super) fn git_dirs(&self) -> impl Iterator<Item = PathBuf> {
         let common = fs::read_to_string(self.git_dir.join("commondir")).ok();

@@ -34,8 +34,7 @@ pub enum FileChange {
 /// The objects of `location` on this machine.
 pub fn local_objects(location: &Location, mirrors: &Path) -> LocalObjects {
     let dirs = match &location.0 {
-        LocationKind::Local(path) => local::find(path)
-            .map(|found| vec![GitDir { path: found.git_dir, location: path.display().to_string(), is_mirror: false }]),
+        LocationKind::Local(path) => local::find(path).map(|found| vec![found.git_dir(path)]),
         LocationKind::Remote(url) => Ok(mirror::git_dirs(url, mirrors).into()),
     };
     let dirs: Vec<GitDir> = dirs.unwrap_or_default();
@@ -47,8 +46,7 @@ pub fn local_objects(location: &Location, mirrors: &Path) -> LocalObjects {
 pub fn identity(location: &Location) -> Result<Location, SourceError> {
     let Some(path) = location.local() else { return Ok(location.clone()) };
     let found = local::find(path)?;
-    let git_dir = GitDir { path: found.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
-    if let Some(origin) = local::origin(&git_dir) {
+    if let Some(origin) = local::origin(&found.git_dir(path)) {
         return Ok(origin);
     }
     let home = found.top.unwrap_or(found.git_dir);

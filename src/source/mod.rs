@@ -56,7 +56,6 @@ pub use tree::{CommitEntry, EntryMode, exists, link_target, read_file};
 
 use crate::event::{Watch, notice};
 use fetched::RepositoryState;
-use git_dir::GitDir;
 use location::LocationKind;
 use revision::Revision;
 
@@ -91,7 +90,7 @@ pub fn working_tree_position(location: &Location) -> Result<Option<WorkingTreePo
 
 fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, SourceError> {
     let local = local::find(path)?;
-    let git_dir = GitDir { path: local.git_dir.clone(), location: path.display().to_string(), is_mirror: false };
+    let git_dir = local.git_dir(path);
     let repo = local.open(&git_dir)?;
     let oid = local::resolve(&git_dir, &repo, rev, watch)?;
     let origin = local::origin(&git_dir);

@@ -8,7 +8,6 @@ use git2::Oid;
 use super::access::Access;
 use super::error::SourceError;
 use super::fetched::{Fetched, RepositoryState, Submodule};
-use super::git_dir::GitDir;
 use super::gitmodules::{self, Module};
 use super::local::LocalRepository;
 use super::location::{Location, LocationKind, without_user};
@@ -150,8 +149,7 @@ fn on_this_machine(
 ) -> Option<Fetched> {
     let oid = Oid::from_str(&link.id).ok()?;
     clone.submodules(&module.name, link.name.as_bytes()).into_iter().find_map(|found| {
-        let shown = found.git_dir.display().to_string();
-        let git_dir = GitDir { path: found.git_dir.clone(), location: shown, is_mirror: false };
+        let git_dir = found.git_dir(&found.git_dir);
         let repo = found.open(&git_dir).ok()?;
         git_dir.check(oid).ok()?;
         let name = location.map_or_else(|| module.name.clone(), Location::name);
@@ -167,8 +165,7 @@ fn add_changes(of: &Fetched, clone: &LocalRepository, prefix: &[u8], status: &mu
         // One that is not checked out is no change, as for git.
         let Some(found) = clone.checked_out_submodule(name) else { continue };
         let path = [prefix, name].concat();
-        let git_dir =
-            GitDir { path: found.git_dir.clone(), location: found.git_dir.display().to_string(), is_mirror: false };
+        let git_dir = found.git_dir(&found.git_dir);
         let head = found.open(&git_dir).and_then(|repo| local::resolve(&git_dir, &repo, &Revision::Head, &discard));
         if !matches!(head, Ok(oid) if oid == submodule.fetched.oid) {
             status.add_changed(path);
