@@ -68,12 +68,13 @@ for dir <- Enum.sort(Path.wildcard("src/*")) do
 end
 
 # One package has a later version, too, which differs in nothing else.
-later = "src/elixir-earmark-parser"
-about = File.read!(Path.join(later, "mix.exs"))
-[version, minor, patch] = Regex.run(~r/(\d+\.\d+)\.(\d+)/, hd(Regex.run(~r/version[: ]+"\d+\.\d+\.\d+"/, about)))
-about = String.replace(about, version, "#{minor}.#{String.to_integer(patch) + 1}")
-File.write!(Path.join(later, "mix.exs"), about)
-mix.(later)
+for later <- Path.wildcard("src/elixir-earmark-parser") do
+  about = File.read!(Path.join(later, "mix.exs"))
+  [version, minor, patch] = Regex.run(~r/(\d+\.\d+)\.(\d+)/, hd(Regex.run(~r/version[: ]+"\d+\.\d+\.\d+"/, about)))
+  about = String.replace(about, version, "#{minor}.#{String.to_integer(patch) + 1}")
+  File.write!(Path.join(later, "mix.exs"), about)
+  mix.(later)
+end
 
 key = :public_key.generate_key({:rsa, 2048, 65537})
 File.write!("private_key.pem", :public_key.pem_encode([:public_key.pem_entry_encode(:RSAPrivateKey, key)]))
