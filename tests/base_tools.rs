@@ -1,4 +1,4 @@
-//! Programs that the base image lacks, downloads each day anew, or has where the image's user does not reach them. Mix is a
+//! Programs that the base image lacks, downloads each day again, or has where the image's user does not reach them. Mix is a
 //! script here.
 
 use std::fs;

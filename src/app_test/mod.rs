@@ -158,7 +158,6 @@ fn commands(
     app: &AppDir,
     partition: Option<Partition>,
 ) -> Result<Vec<NamedCommand>, Error> {
-    let files = ImageFiles::open(trees)?;
     let test = |argv: Vec<String>| Ok(vec![NamedCommand { name: "test".to_owned(), argv }]);
     match commands {
         TestCommands::Listed(commands) => Ok(commands.clone()),
@@ -166,10 +165,10 @@ fn commands(
             Err(TestError::NoEntrypoint.into())
         }
         TestCommands::Entrypoint => test([base.image.config.config.entrypoint.clone(), vec!["test".into()]].concat()),
-        TestCommands::Default if has_file(&files, app, CI_SCRIPT)? => {
+        TestCommands::Default if has_file(trees, app, CI_SCRIPT)? => {
             test(vec![format!("{}/{CI_SCRIPT}", app.workdir())])
         }
-        TestCommands::Default if has_file(&files, app, "mix.exs")? => {
+        TestCommands::Default if has_file(trees, app, "mix.exs")? => {
             let parts = partition.map(|part| ["--partitions".to_owned(), part.of.to_string()]);
             test(["mix", "test"].map(str::to_owned).into_iter().chain(parts.into_iter().flatten()).collect())
         }
@@ -181,7 +180,8 @@ fn commands(
 const CI_SCRIPT: &str = "script/docker/ci.sh";
 
 /// Whether the app has a regular file at `path`, or a link to one.
-fn has_file(files: &ImageFiles, app: &AppDir, path: &str) -> Result<bool, IoError> {
+fn has_file(trees: &[Tree], app: &AppDir, path: &str) -> Result<bool, IoError> {
+    let files = ImageFiles::open(trees)?;
     let file = files.find(format!("{}/{path}", app.in_tree()))?;
     Ok(file.is_some_and(|file| file.stat().is_regular_file()))
 }

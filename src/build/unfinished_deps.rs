@@ -40,18 +40,15 @@ impl<'a> UnfinishedDeps<'a> {
     /// The changes of a step, unpacked; `None` if it has to run.
     pub(super) fn changes(&self, step: &Step) -> Result<Option<Changes>, Error> {
         let Some(layer) = self.compiled.get(&step.name) else { return Ok(None) };
-        let blob = match layer {
-            Some(layer) => self.steps.context.store.blob(&layer.digest, layer.size)?,
-            None => None,
-        };
         let dir = self.scratch.dir(&format!("unfinished/{}", step.name.replace(' ', "-")))?;
-        let (metadata, entries) = match (layer, blob) {
-            (None, _) => Default::default(),
-            (Some(_), None) => return Ok(None),
-            (Some(layer), Some(blob)) => match unpack(blob, layer.compression, &dir, &Limits::GENEROUS) {
+        let (metadata, entries) = if let Some(layer) = layer {
+            let Some(blob) = self.steps.context.store.blob(&layer.digest, layer.size)? else { return Ok(None) };
+            match unpack(blob, layer.compression, &dir, &Limits::GENEROUS) {
                 Ok(unpacked) if unpacked.diff_id == layer.diff_id => (unpacked.metadata, unpacked.entries),
                 _ => return Ok(None),
-            },
+            }
+        } else {
+            Default::default()
         };
         self.steps.context.step_finished(&step.name, "compiled by the build that failed", None);
         Ok(Some(Changes::new(&dir, metadata, entries)))
