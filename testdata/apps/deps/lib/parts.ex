@@ -8,7 +8,7 @@ defmodule Parts do
   end
 
   @doc "An Elixir package that generates its code with macros."
-  def tokens(source), do: Makeup.Lexers.ElixirLexer.lex(source)
+  def stylesheet, do: Makeup.stylesheet()
 
   @doc "An Elixir package with leex and yecc grammars."
   def html(markdown) do
@@ -17,7 +17,7 @@ defmodule Parts do
   end
 
   @doc "Two Erlang packages built by rebar3."
-  def host(name), do: name |> to_charlist() |> :idna.encode(uts46: true) |> to_string()
+  def slug(title), do: title |> :slug.make() |> to_string()
 
   @doc "A NIF in C and C++."
   def json(term), do: term |> :jiffy.encode() |> IO.iodata_to_binary()
@@ -28,10 +28,10 @@ defmodule Parts do
   @doc "All of them, for a test of the image."
   def report do
     [
-      tokens: length(tokens("x = 1")),
+      stylesheet: stylesheet(),
       version: version("1.18"),
       html: html("*hi*"),
-      host: host("bücher.example"),
+      slug: slug("Bücher & mehr"),
       json: json(%{env: Application.fetch_env!(:parts, :env)}),
       stamp: stamp()
     ]

@@ -1,0 +1,1 @@
+-record(letter, {base :: char(), marks = [] :: [char()]}).
