@@ -34,6 +34,7 @@ mod mix_up_to_date;
 mod musl;
 mod node_app;
 mod odd_layers;
+mod other_bases;
 mod owners;
 mod passed_variables;
 mod progress;

@@ -16,7 +16,8 @@ pub(super) fn lock(name: &str) -> File {
     file
 }
 
-fn script(name: &str) -> Command {
+/// A script of `testdata/`, which keeps what it makes below the fixtures.
+pub(crate) fn script(name: &str) -> Command {
     let mut script = Command::new(testdata(name));
     script
         .env_clear()
