@@ -1,7 +1,10 @@
 //! A cross-section of `testdata/matrix-bases`: an older Elixir, and one that scripts start, as asdf and mise do.
 
-use crate::harness::prebuilt::script;
+use std::fs;
+
+use crate::harness::prebuilt::{elixir_base, lock, script};
 use crate::harness::skip::skip;
+use crate::harness::user::copy;
 use crate::harness::{fixtures_dir, run};
 
 #[test]
@@ -9,9 +12,16 @@ fn apps_have_one_digest_and_start_over_an_older_elixir_and_over_one_behind_scrip
     if !rustix::process::geteuid().is_root() {
         skip!("needs root, whose files the images hold");
     }
+    let dir = fixtures_dir().join("bases");
+    let _held = lock("bases");
+    // They follow from the base of the other tests; Debian's older one is made once.
+    for name in ["base-trixie", "base-trixie+shims"] {
+        let _ = fs::remove_dir_all(dir.join(name));
+    }
+    copy(&elixir_base(), &dir.join("base-trixie"));
     let mut matrix = script("matrix-bases");
     matrix.env("PHIAL_TIMES", "2").env("PHIAL_APPS", "hello umbrella");
-    matrix.arg(env!("CARGO_BIN_EXE_phial")).arg(fixtures_dir().join("bases")).args(["bookworm", "trixie+shims"]);
+    matrix.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir).args(["bookworm", "trixie+shims"]);
     let rows = run(matrix).ok();
     let held: Vec<&str> = rows.lines().filter_map(|row| row.split_once(": ok,").map(|(name, _)| name)).collect();
     assert_eq!(held, ["bookworm hello", "bookworm umbrella", "trixie+shims hello", "trixie+shims umbrella"], "{rows}");

@@ -10,7 +10,7 @@ use std::process::Command;
 use super::{Static, fixtures_dir, run, search_path, testdata};
 
 /// Holds a lock below `target/fixtures` until it is dropped: other tests and other runs wait.
-pub(super) fn lock(name: &str) -> File {
+pub(crate) fn lock(name: &str) -> File {
     let file = File::create(fixtures_dir().join(format!("{name}.lock"))).expect("a lock file");
     file.lock().expect("a lock");
     file
