@@ -164,6 +164,15 @@ impl UserError for IoError {
     fn exit_kind(&self) -> ExitKind {
         ExitKind::Machine
     }
+
+    fn hint(&self) -> Option<String> {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self.source.kind() {
+            PermissionDenied => Some("correct its permissions, or run this as a user who may do it".into()),
+            ReadOnlyFilesystem => Some("name a place on a file system that can be written".into()),
+            _ => None, // `Error::hint` has that of a full disk
+        }
+    }
 }
 
 impl UserError for PackError {

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use phial_layers::{Digest, EntryPath};
 use serde::Serialize;
 
-use crate::build::{BuildRecord, LayerRecord, repository_name, working_tree_app};
+use crate::build::{BuildRecord, LayerRecord};
 use crate::compare::dependencies;
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
 use crate::image::{Reference, rfc3339, shown};
+use crate::repository::{repository_name, working_tree_app};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, FileChange, LocalObjects, Location};
 use crate::store::Key;

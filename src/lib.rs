@@ -20,6 +20,7 @@ pub mod sandbox;
 pub mod rootfs;
 pub mod config;
 pub mod context;
+pub mod repository;
 pub mod runtime;
 pub mod publish;
 pub mod base_image;

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::build::working_tree_app;
 use crate::config::{self, ConfigError, LockFile, LockedBase};
 use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::recipe::RecipeError;
+use crate::repository::working_tree_app;
 use crate::runtime::ResolvedImage;
 use crate::source::{self, Location};
 
@@ -31,7 +31,7 @@ pub fn lock(
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(ConfigError::Io { path, source }.into()),
+        Err(source) => return Err(IoError::at("read", &path)(source).into()),
     };
     let settings = config::parse("phial.toml", &text)?;
     let name = base.map(str::to_owned).or(settings.image.base).ok_or(ConfigError::NoBase)?;

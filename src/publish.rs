@@ -100,7 +100,7 @@ fn write_to(
     base: Option<BaseLayers<'_>>,
     blobs: Blobs<'_>,
 ) -> Result<(), Error> {
-    let name = format!("to {}", target.place());
+    let name = format!("to {}", target.without_digest());
     let start = context.step_started(&name);
     let done = match target {
         Target::Layout { dir, tag, .. } => {
@@ -129,7 +129,7 @@ fn write_to(
 fn check(target: &Target, image: &Image) -> Result<(), PublishError> {
     match target.digest() {
         Some(required) if *required != image.manifest_digest => Err(PublishError {
-            target: target.place(),
+            target: target.without_digest(),
             required: required.clone(),
             built: image.manifest_digest.clone(),
         }),
@@ -139,11 +139,11 @@ fn check(target: &Target, image: &Image) -> Result<(), PublishError> {
 
 fn summary(pushed: &PushOutcome) -> String {
     if pushed.existed {
-        return "was there".into();
+        return "already there".into();
     }
     let count = |how| pushed.blobs.iter().filter(|(_, pushed)| *pushed == how).count();
     let (sent, mounted, existed) = (count(Pushed::Uploaded), count(Pushed::Mounted), count(Pushed::Existed));
-    format!("{sent} blobs uploaded, {mounted} mounted, {existed} there before")
+    format!("{sent} blobs uploaded, {mounted} mounted, {existed} already there")
 }
 
 /// The repository name of an image in a Docker archive: the file's name without its extension.

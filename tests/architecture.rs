@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 use self::paths::{code, paths};
 
 /// The modules in the order in which data passes through them. A module uses only those before it.
-const MODULES: [&str; 31] = [
+const MODULES: [&str; 32] = [
     "error",
     "event",
     "host",
@@ -32,6 +32,7 @@ const MODULES: [&str; 31] = [
     "rootfs",
     "config",
     "context",
+    "repository",
     "runtime",
     "publish",
     "base_image",

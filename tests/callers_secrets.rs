@@ -86,7 +86,7 @@ fn a_fetched_commit_gets_a_variable_only_by_a_flag_of_the_call() {
     let ran = build(&env, &url, &vars, &["--to", "oci:out"]);
     let stderr = ran.failed(2);
     assert!(stderr.contains("the fetched commit asks for your variable `OWN` (`prepare.pass`)"), "{stderr}");
-    assert!(stderr.contains("hint: if its steps may see the value, say `--pass OWN`"), "{stderr}");
+    assert!(stderr.contains("hint: if its steps may see the value, add `--pass OWN`"), "{stderr}");
     assert!(!stderr.contains(CANARY), "{stderr}");
 
     let ran = build(&env, &url, &vars, &["--to", "oci:out", "--pass", "OWN", "--no-cache"]);

@@ -12,7 +12,7 @@ use crate::harness::run;
 
 fn toml(name: &str) -> toml::Table {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    fs::read_to_string(&path).expect("a file of the house").parse().expect("TOML")
+    fs::read_to_string(&path).expect("a file of the project").parse().expect("TOML")
 }
 
 fn texts(list: &toml::Value) -> Vec<&str> {
@@ -112,7 +112,7 @@ fn no_package_is_older_than_its_floor() {
 }
 
 #[test]
-fn every_package_comes_from_crates_io_or_this_house() {
+fn every_package_comes_from_crates_io_or_this_project() {
     let lock = toml("Cargo.lock");
     for package in lock["package"].as_array().expect("packages") {
         let known = package

@@ -98,7 +98,7 @@ fn cached_layers_are_named_with_the_reason() {
     build(&env, app.source(), &["--no-cache"]);
     let output = explained(&env, &["--source", app.source()]);
     assert_eq!(of_layer(&output, "deps"), ["no input changed; it was built again because of `--no-cache`"]);
-    fs::remove_dir_all(env.cache().join("recall")).unwrap();
+    fs::remove_dir_all(env.cache().join("results")).unwrap();
     build(&env, app.source(), &[]);
     let output = explained(&env, &["--source", app.source()]);
     assert_eq!(

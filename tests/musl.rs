@@ -113,7 +113,7 @@ fn made(env: &TestEnv, repo: &Repo, base: &Path, more: &[&str]) -> String {
 /// The steps in the cache whose key says that memory is cleared for them.
 fn keys_with_cleared_memory(env: &TestEnv) -> Vec<String> {
     let mut steps = vec![];
-    for entry in fs::read_dir(env.cache().join("recall")).expect("results") {
+    for entry in fs::read_dir(env.cache().join("results")).expect("results") {
         let text = fs::read_to_string(entry.expect("a result").path()).expect("a result");
         let key = &serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["key"];
         if key["inputs"]["memory"].is_string() {

@@ -70,7 +70,7 @@ impl Runner<'_> {
 
         let mut prepared = vec![];
         for (name, service) in &self.plan.services {
-            prepared.push(services::prepare(name, service, &sandbox, context)?);
+            prepared.push(services::prepare_service(name, service, &sandbox, context)?);
         }
         let rootfs = rootfs::assemble(self.isolation, self.trees, &self.scratch.dir("root")?)?;
         let mut reports = Reports::new(&rootfs.diff_source, self.app);

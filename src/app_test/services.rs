@@ -30,7 +30,7 @@ pub(super) struct PreparedService {
 }
 
 /// Fetches the image of a service and assembles its root filesystem.
-pub(super) fn prepare(
+pub(super) fn prepare_service(
     name: &str,
     service: &ServicePlan,
     sandbox: &TestSandbox<'_>,

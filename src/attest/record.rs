@@ -48,7 +48,7 @@ pub enum RecordError {
     #[error("{0}")]
     Malformed(String),
     /// Its subject is something else.
-    #[error("it is about `{0}`")]
+    #[error("its subject is `{0}`")]
     WrongSubject(String),
 }
 

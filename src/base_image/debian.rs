@@ -10,9 +10,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::error::IoError;
 use crate::event::{Event, Watch};
 use crate::host::Host;
 use crate::image::DEFAULT_PATH;
+use crate::runtime::OutputTail;
 
 use super::error::BaseError;
 pub use super::packages::{Debian, ELIXIR_PACKAGES, EPOCH, Purpose};
@@ -45,7 +47,7 @@ pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> 
     let empty = scratch.join("dev");
     match fs::create_dir(&empty) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(BaseError::Io { what: "cannot make", path: empty, source: e });
+            return Err(IoError { action: "create", path: empty, source: e }.into());
         }
         _ => {}
     }
@@ -109,12 +111,12 @@ fn tool(program: &'static str, host: &Host) -> Command {
 
 /// Runs it to its end; its output is an event as it comes, and its last lines are in the error.
 fn run(program: &'static str, mut command: Command, watch: Watch<'_>) -> Result<(), BaseError> {
-    let io = |source| BaseError::Io { what: "cannot run", path: PathBuf::from(program), source };
+    let io = |source| IoError { action: "run", path: program.into(), source };
     let mut child = match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(BaseError::Missing { program }),
         spawned => spawned.map_err(io)?,
     };
-    let mut output = Vec::new();
+    let mut output = OutputTail::default();
     if let Some(mut pipe) = child.stderr.take() {
         let mut piece = [0; 4096];
         loop {
@@ -125,18 +127,12 @@ fn run(program: &'static str, mut command: Command, watch: Watch<'_>) -> Result<
             if n == 0 {
                 break;
             }
-            output.extend_from_slice(&piece[..n]);
+            output.push(&piece[..n]);
             watch(Event::StepOutput { step: "base".into(), bytes: piece[..n].to_vec() });
         }
     }
     let status = child.wait().map_err(io)?;
-    if status.success() { Ok(()) } else { Err(BaseError::Failed { program, status, output: tail(&output) }) }
-}
-
-fn tail(output: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(output);
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(8)..].iter().map(|&line| line.to_owned()).collect()
+    if status.success() { Ok(()) } else { Err(BaseError::Failed { program, status, output: output.lines() }) }
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Why no base image could be made.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use crate::error::{ExitKind, UserError};
+use crate::error::{ExitKind, IoError, UserError};
 
 /// What a tar looks like that only `xz` can read.
 pub(super) const XZ: &str = "compressed by xz";
@@ -17,10 +16,10 @@ pub(super) const BZIP2: &str = "compressed by bzip2";
 #[non_exhaustive]
 pub enum BaseError {
     /// Not a name that Debian would give.
-    #[error("`{0}` is no name of a Debian suite")]
+    #[error("`{0}` is not a Debian suite")]
     Suite(String),
     /// Not a name that Debian would give.
-    #[error("`{0}` is no name of a Debian package")]
+    #[error("`{0}` is not a Debian package name")]
     Package(String),
     /// A program that makes bases is not installed.
     #[error("`{program}` is not installed")]
@@ -58,16 +57,8 @@ pub enum BaseError {
         what: &'static str,
     },
     /// The system refused.
-    #[error("{what} `{}`", path.display())]
-    Io {
-        /// What was tried, such as `cannot read`.
-        what: &'static str,
-        /// On which file or program.
-        path: PathBuf,
-        /// The system's word.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 impl UserError for BaseError {
@@ -76,7 +67,8 @@ impl UserError for BaseError {
             Self::Suite(_) | Self::Package(_) => ExitKind::Usage,
             Self::NotATar { .. } => ExitKind::Refused,
             Self::Failed { .. } => ExitKind::Unavailable,
-            Self::Missing { .. } | Self::NoRange { .. } | Self::NoMirror | Self::Io { .. } => ExitKind::Machine,
+            Self::Missing { .. } | Self::NoRange { .. } | Self::NoMirror => ExitKind::Machine,
+            Self::Io(source) => source.exit_kind(),
         }
     }
 
@@ -94,13 +86,18 @@ impl UserError for BaseError {
             Self::NoMirror => Some("name one with `--mirror 'deb URI SUITE main'`".into()),
             Self::NotATar { what: XZ, .. } => Some("unpack it with `xz -d` first".into()),
             Self::NotATar { what: BZIP2, .. } => Some("unpack it with `bzip2 -d` first".into()),
-            Self::Suite(_) => Some("a suite is a code name such as `trixie`".into()),
-            _ => None,
+            Self::NotATar { .. } => {
+                Some("make one with `tar --create`; compressed ones are read by gzip and zstd".into())
+            }
+            Self::Suite(_) => Some("a suite is a code name such as `trixie`, or a version such as `13`".into()),
+            Self::Package(_) => Some("the name of a package is in lower case, such as `libssl-dev`".into()),
+            Self::Io(source) => source.hint(),
+            Self::Failed { .. } => None, // the lines of the program say it
         }
     }
 }
 
 /// Opens a file for reading, with its name in the error.
 pub(super) fn open(path: &Path) -> Result<File, BaseError> {
-    File::open(path).map_err(|source| BaseError::Io { what: "cannot read", path: path.into(), source })
+    Ok(File::open(path).map_err(IoError::at("read", path))?)
 }

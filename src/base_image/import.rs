@@ -6,15 +6,12 @@ use std::path::Path;
 use phial_layers::Compression;
 
 use super::error::{BZIP2, BaseError, XZ, open};
+use crate::error::IoError;
 
 /// Reads the first bytes of a root filesystem's tar. A plain tar must be POSIX or GNU: it has `ustar` at byte 257.
 pub(super) fn tar_compression(path: &Path) -> Result<Compression, BaseError> {
     let mut head = Vec::with_capacity(512);
-    open(path)?.take(512).read_to_end(&mut head).map_err(|source| BaseError::Io {
-        what: "cannot read",
-        path: path.into(),
-        source,
-    })?;
+    open(path)?.take(512).read_to_end(&mut head).map_err(IoError::at("read", path))?;
     sniff(&head).map_err(|what| BaseError::NotATar { path: path.into(), what })
 }
 

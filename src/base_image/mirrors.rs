@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::error::{BaseError, open};
+use crate::error::IoError;
 use std::io::Read;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -14,11 +15,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(super) fn of_this_machine(suite: &str) -> Result<Vec<String>, BaseError> {
     let mut release = String::new();
     let path = Path::new("/etc/os-release");
-    open(path)?.read_to_string(&mut release).map_err(|source| BaseError::Io {
-        what: "cannot read",
-        path: path.into(),
-        source,
-    })?;
+    open(path)?.read_to_string(&mut release).map_err(IoError::at("read", path))?;
     let own = codename(&release).ok_or(BaseError::NoMirror)?;
     let keyring = fs::exists(KEYRING).unwrap_or(false).then_some(KEYRING);
 
@@ -39,7 +36,7 @@ fn targets(arguments: &[&str]) -> Result<String, BaseError> {
     match output {
         Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(BaseError::Missing { program: "apt" }),
-        Err(source) => Err(BaseError::Io { what: "cannot run", path: PathBuf::from("apt-get"), source }),
+        Err(source) => Err(IoError { action: "run", path: "apt-get".into(), source }.into()),
     }
 }
 

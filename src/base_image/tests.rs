@@ -1,9 +1,9 @@
 use std::path::Path;
 
-use super::{BaseError, Debian, ELIXIR_PACKAGES, EPOCH, Purpose, call, has_range, login, tail};
+use super::{BaseError, Debian, ELIXIR_PACKAGES, EPOCH, Purpose, call, has_range, login};
 use crate::error::UserError as _;
 
-fn order(packages: &[&str]) -> Debian {
+fn debian(packages: &[&str]) -> Debian {
     Debian {
         suite: "trixie".into(),
         packages: packages.iter().map(ToString::to_string).collect(),
@@ -13,7 +13,7 @@ fn order(packages: &[&str]) -> Debian {
 }
 
 fn arguments(packages: &[&str]) -> Vec<String> {
-    call::arguments(&order(packages), &["deb uri trixie main".into()], "root", Path::new("out.tar"))
+    call::arguments(&debian(packages), &["deb uri trixie main".into()], "root", Path::new("out.tar"))
         .into_iter()
         .map(|argument| argument.into_string().expect("UTF-8"))
         .collect()
@@ -79,10 +79,10 @@ fn the_suite_the_file_and_the_mirrors_close_the_call() {
 #[test]
 fn names_that_debian_never_gave_are_refused() {
     for name in ["", "x", "-o", "a b", "a,b", "git;reboot", "?essential", "Git"] {
-        assert!(matches!(call::check(&order(&[name])), Err(BaseError::Package(_))), "{name}");
+        assert!(matches!(call::check(&debian(&[name])), Err(BaseError::Package(_))), "{name}");
     }
-    assert!(call::check(&order(&["g++", "libssl3t64", "python3.13"])).is_ok());
-    let named = Debian { suite: "../x".into(), ..order(&[]) };
+    assert!(call::check(&debian(&["g++", "libssl3t64", "python3.13"])).is_ok());
+    let named = Debian { suite: "../x".into(), ..debian(&[]) };
     assert!(matches!(call::check(&named), Err(BaseError::Suite(_))));
 }
 
@@ -92,12 +92,6 @@ fn a_users_range_is_found_by_name_and_by_number() {
     assert!(has_range("ann:100000:65536\n", "ann", 1000));
     assert!(has_range("1000:100000:65536\n", "ann", 1000));
     assert!(!has_range("bob:100000:65536\nann:1:10\n", "ann", 1000));
-}
-
-#[test]
-fn an_error_ends_with_the_last_lines_of_the_output() {
-    let output = (1..=20).map(|n| format!("line {n}\n\n")).collect::<Vec<_>>().concat();
-    assert_eq!(tail(output.as_bytes()), (13..=20).map(|n| format!("line {n}")).collect::<Vec<_>>());
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{self, ConfigError, SettingsOrigin};
+use crate::config::{self, SettingsOrigin};
 use crate::error::Error;
 use crate::event::Watch;
 use crate::recipe::{
     AppDir, CONFIG_FILE, EnvironmentFile, Recipe, RecipeError, Script, SourceFile, SourceKind, VERSION_FILES,
     WantedVersion, environment_files, wanted_versions,
 };
+use crate::repository::committed_text;
 use crate::source::{self, CommitEntry, EntryMode, Fetched, Location, SourceError};
 
 /// The files of a commit.
@@ -55,7 +56,7 @@ impl<'a> CommitFiles<'a> {
                 let (dir, why) = (recipe.app.path().to_owned(), "it is in a submodule");
                 return Err(RecipeError::AppDir { dir, why }.into());
             }
-            let read = |path: &[u8]| std::str::from_utf8(path).map_or(Ok(None), |path| text(fetched, path));
+            let read = |path: &[u8]| std::str::from_utf8(path).map_or(Ok(None), |path| committed_text(fetched, path));
             let needed = recipe.app_files(&files, read)?;
             entries.retain(|entry| needed.files.contains(entry.name.as_bytes()));
             files.retain(|file| needed.files.contains(&file.path));
@@ -67,7 +68,7 @@ impl<'a> CommitFiles<'a> {
         let visible = recipe.deps_inputs(&files).complete()?;
         let vendored = recipe.vendored(&files);
         let lock = Recipe::find(&files, &recipe.lock_path()).and_then(|path| String::from_utf8(path).ok());
-        let mix_lock = lock.map(|path| text(fetched, &path)).transpose()?.flatten();
+        let mix_lock = lock.map(|path| committed_text(fetched, &path)).transpose()?.flatten();
         let (mut wanted, mut leaves_assets_out) = (vec![], false);
         for file in VERSION_FILES {
             let path = Recipe::find(&files, &recipe.app.file(file)).and_then(|path| String::from_utf8(path).ok());
@@ -154,17 +155,4 @@ fn missing_config(
         }
     }
     Ok(None)
-}
-
-/// The text of a file of the commit; `None` if the commit has no such file.
-pub(super) fn text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
-    let bytes = source::read_file(fetched, name)?;
-    let utf8 = |bytes| {
-        String::from_utf8(bytes).map_err(|_| ConfigError::Toml {
-            file: name.into(),
-            text: "it is not UTF-8".into(),
-            excerpt: vec![],
-        })
-    };
-    Ok(bytes.map(utf8).transpose()?)
 }

@@ -3,7 +3,6 @@
 //! The commit is fetched and checked out, its steps run in sandboxes on top of the base image ([`layers`]), their changes
 //! become layers, the layers and the settings become an image ([`image_config`]), and the image is published.
 
-mod app;
 mod built;
 mod chroot_binds;
 mod commit;
@@ -25,11 +24,10 @@ mod test_deps;
 mod toolchain;
 mod unfinished_deps;
 
-pub use app::working_tree_app;
 pub(crate) use built::UnpublishedImage;
 pub use built::{Built, BuiltLayer};
 pub use error::BuildError;
-pub use record::{BuildRecord, LayerRecord, repository_name};
+pub use record::{BuildRecord, LayerRecord};
 pub use reproducibility::ReproducibilityError;
 pub(crate) use reproducibility::{LeftSide, OtherImage, difference};
 pub use request::BuildRequest;
@@ -43,13 +41,14 @@ use self::layers::LayerBuilder;
 use self::lazy_isolation::LazyIsolation;
 use self::step_runner::StepRunner;
 use self::toolchain::VersionCheck;
-use crate::config::{BuildPlan, PreparePlan};
+use crate::config::{self, BuildPlan, PreparePlan};
 use crate::context::Context;
 use crate::error::{Error, ExitKind};
 use crate::image::shown;
 use crate::publish;
 use crate::recipe::EPOCH;
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
+use crate::repository::{CommittedApp, committed_app};
 use crate::runtime::{ResolvedImage, environment};
 use crate::source::{self, Access, CommitEntry, EntryMode, Fetched};
 
@@ -145,7 +144,10 @@ pub(crate) fn build_unpublished<'a>(
 
 /// How the commit is built: its settings, those of the request, and what the commit itself shows.
 fn plan(request: &BuildRequest, fetched: &Fetched, context: &Context<'_>) -> Result<BuildPlan, Error> {
-    let (app, mut settings, lock) = app::settings(request, fetched)?;
+    let config = request.config.as_deref().map(config::read).transpose()?;
+    let recorded = request.rebuild_of.as_ref().map(|record| record.root.as_deref().unwrap_or_default());
+    let named = recorded.or(request.app.as_deref());
+    let CommittedApp { dir: app, mut settings, lock } = committed_app(named, config, &request.location, fetched)?;
     let names_envs = settings.image.envs.is_some() || !request.flags.envs.is_empty();
     if !names_envs && settings.prepare.script.is_none() {
         settings.image.envs = commit::default_envs(fetched, &app)?;

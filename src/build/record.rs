@@ -1,16 +1,14 @@
 //! Records of builds for `phial explain`, in the store: the last ten of each repository. Not to be confused with the record
 //! in an image ([`crate::image::Provenance`]).
 
-use std::path::PathBuf;
-
 use phial_layers::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::{BuildRequest, Built};
 use crate::context::Context;
 use crate::image::Target;
-use crate::recipe::AppDir;
-use crate::source::{self, Location, SourceError};
+use crate::repository::{from_here, repository_name};
+use crate::source::Location;
 use crate::store::Key;
 
 /// Number of records of each repository.
@@ -68,7 +66,7 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
     });
     let record = BuildRecord {
         image: built.digest.clone(),
-        targets: built.targets.iter().map(Target::place).collect(),
+        targets: built.targets.iter().map(Target::without_digest).collect(),
         source: absolute(&request.location, context),
         commit: built.commit.clone(),
         app: built.app.path().to_owned(),
@@ -83,21 +81,6 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
         let text = format!("`phial explain` cannot explain this build, since its record cannot be written: {why}");
         context.notice(text);
     }
-}
-
-/// The name of a repository in the store: its web address, which is the same for all ways to clone it; without one, its URL or
-/// its real path. The builds of each app in a directory are apart.
-pub fn repository_name(location: &Location, app: &AppDir, context: &Context<'_>) -> Result<String, SourceError> {
-    let identity = source::identity(&from_here(location, context))?;
-    let name = identity.web_address().unwrap_or_else(|| identity.to_string());
-    Ok(if app.is_root() { name } else { format!("{name}//{}", app.path()) })
-}
-
-/// The location with a local path made absolute.
-fn from_here(location: &Location, context: &Context<'_>) -> Location {
-    let absolute = |path| context.host.cwd.join(path).components().collect::<PathBuf>();
-    let local = location.local().and_then(|path| absolute(path).to_string_lossy().parse().ok());
-    local.unwrap_or_else(|| location.clone())
 }
 
 fn absolute(location: &Location, context: &Context<'_>) -> String {

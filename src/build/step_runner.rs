@@ -103,7 +103,7 @@ impl StepRunner<'_> {
         } else {
             let start = self.context.step_started(name);
             let layers = make(&self.context.store.scratch()?)?;
-            let files: u64 = layers.iter().flatten().map(|layer| layer.entries).sum();
+            let files: u64 = layers.iter().flatten().filter_map(|layer| layer.entries).sum();
             self.context.step_finished(name, &format!("{files} files"), Some(start));
             (layers, false)
         };

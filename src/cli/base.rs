@@ -103,6 +103,6 @@ pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
     };
     let (image, targets) = base_image::create(&of, to, context)?;
     ui.info(&format!("  base             {:>9}", size(image.manifest.layers.iter().map(|layer| layer.size).sum())));
-    ui.data(&format!("{}@{}", targets[0].place(), image.manifest_digest))?;
+    ui.data(&format!("{}@{}", targets[0].without_digest(), image.manifest_digest))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -160,7 +160,7 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome
     if args.json {
         ui.json(&as_json(&built))?;
     } else {
-        ui.data(&format!("{}@{}", built.targets[0].place(), built.digest))?;
+        ui.data(&format!("{}@{}", built.targets[0].without_digest(), built.digest))?;
     }
     written.unwrap_or(Ok(()))?;
     Ok(ExitCode::SUCCESS)
@@ -174,7 +174,7 @@ fn as_json(built: &Built) -> String {
         .collect();
     json!({
         "digest": built.digest,
-        "targets": built.targets.iter().map(Target::place).collect::<Vec<_>>(),
+        "targets": built.targets.iter().map(Target::without_digest).collect::<Vec<_>>(),
         "commit": built.commit,
         "base": { "digest": built.base, "layers": built.base_layers },
         "isolation": built.isolation.map(|isolation| isolation.to_string()),

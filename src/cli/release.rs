@@ -77,12 +77,15 @@ pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Out
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a release does to a name that has the digest already.
+const UNCHANGED: &str = "unchanged";
+
 /// What a release does to a name.
 fn change(name: &ReleaseName, digest: &Digest) -> &'static str {
     match &name.previous {
         _ if name.tag.is_none() => "copied",
         None => "new",
-        Some(was) if was == digest => "was there",
+        Some(was) if was == digest => UNCHANGED,
         Some(_) => "moved",
     }
 }
@@ -103,7 +106,7 @@ fn summary(plan: &ReleasePlan, dry_run: bool) -> Vec<String> {
             _ => String::new(),
         };
         let change = change(name, &plan.digest);
-        let would = if change == "was there" { "" } else { would };
+        let would = if change == UNCHANGED { "" } else { would };
         lines.push(format!("  {name}  {would}{change}{from}"));
     }
     lines

@@ -39,8 +39,8 @@ pub(super) struct TestArgs {
     /// Time limit for each command: seconds, or `90s`, `10m`, `1h` [default: 1h]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
-    /// Write a `JUnit` report to this file
-    #[arg(long, value_name = "FILE")]
+    /// Where a report of the tests goes.
+    #[arg(long, value_name = "FILE", help = "Write a JUnit report to this file")]
     junit: Option<PathBuf>,
     /// Copy logs and the files of `test.artifacts` to this directory
     #[arg(long, value_name = "DIR")]

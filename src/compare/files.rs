@@ -196,7 +196,7 @@ pub(super) fn list(blob: impl Read + Send, compression: Compression) -> Result<L
 /// The bytes of a file of a layer, which is read to its end; `None` if it is no file or has more than `max` bytes. `shown` is its path
 /// as [`FirstDifference`](super::FirstDifference) has it.
 pub(super) fn content(blob: impl Read + Send, layer: &LayerId, shown: &str, max: u64) -> Option<Vec<u8>> {
-    let is_it = |name: &EntryPath, size| size <= max && format!("{name:?}") == shown;
+    let is_it = |name: &EntryPath, size| size <= max && name.to_string() == shown;
     let mut found = None;
     list_entries(blob, layer.compression, &Limits::GENEROUS, &is_it, &mut |mut entry| {
         if let Some(bytes) = entry.bytes.take() {

@@ -40,7 +40,7 @@ impl Comparison {
             if let (Status::Changed, Some(file)) = (layer.status, layer.files.iter().min_by_key(|file| rank(file))) {
                 let reason = file.differences.first().filter(|_| file.change == Change::Changed);
                 let reason = reason.map_or_else(|| word(file.change).into(), FileDifference::to_string);
-                return Some(FirstDifference { part, path: Some(format!("{:?}", file.path)), reason });
+                return Some(FirstDifference { part, path: Some(file.path.to_string()), reason });
             }
             let reason = match (layer.status, layer.differences.first()) {
                 (Status::Added, _) => "only the second has it".into(),

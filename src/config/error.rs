@@ -1,8 +1,6 @@
 //! What can be wrong with `phial.toml`, `phial.lock` and the flags of the command line.
 
-use std::path::PathBuf;
-
-use crate::error::{ExitKind, UserError};
+use crate::error::{ExitKind, IoError, UserError};
 use crate::image::ImageError;
 
 /// Characters of a line of settings that an error shows.
@@ -113,14 +111,8 @@ pub enum ConfigError {
     #[error("`{0}` is not a git working tree")]
     NoWorkingTree(String),
     /// A settings file cannot be read from disk.
-    #[error("cannot read `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 impl ConfigError {
@@ -161,16 +153,22 @@ impl UserError for ConfigError {
                 Some("run `phial lock` in a clone of the repository, where it writes `phial.lock`".into())
             }
             Self::Secret { key, name, .. } => {
-                Some(format!("remove it from `{key}`; who calls Phial and wants steps to see it says `--pass {name}`"))
+                Some(format!("remove it from `{key}`; to let steps see it in one call, add `--pass {name}`"))
             }
-            Self::NotPassed { name, .. } => Some(format!("if its steps may see the value, say `--pass {name}`")),
-            Self::ForeignBase { name, .. } => Some(format!("if its steps may see it, say `--base {name}`")),
+            Self::NotPassed { name, .. } => Some(format!("if its steps may see the value, add `--pass {name}`")),
+            Self::ForeignBase { name, .. } => Some(format!("if its steps may see it, add `--base {name}`")),
             Self::ForeignTarget { name, .. } => {
                 Some(format!("say where the image goes: `--to {name}`, or another target"))
             }
             Self::RootWithSettings { file, .. } => Some(format!("move them to `{file}`")),
             Self::Reference { source, .. } => source.hint(),
-            _ => None,
+            Self::Io(source) => source.hint(),
+            // Their texts say what is allowed.
+            Self::Toml { .. }
+            | Self::Value { .. }
+            | Self::UnknownKey { nearest: None, .. }
+            | Self::UnknownCommand { .. } => None,
+            Self::NoImage(_) => Some("give it the reference of an image".into()),
         }
     }
 }

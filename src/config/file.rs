@@ -10,6 +10,7 @@ use super::error::ConfigError;
 use super::keys::{Lookup, lookup, nearest};
 use super::limits::{SizeSetting, TimeSetting};
 use super::test_settings::TestSettings;
+use crate::error::IoError;
 
 /// The tables of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -151,7 +152,7 @@ impl Clock {
 
 /// Reads the settings file of `--config`.
 pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(IoError::at("read", path))?;
     parse(&path.display().to_string(), &text)
 }
 

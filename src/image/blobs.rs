@@ -20,7 +20,7 @@ pub type Blobs<'a> = &'a (dyn Fn(&Digest) -> Result<Option<BlobReader>, Error> +
 #[derive(Debug, thiserror::Error)]
 pub enum BlobSourceError {
     /// The source does not have it.
-    #[error("it is neither in the cache nor where the image comes from")]
+    #[error("it is not in the cache and not where the image comes from")]
     Missing,
     /// It cannot be opened.
     #[error(transparent)]

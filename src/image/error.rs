@@ -140,7 +140,19 @@ impl UserError for ImageError {
                 Some("convert the image, for example by `skopeo copy`, or choose another base".into())
             }
             Self::Platform { .. } => Some("name the image by the digest of one platform: `repo@sha256:...`".into()),
-            _ => None,
+            // The image is not what its format says: only who made it can make it right.
+            Self::Json { .. }
+            | Self::TooLarge { .. }
+            | Self::SchemaVersion { .. }
+            | Self::Ambiguous { .. }
+            | Self::MediaType { .. }
+            | Self::Size { .. }
+            | Self::NotAnImage { .. }
+            | Self::IndexNotImage { .. }
+            | Self::DiffIds { .. }
+            | Self::Config { .. }
+            | Self::Blob { .. }
+            | Self::NestedIndexes { .. } => None,
         }
     }
 }

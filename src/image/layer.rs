@@ -17,8 +17,9 @@ pub struct PackedLayer {
     pub size: u64,
     /// Size of the tar.
     pub tar_size: u64,
-    /// Number of tar entries, whiteouts included; 0 if the layer is a tar that was not read.
-    pub entries: u64,
+    /// Number of tar entries, whiteouts included; `None` if the layer is a tar that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
     /// How the blob is compressed.
     pub compression: Compression,
 }
@@ -27,13 +28,13 @@ impl PackedLayer {
     /// What `phial_layers::pack` returned for a blob of this compression.
     pub fn new(packed: Packed, compression: Compression) -> Self {
         let Packed { diff_id, digest, size, tar_size, entries } = packed;
-        Self { diff_id, digest, size, tar_size, entries, compression }
+        Self { diff_id, digest, size, tar_size, entries: Some(entries), compression }
     }
 
     /// What `phial_layers::compress` returned for a blob of this compression.
     pub fn from_tar(tar: CompressedTar, compression: Compression) -> Self {
         let CompressedTar { diff_id, digest, size, tar_size } = tar;
-        Self { diff_id, digest, size, tar_size, entries: 0, compression }
+        Self { diff_id, digest, size, tar_size, entries: None, compression }
     }
 
     /// Its descriptor in a manifest.

@@ -163,7 +163,7 @@ impl Target {
     }
 
     /// The target without a digest.
-    pub fn place(&self) -> String {
+    pub fn without_digest(&self) -> String {
         let text = self.to_string();
         match self.digest() {
             Some(digest) => text.trim_end_matches(&format!("@{digest}")).to_owned(),

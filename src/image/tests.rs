@@ -142,7 +142,7 @@ fn layer() -> NewLayer {
         digest: Digest::of(b"zst"),
         size: 3,
         tar_size: 3,
-        entries: 1,
+        entries: Some(1),
         compression: Compression::Zstd,
     };
     NewLayer { layer, created_by: "phial build".into() }

@@ -31,7 +31,7 @@ pub enum LayoutError {
         remedy: Option<String>,
     },
     /// An archive would replace a file that is none.
-    #[error("`{}` is there already and is not {kind}: {why}", path.display())]
+    #[error("`{}` already exists and is not {kind}: {why}", path.display())]
     Occupied {
         /// The file.
         path: PathBuf,
@@ -168,7 +168,8 @@ impl UserError for LayoutError {
             Self::Io(IoError { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space on this file system".into())
             }
-            _ => None,
+            Self::Io(source) => source.hint(),
+            Self::NotFound { .. } | Self::Moved { .. } => None, // their texts say what is there
         }
     }
 }

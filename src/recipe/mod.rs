@@ -211,7 +211,7 @@ impl UserError for RecipeError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoProject(_) => {
-                "name the app's directory by `--app DIR`; an app that is no Mix project has `script = \"PATH\"` under `[prepare]`".into()
+                "name the app's directory by `--app DIR`; an app that is not a Mix project has `script = \"PATH\"` under `[prepare]`".into()
             }
             Self::AppDir { .. } => {
                 "`--app DIR` and `image.root` name a directory of the commit by its path from the root".into()

@@ -340,7 +340,16 @@ impl UserError for RegistryError {
                 Some("referrers are listed under that tag: exclude `sha256-*` from the immutable tags".into())
             }
             Self::Immutable { .. } => Some("choose another tag".into()),
-            _ => None,
+            Self::NotFound { .. } => {
+                Some("check the name and the tag; to who is not logged in, some registries say this of private repositories".into())
+            }
+            Self::Blocked { .. } => Some("that file has `blocked = true` for it".into()),
+            Self::Blob { .. } => Some("copy or push the image again".into()),
+            // They are tried again, or their texts say what is wrong at the other end.
+            Self::Reach { .. } | Self::Stalled { .. } | Self::BrokeOff { .. } | Self::Status { .. }
+            | Self::NotARegistry { .. } | Self::Redirect { .. } | Self::TooLarge { .. } | Self::Verify { .. }
+            | Self::Challenge { .. } | Self::Realm { .. } | Self::Token { .. }
+            | Self::Credentials { .. } | Self::Helper { .. } | Self::Setting { .. } | Self::Thread { .. } => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use phial_layers::Digest;
 use super::ReleaseRequest;
 use super::error::ReleaseError;
 use super::plan::{Destination, Inspection, TagState};
-use super::verdict::judge;
+use super::verdict::evaluate;
 use crate::attest::{ImageLocation, records};
 use crate::config::{self, ConfigError};
 use crate::context::Context;
@@ -74,9 +74,9 @@ pub(super) fn inspect(
     let start = context.step_started("records");
     let listed = records(&source.location, context.client, &digest)?;
     let count = listed.len();
-    let verdict = judge(listed, &requires);
+    let verdict = evaluate(listed, &requires);
     let proven: Vec<&str> = verdict.proven.keys().map(String::as_str).collect();
-    let note = if proven.is_empty() { "nothing proven".into() } else { format!("proven: {}", proven.join(", ")) };
+    let note = if proven.is_empty() { "no passed test".into() } else { format!("passed: {}", proven.join(", ")) };
     context.step_finished("records", &format!("{count}; {}", shown(&note)), Some(start));
     Ok(Inspection { source: source.location.clone(), digest, verdict, destinations })
 }

@@ -15,7 +15,7 @@ use phial_layers::Digest;
 
 pub use error::ReleaseError;
 pub use plan::{Destination, Inspection, Override, ReleaseName, ReleasePlan, ReleasePolicy, TagState, plan};
-pub use verdict::{Problem, Verdict, judge};
+pub use verdict::{Problem, Verdict, evaluate};
 
 use crate::context::Context;
 use crate::error::Error;

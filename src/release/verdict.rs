@@ -58,9 +58,9 @@ pub enum Problem {
     },
 }
 
-/// Judges records for the commands that are required, one at least. For each command the newest record counts, and of two
+/// Evaluates the records for the commands that are required, one at least. For each command the newest record counts, and of two
 /// with the same time the one of a failure. Other commands are noted and prove nothing: a tester may run any command.
-pub fn judge(listed: Vec<ListedRecord>, requires: &BTreeSet<String>) -> Verdict {
+pub fn evaluate(listed: Vec<ListedRecord>, requires: &BTreeSet<String>) -> Verdict {
     let mut verdict = Verdict::default();
     let mut records = Vec::new();
     for record in listed {
@@ -110,14 +110,14 @@ impl Verdict {
         }
     }
 
-    /// Adds the proof of a command, or the problem with it.
+    /// Adds the run that proves a command, or the problem with it.
     fn command(&mut self, command: &str, records: &[TestRecord], known: &BTreeSet<String>) {
         let newest = newest(command, records);
-        let proof = proof(&newest);
+        let passing = passing_run(&newest);
         let failures = newest.values().filter(|outcome| !outcome.passed);
         let failure = failures.max_by_key(|outcome| outcome.finished);
-        match (proof, failure) {
-            (proof, Some(failure)) if proof.as_ref().is_none_or(|(at, _)| failure.finished >= *at) => {
+        match (passing, failure) {
+            (passing, Some(failure)) if passing.as_ref().is_none_or(|(at, _)| failure.finished >= *at) => {
                 self.problems.push(failed(Some(command), failure.record));
             }
             (Some((_, record)), _) => {
@@ -154,18 +154,18 @@ fn newest<'a>(command: &str, records: &'a [TestRecord]) -> BTreeMap<Option<Parti
 }
 
 /// The time and the digest of the record that proves a command: a run of all tests, or the oldest of runs of all parts.
-fn proof(newest: &BTreeMap<Option<Partition>, CommandOutcome<'_>>) -> Option<(i64, Digest)> {
+fn passing_run(newest: &BTreeMap<Option<Partition>, CommandOutcome<'_>>) -> Option<(i64, Digest)> {
     let whole = newest.get(&None).filter(|outcome| outcome.passed);
-    let mut proofs: Vec<(i64, Digest)> =
+    let mut runs: Vec<(i64, Digest)> =
         whole.iter().map(|outcome| (outcome.finished, outcome.record.referrer.clone())).collect();
     let totals: BTreeSet<u32> = newest.keys().flatten().map(|partition| partition.of).collect();
     for of in totals {
         let parts = (1..=of).map(|nth| newest.get(&Some(Partition { nth, of })).filter(|outcome| outcome.passed));
         let Some(parts) = parts.collect::<Option<Vec<_>>>() else { continue };
         let oldest = parts.into_iter().min_by_key(|outcome| outcome.finished);
-        proofs.extend(oldest.map(|outcome| (outcome.finished, outcome.record.referrer.clone())));
+        runs.extend(oldest.map(|outcome| (outcome.finished, outcome.record.referrer.clone())));
     }
-    proofs.into_iter().max()
+    runs.into_iter().max()
 }
 
 fn failed(command: Option<&str>, record: &TestRecord) -> Problem {

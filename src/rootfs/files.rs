@@ -96,7 +96,7 @@ pub struct ImageFile<'files> {
 
 /// Where a file or a directory of an image is, and what it is.
 #[derive(Clone, Copy, Debug)]
-pub struct ImagePlace<'file> {
+pub struct ImagePath<'file> {
     /// The tree that shows it, as an index: 0 is the topmost.
     pub tree: usize,
     /// Its path in that tree and in the image, without links.
@@ -117,13 +117,13 @@ impl ImageFile<'_> {
     }
 
     /// Where it is.
-    pub fn place(&self) -> ImagePlace<'_> {
-        place(self.at())
+    pub fn path(&self) -> ImagePath<'_> {
+        image_path(self.at())
     }
 
     /// The directories on the way to it and to what its links lead to, in the order in which they are searched.
-    pub fn searched(&self) -> impl Iterator<Item = ImagePlace<'_>> {
-        self.searched.iter().map(place)
+    pub fn searched(&self) -> impl Iterator<Item = ImagePath<'_>> {
+        self.searched.iter().map(image_path)
     }
 
     /// Its text; `None` if it is no regular file or not UTF-8. More than `limit` bytes are an error.
@@ -137,8 +137,8 @@ impl ImageFile<'_> {
     }
 }
 
-fn place(at: &TreePath) -> ImagePlace<'_> {
-    ImagePlace { tree: at.tree, path: &at.path, stat: at.stat }
+fn image_path(at: &TreePath) -> ImagePath<'_> {
+    ImagePath { tree: at.tree, path: &at.path, stat: at.stat }
 }
 
 #[cfg(test)]

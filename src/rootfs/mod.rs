@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
 pub use error::RootfsError;
-pub use files::{ImageFile, ImageFiles, ImagePlace};
+pub use files::{ImageFile, ImageFiles, ImagePath};
 pub use overwritten::overwritten;
 
 use crate::sandbox::Root;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{RuntimeError, User, environment, user};
 use crate::error::{Error, IoError};
 use crate::image::{DEFAULT_PATH, Image};
-use crate::rootfs::{ImageFiles, ImagePlace};
+use crate::rootfs::{ImageFiles, ImagePath};
 use crate::store::Tree;
 
 /// What closes the way to a program.
@@ -65,7 +65,7 @@ impl Search<'_> {
         for dir in dirs {
             let at = root.join(dir).join(program);
             let Some(file) = self.files.find(&at)?.filter(|file| file.stat().is_regular_file()) else { continue };
-            let closed = file.searched().chain([file.place()]).find(|place| !self.may_execute(place));
+            let closed = file.searched().chain([file.path()]).find(|path| !self.may_execute(path));
             let Some(place) = closed else { return Ok(None) };
             first = first.or_else(|| {
                 Some(AccessDenied {
@@ -79,17 +79,17 @@ impl Search<'_> {
         Ok(first)
     }
 
-    fn mode(&self, place: &ImagePlace<'_>) -> u32 {
-        let metadata = self.trees[place.tree].metadata.of(&EntryPath::new(place.path.as_os_str().as_bytes()));
-        metadata.mode.unwrap_or_else(|| place.stat.mode())
+    fn mode(&self, path: &ImagePath<'_>) -> u32 {
+        let metadata = self.trees[path.tree].metadata.of(&EntryPath::new(path.path.as_os_str().as_bytes()));
+        metadata.mode.unwrap_or_else(|| path.stat.mode())
     }
 
     /// Whether the user may enter a directory or execute a file (`path_resolution(7)`). Access control lists are not read:
     /// what has one is taken for open. So is the root directory, which each runtime makes in its own way.
-    fn may_execute(&self, place: &ImagePlace<'_>) -> bool {
-        let metadata = self.trees[place.tree].metadata.of(&EntryPath::new(place.path.as_os_str().as_bytes()));
+    fn may_execute(&self, path: &ImagePath<'_>) -> bool {
+        let metadata = self.trees[path.tree].metadata.of(&EntryPath::new(path.path.as_os_str().as_bytes()));
         let (uid, gid) = self.who.ids;
-        let is_entered = place.path.as_os_str().is_empty() || (uid == 0 && place.stat.is_directory());
+        let is_entered = path.path.as_os_str().is_empty() || (uid == 0 && path.stat.is_directory());
         if is_entered || metadata.xattrs.contains_key("system.posix_acl_access") {
             return true;
         }
@@ -102,7 +102,7 @@ impl Search<'_> {
         } else {
             0o001
         };
-        self.mode(place) & bits != 0
+        self.mode(path) & bits != 0
     }
 }
 

@@ -86,7 +86,10 @@ impl UserError for RuntimeError {
             Self::DiffIdAlgorithm { .. } => {
                 Some("write the image again with another tool, such as `skopeo copy`".into())
             }
-            Self::DiffId { .. } | Self::UnknownUser(_) => None,
+            Self::DiffId { .. } => Some("copy or build the image again".into()),
+            Self::UnknownUser(_) => {
+                Some("name a user that it has, or a number: with `--user`, or as `image.user` for a new image".into())
+            }
         }
     }
 }

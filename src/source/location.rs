@@ -286,7 +286,7 @@ impl Url {
     }
 
     /// The URL for libgit2: for ssh with the user, never with a password, which libgit2 asks for by a callback.
-    pub(super) fn wire(&self) -> String {
+    pub(super) fn libgit2_url(&self) -> String {
         let login = self.user.as_deref().unwrap_or("git");
         match self.scheme {
             Scheme::Scp => format!("{login}@{}:{}", self.host, self.path),

@@ -171,7 +171,7 @@ impl Fetch {
         let repo = git_dir.open()?;
         let credentials = Rc::new(RefCell::new(CredentialQueue::new(&self.url, &self.access)));
         let failed = |error: git2::Error| self.failure(&error, &credentials.borrow());
-        let mut remote = repo.remote_anonymous(&self.url.wire()).map_err(failed)?;
+        let mut remote = repo.remote_anonymous(&self.url.libgit2_url()).map_err(failed)?;
         let callbacks = self.callbacks(&credentials);
         let mut connection =
             remote.connect_auth(Direction::Fetch, Some(callbacks), Some(self.proxy())).map_err(failed)?;

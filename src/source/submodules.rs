@@ -127,12 +127,12 @@ const LOCAL: &str = "it is a path, and a commit names no repository of this mach
 /// Where a URL of `.gitmodules` leads, for a repository that comes from `origin`.
 fn location(origin: Option<&Location>, url: &str) -> Result<Location, &'static str> {
     if url.starts_with("./") || url.starts_with("../") {
-        let origin = origin.ok_or("it is relative to the remote `origin`, which is no server")?;
+        let origin = origin.ok_or("it is relative to the remote `origin`, which is not on a server")?;
         return origin.relative(url).ok_or("it leads out of the server of the remote `origin`");
     }
     let location: Location = url.parse().map_err(|error| match error {
         SourceError::Location { why, .. } => why,
-        _ => "it is no URL",
+        _ => "it is not a URL",
     })?;
     match &location.0 {
         LocationKind::Local(_) => Err(LOCAL),

@@ -60,7 +60,10 @@ impl UserError for StoreError {
             },
             Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a directory of your own".into()),
             Self::LayerLost(_) => Some("run the command again to rebuild it".into()),
-            Self::Mismatch { .. } | Self::Damaged(_) => None,
+            Self::Mismatch { .. } => {
+                Some("run the command again; if it fails again, the image is damaged where it comes from".into())
+            }
+            Self::Damaged(_) => Some("remove the cache directory: the next command fills a new one".into()),
         }
     }
 }

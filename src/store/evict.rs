@@ -85,7 +85,7 @@ impl Store {
         self.list(&mut items, "blobs/sha256", StoreItemKind::Blob, digest("sha256"))?;
         self.list(&mut items, "blobs/sha512", StoreItemKind::Blob, digest("sha512"))?;
         self.list(&mut items, "trees", StoreItemKind::Tree, digest("sha256"))?;
-        self.list(&mut items, "recall", StoreItemKind::Result, |name| name)?;
+        self.list(&mut items, "results", StoreItemKind::Result, |name| name)?;
         self.list(&mut items, "git", StoreItemKind::Mirror, |name| name)?;
         self.list(&mut items, "bad", StoreItemKind::DamagedBlob, digest("sha256"))?;
         items.sort_by(|a, b| (a.last_used, a.kind, &a.name).cmp(&(b.last_used, b.kind, &b.name)));

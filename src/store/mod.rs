@@ -66,7 +66,8 @@ impl Store {
         }
         private_dir(root)?;
         check_folder(root)?;
-        for folder in ["blobs/sha256", "blobs/sha512", "trees", "recall", "history", "scratch", "locks", "git", "bad"] {
+        for folder in ["blobs/sha256", "blobs/sha512", "trees", "results", "history", "scratch", "locks", "git", "bad"]
+        {
             private_dir(&root.join(folder))?;
         }
         let version = root.join("version");
@@ -218,7 +219,7 @@ mod tests {
     fn a_damaged_result_is_a_miss() {
         let (_dir, store) = store();
         let key = Key::new("deps");
-        fs::write(store.root().join("recall").join(key.hex()), b"{").unwrap();
+        fs::write(store.root().join("results").join(key.hex()), b"{").unwrap();
         assert!(matches!(store.result::<u32>(&key).unwrap(), Lookup::Miss(_)));
     }
 

@@ -86,12 +86,12 @@ impl Key {
 impl Store {
     /// For storing a result under `key`, whether there is one already or not.
     pub fn vacant<T>(&self, key: &Key) -> Vacant<T> {
-        Vacant { path: self.root().join("recall").join(key.hex()), key: key.clone(), kind: PhantomData }
+        Vacant { path: self.root().join("results").join(key.hex()), key: key.clone(), kind: PhantomData }
     }
 
     /// Looks a key up. A file that cannot be read or that holds another key is a miss.
     pub fn result<T: Serialize + DeserializeOwned>(&self, key: &Key) -> Result<Lookup<T>, StoreError> {
-        let path = self.root().join("recall").join(key.hex());
+        let path = self.root().join("results").join(key.hex());
         let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<StoredResult<T>>(&bytes).ok());
         Ok(match stored {
             Some(stored) if stored.key == *key => {
@@ -104,7 +104,7 @@ impl Store {
 
     /// The key and the result (as JSON) whose file name begins with `name`; `None` unless there is exactly one.
     pub fn find_result(&self, name: &str) -> Option<(Key, serde_json::Value)> {
-        let folder = fs::read_dir(self.root().join("recall")).ok()?;
+        let folder = fs::read_dir(self.root().join("results")).ok()?;
         let mut entries =
             folder.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
         let (first, second) = (entries.next()?, entries.next());

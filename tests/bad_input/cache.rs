@@ -81,7 +81,7 @@ fn a_damaged_layer_of_the_base_in_the_cache_is_moved_away_and_fetched_again() {
     scene.sound();
     damage(&blobs(&scene)[0]);
     let mut remove = std::process::Command::new("rm");
-    remove.arg("-rf").arg(scene.env.cache().join("trees")).arg(scene.env.cache().join("recall"));
+    remove.arg("-rf").arg(scene.env.cache().join("trees")).arg(scene.env.cache().join("results"));
     run(remove).ok();
     assert_eq!(digest(&build_to(&scene, "again").ok()), good());
     assert_eq!(fs::read_dir(scene.env.cache().join("bad")).unwrap().count(), 1);
@@ -114,7 +114,7 @@ fn whatever_is_truncated_or_missing_in_the_cache_is_built_again() {
         let read = fs::read_dir(scene.env.cache().join(name)).unwrap();
         read.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     };
-    for path in entries("recall") {
+    for path in entries("results") {
         fs::write(path, "{").unwrap();
     }
     assert_eq!(digest(&build_to(&scene, "one").ok()), good());

@@ -136,7 +136,7 @@ pub(crate) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOp
                 digest: layer.digest.clone(),
                 size: layer.blob.len() as u64,
                 tar_size: 0,
-                entries: 0,
+                entries: None,
                 compression: layer.compression,
             },
             created_by: layer.created_by.clone(),

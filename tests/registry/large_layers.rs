@@ -42,7 +42,7 @@ fn base(dir: &Path) -> String {
     let small = phial::layout::Layout::open_dir(&busybox_base()).unwrap();
     let below = small.resolve(None, None, &Platform::host()).unwrap();
     let (diff_id, compression) = (DiffId(digest.clone()), Compression::None);
-    let layer = PackedLayer { diff_id, digest: digest.clone(), size, tar_size: size, entries: 1, compression };
+    let layer = PackedLayer { diff_id, digest: digest.clone(), size, tar_size: size, entries: Some(1), compression };
     let layer = NewLayer { layer, created_by: "large".into() };
     let image = assemble(&below, &[layer], &terms("sh"));
     let open = |wanted: &Digest| -> Result<Option<BlobReader>, Error> {

@@ -37,7 +37,7 @@ impl BlobMap {
         self.0.insert(digest.clone(), blob);
         let created_by = format!("add {name}");
         let (diff_id, tar_size) = (DiffId(Digest::of(&tar)), tar.len() as u64);
-        let layer = PackedLayer { diff_id, digest, size, tar_size, entries: 1, compression: Compression::Gzip };
+        let layer = PackedLayer { diff_id, digest, size, tar_size, entries: Some(1), compression: Compression::Gzip };
         NewLayer { layer, created_by }
     }
 }

@@ -116,7 +116,7 @@ fn a_record_that_names_another_digest() {
     let case = Case::new();
     let other = Digest::of(b"another image");
     case.record(&TestRun { image: other.clone(), ..case.ran(1, &[("test", true)]) });
-    case.refused(7, &[], &format!("is invalid: it is about `{other}`"));
+    case.refused(7, &[], &format!("is invalid: its subject is `{other}`"));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_record_of_another_image_that_was_put_into_the_list() {
     let list = case.memory.direct_access().document("team/app", &list).to_string();
     let own = phial::image::fallback_tag(&case.image.manifest_digest);
     case.memory.direct_access().put("team/app", Some(&own), OCI_INDEX, list.as_bytes());
-    case.refused(7, &[], &format!("it is about `{}`", other.manifest_digest));
+    case.refused(7, &[], &format!("its subject is `{}`", other.manifest_digest));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::harness::prebuilt::elixir_base;
 use crate::harness::{Output, Registry, Repo, TestEnv, run};
 
 /// Builds the small app with this line in its `build` call.
-fn twice(env: &TestEnv, line: &str) -> Output {
+fn checked(env: &TestEnv, line: &str) -> Output {
     let repo = env.shell_app();
     repo.script("script/prepare_code", &format!("#!/bin/sh\nset -eu\ncase \"$1\" in build) ({line}) >made ;; esac\n"));
     repo.commit("The second commit");
@@ -38,7 +38,7 @@ const FAULTS: [(&str, &str); 7] = [
 fn a_seeded_fault_of_each_kind_is_caught_and_its_file_named() {
     for (what, line) in FAULTS {
         let env = TestEnv::with_empty_cache();
-        let ran = twice(&env, line);
+        let ran = checked(&env, line);
         assert_eq!(ran.code, Some(8), "{what}: {}", ran.stderr);
         let output = ran.stderr;
         assert!(
@@ -104,7 +104,7 @@ const TIMES: [(&str, &str); 6] = [
 #[test]
 fn each_kind_of_time_is_caught_and_named_as_one() {
     let check = |(what, line): (&str, &str)| {
-        let stderr = twice(&TestEnv::with_empty_cache(), line).failed(8);
+        let stderr = checked(&TestEnv::with_empty_cache(), line).failed(8);
         assert!(stderr.contains("`app/made`: "), "{what}: {stderr}");
         assert!(stderr.contains("hint: the bytes that differ look like a time"), "{what}: {stderr}");
     };
@@ -135,14 +135,14 @@ fn the_clock_of_the_c_library_stands_and_is_caught_where_the_settings_let_it_run
 #[test]
 fn what_differs_and_is_no_time_is_not_called_one() {
     let env = TestEnv::with_empty_cache();
-    let stderr = twice(&env, "busybox head -c 9 /dev/urandom | busybox md5sum").failed(8);
+    let stderr = checked(&env, "busybox head -c 9 /dev/urandom | busybox md5sum").failed(8);
     assert!(stderr.contains("not reproducible") && !stderr.contains("look like a time"), "{stderr}");
 }
 
 #[test]
 fn the_number_of_cores_is_caught_where_there_are_several() {
     let env = TestEnv::with_empty_cache();
-    let ran = twice(&env, "grep Cpus_allowed: /proc/self/status");
+    let ran = checked(&env, "grep Cpus_allowed: /proc/self/status");
     let several = phial::host::Host::read().cores.get() > 1;
     assert_eq!(ran.code, Some(if several { 8 } else { 0 }), "{}", ran.stderr);
 }
@@ -152,7 +152,7 @@ fn what_the_sandbox_makes_equal_is_equal() {
     for line in ["hostname", "id", "env", "pwd", "umask", "cat /etc/hosts", "ls /app"] {
         let env = TestEnv::with_empty_cache();
         let line = format!("{line} 2>&1 | grep -v GLIBC");
-        let ran = twice(&env, &line);
+        let ran = checked(&env, &line);
         assert_eq!(ran.code, Some(0), "{line}: {}", ran.stderr);
         assert!(Path::new(&env.path("out")).exists(), "{line}");
     }

@@ -30,17 +30,17 @@ fn only_three_descriptors_are_open() {
 #[test]
 fn the_environment_is_exactly_that_of_the_spec() {
     let test = SandboxTest::new();
-    let mut order = test.order("");
-    order.argv = vec!["env".to_owned()];
-    order.env.insert("GREETING".to_owned(), "a b\nc=d".to_owned());
-    assert_eq!(stdout_of(&order), "GREETING=a b\nc=d\nPATH=/bin\n");
+    let mut spec = test.spec("");
+    spec.argv = vec!["env".to_owned()];
+    spec.env.insert("GREETING".to_owned(), "a b\nc=d".to_owned());
+    assert_eq!(stdout_of(&spec), "GREETING=a b\nc=d\nPATH=/bin\n");
 }
 
 #[test]
 fn the_first_process_keeps_its_secrets() {
     let test = SandboxTest::new();
     for file in ["environ", "mem", "maps", "cwd/etc", "root/etc", "fd/1", "exe"] {
-        let (exit, output) = result(&test.order(&format!("cat /proc/1/{file}")));
+        let (exit, output) = result(&test.spec(&format!("cat /proc/1/{file}")));
         assert!(output.contains("denied") && exit.unwrap() == Exit::Code(1), "{file}: {output}");
     }
     assert!(test.sh("echo x > /proc/1/exe || true").contains("denied"));
@@ -112,7 +112,7 @@ fn privileges_and_limits_are_reduced() {
 fn the_kernels_settings_are_read_only() {
     let test = SandboxTest::new();
     for file in ["sys/kernel/core_pattern", "sys/kernel/hostname", "sys/vm/swappiness", "bus/x", "irq/x"] {
-        let (_, output) = result(&test.order(&format!("echo x > /proc/{file}")));
+        let (_, output) = result(&test.spec(&format!("echo x > /proc/{file}")));
         assert!(!output.is_empty(), "{file} was written");
     }
     assert_eq!(test.sh("cat /proc/keys /proc/timer_list 2>/dev/null; ls /sys 2>/dev/null; true"), "");
@@ -121,10 +121,10 @@ fn the_kernels_settings_are_read_only() {
 #[test]
 fn without_a_network_there_is_loopback_and_refusal_is_quick() {
     let test = SandboxTest::new();
-    let mut order = test.order("ifconfig lo; ifconfig -a | grep -c Link; nc -w 5 192.0.2.1 80; true");
-    order.network = Network::None;
+    let mut spec = test.spec("ifconfig lo; ifconfig -a | grep -c Link; nc -w 5 192.0.2.1 80; true");
+    spec.network = Network::None;
     let begun = Instant::now();
-    let output = stdout_of(&order);
+    let output = stdout_of(&spec);
     assert!(output.contains("inet addr:127.0.0.1") && output.contains("UP LOOPBACK RUNNING"), "{output}");
     assert!(output.contains("\n1\n") && output.contains("unreachable"), "{output}");
     assert!(begun.elapsed() < Duration::from_secs(3));
@@ -133,10 +133,10 @@ fn without_a_network_there_is_loopback_and_refusal_is_quick() {
 #[test]
 fn a_slow_reader_slows_the_command_and_loses_nothing() {
     let test = SandboxTest::new();
-    let mut order =
-        test.order("i=0; while [ $i -lt 3000 ]; do echo $i-0123456789012345678901234567890123456789; i=$((i+1)); done");
-    order.env.clear();
-    order.argv[0] = "/bin/sh".to_owned();
+    let mut spec =
+        test.spec("i=0; while [ $i -lt 3000 ]; do echo $i-0123456789012345678901234567890123456789; i=$((i+1)); done");
+    spec.env.clear();
+    spec.argv[0] = "/bin/sh".to_owned();
     let mut output = Vec::new();
     let mut first = true;
     let slow = &mut |bytes: &[u8]| {
@@ -145,7 +145,7 @@ fn a_slow_reader_slows_the_command_and_loses_nothing() {
         }
         output.extend_from_slice(bytes);
     };
-    assert_eq!(run(&exe(), &order, &AtomicBool::new(false), slow).unwrap(), Exit::Code(0));
+    assert_eq!(run(&exe(), &spec, &AtomicBool::new(false), slow).unwrap(), Exit::Code(0));
     assert_eq!(String::from_utf8(output).unwrap().lines().count(), 3000);
 }
 
@@ -153,9 +153,9 @@ fn a_slow_reader_slows_the_command_and_loses_nothing() {
 #[ignore = "a part of the next test"]
 fn a_caller_that_gives_its_own_streams() {
     let test = SandboxTest::new();
-    let mut order = test.order("read line; echo out $line; echo err >&2; [ -t 0 ] || exit 7");
-    order.stdio = Stdio::Inherit;
-    let exit = run(&exe(), &order, &AtomicBool::new(false), &mut |_| panic!("nothing is streamed")).unwrap();
+    let mut spec = test.spec("read line; echo out $line; echo err >&2; [ -t 0 ] || exit 7");
+    spec.stdio = Stdio::Inherit;
+    let exit = run(&exe(), &spec, &AtomicBool::new(false), &mut |_| panic!("nothing is streamed")).unwrap();
     assert_eq!(exit, Exit::Code(7));
 }
 

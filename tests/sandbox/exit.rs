@@ -17,10 +17,10 @@ use super::{SandboxTest, alive, exe, gone_within, helper, is_root, number, resul
 fn exit_codes_and_signals_are_reported_exactly() {
     let test = SandboxTest::new();
     for code in [0, 1, 2, 126, 127, 255] {
-        assert_eq!(result(&test.order(&format!("exit {code}"))).0.unwrap(), Exit::Code(code));
+        assert_eq!(result(&test.spec(&format!("exit {code}"))).0.unwrap(), Exit::Code(code));
     }
     for signal in [9, 11, 15] {
-        assert_eq!(result(&test.order(&format!("kill -{signal} $$"))).0.unwrap(), Exit::Signal(signal));
+        assert_eq!(result(&test.spec(&format!("kill -{signal} $$"))).0.unwrap(), Exit::Signal(signal));
     }
 }
 
@@ -29,8 +29,8 @@ fn killing_everything_kills_nothing_outside() {
     let test = SandboxTest::new();
     let mark = number(1);
     let mut bystander = Command::new("sleep").arg(&mark).spawn().unwrap();
-    assert_eq!(result(&test.order("kill -9 1; kill -9 -1; exit 3")).0.unwrap(), Exit::Code(3));
-    assert_eq!(result(&test.order("kill -9 0; exit 3")).0.unwrap(), Exit::Signal(9));
+    assert_eq!(result(&test.spec("kill -9 1; kill -9 -1; exit 3")).0.unwrap(), Exit::Code(3));
+    assert_eq!(result(&test.spec("kill -9 0; exit 3")).0.unwrap(), Exit::Signal(9));
     assert_eq!(alive(&mark), 1);
     bystander.kill().unwrap();
     bystander.wait().unwrap();
@@ -49,15 +49,15 @@ fn daemons_are_gone_when_the_command_has_ended() {
 #[test]
 fn an_orphan_that_ends_first_is_not_taken_for_the_command() {
     let test = SandboxTest::new();
-    let order = test.order("(sh -c 'sleep 0.1; exit 9' &); sleep 0.5; exit 5");
-    let mut orders = vec![order.clone()];
+    let spec = test.spec("(sh -c 'sleep 0.1; exit 9' &); sleep 0.5; exit 5");
+    let mut specs = vec![spec.clone()];
     if is_root() {
-        orders.push(Spec { root: Root::Chroot { dir: test.path("root") }, ..order });
+        specs.push(Spec { root: Root::Chroot { dir: test.path("root") }, ..spec });
     } else {
         skip_part!("a chroot needs root");
     }
-    for order in orders {
-        assert_eq!(result(&order).0.unwrap(), Exit::Code(5));
+    for spec in specs {
+        assert_eq!(result(&spec).0.unwrap(), Exit::Code(5));
     }
 }
 
@@ -66,9 +66,9 @@ fn cancelling_kills_everything_at_once() {
     let test = SandboxTest::new();
     let mark = number(3);
     let cancel = AtomicBool::new(false);
-    let order = test.order(&format!("(setsid sleep {mark} &); trap '' TERM; echo up; sleep {mark}"));
+    let spec = test.spec(&format!("(setsid sleep {mark} &); trap '' TERM; echo up; sleep {mark}"));
     let begun = Instant::now();
-    let ended = run(&exe(), &order, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
+    let ended = run(&exe(), &spec, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
     let error = ended.unwrap_err();
     assert!(matches!(error, SandboxError::Interrupted), "{error}");
     assert_eq!(error.exit_kind().code(), 130);
@@ -84,11 +84,11 @@ fn a_caller_that_will_be_killed() {
     let test = SandboxTest::new();
     let script =
         format!("(setsid sh -c 'trap \"\" TERM; sleep {mark}; sleep {mark}' >/dev/null 2>&1 &); echo; sleep {mark}");
-    let mut order = test.order(&script);
+    let mut spec = test.spec(&script);
     if here.join("chroot").exists() {
-        order.root = Root::Chroot { dir: test.path("root") };
+        spec.root = Root::Chroot { dir: test.path("root") };
     }
-    drop(run(&exe(), &order, &AtomicBool::new(false), &mut |_| fs::write(here.join("ready"), "").unwrap()));
+    drop(run(&exe(), &spec, &AtomicBool::new(false), &mut |_| fs::write(here.join("ready"), "").unwrap()));
 }
 
 #[test]

@@ -18,10 +18,10 @@ fn a_chroot_works_for_root_and_refuses_others() {
     let script = format!(
         "(setsid sleep {mark} >/dev/null 2>&1 &); echo x > /dev/null; echo new > /srv/new; cat /etc/hosts; umask; pwd; env; exit 4"
     );
-    let mut order = test.order(&script);
-    order.root = Root::Chroot { dir: test.path("root") };
-    order.cwd = "/srv".to_owned();
-    let (exit, output) = result(&order);
+    let mut spec = test.spec(&script);
+    spec.root = Root::Chroot { dir: test.path("root") };
+    spec.cwd = "/srv".to_owned();
+    let (exit, output) = result(&spec);
     if !is_root() {
         let error = exit.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.exit_kind().code()), ("a chroot needs root", 6));
@@ -38,21 +38,21 @@ fn a_chroot_works_for_root_and_refuses_others() {
     assert_eq!(left, ["bin", "etc", "srv"]);
     assert_eq!(fs::read_dir(test.path("root/etc")).unwrap().count(), 1);
 
-    order.argv[2] = "kill -9 0".to_owned();
-    assert_eq!(result(&order).0.unwrap(), Exit::Signal(9), "killing its process group kills no stage");
+    spec.argv[2] = "kill -9 0".to_owned();
+    assert_eq!(result(&spec).0.unwrap(), Exit::Signal(9), "killing its process group kills no stage");
 
-    order.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
-    let output = stdout_of(&order);
+    spec.argv[2] = "mkdir -p /srv/x; chroot /srv/x true; mount -t tmpfs none /srv; true".to_owned();
+    let output = stdout_of(&spec);
     assert_eq!(output.matches("not permitted").count() + output.matches("denied").count(), 2, "{output}");
     let bind = Bind { source: test.path("upper"), target: "/in".to_owned(), read_only: true };
-    let error = result(&Spec { binds: vec![bind], ..order.clone() }).0.unwrap_err();
+    let error = result(&Spec { binds: vec![bind], ..spec.clone() }).0.unwrap_err();
     assert!(error.to_string().starts_with("cannot bind `") && error.hint().unwrap().contains("copy"), "{error}");
 
-    order.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();
-    order.network = Network::None;
-    order.user = (65532, 65532);
+    spec.argv[2] = "ifconfig lo; id -u; exit 0".to_owned();
+    spec.network = Network::None;
+    spec.user = (65532, 65532);
     fs::create_dir_all(test.path("root/proc")).unwrap();
-    let output = stdout_of(&order);
+    let output = stdout_of(&spec);
     assert!(output.ends_with("65532\n"), "{output}");
 }
 
@@ -64,19 +64,19 @@ fn a_chroot_has_devices_and_processes_of_its_own_where_root_may_mount() {
     let test = SandboxTest::new();
     let script = "echo fine >/dev/stdout; echo error >/dev/stderr; cat /dev/fd/0 </etc/hosts; echo x >/dev/shm/x; \
         cat /dev/shm/x; test $(ls -d /proc/[0-9]* | grep -c .) -lt 8 && echo few; kill -9 1; echo > /proc/sys/kernel/hostname; ls /proc/1/root; id -u";
-    let mut order = test.order(script);
-    order.root = Root::Chroot { dir: test.path("root") };
-    let output = stdout_of(&order);
+    let mut spec = test.spec(script);
+    spec.root = Root::Chroot { dir: test.path("root") };
+    let output = stdout_of(&spec);
     assert!(output.starts_with("fine\nerror\n127.0.0.1 localhost\nx\nfew\n"), "{output}");
     assert!(output.contains("Read-only file system") && output.contains("Permission denied"), "{output}");
     assert!(output.ends_with("0\n"), "{output}");
     let left = fs::read_dir(test.path("root")).unwrap().count();
     assert_eq!(left, 3, "mount points are removed");
-    order.user = (33, 34);
-    order.argv[2] = "id -u; id -g; id -G; echo x > /srv/x; grep CapEff /proc/self/status".to_owned();
+    spec.user = (33, 34);
+    spec.argv[2] = "id -u; id -g; id -G; echo x > /srv/x; grep CapEff /proc/self/status".to_owned();
     fs::set_permissions(test.path("root/srv"), fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(test.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(stdout_of(&order), "33\n34\n34\nCapEff:\t0000000000000000\n");
+    assert_eq!(stdout_of(&spec), "33\n34\n34\nCapEff:\t0000000000000000\n");
     assert_eq!(fs::metadata(test.path("root/srv/x")).unwrap().uid(), 33);
 }
 
@@ -84,20 +84,20 @@ fn a_chroot_has_devices_and_processes_of_its_own_where_root_may_mount() {
 #[ignore = "a part of the next test"]
 fn a_caller_on_a_poor_machine() {
     let test = SandboxTest::new();
-    let mut order = test.order("echo fine $(grep SigIgn /proc/self/status 2>/dev/null)");
+    let mut spec = test.spec("echo fine $(grep SigIgn /proc/self/status 2>/dev/null)");
     if Path::new("devices").exists() {
         // Both streams, something in memory, and a process that still writes when the command ends.
-        order.argv[2] = "echo fine >/dev/stdout; echo error >/dev/stderr; echo x >/dev/shm/x; cat /dev/shm/x; \
+        spec.argv[2] = "echo fine >/dev/stdout; echo error >/dev/stderr; echo x >/dev/shm/x; cat /dev/shm/x; \
             test -d /proc/1 || echo no proc; (sleep 1000 >/dev/stdout &)"
             .to_owned();
     }
     if Path::new("chroot").exists() {
-        order.root = Root::Chroot { dir: test.path("root") };
+        spec.root = Root::Chroot { dir: test.path("root") };
     }
     if Path::new("offline").exists() {
-        order.network = Network::None;
+        spec.network = Network::None;
     }
-    match result(&order) {
+    match result(&spec) {
         (Err(error), _) => {
             println!("output: {error}; {}; {}", error.exit_kind().code(), error.hint().unwrap_or_default());
         }

@@ -68,7 +68,7 @@ impl SandboxTest {
         Root::Overlay { lowers: vec![self.path("root")], upper: self.path("upper"), work: self.path("work") }
     }
 
-    fn order(&self, script: &str) -> Spec {
+    fn spec(&self, script: &str) -> Spec {
         Spec {
             env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
             hosts: "127.0.0.1 localhost\n".to_owned(),
@@ -79,7 +79,7 @@ impl SandboxTest {
 
     /// What a script writes; it must succeed.
     fn sh(&self, script: &str) -> String {
-        stdout_of(&self.order(script))
+        stdout_of(&self.spec(script))
     }
 
     /// The lines `name errno` of the probe in C.
@@ -94,14 +94,14 @@ impl SandboxTest {
     }
 }
 
-fn result(order: &Spec) -> (Result<Exit, SandboxError>, String) {
+fn result(spec: &Spec) -> (Result<Exit, SandboxError>, String) {
     let mut output = Vec::new();
-    let exit = run(&exe(), order, &AtomicBool::new(false), &mut |bytes| output.extend_from_slice(bytes));
+    let exit = run(&exe(), spec, &AtomicBool::new(false), &mut |bytes| output.extend_from_slice(bytes));
     (exit, String::from_utf8(output).unwrap())
 }
 
-fn stdout_of(order: &Spec) -> String {
-    match result(order) {
+fn stdout_of(spec: &Spec) -> String {
+    match result(spec) {
         (Ok(Exit::Code(0)), output) => output,
         (other, output) => panic!("{other:?}: {output} ({:?})", other.as_ref().err().and_then(SandboxError::hint)),
     }

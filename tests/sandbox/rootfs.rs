@@ -39,9 +39,9 @@ fn a_work_directory_can_be_used_again_even_after_a_crash() {
 #[test]
 fn a_plain_directory_receives_what_is_written() {
     let test = SandboxTest::new();
-    let mut order = test.order("echo new > /srv/new; cat /etc/hosts");
-    order.root = Root::Plain { dir: test.path("root") };
-    assert_eq!(stdout_of(&order), "127.0.0.1 localhost\n");
+    let mut spec = test.spec("echo new > /srv/new; cat /etc/hosts");
+    spec.root = Root::Plain { dir: test.path("root") };
+    assert_eq!(stdout_of(&spec), "127.0.0.1 localhost\n");
     assert_eq!(fs::read_to_string(test.path("root/srv/new")).unwrap(), "new\n");
     assert_eq!(fs::read_to_string(test.path("root/etc/hosts")).unwrap(), "192.0.2.1 of-the-image\n");
     for made in ["proc", "dev", "tmp", "run", "etc/resolv.conf"] {
@@ -59,9 +59,9 @@ fn sixty_lower_directories_with_long_names_stack_in_order() {
         fs::write(lower.join(format!("srv/{number}")), "").unwrap();
     }
     lowers.push(test.path("root"));
-    let mut order = test.order("cat /srv/top; echo; ls /srv | grep -c .");
-    order.root = Root::Overlay { lowers, upper: test.path("upper"), work: test.path("work") };
-    assert_eq!(stdout_of(&order), "0\n61\n");
+    let mut spec = test.spec("cat /srv/top; echo; ls /srv | grep -c .");
+    spec.root = Root::Overlay { lowers, upper: test.path("upper"), work: test.path("work") };
+    assert_eq!(stdout_of(&spec), "0\n61\n");
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn a_missing_command_is_named() {
         ("junk", "cannot start `junk`"),
         ("/etc/hosts", "cannot start `/etc/hosts`"),
     ] {
-        let mut order = test.order("");
-        order.argv = vec![command.to_owned()];
-        let error = result(&order).0.unwrap_err();
+        let mut spec = test.spec("");
+        spec.argv = vec![command.to_owned()];
+        let error = result(&spec).0.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.exit_kind().code()), (expected, 3));
     }
 }
@@ -107,9 +107,9 @@ fn a_script_that_cannot_be_started_for_another_reason_than_a_missing_program_say
         ("/bin/by-dir", "cannot start `/bin/by-dir`", "`/etc` must be"),
         ("/bin/nested", "`/bin/nested` needs `/opt/gone`", "install it"),
     ] {
-        let mut order = test.order("");
-        order.argv = vec![command.to_owned()];
-        let error = result(&order).0.unwrap_err();
+        let mut spec = test.spec("");
+        spec.argv = vec![command.to_owned()];
+        let error = result(&spec).0.unwrap_err();
         assert_eq!(error.exit_kind().code(), 3);
         assert!(
             error.to_string().starts_with(text) && error.hint().unwrap().contains(hint),
@@ -122,9 +122,9 @@ fn a_script_that_cannot_be_started_for_another_reason_than_a_missing_program_say
 #[test]
 fn a_missing_working_directory_is_named() {
     let test = SandboxTest::new();
-    let mut order = test.order("true");
-    order.cwd = "/no/such".to_owned();
-    let error = result(&order).0.unwrap_err();
+    let mut spec = test.spec("true");
+    spec.cwd = "/no/such".to_owned();
+    let error = result(&spec).0.unwrap_err();
     assert_eq!(error.to_string(), "cannot enter the working directory `/no/such`");
 }
 
@@ -135,7 +135,7 @@ fn an_image_with_symbolic_links_for_mount_points_reaches_nothing_outside() {
     for name in ["proc", "dev"] {
         let test = SandboxTest::new();
         symlink(canary.path(), test.path(&format!("root/{name}"))).unwrap();
-        let error = result(&test.order("true")).0.unwrap_err();
+        let error = result(&test.spec("true")).0.unwrap_err();
         assert_eq!(error.to_string(), format!("`/{name}` of the root filesystem is not a directory"));
         assert_eq!(error.exit_kind().code(), 3);
     }
@@ -158,9 +158,9 @@ fn binds_are_in_sight_and_read_only_ones_stay_as_they_are() {
         target: target.to_owned(),
         read_only,
     };
-    let mut order = test.order("cat /in/file /one; echo x > /in/file || echo > /one || echo more >> /rw/file; ls /in");
-    order.binds = vec![bind("input", "/in", true), bind("input/file", "/one", true), bind("input", "/rw", false)];
-    let output = stdout_of(&order);
+    let mut spec = test.spec("cat /in/file /one; echo x > /in/file || echo > /one || echo more >> /rw/file; ls /in");
+    spec.binds = vec![bind("input", "/in", true), bind("input/file", "/one", true), bind("input", "/rw", false)];
+    let output = stdout_of(&spec);
     assert!(output.starts_with("text\ntext\n") && output.matches("Read-only").count() == 2, "{output}");
     assert_eq!(fs::read_to_string(test.path("input/file")).unwrap(), "text\nmore\n");
     assert!(!test.path("upper/in").exists(), "the mount point is left");
@@ -169,9 +169,9 @@ fn binds_are_in_sight_and_read_only_ones_stay_as_they_are() {
 #[test]
 fn a_read_only_root_is_that() {
     let test = SandboxTest::new();
-    let mut order = test.order("echo x > /srv/x; echo y > /tmp/y; cat /tmp/y");
-    order.read_only = true;
-    let output = stdout_of(&order);
+    let mut spec = test.spec("echo x > /srv/x; echo y > /tmp/y; cat /tmp/y");
+    spec.read_only = true;
+    let output = stdout_of(&spec);
     assert!(output.contains("Read-only") && output.ends_with("y\n"), "{output}");
 }
 
@@ -179,41 +179,41 @@ fn a_read_only_root_is_that() {
 fn impossible_specs_are_refused() {
     let test = SandboxTest::new();
     let spoil: [fn(&mut Spec); 5] = [
-        |order| order.argv.clear(),
-        |order| order.argv[0] = "a\0b".to_owned(),
-        |order| drop(order.env.insert("A=B".to_owned(), String::new())),
-        |order| order.cwd = "srv".to_owned(),
-        |order| order.root = Root::Overlay { lowers: vec![], upper: "/u".into(), work: "/w".into() },
+        |spec| spec.argv.clear(),
+        |spec| spec.argv[0] = "a\0b".to_owned(),
+        |spec| drop(spec.env.insert("A=B".to_owned(), String::new())),
+        |spec| spec.cwd = "srv".to_owned(),
+        |spec| spec.root = Root::Overlay { lowers: vec![], upper: "/u".into(), work: "/w".into() },
     ];
     for spoil in spoil {
-        let mut order = test.order("true");
-        spoil(&mut order);
-        assert!(matches!(result(&order).0, Err(SandboxError::Spec(_))));
+        let mut spec = test.spec("true");
+        spoil(&mut spec);
+        assert!(matches!(result(&spec).0, Err(SandboxError::Spec(_))));
     }
 }
 
 #[test]
 fn a_missing_layer_is_named() {
     let test = SandboxTest::new();
-    let mut order = test.order("true");
+    let mut spec = test.spec("true");
     let absent = test.path("absent");
-    order.root = Root::Overlay { lowers: vec![absent.clone()], upper: test.path("upper"), work: test.path("work") };
-    assert_eq!(result(&order).0.unwrap_err().to_string(), format!("cannot use as the root `{}`", absent.display()));
+    spec.root = Root::Overlay { lowers: vec![absent.clone()], upper: test.path("upper"), work: test.path("work") };
+    assert_eq!(result(&spec).0.unwrap_err().to_string(), format!("cannot use as the root `{}`", absent.display()));
 }
 
 #[test]
 fn a_directory_in_memory_belongs_to_the_user_and_leaves_nothing() {
     let test = SandboxTest::new();
-    let mut order = test.order("echo x >/srv/data/file; stat -c '%u %a' /srv/data");
-    (order.tmpfs, order.user) = (vec!["/srv/data".to_owned()], (70, 70));
-    assert_eq!(stdout_of(&order), "70 755\n");
+    let mut spec = test.spec("echo x >/srv/data/file; stat -c '%u %a' /srv/data");
+    (spec.tmpfs, spec.user) = (vec!["/srv/data".to_owned()], (70, 70));
+    assert_eq!(stdout_of(&spec), "70 755\n");
     assert!(!test.path("upper/srv/data").exists());
 }
 
 #[test]
 fn a_root_that_the_command_closed_is_tidied_all_the_same() {
     let test = SandboxTest::new();
-    assert_eq!(result(&test.order("busybox chmod 0 /")).0.unwrap(), Exit::Code(0));
+    assert_eq!(result(&test.spec("busybox chmod 0 /")).0.unwrap(), Exit::Code(0));
     fs::set_permissions(test.path("upper"), fs::Permissions::from_mode(0o755)).unwrap();
     let left: Vec<_> =
         ["proc", "dev", "tmp", "run"].into_iter().filter(|name| test.path("upper").join(name).exists()).collect();

@@ -17,20 +17,20 @@ use super::{SandboxTest, exe, for_everyone, helper, is_root, result, stdout_of};
 #[test]
 fn another_user_is_that_user_in_and_the_caller_outside() {
     let test = SandboxTest::new();
-    let mut order =
-        test.order("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
-    order.user = (65532, 65532);
-    let output = stdout_of(&order);
+    let mut spec =
+        test.spec("id -u; id -g; echo x > /srv/mine; stat -c %u /srv/mine; cat /proc/1/environ 2>&1 || true");
+    spec.user = (65532, 65532);
+    let output = stdout_of(&spec);
     assert!(output.starts_with("65532\n65532\n65532\n") && output.contains("denied"), "{output}");
     assert_eq!(fs::metadata(test.path("upper/srv/mine")).unwrap().uid(), rustix::process::getuid().as_raw());
-    order.argv[2] = "cat /proc/self/status".to_owned();
-    assert!(stdout_of(&order).contains("CapEff:\t0000000000000000"));
+    spec.argv[2] = "cat /proc/self/status".to_owned();
+    assert!(stdout_of(&spec).contains("CapEff:\t0000000000000000"));
 }
 
 #[test]
 fn with_one_id_other_owners_are_refused() {
     let test = SandboxTest::new();
-    let (exit, output) = result(&test.order("chown 5:5 /srv"));
+    let (exit, output) = result(&test.spec("chown 5:5 /srv"));
     assert!(exit.unwrap() == Exit::Code(1) && output.contains("Invalid argument"), "{output}");
 }
 
@@ -38,15 +38,15 @@ fn with_one_id_other_owners_are_refused() {
 #[ignore = "a part of the next test"]
 fn a_caller_with_ranges() {
     let test = SandboxTest::new();
-    let mut order = test.order("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
-    order.ids = Ids::Ranges;
-    assert_eq!(stdout_of(&order), "1000:1000\n0\n");
+    let mut spec = test.spec("echo x > /srv/owned; chown 1000:1000 /srv/owned; stat -c %u:%g /srv/owned; id -u");
+    spec.ids = Ids::Ranges;
+    assert_eq!(stdout_of(&spec), "1000:1000\n0\n");
     let owner = fs::metadata(test.path("upper/srv/owned")).unwrap().uid();
     assert!(owner > 1000, "{owner}");
 
-    order.user = (1000, 1000);
-    order.argv[2] = "id -u; cat /srv/owned; cat /proc/1/environ 2>&1; grep CapEff /proc/self/status".to_owned();
-    let output = stdout_of(&order);
+    spec.user = (1000, 1000);
+    spec.argv[2] = "id -u; cat /srv/owned; cat /proc/1/environ 2>&1; grep CapEff /proc/self/status".to_owned();
+    let output = stdout_of(&spec);
     assert!(
         output.starts_with("1000\nx\n") && output.contains("denied") && output.contains("CapEff:\t0000000000000000"),
         "{output}"
@@ -55,9 +55,9 @@ fn a_caller_with_ranges() {
     let map = run_in_user_namespace(&exe(), Ids::Ranges, &["__sandbox-nonsense"], b"").unwrap_err();
     assert!(matches!(map, SandboxError::Helper { code: 2, .. }), "{map}");
     let cancel = AtomicBool::new(false);
-    order.argv[2] = "echo; sleep 60".to_owned();
+    spec.argv[2] = "echo; sleep 60".to_owned();
     let begun = Instant::now();
-    let ended = run(&exe(), &order, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
+    let ended = run(&exe(), &spec, &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
     assert!(matches!(ended, Err(SandboxError::Interrupted)) && begun.elapsed() < Duration::from_secs(2));
     println!("all is well");
 }
@@ -68,9 +68,9 @@ fn root_needs_no_entry_in_the_files_of_ranges() {
         skip!("needs root");
     }
     let test = SandboxTest::new();
-    let mut order = test.order("echo x > /srv/owned; chown 33:65534 /srv/owned; stat -c %u:%g /srv/owned; id -u");
-    order.ids = Ids::Ranges;
-    assert_eq!(stdout_of(&order), "33:65534\n0\n");
+    let mut spec = test.spec("echo x > /srv/owned; chown 33:65534 /srv/owned; stat -c %u:%g /srv/owned; id -u");
+    spec.ids = Ids::Ranges;
+    assert_eq!(stdout_of(&spec), "33:65534\n0\n");
     let owner = fs::metadata(test.path("upper/srv/owned")).unwrap().uid();
     assert!(owner > 65535, "{owner}");
 }
@@ -90,9 +90,9 @@ fn with_ranges_other_owners_work() {
         assert!(text.contains("all is well"), "{text}{}", String::from_utf8_lossy(&output.stderr));
     } else {
         let test = SandboxTest::new();
-        let mut order = test.order("true");
-        order.ids = Ids::Ranges;
-        let Err(error) = result(&order).0 else {
+        let mut spec = test.spec("true");
+        spec.ids = Ids::Ranges;
+        let Err(error) = result(&spec).0 else {
             let dir = for_everyone();
             let output = helper(&[], "users::a_caller_with_ranges", dir.path()).output().unwrap();
             let stdout = String::from_utf8_lossy(&output.stdout);

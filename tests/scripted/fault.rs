@@ -1,6 +1,6 @@
 //! Which requests there are, what may happen to each, and when.
 
-use super::http::{Request, WireFault};
+use super::http::{ConnectionFault, Request};
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,14 +124,14 @@ impl Fault {
         Self::Garbage,
     ];
 
-    pub(super) fn wire(self) -> WireFault {
+    pub(super) fn of_connection(self) -> ConnectionFault {
         match self {
-            Self::ResetBefore => WireFault::ResetBefore,
-            Self::ResetMid => WireFault::ResetMid,
-            Self::Stall => WireFault::Stall,
-            Self::Truncated => WireFault::Truncated,
-            Self::Lost => WireFault::Lost,
-            _ => WireFault::Good,
+            Self::ResetBefore => ConnectionFault::ResetBefore,
+            Self::ResetMid => ConnectionFault::ResetMid,
+            Self::Stall => ConnectionFault::Stall,
+            Self::Truncated => ConnectionFault::Truncated,
+            Self::Lost => ConnectionFault::Lost,
+            _ => ConnectionFault::Good,
         }
     }
 }

@@ -116,7 +116,7 @@ impl Response {
 
 /// What the wire does to one request and its answer; see [`Fault`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum WireFault {
+pub(super) enum ConnectionFault {
     #[default]
     Good,
     /// A reset as soon as the head is read.
@@ -218,15 +218,15 @@ fn serve(stream: &TcpStream, service: &dyn Service) -> Option<()> {
     loop {
         let mut request = read_head(&mut reader)?;
         let fault = service.fault(&request);
-        let wire = fault.map(Fault::wire).unwrap_or_default();
-        if wire == WireFault::ResetBefore {
+        let connection = fault.map(Fault::of_connection).unwrap_or_default();
+        if connection == ConnectionFault::ResetBefore {
             return reset(stream);
         }
         if request.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
             let mut stream = stream;
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
         }
-        let breaks = matches!(wire, WireFault::ResetMid | WireFault::Stall);
+        let breaks = matches!(connection, ConnectionFault::ResetMid | ConnectionFault::Stall);
         let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0_u64);
         request.whole = if request.header("transfer-encoding").is_some() {
             read_chunks(&mut reader, &mut request.body).is_some()
@@ -239,14 +239,14 @@ fn serve(stream: &TcpStream, service: &dyn Service) -> Option<()> {
         let (is_whole, is_head) = (request.whole, request.method == "HEAD");
         let has_body = !request.body.is_empty() || length > 0;
         let reply = service.answer(request, fault);
-        match wire {
-            WireFault::Lost => return reset(stream),
-            WireFault::ResetMid if has_body => return reset(stream),
-            WireFault::Stall if has_body => return hold(stream),
+        match connection {
+            ConnectionFault::Lost => return reset(stream),
+            ConnectionFault::ResetMid if has_body => return reset(stream),
+            ConnectionFault::Stall if has_body => return hold(stream),
             _ if !is_whole => return None, // the client is gone
             _ => {}
         }
-        write(stream, &reply, is_head, wire)?;
+        write(stream, &reply, is_head, connection)?;
     }
 }
 
@@ -281,7 +281,7 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Option<()> {
     }
 }
 
-fn write(mut stream: &TcpStream, reply: &Response, is_head: bool, wire: WireFault) -> Option<()> {
+fn write(mut stream: &TcpStream, reply: &Response, is_head: bool, wire: ConnectionFault) -> Option<()> {
     let body = &reply.body[reply.part.clone()];
     let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
     let has_length = reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
@@ -296,16 +296,16 @@ fn write(mut stream: &TcpStream, reply: &Response, is_head: bool, wire: WireFaul
     let middle = if body.is_empty() { head.len() / 2 } else { head.len() + 2 + body.len() / 2 };
     let mut bytes = [head.as_bytes(), b"\r\n"].concat();
     match wire {
-        WireFault::ResetMid | WireFault::Stall | WireFault::Truncated => {
+        ConnectionFault::ResetMid | ConnectionFault::Stall | ConnectionFault::Truncated => {
             bytes.extend(body);
             stream.write_all(&bytes[..middle]).ok()?;
             match wire {
-                WireFault::ResetMid => {
+                ConnectionFault::ResetMid => {
                     // A reset overtakes bytes that are not read yet.
                     std::thread::sleep(Duration::from_millis(5));
                     reset(stream)
                 }
-                WireFault::Stall => hold(stream),
+                ConnectionFault::Stall => hold(stream),
                 _ => None,
             }
         }

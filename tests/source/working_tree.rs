@@ -9,7 +9,7 @@ use phial::source::{Location, fetch};
 use super::{SourceTest, access, commit, git, notices_of, write};
 
 /// Whether Phial reports changes of tracked files, and all that it says.
-fn look(test: &SourceTest, repo: &Path) -> (bool, String) {
+fn phial_status(test: &SourceTest, repo: &Path) -> (bool, String) {
     let place: Location = repo.to_str().expect("text").parse().expect("a location");
     let mut dirty = false;
     let output = notices_of(|watch| {
@@ -47,16 +47,16 @@ fn files_that_a_sparse_checkout_leaves_out_are_no_changes() {
         commit(&repo, "more");
         git(&repo, &["sparse-checkout", "set", cone, "lib"]);
         assert!(!repo.join("assets").exists());
-        assert_eq!((git_status(&repo), look(&test, &repo)), (String::new(), (false, String::new())));
+        assert_eq!((git_status(&repo), phial_status(&test, &repo)), (String::new(), (false, String::new())));
         // git looks at such a file if it is there.
         write(&repo, "assets/big.css", "other\n");
         assert_eq!(git_status(&repo), "M assets/big.css");
-        let (dirty, output) = look(&test, &repo);
+        let (dirty, output) = phial_status(&test, &repo);
         assert!(dirty && output.contains("1 changed, 0 untracked, such as `assets/big.css`"), "{output}");
         write(&repo, "assets/big.css", "big\n");
-        assert_eq!((git_status(&repo), look(&test, &repo)), (String::new(), (false, String::new())));
+        assert_eq!((git_status(&repo), phial_status(&test, &repo)), (String::new(), (false, String::new())));
         write(&repo, "lib/a.ex", "changed\n");
-        assert!(look(&test, &repo).0);
+        assert!(phial_status(&test, &repo).0);
     }
 }
 
@@ -67,11 +67,11 @@ fn entries_that_the_index_does_not_follow_are_no_changes() {
         let repo = test.repo("shop");
         git(&repo, &["update-index", flag, "lib/a.ex"]);
         write(&repo, "lib/a.ex", "changed here\n");
-        assert_eq!((git_status(&repo), look(&test, &repo)), (String::new(), (false, String::new())), "{flag}");
+        assert_eq!((git_status(&repo), phial_status(&test, &repo)), (String::new(), (false, String::new())), "{flag}");
         fs::remove_file(repo.join("lib/a.ex")).unwrap();
-        assert_eq!((git_status(&repo), look(&test, &repo)), (String::new(), (false, String::new())), "{flag}");
+        assert_eq!((git_status(&repo), phial_status(&test, &repo)), (String::new(), (false, String::new())), "{flag}");
         fs::remove_file(repo.join("mix.exs")).unwrap();
-        assert!(look(&test, &repo).0, "{flag}");
+        assert!(phial_status(&test, &repo).0, "{flag}");
     }
 }
 
@@ -85,24 +85,24 @@ fn a_file_that_only_a_filter_can_compare_is_not_called_changed() {
     fs::remove_file(repo.join("prod.key")).unwrap();
     git(&repo, &["checkout", "-q", "."]);
     fs::remove_file(repo.join(".git/ran")).unwrap();
-    assert_eq!((git_status(&repo), look(&test, &repo)), (String::new(), (false, String::new())));
+    assert_eq!((git_status(&repo), phial_status(&test, &repo)), (String::new(), (false, String::new())));
     // Its time alone says nothing, and its program is not run.
     touch(&repo.join("prod.key"));
     let _ = fs::remove_file(repo.join(".git/ran"));
-    let (dirty, output) = look(&test, &repo);
+    let (dirty, output) = phial_status(&test, &repo);
     assert!(!dirty && output.contains("without comparing 1 of the working tree's files with it, such as `prod.key`"));
     assert!(!repo.join(".git/ran").exists(), "the filter was run");
     assert_eq!(git_status(&repo), "");
     // Another size is another file, for git too.
     write(&repo, "prod.key", "longer\n");
     assert_eq!(git_status(&repo), "M prod.key");
-    let (dirty, output) = look(&test, &repo);
+    let (dirty, output) = phial_status(&test, &repo);
     assert!(dirty && output.contains("1 changed, 0 untracked, such as `prod.key`"), "{output}");
     // A filter that is not configured is none.
     git(&repo, &["checkout", "-q", "."]);
     git(&repo, &["config", "--remove-section", "filter.secret"]);
     touch(&repo.join("prod.key"));
-    assert!(look(&test, &repo).0 && git_status(&repo) == "M prod.key");
+    assert!(phial_status(&test, &repo).0 && git_status(&repo) == "M prod.key");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_file_in_another_encoding_is_compared_with_its_blob() {
     for (text, status) in [("Jürgen\r\n", ""), ("Jürgem\r\n", "M names.txt")] {
         fs::write(&path, utf16(text)).unwrap();
         touch(&path);
-        let (dirty, output) = look(&test, &repo);
+        let (dirty, output) = phial_status(&test, &repo);
         assert_eq!((git_status(&repo).as_str(), dirty), (status, !status.is_empty()), "{text}: {output}");
         assert_eq!(output.is_empty(), status.is_empty(), "{output}");
     }
@@ -139,11 +139,11 @@ fn a_file_of_git_lfs_is_compared_with_its_pointer() {
     for (text, status) in [("big\n", ""), ("bag\n", "M logo.bin")] {
         write(&repo, "logo.bin", text);
         touch(&repo.join("logo.bin"));
-        let (dirty, output) = look(&test, &repo);
+        let (dirty, output) = phial_status(&test, &repo);
         assert_eq!((git_status(&repo).as_str(), dirty), (status, !status.is_empty()), "{text}: {output}");
     }
     // The index may have the size of neither: a mode is a change all the same.
     write(&repo, "logo.bin", "big\n");
     fs::set_permissions(repo.join("logo.bin"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    assert!(look(&test, &repo).0 && git_status(&repo) == "M logo.bin");
+    assert!(phial_status(&test, &repo).0 && git_status(&repo) == "M logo.bin");
 }

@@ -123,7 +123,7 @@ pub(crate) fn compress_blocks<T>(
         for _ in 0..workers {
             thread::Builder::new()
                 .name("phial-pack".into())
-                .spawn_scoped(scope, || work(options.compression, &queue))
+                .spawn_scoped(scope, || compress_jobs(options.compression, &queue))
                 .map_err(PackError::Thread)?;
         }
         let writer = thread::Builder::new()
@@ -161,7 +161,7 @@ fn worker_count(options: &PackOptions) -> usize {
     options.workers.get().min(max)
 }
 
-fn work(compression: Compression, queue: &Mutex<Receiver<Job>>) {
+fn compress_jobs(compression: Compression, queue: &Mutex<Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { block, result }) = job else { return };

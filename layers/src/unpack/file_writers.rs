@@ -61,7 +61,7 @@ impl<'scope> FileWriters<'scope> {
         let mut threads = Vec::new();
         for _ in 0..THREADS {
             let builder = thread::Builder::new().name("phial-files".into());
-            threads.push(builder.spawn_scoped(scope, || work(queue)).map_err(UnpackError::Thread)?);
+            threads.push(builder.spawn_scoped(scope, || write_files(queue)).map_err(UnpackError::Thread)?);
         }
         Ok(Self { jobs, queue, threads })
     }
@@ -103,7 +103,7 @@ impl<'scope> FileWriters<'scope> {
     }
 }
 
-fn work(queue: &Queue) {
+fn write_files(queue: &Queue) {
     loop {
         let job = lock(&queue.jobs).recv();
         let Ok(mut job) = job else { return };

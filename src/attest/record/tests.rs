@@ -88,7 +88,7 @@ fn an_edited_record_is_not_believed() {
         ("\"passedTests\":[]", "\"passedTests\":[\"test\"]", "contradicts itself"),
         ("\"FAILED\"", "\"SUCCESS\"", "its result is `SUCCESS`"),
         ("{\"_type\"", "{ \"_type\"", "not in the form that Phial writes"),
-        (image().hex(), &other, "it is about `sha256:"),
+        (image().hex(), &other, "its subject is `sha256:"),
         ("\"finished\":\"2026-", "\"finished\":\"next-", "does not say when the run finished"),
         ("Statement/v1", "Statement/v9", "not an in-toto statement v1"),
         ("\"predicate\":", "\"predicat\":", "has no predicate"),

@@ -68,7 +68,7 @@ fn elixir_field(name: &str, field: &Term, layout: &ElixirLayout, parts: &mut Fou
         }
         // Up to Elixir 1.15 the record has the name.
         Term::List(items, _) => {
-            parts.add(&format!("order of {name}"), &order(items));
+            parts.add(&format!("order of {name}"), &names_in_order(items));
             for record in items {
                 let Term::Tuple(fields) = record else { continue };
                 let of = fields.get(1).and_then(name_of).unwrap_or_default();
@@ -79,7 +79,7 @@ fn elixir_field(name: &str, field: &Term, layout: &ElixirLayout, parts: &mut Fou
     }
 }
 
-fn order(records: &[Term]) -> Vec<u8> {
+fn names_in_order(records: &[Term]) -> Vec<u8> {
     let names = records.iter().map(|record| match record {
         Term::Tuple(fields) => fields.get(1).and_then(name_of).unwrap_or_default(),
         _ => String::new(),

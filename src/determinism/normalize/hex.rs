@@ -4,7 +4,7 @@
 use crate::elixir::etf::{self, EtfError};
 
 /// The same term in canonical bytes. Hex before 2.0 wrote plain text, which is an error here: that file stays as it is.
-pub(super) fn normal(bytes: &[u8]) -> Result<Vec<u8>, EtfError> {
+pub(super) fn normalized(bytes: &[u8]) -> Result<Vec<u8>, EtfError> {
     Ok(etf::encode(&etf::decode(bytes)?))
 }
 
@@ -28,11 +28,11 @@ mod tests {
             bytes.extend_from_slice(&etf::encode(&Term::Bin(key.as_bytes().to_vec()))[1..]);
         }
         assert_ne!(bytes, expected);
-        assert_eq!(normal(&bytes), Ok(expected));
+        assert_eq!(normalized(&bytes), Ok(expected));
     }
 
     #[test]
     fn a_marker_of_old_hex_is_not_a_term() {
-        assert!(normal(b"jason,1.2.0,abc,hexpm\n").is_err());
+        assert!(normalized(b"jason,1.2.0,abc,hexpm\n").is_err());
     }
 }

@@ -31,7 +31,7 @@ const PROTOCOLS: [i64; 2] = [1, 3];
 
 /// A manifest in normal form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Normal {
+pub(super) struct NormalizedManifest {
     pub(super) bytes: Vec<u8>,
     /// Whether the parent's configuration was removed.
     pub(super) scrubbed: bool,
@@ -40,7 +40,7 @@ pub(super) struct Normal {
 }
 
 /// The normal form of the manifest of the file name `name`.
-pub(super) fn normal(name: &str, bytes: &[u8], options: &NormalizeOptions) -> Result<Normal, EtfError> {
+pub(super) fn normalized(name: &str, bytes: &[u8], options: &NormalizeOptions) -> Result<NormalizedManifest, EtfError> {
     let mut term = etf::decode(bytes)?;
     let version = mix_manifest::version(&term);
     let layout = version.and_then(mix_manifest::elixir_layout);
@@ -79,7 +79,7 @@ pub(super) fn normal(name: &str, bytes: &[u8], options: &NormalizeOptions) -> Re
         }
         (_, other, _) => move_times(other, options),
     }
-    Ok(Normal { bytes: etf::encode(&term), scrubbed, unknown })
+    Ok(NormalizedManifest { bytes: etf::encode(&term), scrubbed, unknown })
 }
 
 /// The options with every time that Mix records within the window.
@@ -208,5 +208,4 @@ fn empty_deps_config(pairs: &mut [(Term, Term)]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "mix_tests.rs"]
 mod tests;

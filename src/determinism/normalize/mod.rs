@@ -175,7 +175,7 @@ impl Walk<'_> {
         let options = self.options;
         let (mut scrubbed, mut unknown) = (false, None);
         let understood = self.rewrite(path, |bytes| {
-            let normal = mix::normal(name, bytes, options)?;
+            let normal = mix::normalized(name, bytes, options)?;
             (scrubbed, unknown) = (normal.scrubbed, normal.unknown);
             Ok(normal.bytes)
         })?;
@@ -186,7 +186,7 @@ impl Walk<'_> {
     }
 
     fn marker(&mut self, path: &Path) -> Result<(), NormalizeError> {
-        self.report.hex += u64::from(self.rewrite(path, hex::normal)?);
+        self.report.hex += u64::from(self.rewrite(path, hex::normalized)?);
         Ok(())
     }
 

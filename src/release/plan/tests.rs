@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::error::UserError as _;
 use crate::image::RegistryRef;
-use crate::release::judge;
+use crate::release::evaluate;
 
 fn registry(name: &str) -> ImageLocation {
     ImageLocation::Registry(name.parse::<RegistryRef>().unwrap())
@@ -22,7 +22,7 @@ fn inspection(places: &[Asked<'_>], proven: bool) -> Inspection {
         location: registry(place),
         tags: tags.iter().map(|(tag, now)| TagState { tag: (*tag).to_owned(), current: now.map(digest) }).collect(),
     });
-    let verdict = if proven { Verdict::default() } else { judge(vec![], &BTreeSet::from(["test".to_owned()])) };
+    let verdict = if proven { Verdict::default() } else { evaluate(vec![], &BTreeSet::from(["test".to_owned()])) };
     Inspection {
         source: registry("r.example/app"),
         digest: digest("new"),

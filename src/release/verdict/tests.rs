@@ -27,7 +27,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 fn problems(records: &[TestRecord], requires: &[&str]) -> String {
     let requires = set(requires);
     let text = |records: Vec<TestRecord>| {
-        let verdict = judge(records.into_iter().map(ListedRecord::Valid).collect(), &requires);
+        let verdict = evaluate(records.into_iter().map(ListedRecord::Valid).collect(), &requires);
         assert!(!verdict.problems.is_empty() || !verdict.proven.is_empty(), "neither problem nor proof");
         verdict.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
@@ -64,7 +64,7 @@ fn of_records_of_one_moment_the_same_one_is_the_proof_in_any_order() {
         [b"one", b"two"].map(|text| TestRecord { referrer: Digest::of(text), ..record(1, &[("test", true)]) });
     let proof = |records: [&TestRecord; 2]| {
         let listed = records.into_iter().cloned().map(ListedRecord::Valid).collect();
-        judge(listed, &set(&["test"])).proven["test"].clone()
+        evaluate(listed, &set(&["test"])).proven["test"].clone()
     };
     assert_eq!(proof([&one, &two]), proof([&two, &one]));
 }
@@ -73,7 +73,7 @@ fn of_records_of_one_moment_the_same_one_is_the_proof_in_any_order() {
 fn what_is_required_must_be_there_and_the_rest_is_only_noted() {
     let both = [record(1, &[("test", true), ("credo", false)])];
     assert_eq!(problems(&both, &["test"]), "");
-    let verdict = judge(both.iter().cloned().map(ListedRecord::Valid).collect(), &set(&["test"]));
+    let verdict = evaluate(both.iter().cloned().map(ListedRecord::Valid).collect(), &set(&["test"]));
     assert!(verdict.notes.iter().any(|note| note.starts_with("`credo` failed")), "{:?}", verdict.notes);
     assert_eq!(verdict.proven.keys().collect::<Vec<_>>(), ["test"]);
     assert_eq!(problems(&[record(1, &[("test", true)])], &["test", "credo"]), "`credo` was never run, only `test`");
@@ -117,7 +117,7 @@ fn a_record_of_another_tool_proves_nothing_and_its_failure_counts() {
 #[test]
 fn an_invalid_record_may_hide_a_failure() {
     let invalid = ListedRecord::Invalid(Digest::of(b"x"), RecordError::WrongSubject("sha256:12".into()));
-    let verdict = judge(vec![invalid, ListedRecord::Valid(record(1, &[("test", true)]))], &set(&["test"]));
+    let verdict = evaluate(vec![invalid, ListedRecord::Valid(record(1, &[("test", true)]))], &set(&["test"]));
     let texts: Vec<String> = verdict.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(texts, [format!("the record `{}` is invalid: it is about `sha256:12`", Digest::of(b"x"))]);
+    assert_eq!(texts, [format!("the record `{}` is invalid: its subject is `sha256:12`", Digest::of(b"x"))]);
 }

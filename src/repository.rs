@@ -1,10 +1,12 @@
-//! Which of a repository's apps is meant.
+//! Which app of a repository is meant, its settings, and the name under which the store has its builds.
 
-use super::BuildRequest;
+use std::path::PathBuf;
+
 use crate::config::{self, ConfigError, FileConfig, LockFile};
+use crate::context::Context;
 use crate::error::Error;
 use crate::recipe::{AppDir, RecipeError};
-use crate::source::{self, Fetched, Location};
+use crate::source::{self, Fetched, Location, SourceError};
 
 /// The files in which an app is looked for: those of a commit, or of a working tree. The functions take paths from the root.
 struct Files<'a> {
@@ -14,34 +16,51 @@ struct Files<'a> {
     text: &'a dyn Fn(&str) -> Result<Option<String>, Error>,
 }
 
-/// The app's directory, the settings of `--config` or else of that directory, and the `phial.lock` in it.
-///
-/// The directory is that of the record, of `--app`, of `--config`, the one where the caller stands, or the one that the root's
-/// `phial.toml` names.
-pub(super) fn settings(
-    request: &BuildRequest,
+/// An app of a commit.
+pub struct CommittedApp {
+    /// Its directory.
+    pub dir: AppDir,
+    /// The settings of `--config`, or else of its directory.
+    pub settings: FileConfig,
+    /// The `phial.lock` in it.
+    pub lock: Option<LockFile>,
+}
+
+/// The app of a commit, by the settings of `--config` if there are some. `named` is the directory that the caller says; else it
+/// is that of the settings, the one where the caller stands, or the one that the root's `phial.toml` names.
+pub fn committed_app(
+    named: Option<&str>,
+    config: Option<FileConfig>,
+    location: &Location,
     fetched: &Fetched,
-) -> Result<(AppDir, FileConfig, Option<LockFile>), Error> {
-    let text = |path: &str| super::commit::text(fetched, path);
-    let of_file = request.config.as_deref().map(config::read).transpose()?;
-    let recorded = request.rebuild_of.as_ref().map(|record| record.root.clone().unwrap_or_default());
-    let configured = of_file.as_ref().and_then(|file| file.image.root.clone());
-    let named = recorded.or_else(|| request.app.clone()).or(configured);
+) -> Result<CommittedApp, Error> {
+    let text = |path: &str| committed_text(fetched, path);
+    let configured = config.as_ref().and_then(|file| file.image.root.as_deref());
     let files = Files { has: &|path| Ok(source::exists(fetched, path)?), text: &text };
-    let app = find(named.as_deref(), &request.location, &files)?;
+    let dir = find(named.or(configured), location, &files)?;
     // A child of an umbrella cannot be built alone: what Mix writes for it is outside of its directory.
-    if let Some(umbrella) = app.umbrella(|dir| text(&dir.file("mix.exs")))? {
-        return Err(RecipeError::Umbrella { child: app.path().to_owned(), umbrella: umbrella.path().to_owned() }.into());
+    if let Some(umbrella) = dir.umbrella(|dir| text(&dir.file("mix.exs")))? {
+        return Err(RecipeError::Umbrella { child: dir.path().to_owned(), umbrella: umbrella.path().to_owned() }.into());
     }
     let lock =
-        if app.is_root() || source::exists(fetched, app.path())? { text(&app.file("phial.lock"))? } else { None };
+        if dir.is_root() || source::exists(fetched, dir.path())? { text(&dir.file("phial.lock"))? } else { None };
     let lock = lock.map(|text| LockFile::parse(&text)).transpose()?;
-    let settings = of_file.map_or_else(|| of_app(&app, &files), Ok)?;
-    Ok((
-        app.clone(),
-        FileConfig { image: config::ImageSettings { root: Some(app.path().into()), ..settings.image }, ..settings },
-        lock,
-    ))
+    let mut settings = config.map_or_else(|| of_app(&dir, &files), Ok)?;
+    settings.image.root = Some(dir.path().into());
+    Ok(CommittedApp { dir, settings, lock })
+}
+
+/// The text of a file of a commit; `None` if the commit has no such file.
+pub fn committed_text(fetched: &Fetched, name: &str) -> Result<Option<String>, Error> {
+    let bytes = source::read_file(fetched, name)?;
+    let utf8 = |bytes| {
+        String::from_utf8(bytes).map_err(|_| ConfigError::Toml {
+            file: name.into(),
+            text: "it is not UTF-8".into(),
+            excerpt: vec![],
+        })
+    };
+    Ok(bytes.map(utf8).transpose()?)
 }
 
 /// The app of a working tree, by its files as they are now; `named` for a URL and for a bare repository.
@@ -105,4 +124,19 @@ fn of_app(app: &AppDir, files: &Files<'_>) -> Result<FileConfig, Error> {
         }
         _ => Ok(settings),
     }
+}
+
+/// The name of a repository in the store: its web address, which is the same for all ways to clone it; without one, its URL or
+/// its real path. The builds of each app in a directory are apart.
+pub fn repository_name(location: &Location, app: &AppDir, context: &Context<'_>) -> Result<String, SourceError> {
+    let identity = source::identity(&from_here(location, context))?;
+    let name = identity.web_address().unwrap_or_else(|| identity.to_string());
+    Ok(if app.is_root() { name } else { format!("{name}//{}", app.path()) })
+}
+
+/// The location with a local path made absolute.
+pub fn from_here(location: &Location, context: &Context<'_>) -> Location {
+    let absolute = |path| context.host.cwd.join(path).components().collect::<PathBuf>();
+    let local = location.local().and_then(|path| absolute(path).to_string_lossy().parse().ok());
+    local.unwrap_or_else(|| location.clone())
 }

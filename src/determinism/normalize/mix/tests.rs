@@ -74,7 +74,7 @@ fn manifest(at: i64, references: &[&str], config: Term) -> Term {
 
 fn normal_term(name: &str, term: &Term, part: Part) -> (Term, bool) {
     let options = NormalizeOptions { part, ..options() };
-    let normal = normal(name, &etf::encode(term), &options).expect("a manifest");
+    let normal = normalized(name, &etf::encode(term), &options).expect("a manifest");
     (etf::decode(&normal.bytes).expect("a term"), normal.scrubbed)
 }
 
@@ -244,7 +244,7 @@ fn of_an_unknown_version_only_times_of_the_step_change_and_it_is_reported() {
     for version in [13, 36, 99] {
         fields[0] = Term::Int(version);
         let before = tuple(fields.clone());
-        let found = normal("compile.elixir", &etf::encode(&before), &options()).expect("a manifest");
+        let found = normalized("compile.elixir", &etf::encode(&before), &options()).expect("a manifest");
         assert_eq!(found.unknown, Some(version));
         let names = |term: &Term| field(field(field(term, 2), 0), 1).clone();
         assert_eq!(names(&etf::decode(&found.bytes).expect("a term")), bin("b"), "no list is sorted");
@@ -253,7 +253,8 @@ fn of_an_unknown_version_only_times_of_the_step_change_and_it_is_reported() {
         assert_ne!(warnings(&etf::decode(&found.bytes).expect("a term")), Term::Nil);
         assert_eq!(*field(field(field(&etf::decode(&found.bytes).expect("a term"), 1), 0), 6), Term::Int(T));
     }
-    let known = normal("compile.elixir", &etf::encode(&manifest_of(20, BEGAN, ["b", "a"])), &options()).expect("known");
+    let known =
+        normalized("compile.elixir", &etf::encode(&manifest_of(20, BEGAN, ["b", "a"])), &options()).expect("known");
     assert_eq!(known.unknown, None);
 }
 
@@ -261,7 +262,7 @@ fn of_an_unknown_version_only_times_of_the_step_change_and_it_is_reported() {
 fn a_manifest_of_a_known_version_with_other_fields_is_handled_as_unknown() {
     let Term::Tuple(mut fields) = manifest_of(26, BEGAN, ["b", "a"]) else { panic!("a tuple") };
     fields.push(Term::Nil);
-    let found = normal("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
+    let found = normalized("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
     assert_eq!(found.unknown, Some(26));
 }
 
@@ -269,7 +270,7 @@ fn a_manifest_of_a_known_version_with_other_fields_is_handled_as_unknown() {
 fn an_unknown_version_keeps_no_secret_of_the_parent() {
     let Term::Tuple(mut fields) = manifest(BEGAN, &["k"], list(vec![bin("hunter2")])) else { panic!("a tuple") };
     fields[0] = Term::Int(99);
-    let found = normal("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
+    let found = normalized("compile.elixir", &etf::encode(&tuple(fields)), &options()).expect("a manifest");
     assert!(found.scrubbed && found.unknown == Some(99));
     assert!(!found.bytes.windows(7).any(|window| window == b"hunter2"));
 }
