@@ -1,5 +1,6 @@
 //! The dependencies of a finished image compiled for the environment `test`: a tree that `phial test` puts on top of the
 //! image's trees, and that is in no image.
+//! They are made as the image's own dependencies are, by the steps of `build`, so they stand here and not in `app_test`.
 
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

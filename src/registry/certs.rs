@@ -1,6 +1,7 @@
 //! Certificates: those of one host in `certs.d` (Docker; containers-certs.d(5)), and those that replace the system's.
 //!
 //! In `certs.d/HOST[:PORT]`, `*.crt` are certificates to trust for that host, `X.cert` with `X.key` is a client certificate.
+//! Crates for Docker's API read its own configuration only; PEM is read by the TLS library.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,4 +1,5 @@
 //! `WWW-Authenticate`: which credentials a registry asks for (RFC 9110, 11.6.1; distribution, `spec/auth/token.md`).
+//! Ours, because it decides which token server may have a password; it has a fuzz target.
 
 use std::collections::BTreeMap;
 

@@ -341,7 +341,7 @@ impl UserError for RegistryError {
             }
             Self::Immutable { .. } => Some("choose another tag".into()),
             Self::NotFound { .. } => {
-                Some("check the name and the tag; to who is not logged in, some registries say this of private repositories".into())
+                Some("check the name and the tag; without a login, some registries say this of private repositories".into())
             }
             Self::Blocked { .. } => Some("that file has `blocked = true` for it".into()),
             Self::Blob { .. } => Some("copy or push the image again".into()),

@@ -1,4 +1,5 @@
-//! Starts the command in its root, and finds out why it does not start.
+//! Starts the command in its root, and finds out why it does not start. It reads the few fields of ELF that name
+//! the loader itself: no crate for all of ELF belongs in the process that becomes the command.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -50,9 +50,15 @@ fn a_tag_or_digest_that_is_not_in_the_layout_is_refused_with_a_list_of_what_is()
 fn a_registry_without_the_image_or_without_that_digest_is_named() {
     let (scene, registry) = (Scene::new(), Registry::start());
     let named = |output: String| output.replace(&registry.host(), "[HOST]");
-    assert_snapshot!(named(error_of(&scene, 3, &registry.reference("elixir:1.18"))), @"error: `[HOST]/elixir:1.18` is not in the registry");
+    assert_snapshot!(named(error_of(&scene, 3, &registry.reference("elixir:1.18"))), @r"
+    error: `[HOST]/elixir:1.18` is not in the registry
+    hint: check the name and the tag; without a login, some registries say this of private repositories
+    ");
     let by_digest = registry.reference(&format!("elixir@sha256:{}", "1".repeat(64)));
-    assert_snapshot!(without_digest(&named(error_of(&scene, 3, &by_digest))), @"error: `[HOST]/elixir@sha256:1...` is not in the registry");
+    assert_snapshot!(without_digest(&named(error_of(&scene, 3, &by_digest))), @r"
+    error: `[HOST]/elixir@sha256:1...` is not in the registry
+    hint: check the name and the tag; without a login, some registries say this of private repositories
+    ");
 }
 
 /// A host and port where nothing listens.
@@ -150,7 +156,10 @@ fn a_config_that_names_another_tar_than_its_layer_is_refused() {
     put(&dir, &config, &mut manifest["config"]);
     put(&dir, &manifest, &mut index["manifests"][0]);
     fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    assert_snapshot!(without_digest(&error_before_sound(&scene, &format!("oci:{}", dir.display()))), @"error: the layer `sha256:[HEX]` does not unpack to the diff ID `sha256:1...` of the image's config");
+    assert_snapshot!(without_digest(&error_before_sound(&scene, &format!("oci:{}", dir.display()))), @r"
+    error: the layer `sha256:[HEX]` does not unpack to the diff ID `sha256:1...` of the image's config
+    hint: copy or build the image again
+    ");
 }
 
 /// Puts a document into a layout and what it is now into its descriptor.

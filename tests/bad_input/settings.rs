@@ -111,7 +111,7 @@ fn a_commit_that_nothing_can_prepare_is_refused_before_anything_runs() {
     let scene = Scene::with(|repo| repo.write("phial.toml", ""));
     assert_snapshot!(scene.refused(2, scene.build([])), @r#"
     error: the commit has no `mix.exs`, and `phial.toml` names no `prepare.script`
-    hint: name the app's directory by `--app DIR`; an app that is no Mix project has `script = "PATH"` under `[prepare]`
+    hint: name the app's directory by `--app DIR`; an app that is not a Mix project has `script = "PATH"` under `[prepare]`
     "#);
 }
 

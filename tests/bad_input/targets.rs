@@ -75,7 +75,10 @@ fn a_target_that_is_read_only_is_refused() {
     let scene = Scene::new();
     let build = scene.build_on(&base(), &format!("oci:{}", scene.env.path("fixed/out")), []);
     let script = "mkdir fixed && mount -t tmpfs -o ro none fixed && exec \"$@\"";
-    assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @"error: cannot create a file in `[DIR]/fixed`: Read-only file system (os error 30)");
+    assert_snapshot!(scene.refused(6, in_namespace(script, &build)), @r"
+    error: cannot create a file in `[DIR]/fixed`: Read-only file system (os error 30)
+    hint: name a place on a file system that can be written
+    ");
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn an_archive_replaces_an_archive_of_its_kind_or_nothing() {
             let target = path(&format!("{kind}-{nth}"));
             fs::write(&target, content).unwrap();
             let stderr = scene.refused(3, build(&target));
-            assert!(stderr.contains(&format!("is there already and is not {word}: ")), "{stderr}");
+            assert!(stderr.contains(&format!("already exists and is not {word}: ")), "{stderr}");
             assert!(stderr.contains("hint: name another file, or move this one away: it was not touched"), "{stderr}");
             assert_eq!(fs::read(&target).unwrap(), *content);
             // Nor through a link, which would then be gone.
@@ -246,7 +249,7 @@ fn an_archive_replaces_an_archive_of_its_kind_or_nothing() {
         for target in [&dangling, &fifo, &dir] {
             let kind_before = fs::symlink_metadata(target).unwrap().file_type();
             let stderr = scene.refused(3, build(target));
-            assert!(stderr.contains("is there already"), "{stderr}");
+            assert!(stderr.contains("already exists"), "{stderr}");
             assert_eq!(fs::symlink_metadata(target).unwrap().file_type(), kind_before);
         }
         // What `mktemp` leaves holds nothing, and an archive of the kind is ours to replace.

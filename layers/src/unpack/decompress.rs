@@ -2,6 +2,7 @@
 //!
 //! Every member of a gzip blob (RFC 1952, section 2.2) and every frame of a zstd blob (RFC 8878, section 3.1) is read to its
 //! end, checksums included, even if the tar ends before.
+//! The decompressors are `flate2` and `zstd`; the framing is ours, since both end at the first member or frame, or pass over what follows.
 
 use std::io::{self, BufRead, Read, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender};
