@@ -1,6 +1,6 @@
 //! Credential helpers: `docker-credential-NAME get` reads the registry from stdin and writes a login to stdout
 //! (docker/docker-credential-helpers, `client/client.go`). Amazon's programs are used without being configured.
-//! The crate `docker_credential` reads no other auth files, and its helpers have no time limit.
+//! Ours, for the time limit and for errors that name the helper and what it wrote.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
