@@ -43,7 +43,7 @@ pub struct DiffArgument<'a> {
 }
 
 /// An argument, resolved.
-enum Resolved {
+enum ResolvedSide {
     Image(Box<ResolvedImage>),
     LayerFile(String, Compression),
 }
@@ -51,9 +51,9 @@ enum Resolved {
 /// Compares two images, or two layers.
 pub fn diff(left: DiffArgument<'_>, right: DiffArgument<'_>, context: &Context<'_>) -> Result<Comparison, Error> {
     let (resolved_left, resolved_right) = (resolve(left.name, context)?, resolve(right.name, context)?);
-    let blob = |resolved: &Resolved, digest: &Digest| match resolved {
-        Resolved::Image(image) => image.blob(context, digest),
-        Resolved::LayerFile(..) => Ok(None),
+    let blob = |resolved: &ResolvedSide, digest: &Digest| match resolved {
+        ResolvedSide::Image(image) => image.blob(context, digest),
+        ResolvedSide::LayerFile(..) => Ok(None),
     };
     let (left_blobs, right_blobs) =
         (|digest: &Digest| blob(&resolved_left, digest), |digest: &Digest| blob(&resolved_right, digest));
@@ -67,10 +67,10 @@ pub fn diff(left: DiffArgument<'_>, right: DiffArgument<'_>, context: &Context<'
     Ok(comparison)
 }
 
-fn resolve(name: &str, context: &Context<'_>) -> Result<Resolved, Error> {
+fn resolve(name: &str, context: &Context<'_>) -> Result<ResolvedSide, Error> {
     if !name.starts_with(['.', '/']) {
         let image = ResolvedImage::resolve(context, &config::reference("image", name)?, None)?;
-        return Ok(Resolved::Image(Box::new(image)));
+        return Ok(ResolvedSide::Image(Box::new(image)));
     }
     let path = Path::new(name);
     let refused = |reason| DiffError { path: path.into(), reason };
@@ -83,14 +83,14 @@ fn resolve(name: &str, context: &Context<'_>) -> Result<Resolved, Error> {
     let mut magic = Vec::new();
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(IoError::at("read", path))?;
-    Ok(Resolved::LayerFile(name.into(), Compression::sniff(&magic)))
+    Ok(ResolvedSide::LayerFile(name.into(), Compression::sniff(&magic)))
 }
 
-fn side<'a>(resolved: &'a Resolved, blobs: Blobs<'a>, layer: Option<&str>) -> Result<Side<'a>, Error> {
+fn side<'a>(resolved: &'a ResolvedSide, blobs: Blobs<'a>, layer: Option<&str>) -> Result<Side<'a>, Error> {
     match (resolved, layer) {
-        (Resolved::Image(image), None) => Ok(Side::image(&image.image, blobs)),
-        (Resolved::Image(image), Some(layer)) => Ok(Side::image(&image.image, blobs).only(layer)?),
-        (Resolved::LayerFile(path, compression), _) => Ok(Side::layer(&shown(path), *compression, move || {
+        (ResolvedSide::Image(image), None) => Ok(Side::image(&image.image, blobs)),
+        (ResolvedSide::Image(image), Some(layer)) => Ok(Side::image(&image.image, blobs).only(layer)?),
+        (ResolvedSide::LayerFile(path, compression), _) => Ok(Side::layer(&shown(path), *compression, move || {
             let file = File::open(path).map_err(IoError::at("open", Path::new(path)))?;
             Ok(Box::new(BufReader::new(file)) as BlobReader)
         })),

@@ -14,7 +14,7 @@ use crate::image::{Reference, rfc3339, shown};
 use crate::repository::{repository_name, working_tree_app};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, FileChange, LocalObjects, Location};
-use crate::store::Key;
+use crate::store::CacheKey;
 
 /// Number of changed files of a commit that are named.
 const MAX_FILES: usize = 10;
@@ -227,7 +227,7 @@ fn describe(
     if let Some(path) = name.strip_prefix(FILE) {
         return describe_file(path, sides, objects);
     }
-    if let Some(variable) = name.strip_prefix(Key::VARIABLE) {
+    if let Some(variable) = name.strip_prefix(CacheKey::VARIABLE) {
         return vec![format!("variable {}: {}", shown(variable), presence(sides))];
     }
     if matches!(name, "app" | "deps") {

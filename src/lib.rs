@@ -6,6 +6,7 @@
 pub mod error;
 pub mod event;
 pub mod host;
+pub mod secret;
 pub mod tree;
 pub mod image;
 pub mod store;

@@ -37,7 +37,7 @@ pub struct VerifyRequest {
 
 /// An image that was rebuilt with the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifyOutcome {
     /// Digest of the manifest of both builds.
     pub digest: Digest,
     /// The image's record of how it was made.
@@ -45,7 +45,7 @@ pub struct Verified {
 }
 
 /// Rebuilds the image, ignoring cached results, and compares.
-pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified, Error> {
+pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<VerifyOutcome, Error> {
     let image = config::reference("image", &request.image)?;
     let original = ResolvedImage::resolve(context, &image, None)?;
     let record = match Provenance::of(&original.image, FORMAT) {
@@ -63,7 +63,7 @@ pub fn verify(request: &VerifyRequest, context: &Context<'_>) -> Result<Verified
     let rebuilt = build_unpublished(&build, context)?;
     if rebuilt.image.manifest_digest == original.image.manifest_digest {
         check_layers(&original, rebuilt.built.base_layers, context)?;
-        return Ok(Verified { digest: rebuilt.built.digest, record });
+        return Ok(VerifyOutcome { digest: rebuilt.built.digest, record });
     }
     let blobs = |digest: &Digest| original.blob_there(context, digest);
     let original = OtherImage { image: &original.image, blobs: &blobs };

@@ -3,6 +3,7 @@
 mod circles;
 mod file_access;
 mod paths;
+mod type_names;
 mod words;
 
 use std::collections::BTreeSet;
@@ -14,10 +15,11 @@ use walkdir::WalkDir;
 use self::paths::{code, paths};
 
 /// The modules in the order in which data passes through them. A module uses only those before it.
-const MODULES: [&str; 32] = [
+const MODULES: [&str; 33] = [
     "error",
     "event",
     "host",
+    "secret",
     "tree",
     "image",
     "store",

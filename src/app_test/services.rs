@@ -79,10 +79,10 @@ pub(super) struct Services {
 struct RunningService {
     name: String,
     timeout: Duration,
-    status: Mutex<Status>,
+    status: Mutex<ServiceStatus>,
 }
 
-enum Status {
+enum ServiceStatus {
     Starting,
     Ready,
     Ended { outcome: Result<Exit, SandboxError>, log: PathBuf, tail: Vec<String> },
@@ -94,7 +94,7 @@ impl Services {
         let service = |one: &PreparedService| RunningService {
             name: one.name.clone(),
             timeout: one.timeout,
-            status: Mutex::new(Status::Starting),
+            status: Mutex::new(ServiceStatus::Starting),
         };
         Self { all: prepared.iter().map(service).collect(), stop: AtomicBool::new(false) }
     }
@@ -111,10 +111,10 @@ impl Services {
                 let outcome =
                     sandbox::run_with_events(OURSELVES.as_ref(), &one.spec, &self.stop, &mut |message| match message {
                         SandboxEvent::Output(bytes) => log.push(bytes),
-                        SandboxEvent::Ready => *service.status() = Status::Ready,
+                        SandboxEvent::Ready => *service.status() = ServiceStatus::Ready,
                     });
                 let (log, tail) = log.close();
-                *service.status() = Status::Ended { outcome, log, tail };
+                *service.status() = ServiceStatus::Ended { outcome, log, tail };
             });
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Services {
                 return Err(SandboxError::Interrupted.into());
             }
             waiting.retain(|service| {
-                let is_ready = matches!(*service.status(), Status::Ready);
+                let is_ready = matches!(*service.status(), ServiceStatus::Ready);
                 if is_ready {
                     context.step_finished(&service.name, "ready", Some(start));
                 }
@@ -153,7 +153,7 @@ impl Services {
     pub(super) fn check(&self) -> Result<(), Error> {
         for service in &self.all {
             let mut status = service.status();
-            let Status::Ended { outcome: ended, .. } = &mut *status else { continue };
+            let ServiceStatus::Ended { outcome: ended, .. } = &mut *status else { continue };
             let name = service.name.clone();
             // The error cannot be cloned: whoever asks first gets it.
             return Err(match std::mem::replace(ended, Err(SandboxError::Interrupted)) {
@@ -169,7 +169,7 @@ impl Services {
     /// The log files of the services that have ended.
     pub(super) fn logs(&self) -> Vec<PathBuf> {
         let log = |service: &RunningService| match &*service.status() {
-            Status::Ended { log, .. } => Some(log.clone()),
+            ServiceStatus::Ended { log, .. } => Some(log.clone()),
             _ => None,
         };
         self.all.iter().filter_map(log).collect()
@@ -178,7 +178,7 @@ impl Services {
     /// Reports the last lines of output of the services that have ended.
     pub(super) fn report_output(&self, context: &Context<'_>) {
         for service in &self.all {
-            let Status::Ended { tail, .. } = &*service.status() else { continue };
+            let ServiceStatus::Ended { tail, .. } = &*service.status() else { continue };
             for line in tail {
                 let bytes = format!("{line}\n").into_bytes();
                 (context.watch)(Event::CommandOutput { command: service.name.clone(), bytes });
@@ -191,7 +191,7 @@ impl Services {
 }
 
 impl RunningService {
-    fn status(&self) -> MutexGuard<'_, Status> {
+    fn status(&self) -> MutexGuard<'_, ServiceStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

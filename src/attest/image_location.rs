@@ -77,7 +77,7 @@ impl ImageLocation {
     pub(super) fn listed_referrers(&self, client: &Client, subject: &Digest) -> Result<Referrers, AttestError> {
         let mut referrers = Vec::new();
         match self.open()? {
-            Open::Registry(repository) => {
+            OpenImage::Registry(repository) => {
                 for entry in client.referrers(repository, subject)? {
                     match client.artifact(repository, &entry.digest) {
                         Ok(None) => {} // removed since, or an index
@@ -86,7 +86,7 @@ impl ImageLocation {
                     }
                 }
             }
-            Open::Layout(layout) => {
+            OpenImage::Layout(layout) => {
                 for (digest, artifact) in layout.referrers(subject)? {
                     let artifact = artifact.map(Ok).or_else(|error| damage(error.into()).map(Err))?;
                     referrers.push((digest, artifact));
@@ -106,30 +106,30 @@ impl ImageLocation {
     /// The bytes of a small blob, whose digest is verified.
     pub fn document(&self, client: &Client, descriptor: &Descriptor) -> Result<Vec<u8>, AttestError> {
         Ok(match self.open()? {
-            Open::Registry(repository) => client.document(repository, descriptor)?,
-            Open::Layout(layout) => layout.bytes(descriptor)?,
+            OpenImage::Registry(repository) => client.document(repository, descriptor)?,
+            OpenImage::Layout(layout) => layout.bytes(descriptor)?,
         })
     }
 
     /// A blob as a stream; its last read fails if size or digest is wrong.
     pub fn blob(&self, client: &Client, descriptor: &Descriptor) -> Result<BlobReader, AttestError> {
         Ok(match self.open()? {
-            Open::Registry(repository) => Box::new(client.blob(repository, descriptor)?),
-            Open::Layout(layout) => Box::new(layout.blob(descriptor)?),
+            OpenImage::Registry(repository) => Box::new(client.blob(repository, descriptor)?),
+            OpenImage::Layout(layout) => Box::new(layout.blob(descriptor)?),
         })
     }
 
-    fn open(&self) -> Result<Open<'_>, LayoutError> {
+    fn open(&self) -> Result<OpenImage<'_>, LayoutError> {
         Ok(match self {
-            Self::Registry(repository) => Open::Registry(repository),
-            Self::Layout(dir) => Open::Layout(Layout::open_dir(dir)?),
-            Self::Archive(file) => Open::Layout(Layout::open_archive(file)?),
+            Self::Registry(repository) => OpenImage::Registry(repository),
+            Self::Layout(dir) => OpenImage::Layout(Layout::open_dir(dir)?),
+            Self::Archive(file) => OpenImage::Layout(Layout::open_archive(file)?),
         })
     }
 }
 
 /// A location that can be read.
-enum Open<'a> {
+enum OpenImage<'a> {
     Registry(&'a RegistryRef),
     Layout(Layout),
 }

@@ -22,7 +22,7 @@ use super::{call, mirrors};
 
 /// A root filesystem as one plain tar, in the scratch directory it was asked to be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rootfs {
+pub struct DebianRootfs {
     /// The tar.
     pub tar: PathBuf,
     /// What the image's config should put into the environment, so that its tools find each other for every user.
@@ -31,7 +31,7 @@ pub struct Rootfs {
 
 /// Makes a Debian root filesystem in `scratch` by `mmdebstrap`: as root directly, else in a user namespace with a range
 /// of ids.
-pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> Result<Rootfs, BaseError> {
+pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> Result<DebianRootfs, BaseError> {
     call::check(order)?;
     let mode = if host.uid == 0 { "root" } else { unshare(host)? };
     let mirrors =
@@ -54,7 +54,7 @@ pub fn debian(order: &Debian, host: &Host, scratch: &Path, watch: Watch<'_>) -> 
     let mut append = tool("tar", host);
     append.args(call::append_dev(&tar, scratch, order.epoch));
     run("tar", append, watch)?;
-    Ok(Rootfs { tar, env: call::env(order) })
+    Ok(DebianRootfs { tar, env: call::env(order) })
 }
 
 /// Whether an ordinary user may map a range of ids, which the owners in a root filesystem need.

@@ -9,7 +9,7 @@ use crate::recipe::AppDir;
 use crate::remote_cache::RemoteCache;
 use crate::rootfs::Isolation;
 use crate::runtime::ResolvedImage;
-use crate::store::Key;
+use crate::store::CacheKey;
 
 /// A finished build.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct BuiltLayer {
     /// Whether the result was cached.
     pub cached: bool,
     /// The cache key.
-    pub key: Key,
+    pub key: CacheKey,
     /// Wall clock in milliseconds of running the step, or of finding its result.
     pub millis: u64,
 }

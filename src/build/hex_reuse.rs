@@ -17,7 +17,7 @@ use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{AppDir, Script, Step};
 use crate::rootfs::ImageFiles;
-use crate::store::{Key, Scratch};
+use crate::store::{CacheKey, Scratch};
 use crate::tree::{Enter, TreeDir};
 
 /// Where Mix keeps sources, relative to the app.
@@ -39,7 +39,7 @@ pub(super) struct HexReuse<'a> {
 
 impl HexReuse<'_> {
     /// Runs the step that fetches, with the packages that can be reused. `key` is the cache key of the deps layer.
-    pub(super) fn fetch(&self, step: &Step, key: &Key) -> Result<Changes, Error> {
+    pub(super) fn fetch(&self, step: &Step, key: &CacheKey) -> Result<Changes, Error> {
         let reusable = self.reusable(key)?;
         if reusable.is_empty() {
             return self.run(step, "fetch", &[]);
@@ -68,7 +68,7 @@ impl HexReuse<'_> {
     }
 
     /// The packages that need not be fetched; none if there is no previous deps layer or it is not available.
-    fn reusable(&self, key: &Key) -> Result<Vec<PresetDir>, Error> {
+    fn reusable(&self, key: &CacheKey) -> Result<Vec<PresetDir>, Error> {
         let context = self.steps.context;
         let locked = mix_lock::hex_packages(self.mix_lock);
         let deps = deps_dir(&self.steps.plan.recipe.app);

@@ -22,7 +22,7 @@ use crate::recipe::{APP, BUILT_IN_PATH, FORMAT, WORKDIR};
 use crate::rootfs::{self, DiffSource};
 use crate::runtime::ResolvedImage;
 use crate::source::{self, CommitEntry, EntryMode, Filter};
-use crate::store::{Key, Scratch, Tree, TreeCheck};
+use crate::store::{CacheKey, Scratch, Tree, TreeCheck};
 use crate::tree::TreeDir;
 
 /// What the layers of a build are made from.
@@ -66,13 +66,13 @@ impl LayerBuilder<'_> {
         Ok(toolchain)
     }
 
-    fn key(&self, step: &str) -> Key {
+    fn key(&self, step: &str) -> CacheKey {
         let compression = self.steps.plan.compression.as_str();
-        Key::new(step).with("format", FORMAT.to_string()).with("compression", compression)
+        CacheKey::new(step).with("format", FORMAT.to_string()).with("compression", compression)
     }
 
     /// The key of a step that runs the script: everything that it depends on except files.
-    fn script_key(&self, step: &str, mtime: i64) -> Key {
+    fn script_key(&self, step: &str, mtime: i64) -> CacheKey {
         let plan = self.steps.plan;
         let mut key = self
             .steps
@@ -88,7 +88,7 @@ impl LayerBuilder<'_> {
             key = key.with("root", plan.recipe.app.path());
         }
         for (name, value) in &plan.recipe.env {
-            key = key.with(&format!("{}{name}", Key::VARIABLE), value);
+            key = key.with(&format!("{}{name}", CacheKey::VARIABLE), value);
         }
         key
     }
@@ -164,7 +164,12 @@ impl LayerBuilder<'_> {
     }
 
     /// Fetches and compiles the dependencies.
-    fn make_deps(&self, scratch: &Scratch, sources: &DepsSources, key: &Key) -> Result<Option<PackedLayer>, Error> {
+    fn make_deps(
+        &self,
+        scratch: &Scratch,
+        sources: &DepsSources,
+        key: &CacheKey,
+    ) -> Result<Option<PackedLayer>, Error> {
         let start = self.steps.context.host.unix_time();
         let below = [vec![sources.inputs.clone()], self.base.trees(self.steps.context, TreeCheck::Entries)?].concat();
         let lowers = [sources.trees(), below[1..].to_vec()].concat();
@@ -220,7 +225,7 @@ impl LayerBuilder<'_> {
         Ok(layer)
     }
 
-    fn builds_key(&self, app: &BuiltLayer, deps: &BuiltLayer) -> Key {
+    fn builds_key(&self, app: &BuiltLayer, deps: &BuiltLayer) -> CacheKey {
         let diff_id = |built: &BuiltLayer| match &built.layer {
             Some(layer) => layer.diff_id.to_string(),
             None => "none".into(),
@@ -274,7 +279,7 @@ impl LayerBuilder<'_> {
         Ok(self.builds_of(outcome, &key))
     }
 
-    fn builds_of(&self, outcome: StepOutcome, key: &Key) -> Vec<BuiltLayer> {
+    fn builds_of(&self, outcome: StepOutcome, key: &CacheKey) -> Vec<BuiltLayer> {
         let StepOutcome { layers, cached, millis } = outcome;
         let names = self.steps.plan.recipe.build_steps().into_iter().map(|step| step.name);
         names.zip(layers).map(|(name, layer)| BuiltLayer { name, layer, cached, key: key.clone(), millis }).collect()

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::image::Target;
 use crate::repository::{from_here, repository_name};
 use crate::source::Location;
-use crate::store::Key;
+use crate::store::CacheKey;
 
 /// Number of records of each repository.
 const KEPT: usize = 10;
@@ -46,7 +46,7 @@ pub struct LayerRecord {
     /// Digest of the tar.
     pub diff_id: Option<DiffId>,
     /// The cache key; variables have the digest of their value in place of it.
-    pub key: Key,
+    pub key: CacheKey,
     /// Whether the result was cached.
     #[serde(alias = "recalled")] // the name in records of earlier versions
     pub cached: bool,

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::image::shown;
 use crate::runtime::{AccessDenied, access_denied};
-use crate::store::{Key, Lookup, Tree, TreeCheck};
+use crate::store::{CacheKey, Lookup, Tree, TreeCheck};
 
 /// What `mix` starts by name.
 const OF_MIX: [&str; 2] = ["elixir", "erl"];
@@ -19,7 +19,7 @@ pub(super) fn check(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -
 
 fn found(unpublished: &UnpublishedImage<'_>, context: &Context<'_>) -> Result<Option<AccessDenied>, Error> {
     let image = &unpublished.image;
-    let key = Key::new("start").with("config", image.manifest.config.digest.as_str());
+    let key = CacheKey::new("start").with("config", image.manifest.config.digest.as_str());
     let vacant = match context.store.result::<Option<AccessDenied>>(&key)? {
         Lookup::Hit(found) => return Ok(found),
         Lookup::Miss(vacant) => vacant,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::Clock;
+use crate::config::ClockSetting;
 use crate::context::Context;
 use crate::determinism::shims::{FixedClock, Libc, ShimFile, Shims, Toolchain};
 use crate::error::{Error, IoError};
@@ -61,8 +61,8 @@ impl StepEnv<'_> {
 
     /// The clock that `step` sees, if it stands still. Steps that fetch see the real time: certificates are checked against
     /// it.
-    pub(super) fn clock(&self, step: &Step, clock: Clock, context: &Context<'_>) -> Option<FixedClock> {
-        let is_fixed = step.env.is_some() && clock == Clock::Fixed;
+    pub(super) fn clock(&self, step: &Step, clock: ClockSetting, context: &Context<'_>) -> Option<FixedClock> {
+        let is_fixed = step.env.is_some() && clock == ClockSetting::Fixed;
         is_fixed.then(|| FixedClock { sources_mtime: self.mtime, step_start: context.host.unix_time() })
     }
 

@@ -23,7 +23,7 @@ use crate::remote_cache::RemoteCache;
 use crate::rootfs::{self, DiffSource, ImageFiles, Isolation};
 use crate::runtime::{HOSTS, OutputTail, resolv_conf, userns_helper};
 use crate::sandbox::{self, Bind, Exit, Ids, OURSELVES, SandboxError, Spec};
-use crate::store::{Key, Lookup, Scratch, StoreError, Tree, TreeCheck, TreeInfo, TreeLookup};
+use crate::store::{CacheKey, Lookup, Scratch, StoreError, Tree, TreeCheck, TreeInfo, TreeLookup};
 use crate::tree::TreeRoot;
 
 /// The changes of a step: a tree in a scratch directory, not in the store yet.
@@ -47,7 +47,7 @@ pub(super) struct StepOutcome {
 
 impl StepOutcome {
     /// The layer of a step that has a single one.
-    pub(super) fn single(self, name: &str, key: Key) -> BuiltLayer {
+    pub(super) fn single(self, name: &str, key: CacheKey) -> BuiltLayer {
         let layer = self.layers.into_iter().next().flatten();
         BuiltLayer { name: name.into(), layer, cached: self.cached, key, millis: self.millis }
     }
@@ -72,7 +72,7 @@ pub(super) struct StepRunner<'a> {
 
 impl StepRunner<'_> {
     /// The result of `key` in the store; `None` if it is not there or its blobs are not.
-    pub(super) fn find_cached(&self, name: &str, key: &Key) -> Result<Option<StepOutcome>, Error> {
+    pub(super) fn find_cached(&self, name: &str, key: &CacheKey) -> Result<Option<StepOutcome>, Error> {
         let start = Instant::now();
         let Lookup::Hit(layers) = self.context.store.result::<Vec<Option<PackedLayer>>>(key)? else { return Ok(None) };
         if self.no_cache || !layers.iter().flatten().all(|layer| self.is_here(layer)) {
@@ -87,7 +87,7 @@ impl StepRunner<'_> {
     pub(super) fn cached(
         &self,
         name: &str,
-        key: &Key,
+        key: &CacheKey,
         make: impl FnOnce(&Scratch) -> Result<Vec<Option<PackedLayer>>, Error>,
     ) -> Result<StepOutcome, Error> {
         let started = Instant::now();
@@ -122,7 +122,7 @@ impl StepRunner<'_> {
     }
 
     /// This key with what follows from the C library: glibc needs nothing.
-    pub(super) fn with_libc(&self, key: Key) -> Key {
+    pub(super) fn with_libc(&self, key: CacheKey) -> CacheKey {
         match self.libc {
             Libc::Musl => key.with("memory", "cleared for musl"),
             Libc::Other => key,

@@ -22,8 +22,8 @@ use crate::image::PackedLayer;
 use crate::recipe::{APP, EPOCH, FORMAT, Recipe, Script, SourceFile, SourceKind, Step};
 use crate::remote_cache::RemoteCache;
 use crate::runtime::{IsolationChoice, ResolvedImage, environment, layer_made_by};
-use crate::store::{Key, Scratch, Tree};
-use crate::tree::{Enter, EntryKind, TreeDir};
+use crate::store::{CacheKey, Scratch, Tree};
+use crate::tree::{Enter, FileKind, TreeDir};
 
 /// The largest `mix.lock` that is read, in bytes.
 const MAX_LOCK: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub(crate) struct TestDeps<'a> {
 }
 
 /// One file of the app's source in the image.
-struct ImageFile {
+struct TestDepsInput {
     name: EntryPath,
     file: SourceFile,
     /// Its kind and digest, for the cache key: `DIGEST`, `executable DIGEST` or `link DIGEST`.
@@ -87,7 +87,7 @@ impl TestDeps<'_> {
             downloads: Mutex::default(),
         };
         let inputs = recipe.deps_inputs(&files).visible;
-        let visible: Vec<&ImageFile> = sources.iter().filter(|source| inputs.contains(&source.file.path)).collect();
+        let visible: Vec<&TestDepsInput> = sources.iter().filter(|source| inputs.contains(&source.file.path)).collect();
         let mtime = mtime(&trees[deps])?;
         let step = compile_step(recipe);
         let key = key(&steps, &image.image.config.rootfs.diff_ids[..trees.len() - deps], &visible, mtime);
@@ -133,10 +133,10 @@ fn compile_step(recipe: &Recipe) -> Step {
 }
 
 /// The cache key of the tree. `below` are the layers up to the one with the dependencies.
-fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&ImageFile], mtime: i64) -> Key {
+fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&TestDepsInput], mtime: i64) -> CacheKey {
     let below: Vec<&str> = below.iter().map(|diff_id| diff_id.0.as_str()).collect();
     let mut key = steps
-        .with_libc(Key::new("more deps")) // a name in cache keys; another one would make all results unknown
+        .with_libc(CacheKey::new("more deps")) // a name in cache keys; another one would make all results unknown
         .with("format", FORMAT.to_string())
         .with("layers", below.join(" "))
         .with("script", steps.plan.recipe.script_digest())
@@ -148,7 +148,7 @@ fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&ImageFile], mtime: 
         key = key.with(&format!("image's {name}"), value);
     }
     for (name, value) in &steps.plan.recipe.env {
-        key = key.with(&format!("{}{name}", Key::VARIABLE), value);
+        key = key.with(&format!("{}{name}", CacheKey::VARIABLE), value);
     }
     for source in visible {
         key = key.with(&format!("file {}", source.name), &source.content);
@@ -157,24 +157,24 @@ fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&ImageFile], mtime: 
 }
 
 /// The files of the app in a tree, by path.
-fn image_files(tree: &Tree) -> Result<Vec<ImageFile>, Error> {
+fn image_files(tree: &Tree) -> Result<Vec<TestDepsInput>, Error> {
     let mut files = Vec::new();
     let Some(app) = tree.root.open()?.dir(APP)? else { return Ok(files) };
     app.walk(|entry| {
         let path = entry.path.as_os_str().as_bytes().to_vec();
         let found = match entry.stat.kind() {
-            EntryKind::File if entry.stat.mode() & 0o100 != 0 => {
+            FileKind::File if entry.stat.mode() & 0o100 != 0 => {
                 file_content(&app, &entry.path)?.map(|digest| (format!("executable {digest}"), SourceKind::Executable))
             }
-            EntryKind::File => file_content(&app, &entry.path)?.map(|digest| (digest.to_string(), SourceKind::File)),
-            EntryKind::Symlink => app.read_link(&entry.path)?.map(|target| {
+            FileKind::File => file_content(&app, &entry.path)?.map(|digest| (digest.to_string(), SourceKind::File)),
+            FileKind::Symlink => app.read_link(&entry.path)?.map(|target| {
                 let target = target.into_vec();
                 (format!("link {}", Digest::of(&target)), SourceKind::Link(target))
             }),
             _ => None,
         };
         if let Some((content, kind)) = found {
-            files.push(ImageFile { name: EntryPath::new(&path), file: SourceFile { path, kind }, content });
+            files.push(TestDepsInput { name: EntryPath::new(&path), file: SourceFile { path, kind }, content });
         }
         Ok::<_, Error>(Enter::Yes)
     })?;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::image::shown;
 use crate::recipe::{APP, Agreement, FORMAT, Step, Tool, WantedVersion, agrees};
 use crate::runtime::ResolvedImage;
-use crate::store::{Key, Lookup, Tree, TreeCheck};
+use crate::store::{CacheKey, Lookup, Tree, TreeCheck};
 use crate::tree::{Enter, TreeDir};
 
 /// Where the step writes what it reads from the base image, in its upper directory.
@@ -20,7 +20,7 @@ const OUT: &str = "opt/phial-toolchain";
 
 /// The toolchain of a base image; empty for one without Erlang. The base image's layers are unpacked for it.
 pub(super) fn toolchain(steps: &StepRunner<'_>, base: &ResolvedImage) -> Result<Toolchain, Error> {
-    let key = Key::new("circumstances") // a name in cache keys; another one would make all results unknown
+    let key = CacheKey::new("circumstances") // a name in cache keys; another one would make all results unknown
         .with("format", FORMAT.to_string())
         .with("base", base.image.manifest_digest.as_str())
         .with("of", Toolchain::version().as_str());

@@ -13,7 +13,7 @@ use crate::determinism::normalize::NormalizeOptions;
 use crate::error::{Error, ExitKind};
 use crate::image::PackedLayer;
 use crate::recipe::Step;
-use crate::store::{Key, Lookup, Scratch};
+use crate::store::{CacheKey, Lookup, Scratch};
 
 /// By the name of the step; `None` for one that changed nothing.
 type Compiled = BTreeMap<String, Option<PackedLayer>>;
@@ -22,14 +22,14 @@ type Compiled = BTreeMap<String, Option<PackedLayer>>;
 pub(super) struct UnfinishedDeps<'a> {
     steps: &'a StepRunner<'a>,
     pub(super) scratch: &'a Scratch,
-    key: Key,
+    key: CacheKey,
     compiled: Compiled,
 }
 
 impl<'a> UnfinishedDeps<'a> {
     /// `deps_key` is the key of the deps layer.
-    pub(super) fn find(steps: &'a StepRunner<'a>, deps_key: &Key, scratch: &'a Scratch) -> Result<Self, Error> {
-        let key = Key { step: "unfinished deps".into(), inputs: deps_key.inputs.clone() };
+    pub(super) fn find(steps: &'a StepRunner<'a>, deps_key: &CacheKey, scratch: &'a Scratch) -> Result<Self, Error> {
+        let key = CacheKey { step: "unfinished deps".into(), inputs: deps_key.inputs.clone() };
         let compiled = match steps.context.store.result(&key)? {
             Lookup::Hit(compiled) if !steps.no_cache => compiled,
             _ => Compiled::new(),

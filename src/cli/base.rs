@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::format::size;
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::base_image::{self, BaseSource, Debian, EPOCH, Purpose, suite};
 use crate::context::Context;
 
@@ -84,7 +84,7 @@ impl BaseArgs {
     }
 }
 
-pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let (of, to) = match &args.of {
         Of::Debian(args) => {
             let purpose = match args.purpose {

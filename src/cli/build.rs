@@ -11,7 +11,7 @@ use serde_json::json;
 use super::format::size;
 use super::outputs;
 use super::ui::Ui;
-use super::{Common, IsolationArg, NetworkArg, Outcome};
+use super::{Common, ExitResult, IsolationArg, NetworkArg};
 use crate::build::{self, BuildRequest, Built};
 use crate::config::{BuildFlags, NetworkAccess};
 use crate::context::Context;
@@ -104,7 +104,7 @@ enum CompressionArg {
     Zstd,
 }
 
-pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let network = args.network.map(|network| match network {
         NetworkArg::Host => NetworkAccess::Host,
         NetworkArg::None => NetworkAccess::None,

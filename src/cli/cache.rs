@@ -9,7 +9,7 @@ use serde_json::json;
 use super::cli_error::CliError;
 use super::format::size;
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::config::units;
 use crate::context::Context;
 use crate::error::Error;
@@ -77,7 +77,7 @@ impl CacheArgs {
     }
 }
 
-pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn cache(args: &CacheArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let store = context.store;
     let text = match &args.command {
         CacheCommand::Ls { json, place: Some(place), .. } => {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::compare::Times;
 use crate::context::Context;
 use crate::diff::{self, DiffArgument};
@@ -34,7 +34,7 @@ pub(super) struct DiffArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn diff(args: &DiffArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn diff(args: &DiffArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let right_layer = args.other_layer.as_deref().or(args.layer.as_deref());
     let left = DiffArgument { name: &args.left, layer: args.layer.as_deref() };
     let found = diff::diff(left, DiffArgument { name: &args.right, layer: right_layer }, context)?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::escape;
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::context::Context;
 use crate::error::{UserError as _, chain};
 use crate::image::RegistryRef;
@@ -26,7 +26,7 @@ pub(super) struct DoctorArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn doctor(args: &DoctorArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let reference: RegistryRef = args.registry.parse()?;
     let report = context.client.diagnose(&reference)?;
     if args.json {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::escape;
 use super::format::seconds;
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::build::BuildRecord;
 use crate::context::Context;
 use crate::explain::{self, Explanation, LayerExplanation};
@@ -31,7 +31,7 @@ pub(super) struct ExplainArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn explain(args: &ExplainArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let explanation = explain::explain(args.image.as_deref(), &args.source.parse()?, args.app.as_deref(), context)?;
     if args.json {
         ui.json(&serde_json::to_string(&explanation).unwrap_or_default())?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ui::Ui;
-use super::{Common, Outcome};
+use super::{Common, ExitResult};
 use crate::context::Context;
 use crate::lock;
 
@@ -25,7 +25,7 @@ pub(super) struct LockArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn lock(args: &LockArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let (path, lock) = lock::lock(&args.source.parse()?, args.app.as_deref(), args.base.as_deref(), context)?;
     ui.info(&format!("wrote `{}`", path.display()));
     ui.data(&format!("{}@{}", lock.base.name, lock.base.digest))?;

@@ -138,7 +138,7 @@ enum NetworkArg {
 }
 
 /// How a command ends: with an exit code, or with an error that is to be printed.
-type Outcome = Result<ExitCode, Error>;
+type ExitResult = Result<ExitCode, Error>;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -181,7 +181,7 @@ fn keep_own_access() {
 }
 
 /// Runs a command and turns its end into an exit code; the only place where an [`Error`] is printed.
-fn with_context(host: &Host, common: &Common, command: impl FnOnce(&Context<'_>, &Ui) -> Outcome) -> ExitCode {
+fn with_context(host: &Host, common: &Common, command: impl FnOnce(&Context<'_>, &Ui) -> ExitResult) -> ExitCode {
     let ui = Arc::new(Ui::new(common.progress));
     let run = || {
         let cancel: &'static AtomicBool = signals::listen().map_err(CliError::Signals)?;

@@ -8,7 +8,7 @@ use phial_layers::Digest;
 use serde_json::json;
 
 use super::Common;
-use super::Outcome;
+use super::ExitResult;
 use super::ui::Ui;
 use crate::context::Context;
 use crate::release::{self, ReleaseName, ReleasePlan, ReleasePolicy, ReleaseRequest, Released};
@@ -53,7 +53,7 @@ fn digest(text: &str) -> Result<Digest, String> {
     text.parse().map_err(|_| "not a digest: `sha256:` and 64 hexadecimal digits".to_owned())
 }
 
-pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn release(args: &ReleaseArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let request = ReleaseRequest {
         image: args.image.clone(),
         tags: args.tag.clone(),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Common, IsolationArg, NetworkArg, Outcome};
+use super::{Common, ExitResult, IsolationArg, NetworkArg};
 use crate::context::Context;
 use crate::run::{self, RunRequest};
 use crate::sandbox::{Exit, Network};
@@ -39,7 +39,7 @@ pub(super) struct RunArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn run(args: &RunArgs, context: &Context<'_>) -> Outcome {
+pub(super) fn run(args: &RunArgs, context: &Context<'_>) -> ExitResult {
     let request = RunRequest {
         image: args.image.clone(),
         command: args.command.clone(),

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::outputs;
 use super::ui::Ui;
-use super::{Common, IsolationArg, Outcome};
+use super::{Common, ExitResult, IsolationArg};
 use crate::app_test::{self, TestOutcome, TestRequest};
 use crate::attest::CommandResult;
 use crate::config::TestFlags;
@@ -64,7 +64,7 @@ pub(super) struct TestArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let at = |path: &Option<PathBuf>| path.as_ref().map(|path| context.host.cwd.join(path));
     let request = TestRequest {
         image: args.image.clone(),

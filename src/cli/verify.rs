@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ui::Ui;
-use super::{Common, IsolationArg, Outcome};
+use super::{Common, ExitResult, IsolationArg};
 use crate::build::ReproducibilityError;
 use crate::context::Context;
 use crate::source::GitHost;
@@ -44,7 +44,7 @@ pub(super) struct VerifyArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>, ui: &Ui) -> Outcome {
+pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
     let request = VerifyRequest {
         image: args.image.clone(),
         source: args.source.clone(),

@@ -7,7 +7,7 @@ use phial_layers::Digest;
 use crate::elixir::beam;
 
 /// Digests of the chunks by name.
-pub(super) type Chunks = BTreeMap<String, Digest>;
+pub(super) type ChunkDigests = BTreeMap<String, Digest>;
 
 /// The most that is unzipped of a gzipped file, in bytes.
 pub(super) const MAX_PLAIN: u64 = 64 << 20;
@@ -18,9 +18,9 @@ const NOT_CODE: [&str; 8] = ["Abst", "CInf", "Dbgi", "Docs", "ExCk", "ExDc", "Ex
 
 /// The chunks of a `.beam` file; `None` if it is not a complete and valid one, or has two chunks of one name, of which readers
 /// take either.
-pub(super) fn chunks(bytes: &[u8]) -> Option<Chunks> {
+pub(super) fn chunks(bytes: &[u8]) -> Option<ChunkDigests> {
     let plain = beam::unzipped(bytes, MAX_PLAIN).ok()?;
-    let mut digests = Chunks::new();
+    let mut digests = ChunkDigests::new();
     for chunk in beam::chunks(&plain).filter(|_| beam::has_whole_size(&plain))? {
         let chunk = chunk.ok()?;
         if digests.insert(chunk.name.escape_ascii().to_string(), Digest::of(chunk.data)).is_some() {
@@ -31,7 +31,7 @@ pub(super) fn chunks(bytes: &[u8]) -> Option<Chunks> {
 }
 
 /// The names of the chunks that differ, in alphabetical order.
-pub(super) fn differing(left: &Chunks, right: &Chunks) -> Vec<String> {
+pub(super) fn differing(left: &ChunkDigests, right: &ChunkDigests) -> Vec<String> {
     let mut names: Vec<&String> = left.keys().chain(right.keys()).collect();
     names.sort();
     names.dedup();

@@ -26,21 +26,21 @@ const MAX_PARTS: usize = 100_000;
 
 /// Whether the path is that of a file that [`of`] reads.
 pub(super) fn is_known(path: &EntryPath) -> bool {
-    Kind::of(path).is_some()
+    FileFormat::of(path).is_some()
 }
 
 /// The parts of a file; empty if it is not what its name says.
 pub(super) fn of(path: &EntryPath, bytes: &[u8]) -> Parts {
-    let mut parts = Found::default();
-    match Kind::of(path) {
-        Some(Kind::Beam) => beam_functions::find(bytes, &mut parts),
-        Some(Kind::Text) => erlang_text::find(bytes, &mut parts),
-        Some(Kind::Manifest) => {
+    let mut parts = FoundParts::default();
+    match FileFormat::of(path) {
+        Some(FileFormat::Beam) => beam_functions::find(bytes, &mut parts),
+        Some(FileFormat::Text) => erlang_text::find(bytes, &mut parts),
+        Some(FileFormat::Manifest) => {
             if let Ok(term) = etf::decode(bytes) {
                 manifest::find(&term, &mut parts);
             }
         }
-        Some(Kind::Boot) => {
+        Some(FileFormat::Boot) => {
             if let Ok(term) = etf::decode(bytes) {
                 manifest::find_boot(&term, &mut parts);
             }
@@ -87,7 +87,7 @@ pub(super) fn differing(left: &Parts, right: &Parts) -> DifferingParts {
     DifferingParts { names: all.into_iter().take(MAX_NAMED).collect(), more }
 }
 
-enum Kind {
+enum FileFormat {
     /// A compiled module.
     Beam,
     /// `.app` and `.rel`: one term of Erlang as text.
@@ -98,7 +98,7 @@ enum Kind {
     Boot,
 }
 
-impl Kind {
+impl FileFormat {
     fn of(path: &EntryPath) -> Option<Self> {
         let path = path.as_bytes();
         let (dir, name) =
@@ -117,9 +117,9 @@ impl Kind {
 
 /// The parts that were found. Two with one name are one part.
 #[derive(Default)]
-struct Found(Parts);
+struct FoundParts(Parts);
 
-impl Found {
+impl FoundParts {
     fn add(&mut self, name: &str, content: &[u8]) {
         if self.0.len() >= MAX_PARTS {
             return;

@@ -9,7 +9,7 @@ use phial_layers::{
 };
 use serde::Serialize;
 
-use super::beam::{self, Chunks};
+use super::beam::{self, ChunkDigests};
 use super::comparison::{LayerDiff, LayerId};
 use super::file_parts::{self, DifferingParts, Parts};
 use super::lock;
@@ -157,7 +157,7 @@ struct EntryInfo {
     xattrs: BTreeMap<String, Digest>,
     size: u64,
     content: Option<Digest>,
-    chunks: Option<Chunks>,
+    chunks: Option<ChunkDigests>,
     parts: Parts,
 }
 

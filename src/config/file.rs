@@ -7,7 +7,7 @@ use phial_layers::Compression;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::keys::{Lookup, lookup, nearest};
+use super::keys::{KeyLookup, lookup, nearest};
 use super::limits::{SizeSetting, TimeSetting};
 use super::test_settings::TestSettings;
 use crate::error::IoError;
@@ -73,7 +73,7 @@ pub struct PrepareSettings {
     /// Whether steps reach the network.
     pub network: Option<NetworkAccess>,
     /// The time that steps see while they compile.
-    pub clock: Option<Clock>,
+    pub clock: Option<ClockSetting>,
     /// Whether everything is compiled twice, for code that creates atoms while it compiles.
     pub strict: Option<bool>,
     /// Environment variables of the steps; part of the cache keys.
@@ -133,14 +133,14 @@ impl NetworkAccess {
 /// The time that steps see while they compile the app and its dependencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Clock {
+pub enum ClockSetting {
     /// One fixed moment, an hour after the modification time of the sources.
     Fixed,
     /// The machine's clock; code that reads it compiles to other bytes each time.
     Real,
 }
 
-impl Clock {
+impl ClockSetting {
     /// `fixed` or `real`: the name in settings and cache keys.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -169,8 +169,8 @@ fn check_keys(file: &str, above: &[&str], table: &toml::Table) -> Result<(), Con
     for (name, value) in table {
         let path = [above, &[name]].concat();
         match (lookup(&path), value) {
-            (Lookup::Key, _) => {}
-            (Lookup::Table, toml::Value::Table(table)) => check_keys(file, &path, table)?,
+            (KeyLookup::Key, _) => {}
+            (KeyLookup::Table, toml::Value::Table(table)) => check_keys(file, &path, table)?,
             _ => {
                 let (nearest, key) = (nearest(&path), path.join("."));
                 return Err(ConfigError::UnknownKey { file: file.into(), key, nearest });

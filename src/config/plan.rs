@@ -10,7 +10,7 @@ use super::checks::{
     targets,
 };
 use super::error::ConfigError;
-use super::file::{Clock, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
+use super::file::{ClockSetting, FileConfig, ImageSettings, NetworkAccess, PrepareSettings};
 use super::limits::{LimitSettings, step_limits};
 use super::lock::LockFile;
 use crate::image::{Reference, Target, canonical_json, shown};
@@ -79,7 +79,7 @@ pub struct PreparePlan {
     /// Whether steps reach the network.
     pub network: NetworkAccess,
     /// The time that steps see while they compile.
-    pub clock: Clock,
+    pub clock: ClockSetting,
     /// Whether everything is compiled twice, the second time knowing all atoms that the first time created.
     pub strict: bool,
     /// Whether a range of ids is mapped where the machine allows it.
@@ -192,7 +192,7 @@ impl PreparePlan {
             pass,
             passed_by_flag: flags.pass.clone(),
             network: flags.network.or(network).unwrap_or(NetworkAccess::Host),
-            clock: clock.unwrap_or(Clock::Fixed),
+            clock: clock.unwrap_or(ClockSetting::Fixed),
             strict: strict.unwrap_or(false),
             ranges: ranges.unwrap_or(false),
             limits: step_limits(limits)?,

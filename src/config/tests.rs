@@ -89,7 +89,7 @@ fn a_plan_has_the_defaults_and_flags_win() {
     let default = plan("", &base());
     assert_eq!(
         (default.network, default.clock, default.compression),
-        (NetworkAccess::Host, Clock::Fixed, Compression::Gzip)
+        (NetworkAccess::Host, ClockSetting::Fixed, Compression::Gzip)
     );
     assert!(!default.strict && !default.ranges);
     let toml = "[prepare]\nnetwork = 'none'\nclock = 'real'\nstrict = true\nranges = true\n[image]\ncompression = 'zstd'\nenvs = []";
@@ -99,7 +99,7 @@ fn a_plan_has_the_defaults_and_flags_win() {
     let flags = BuildFlags { network: Some(NetworkAccess::Host), compression: Some(Compression::None), ..base() };
     let flagged = plan(toml, &flags);
     assert_eq!((flagged.network.as_str(), flagged.compression), ("host", Compression::None));
-    assert_eq!(Clock::Fixed.as_str(), "fixed");
+    assert_eq!(ClockSetting::Fixed.as_str(), "fixed");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct Config {
     #[serde(default, deserialize_with = "null_is_empty")]
     pub config: Execution,
     /// The diff IDs of the layers.
-    pub rootfs: Rootfs,
+    pub rootfs: RootfsConfig,
     /// One entry for each layer, and for each step without a layer.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
@@ -71,7 +71,7 @@ pub struct Execution {
 
 /// The diff IDs of the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rootfs {
+pub struct RootfsConfig {
     /// Always `layers`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -110,7 +110,7 @@ impl Config {
             os: platform.os.clone(),
             variant: platform.variant.clone(),
             config: Execution::default(),
-            rootfs: Rootfs { kind: "layers".into(), diff_ids: Vec::new() },
+            rootfs: RootfsConfig { kind: "layers".into(), diff_ids: Vec::new() },
             history: Vec::new(),
         }
     }

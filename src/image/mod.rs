@@ -28,7 +28,7 @@ pub use artifact::{Artifact, EMPTY_BYTES, fallback_tag};
 pub use assemble::{ImageOptions, NewLayer, assemble};
 pub use blob_error::BlobError;
 pub use blobs::{BlobReader, BlobSourceError, Blobs, read_exit_kind, stream_error};
-pub use config::{Config, Execution, History, Rootfs};
+pub use config::{Config, Execution, History, RootfsConfig};
 pub use document::{Document, DocumentSource};
 pub use error::{ImageError, shown};
 pub use json::{canonical_json, read_json};

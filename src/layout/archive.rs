@@ -28,7 +28,7 @@ enum Content<'a> {
 }
 
 /// The entries of an archive by name, and so in their order.
-type Files<'a> = BTreeMap<String, Content<'a>>;
+type ArchiveFiles<'a> = BTreeMap<String, Content<'a>>;
 
 /// Writes a tar of a layout with this image.
 pub fn write_oci_archive(
@@ -38,7 +38,7 @@ pub fn write_oci_archive(
     blobs: Blobs<'_>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
-    let mut files = Files::new();
+    let mut files = ArchiveFiles::new();
     files.insert("blobs/".into(), Content::Directory);
     for descriptor in descriptors(image) {
         files.insert(format!("blobs/{}/", descriptor.digest.algorithm()), Content::Directory);
@@ -60,7 +60,7 @@ pub fn write_docker_archive(
     blobs: Blobs<'_>,
     watch: Watch<'_>,
 ) -> Result<(), LayoutError> {
-    let mut files = Files::new();
+    let mut files = ArchiveFiles::new();
     let mut layers = Vec::new();
     for layer in image.layers() {
         let ending = match layer.compression {
@@ -81,7 +81,13 @@ pub fn write_docker_archive(
     write(file, image, &files, blobs, watch)
 }
 
-fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch: Watch<'_>) -> Result<(), LayoutError> {
+fn write(
+    file: &Path,
+    image: &Image,
+    files: &ArchiveFiles<'_>,
+    blobs: Blobs<'_>,
+    watch: Watch<'_>,
+) -> Result<(), LayoutError> {
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
         let source = io::Error::from(io::ErrorKind::InvalidFilename);
@@ -89,7 +95,7 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
     };
     create_parents(parent)?;
     write_atomically(parent, name, |to| {
-        let mut tar = TarWriter { path: file, out: BufWriter::with_capacity(1 << 20, to) };
+        let mut tar = ArchiveWriter { path: file, out: BufWriter::with_capacity(1 << 20, to) };
         for (name, content) in files {
             match content {
                 Content::Directory => tar.header(name, tar::EntryType::Directory, 0)?,
@@ -109,12 +115,12 @@ fn write(file: &Path, image: &Image, files: &Files<'_>, blobs: Blobs<'_>, watch:
 }
 
 /// A tar writer with fixed metadata: modes 0644 and 0755, owner 0:0, time 0.
-struct TarWriter<'a> {
+struct ArchiveWriter<'a> {
     path: &'a Path,
     out: BufWriter<&'a mut File>,
 }
 
-impl TarWriter<'_> {
+impl ArchiveWriter<'_> {
     fn append(
         &mut self,
         name: &str,

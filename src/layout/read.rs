@@ -27,11 +27,11 @@ const MAX_ENTRIES: usize = 100_000;
 #[derive(Debug)]
 pub struct Layout {
     pub(super) path: PathBuf,
-    files: Files,
+    files: LayoutFiles,
 }
 
 #[derive(Debug)]
-enum Files {
+enum LayoutFiles {
     Dir(OwnedFd),
     /// The archive, and offset and size of each file in it.
     Archive(Arc<File>, BTreeMap<String, (u64, u64)>),
@@ -80,7 +80,7 @@ impl Layout {
             Errno::NOTDIR => LayoutError::not_a_directory(dir),
             other => open_error(dir, other),
         })?;
-        Self::checked(dir, Files::Dir(fd))
+        Self::checked(dir, LayoutFiles::Dir(fd))
     }
 
     /// Opens a tar of a layout. Its headers are read once; entries with other names than a layout's are ignored.
@@ -97,17 +97,17 @@ impl Layout {
             ("it is compressed", Some("decompress the archive first".into()))
         } else {
             let entries = locate_files(&file).map_err(LayoutError::io("read the tar headers of", path))?;
-            return Self::checked(path, Files::Archive(Arc::new(file), entries));
+            return Self::checked(path, LayoutFiles::Archive(Arc::new(file), entries));
         };
         Err(LayoutError::NotALayout { path: path.into(), why: why.into(), remedy })
     }
 
-    fn checked(path: &Path, files: Files) -> Result<Self, LayoutError> {
+    fn checked(path: &Path, files: LayoutFiles) -> Result<Self, LayoutError> {
         let layout = Self { path: path.to_owned(), files };
         let Some(bytes) = layout.document("oci-layout")? else {
             let why = "it has no `oci-layout` file".into();
             let is_docker =
-                matches!(&layout.files, Files::Archive(_, entries) if entries.contains_key("manifest.json"));
+                matches!(&layout.files, LayoutFiles::Archive(_, entries) if entries.contains_key("manifest.json"));
             let remedy =
                 is_docker.then(|| "it looks like the output of `docker save`: convert it with `skopeo copy`".into());
             return Err(LayoutError::NotALayout { path: path.to_owned(), why, remedy });
@@ -253,10 +253,10 @@ impl Layout {
 
     fn span(&self, name: &str) -> Result<Option<Span>, LayoutError> {
         match &self.files {
-            Files::Archive(file, entries) => {
+            LayoutFiles::Archive(file, entries) => {
                 Ok(entries.get(name).map(|(at, left)| Span { file: Arc::clone(file), at: *at, left: *left }))
             }
-            Files::Dir(fd) => open_regular(fd.as_fd(), &self.path, name),
+            LayoutFiles::Dir(fd) => open_regular(fd.as_fd(), &self.path, name),
         }
     }
 }

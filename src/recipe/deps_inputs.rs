@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::source_tree::{Found, MAX_LINKS, Resolved, SourceKind, SourceTree};
+use super::source_tree::{Found, MAX_LINKS, ResolvedPath, SourceKind, SourceTree};
 use super::{Recipe, RecipeError, Script, SourceFile};
 
 /// The most paths through links that are looked at: links to directories that have links to each other make as many as one
@@ -34,7 +34,7 @@ impl Recipe {
     pub fn deps_inputs(&self, files: &[SourceFile]) -> DepsInputs {
         let tree = SourceTree::new(files);
         let mut walk =
-            Walk { recipe: self, tree: &tree, inputs: DepsInputs::default(), left: MAX_PATHS + 2 * files.len() };
+            InputsWalk { recipe: self, tree: &tree, inputs: DepsInputs::default(), left: MAX_PATHS + 2 * files.len() };
         walk.dir(&[], &[], &BTreeSet::new());
         walk.inputs
     }
@@ -85,7 +85,7 @@ impl Recipe {
     }
 }
 
-struct Walk<'a> {
+struct InputsWalk<'a> {
     recipe: &'a Recipe,
     tree: &'a SourceTree<'a>,
     inputs: DepsInputs,
@@ -93,7 +93,7 @@ struct Walk<'a> {
     left: usize,
 }
 
-impl Walk<'_> {
+impl InputsWalk<'_> {
     /// Chooses files of the directory `real`, which the step finds at `seen` by these links.
     fn dir(&mut self, seen: &[u8], real: &[u8], links: &BTreeSet<Vec<u8>>) {
         for (path, kind) in self.tree.below(real) {
@@ -117,7 +117,7 @@ impl Walk<'_> {
     }
 
     fn link(&mut self, at: &[u8], path: &[u8], target: &[u8], links: &BTreeSet<Vec<u8>>) {
-        let Resolved { found, path: real, links: followed } = self.tree.resolve(path);
+        let ResolvedPath { found, path: real, links: followed } = self.tree.resolve(path);
         let wants = self.recipe.wants(self.tree, at);
         let all: BTreeSet<Vec<u8>> = links.union(&followed).cloned().collect();
         match found {

@@ -42,7 +42,7 @@ pub(super) enum Found {
 }
 
 /// A path after all links.
-pub(super) struct Resolved {
+pub(super) struct ResolvedPath {
     pub(super) found: Found,
     /// The path without links.
     pub(super) path: Vec<u8>,
@@ -79,7 +79,7 @@ impl<'a> SourceTree<'a> {
     }
 
     /// Follows a path with all its links.
-    pub(super) fn resolve(&self, path: &[u8]) -> Resolved {
+    pub(super) fn resolve(&self, path: &[u8]) -> ResolvedPath {
         let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
         let mut real: Vec<Vec<u8>> = vec![];
         let mut links = BTreeSet::new();
@@ -88,7 +88,7 @@ impl<'a> SourceTree<'a> {
         while let Some(part) = rest.pop_front() {
             if part == b".." {
                 if real.pop().is_none() {
-                    return Resolved { found: Found::Outside, path: vec![], links };
+                    return ResolvedPath { found: Found::Outside, path: vec![], links };
                 }
                 found = Found::Dir;
                 continue;
@@ -100,7 +100,7 @@ impl<'a> SourceTree<'a> {
                     followed += 1;
                     links.insert(at);
                     if followed > MAX_LINKS || target.starts_with(b"/") {
-                        return Resolved { found: Found::Outside, path: vec![], links };
+                        return ResolvedPath { found: Found::Outside, path: vec![], links };
                     }
                     real.pop();
                     for part in parts(target).collect::<Vec<_>>().into_iter().rev() {
@@ -111,10 +111,10 @@ impl<'a> SourceTree<'a> {
                 Some(SourceKind::Submodule) => Found::Dir,
                 Some(_) if rest.is_empty() => Found::File,
                 None if self.is_dir(&at) => Found::Dir,
-                Some(_) | None => return Resolved { found: Found::Missing, path: at, links },
+                Some(_) | None => return ResolvedPath { found: Found::Missing, path: at, links },
             };
         }
-        Resolved { found, path: real.join(&b'/'), links }
+        ResolvedPath { found, path: real.join(&b'/'), links }
     }
 
     fn is_dir(&self, path: &[u8]) -> bool {
@@ -166,7 +166,7 @@ pub(super) mod tests {
             "root -> .",
         ]);
         let tree = SourceTree::new(&files);
-        let links = |resolved: &Resolved| {
+        let links = |resolved: &ResolvedPath| {
             resolved.links.iter().map(|link| String::from_utf8(link.clone()).unwrap()).collect::<Vec<_>>().join(" ")
         };
         for (path, found, real, on_the_way) in [

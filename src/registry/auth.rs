@@ -15,10 +15,10 @@ use super::access::RepositoryAccess;
 use super::challenge::{self, Challenge, check_realm, checked_realm};
 use super::credentials::Credentials;
 use super::error::{LoginUse, RegistryError, is_retryable};
-use super::http::{Body, HttpRequest, Response, Transport, error_text, read_bounded, refusal};
+use super::http::{HttpRequest, RequestBody, Response, Transport, error_text, read_bounded, refusal};
 use super::login::Login;
-use super::secret::Secret;
 use super::url::display_url;
+use crate::secret::Secret;
 
 /// Bytes of a token server's response that are read.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -323,7 +323,7 @@ impl TokenRequest<'_> {
         let mut request =
             HttpRequest::new(Method::POST, realm.clone()).with(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let body = form.query().unwrap_or_default().as_bytes();
-        request.body = Body::Bytes(body);
+        request.body = RequestBody::Bytes(body);
         self.send(transport, request, None)
     }
 

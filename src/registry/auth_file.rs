@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::RegistryError;
 use super::login::Login;
-use super::secret::Secret;
 use crate::image::shown;
+use crate::secret::Secret;
 
 /// Bytes of the largest file of logins that is read.
 const MAX_FILE: u64 = 4 << 20;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use reqwest::Url;
 
-use super::network::Network;
+use super::network::NetworkSettings;
 use super::url::{check_user, display_url, is_loopback, is_private};
 use crate::image::shown;
 
@@ -95,13 +95,17 @@ fn value_of(text: &str) -> Option<(String, &str)> {
 /// `--plain-http` names; not a private
 /// address, unless it is the registry's own (go-containerregistry, `validateRealmURL`; CVE-2024-3727). An error is the
 /// realm as it may be shown and the rule that it breaks.
-pub(super) fn checked_realm(realm: &str, registry: &Url, network: &Network) -> Result<Url, (String, &'static str)> {
+pub(super) fn checked_realm(
+    realm: &str,
+    registry: &Url,
+    network: &NetworkSettings,
+) -> Result<Url, (String, &'static str)> {
     let Ok(url) = Url::parse(realm) else { return Err((shown(realm), "it is not an absolute URL")) };
     check_realm(&url, registry, network).map_err(|why| (display_url(&url), why)).map(|()| url)
 }
 
 /// The rule of [`checked_realm`], which holds for redirects too.
-pub(super) fn check_realm(url: &Url, registry: &Url, network: &Network) -> Result<(), &'static str> {
+pub(super) fn check_realm(url: &Url, registry: &Url, network: &NetworkSettings) -> Result<(), &'static str> {
     match url.scheme() {
         "https" => {}
         // Another port may be another program, of another user of this machine.
@@ -186,7 +190,7 @@ mod tests {
             ("https://192.168.0.1/", &remote, Some("a private address")),
             ("token", &remote, Some("not an absolute URL")),
         ] {
-            let broken = checked_realm(realm, registry, &Network::default()).err().map(|(_, why)| why);
+            let broken = checked_realm(realm, registry, &NetworkSettings::default()).err().map(|(_, why)| why);
             assert!(
                 broken.is_some() == rule.is_some() && broken.unwrap_or_default().contains(rule.unwrap_or_default()),
                 "{realm}: {broken:?}"
@@ -223,7 +227,7 @@ mod tests {
             ("/token", &remote, false),
             ("", &remote, false),
         ] {
-            assert_eq!(checked_realm(realm, registry, &Network::default()).is_ok(), ok, "{realm}");
+            assert_eq!(checked_realm(realm, registry, &NetworkSettings::default()).is_ok(), ok, "{realm}");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::auth::Auth;
 use super::credentials::Credentials;
 use super::error::{RegistryError, is_retryable};
 use super::http::{HttpRequest, Response, Transport, header, read_bounded, refusal};
-use super::network::{Network, NetworkOptions};
+use super::network::{NetworkOptions, NetworkSettings};
 use super::registries::NamedBy;
 use super::retry::{RetryPolicy, retry_once_if_corrupt};
 use super::upload_journal::UploadJournal;
@@ -60,7 +60,7 @@ pub(super) enum ReadFrom {
 
 /// The manifest or index that a reference names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedManifest {
     /// Digest of the bytes, computed here; it is the reference's own, if that has one.
     pub digest: Digest,
     /// The media type of the bytes.
@@ -72,16 +72,16 @@ pub struct Resolved {
 impl Client {
     /// A client with these logins, without proxies; trusted certificates are the system's.
     pub fn new(credentials: Credentials) -> Result<Self, RegistryError> {
-        Self::over(credentials, Network::default())
+        Self::over(credentials, NetworkSettings::default())
     }
 
     /// A client with the logins, certificates and proxies of this machine and of the command line.
     pub fn from_host(host: &Host, options: &NetworkOptions) -> Result<Self, RegistryError> {
         let credentials = Credentials::from_options(host, options.authfile.as_deref());
-        Self::over(credentials, Network::from_host(host, options)?)
+        Self::over(credentials, NetworkSettings::from_host(host, options)?)
     }
 
-    fn over(credentials: Credentials, network: Network) -> Result<Self, RegistryError> {
+    fn over(credentials: Credentials, network: NetworkSettings) -> Result<Self, RegistryError> {
         Ok(Self {
             transport: Transport::new(network)?,
             auth: Arc::new(Auth::new(credentials)),
@@ -128,16 +128,16 @@ impl Client {
     }
 
     /// The manifest or index that a reference names; its digest, if it has one, wins over the tag.
-    pub fn resolve(&self, reference: &RegistryRef) -> Result<Resolved, RegistryError> {
+    pub fn resolve(&self, reference: &RegistryRef) -> Result<ResolvedManifest, RegistryError> {
         self.read_from_each(reference, |client, at| client.get_manifest(at, Rights::Pull))
     }
 
-    fn get_manifest(&self, reference: &RegistryRef, rights: Rights) -> Result<Resolved, RegistryError> {
+    fn get_manifest(&self, reference: &RegistryRef, rights: Rights) -> Result<ResolvedManifest, RegistryError> {
         let policy = self.transport.retry_policy;
         retry_once_if_corrupt(|| policy.retry(|| self.get_manifest_once(reference, rights)))
     }
 
-    fn get_manifest_once(&self, reference: &RegistryRef, rights: Rights) -> Result<Resolved, RegistryError> {
+    fn get_manifest_once(&self, reference: &RegistryRef, rights: Rights) -> Result<ResolvedManifest, RegistryError> {
         let access = self.access(reference, rights)?;
         let request = manifest_request(Method::GET, access.manifest_url(reference.selector()));
         let response = self.send_once(&access, &request)?;
@@ -165,7 +165,7 @@ impl Client {
         let announced = announced.as_deref().map(without_parameters);
         let media_type = own.or(announced).unwrap_or_else(|| usual.to_owned());
         let digest = reference.digest.clone().unwrap_or_else(|| Digest::of(&bytes));
-        Ok(Resolved { digest, media_type, bytes })
+        Ok(ResolvedManifest { digest, media_type, bytes })
     }
 
     /// The image that a reference names; through an index the one for `platform`, whose config must agree.

@@ -9,25 +9,25 @@ use reqwest::{Client as HttpClient, Url};
 
 use super::certs::certificates;
 use super::error::RegistryError;
-use super::network::Network;
+use super::network::NetworkSettings;
 use super::url::{Tls, authority};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct ClientPool {
-    network: Network,
+    network: NetworkSettings,
     /// By what they are for: a host, or all hosts that need nothing special.
     clients: Mutex<BTreeMap<String, HttpClient>>,
 }
 
 impl ClientPool {
-    pub(super) fn new(network: Network) -> Self {
+    pub(super) fn new(network: NetworkSettings) -> Self {
         // Fails only if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { network, clients: Mutex::default() }
     }
 
-    pub(super) fn network(&self) -> &Network {
+    pub(super) fn network(&self) -> &NetworkSettings {
         &self.network
     }
 

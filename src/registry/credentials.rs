@@ -15,8 +15,8 @@ use super::error::RegistryError;
 use super::helper::{CredentialHelpers, HelperReply};
 use super::login::Login;
 use super::registries::Registries;
-use super::secret::Secret;
 use crate::host::Host;
+use crate::secret::Secret;
 
 /// Docker Hub in Docker's files and for credential helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -86,7 +86,7 @@ struct FoundLogin {
 }
 
 /// One search for a login.
-struct Search<'a> {
+struct LoginSearch<'a> {
     host: &'a str,
     repository: &'a str,
     /// Gets each source that was looked at.
@@ -144,7 +144,7 @@ impl Credentials {
         repository: &str,
         report: &mut dyn FnMut(LookupStep),
     ) -> Result<Option<Login>, RegistryError> {
-        let mut search = Search { host, repository, report };
+        let mut search = LoginSearch { host, repository, report };
         for source in &self.sources {
             let name = source.name();
             if let Some(FoundLogin { login, key, helper }) = self.look_in(source, &name, &mut search)? {
@@ -161,7 +161,7 @@ impl Credentials {
         &self,
         source: &LoginSource,
         name: &str,
-        search: &mut Search<'_>,
+        search: &mut LoginSearch<'_>,
     ) -> Result<Option<FoundLogin>, RegistryError> {
         let file = match source {
             LoginSource::Inline { text, .. } => {
@@ -211,7 +211,7 @@ impl Credentials {
         &self,
         file: &AuthFile,
         name: &str,
-        search: &mut Search<'_>,
+        search: &mut LoginSearch<'_>,
     ) -> Result<Option<FoundLogin>, RegistryError> {
         let host = search.host;
         if let Some((key, helper)) = file.helper(host)
@@ -234,7 +234,7 @@ impl Credentials {
         helper: &str,
         key: &str,
         name: &str,
-        search: &mut Search<'_>,
+        search: &mut LoginSearch<'_>,
     ) -> Result<Option<FoundLogin>, RegistryError> {
         let program = format!("docker-credential-{helper}");
         match self.helpers.get(helper, key)? {
@@ -246,7 +246,7 @@ impl Credentials {
         }
     }
 
-    fn ask_amazon(&self, name: &str, search: &mut Search<'_>) -> Result<Option<FoundLogin>, RegistryError> {
+    fn ask_amazon(&self, name: &str, search: &mut LoginSearch<'_>) -> Result<Option<FoundLogin>, RegistryError> {
         let Some(region) = ecr_region(search.host) else { return Ok(None) };
         let result = match self.helpers.amazon(search.host, region)? {
             Some((helper, HelperReply::Login(login))) => {
@@ -260,7 +260,7 @@ impl Credentials {
     }
 }
 
-impl Search<'_> {
+impl LoginSearch<'_> {
     fn report(&mut self, place: &str, result: LookupResult) {
         (self.report)(LookupStep { place: place.to_owned(), result });
     }

@@ -12,7 +12,7 @@ use super::auth_file::{AuthFile, AuthFileFormat, normalized};
 use super::challenge::{self, Challenge};
 use super::error::RegistryError;
 use super::http::stated_reason;
-use super::network::Network;
+use super::network::NetworkSettings;
 use super::paging::next_page;
 use super::registries::{NamedBy, Registries};
 use super::tags::tags_of_page;
@@ -42,14 +42,14 @@ pub fn challenge(header: &str) {
     if written.len() <= header.len() {
         assert_eq!(challenge::parse([written.as_str()].into_iter()).as_ref(), Some(&challenge));
     }
-    match challenge::checked_realm(realm, &url("https://registry.example/"), &Network::default()) {
+    match challenge::checked_realm(realm, &url("https://registry.example/"), &NetworkSettings::default()) {
         Ok(server) => {
             assert!(server.scheme() == "https" && !is_private(&server), "{server}");
             assert!(server.username().is_empty() && server.password().is_none(), "{server}");
         }
         Err((shown, _)) => assert_fit_for_a_terminal(&shown),
     }
-    if let Ok(server) = challenge::checked_realm(realm, &url("http://127.0.0.1:5000/"), &Network::default()) {
+    if let Ok(server) = challenge::checked_realm(realm, &url("http://127.0.0.1:5000/"), &NetworkSettings::default()) {
         assert!(server.scheme() == "https" || is_loopback(&server), "{server}");
     }
 }

@@ -15,9 +15,9 @@ use serde::Deserialize;
 
 use super::error::RegistryError;
 use super::login::Login;
-use super::secret::Secret;
 use crate::host::Host;
 use crate::image::shown;
+use crate::secret::Secret;
 
 /// How long a helper may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ impl CredentialHelpers {
             return Err(failed("its name may have lower-case letters, digits and hyphens only".into()));
         }
         let program = self.find(&helper).ok_or_else(|| failed("it is not in `PATH`".into()))?;
-        let Finished { success, stdout, stderr } = self.run(&program, &["get"], key).map_err(failed)?;
+        let HelperExit { success, stdout, stderr } = self.run(&program, &["get"], key).map_err(failed)?;
         let output = String::from_utf8_lossy(&stdout);
         if !success {
             if output.trim() == NOT_FOUND {
@@ -98,7 +98,7 @@ impl CredentialHelpers {
         let Some(program) = self.find("aws") else { return Ok(None) };
         let failed = |why: String| RegistryError::Helper { helper: helper.clone(), host: shown(host), why };
         let args = ["ecr", "get-login-password", "--region", region];
-        let Finished { success, stdout, stderr } = self.run(&program, &args, "").map_err(failed)?;
+        let HelperExit { success, stdout, stderr } = self.run(&program, &args, "").map_err(failed)?;
         let password = String::from_utf8_lossy(&stdout).trim().to_owned();
         if !success || password.is_empty() || password.contains(char::is_whitespace) {
             // stdout may have the secret; the reason of a failure is on stderr.
@@ -120,7 +120,7 @@ impl CredentialHelpers {
     }
 
     /// Runs a program with `key` on stdin. One that takes too long is killed with its children.
-    fn run(&self, program: &Path, args: &[&str], key: &str) -> Result<Finished, String> {
+    fn run(&self, program: &Path, args: &[&str], key: &str) -> Result<HelperExit, String> {
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
@@ -145,7 +145,7 @@ impl CredentialHelpers {
 }
 
 /// A program that has exited.
-struct Finished {
+struct HelperExit {
     success: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -154,7 +154,7 @@ struct Finished {
 type Output = mpsc::Receiver<Vec<u8>>;
 
 /// Waits until a program has closed its stdout and exited.
-fn finish(child: &mut Child, deadline: Instant, out: &Output, err: &Output) -> Result<Finished, String> {
+fn finish(child: &mut Child, deadline: Instant, out: &Output, err: &Output) -> Result<HelperExit, String> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let late = |_| format!("no output within {} seconds", TIMEOUT.as_secs());
     let stdout = out.recv_timeout(left()).map_err(late)?;
@@ -165,7 +165,7 @@ fn finish(child: &mut Child, deadline: Instant, out: &Output, err: &Output) -> R
         match child.try_wait() {
             Ok(Some(status)) => {
                 let stderr = err.recv_timeout(left().min(Duration::from_millis(200))).unwrap_or_default();
-                return Ok(Finished { success: status.success(), stdout, stderr });
+                return Ok(HelperExit { success: status.success(), stdout, stderr });
             }
             Ok(None) if left().is_zero() => return Err(late(mpsc::RecvTimeoutError::Timeout)),
             Ok(None) => std::thread::sleep(Duration::from_millis(5)),

@@ -13,12 +13,12 @@ use super::client_pool::ClientPool;
 use super::error::RegistryError;
 pub(super) use super::http_runtime::Response;
 use super::http_runtime::{HttpRuntime, SentBody};
-use super::network::Network;
+use super::network::NetworkSettings;
 use super::retry::RetryPolicy;
-use super::secret::Secret;
 use super::url::{Endpoint, PLAIN_HTTP_RULE, Tls, authority, check_redirect, display_url, is_private};
 use super::warnings::Warnings;
 use crate::image::{BlobReader, shown};
+use crate::secret::Secret;
 
 /// Redirects in a row that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -33,13 +33,13 @@ pub(super) struct HttpRequest<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: Vec<(HeaderName, &'a str)>,
-    pub(super) body: Body<'a>,
+    pub(super) body: RequestBody<'a>,
     /// A rule for redirects, besides those of [`check_redirect`].
     pub(super) redirect_rule: Option<RedirectRule<'a>>,
 }
 
 /// The body of a request; it can be sent more than once.
-pub(super) enum Body<'a> {
+pub(super) enum RequestBody<'a> {
     None,
     Bytes(&'a [u8]),
     Shared(bytes::Bytes),
@@ -52,7 +52,7 @@ pub(super) enum Body<'a> {
 
 impl<'a> HttpRequest<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: Vec::new(), body: Body::None, redirect_rule: None }
+        Self { method, url, headers: Vec::new(), body: RequestBody::None, redirect_rule: None }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &'a str) -> Self {
@@ -80,7 +80,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(network: Network) -> Result<Self, RegistryError> {
+    pub(super) fn new(network: NetworkSettings) -> Result<Self, RegistryError> {
         let runtime = HttpRuntime::start().map_err(|source| RegistryError::Thread { source })?;
         Ok(Self {
             clients: Arc::new(ClientPool::new(network)),
@@ -92,7 +92,7 @@ impl Transport {
         })
     }
 
-    pub(super) fn network(&self) -> &Network {
+    pub(super) fn network(&self) -> &NetworkSettings {
         self.clients.network()
     }
 
@@ -180,13 +180,13 @@ impl Transport {
         }
         let mut sent_body = None;
         builder = match &request.body {
-            Body::None if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
+            RequestBody::None if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
                 builder.body(Vec::new())
             }
-            Body::None => builder,
-            Body::Bytes(bytes) => builder.body(bytes.to_vec()),
-            Body::Shared(bytes) => builder.body(bytes.clone()),
-            Body::Stream { size, open } => {
+            RequestBody::None => builder,
+            RequestBody::Bytes(bytes) => builder.body(bytes.to_vec()),
+            RequestBody::Shared(bytes) => builder.body(bytes.clone()),
+            RequestBody::Stream { size, open } => {
                 let progress = Arc::new(BodyProgress::default());
                 sent_body = Some(SentBody { size: *size, progress: Arc::clone(&progress) });
                 builder.body(reqwest::Body::wrap(BodyStream::new(open()?, *size, progress)))

@@ -1,6 +1,6 @@
 //! A login: what Phial authenticates with at a registry or its token server.
 
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]

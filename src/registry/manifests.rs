@@ -9,7 +9,7 @@ use reqwest::header::CONTENT_TYPE;
 use super::access::Rights;
 use super::client::Client;
 use super::error::RegistryError;
-use super::http::{Body, HttpRequest, refusal};
+use super::http::{HttpRequest, RequestBody, refusal};
 use crate::image::{ImageError, MAX_MANIFEST_PUSH, RegistryRef};
 
 impl Client {
@@ -35,7 +35,7 @@ impl Client {
         }
         let access = self.access(to, Rights::Push)?;
         let mut request = HttpRequest::new(Method::PUT, access.manifest_url(selector)).with(CONTENT_TYPE, media_type);
-        request.body = Body::Bytes(bytes);
+        request.body = RequestBody::Bytes(bytes);
         // Once more if it is not there afterwards: a proxy may have reported success.
         for is_last in [false, true] {
             let response = match self.send(&access, &request) {

@@ -10,9 +10,9 @@ use super::certs::{CertDirs, Roots};
 use super::error::RegistryError;
 use super::no_proxy::NoProxy;
 use super::registries::Registries;
-use super::secret::Secret;
 use super::url::{authority, display_url, is_loopback};
 use crate::host::Host;
+use crate::secret::Secret;
 
 /// Options of the command line about registries.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub struct NetworkOptions {
 
 /// The network settings of a client.
 #[derive(Clone, Default)]
-pub(super) struct Network {
+pub(super) struct NetworkSettings {
     pub(super) roots: Roots,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) certs: CertDirs,
@@ -49,7 +49,7 @@ struct ProxySetting {
     variable: &'static str,
 }
 
-impl Network {
+impl NetworkSettings {
     pub(super) fn from_host(host: &Host, options: &NetworkOptions) -> Result<Self, RegistryError> {
         let ca_file = options.ca_file.clone().or_else(|| host.var("PHIAL_CA_FILE").map(PathBuf::from));
         let named = host.var("PHIAL_PLAIN_HTTP").unwrap_or_default().split([',', ' ']).map(str::to_owned);
@@ -153,11 +153,11 @@ mod tests {
     use super::*;
     use crate::error::UserError as _;
 
-    fn network(env: &[(&str, &str)], plain: &[&str]) -> Result<Network, RegistryError> {
+    fn network(env: &[(&str, &str)], plain: &[&str]) -> Result<NetworkSettings, RegistryError> {
         let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let host = Host { env, ..Host::read() };
         let plain_http = plain.iter().map(|name| (*name).to_owned()).collect();
-        Network::from_host(&host, &NetworkOptions { plain_http, ..NetworkOptions::default() })
+        NetworkSettings::from_host(&host, &NetworkOptions { plain_http, ..NetworkOptions::default() })
     }
 
     #[test]

@@ -11,10 +11,10 @@ use super::url::ip_address;
 
 /// The hosts that are reached without a proxy.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NoProxy(Vec<Rule>);
+pub(super) struct NoProxy(Vec<NoProxyRule>);
 
 #[derive(Clone, Debug)]
-enum Rule {
+enum NoProxyRule {
     All,
     Range(IpNet),
     Address(IpAddr, Option<u16>),
@@ -29,7 +29,7 @@ enum Rule {
 
 impl NoProxy {
     pub(super) fn parse(list: &str) -> Self {
-        Self(list.split(',').filter_map(|entry| Rule::parse(&entry.trim().to_lowercase())).collect())
+        Self(list.split(',').filter_map(|entry| NoProxyRule::parse(&entry.trim().to_lowercase())).collect())
     }
 
     pub(super) fn covers(&self, url: &Url) -> bool {
@@ -37,7 +37,7 @@ impl NoProxy {
     }
 }
 
-impl Rule {
+impl NoProxyRule {
     /// The rule of an entry in lower case; `None` for one that makes no sense, which is ignored.
     fn parse(entry: &str) -> Option<Self> {
         if entry == "*" {

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::{RepositoryAccess, Rights};
-use super::client::{Client, Resolved};
+use super::client::{Client, ResolvedManifest};
 use super::error::RegistryError;
 use super::http::{HttpRequest, header, read_bounded, refusal};
 use super::paging::{checked_page, next_page};
@@ -293,7 +293,7 @@ fn tagged(repository: &RegistryRef, tag: &str) -> RegistryRef {
 }
 
 /// The index that a fallback tag names. Anything else is an error, so that it is not overwritten.
-fn checked_index(named: &RegistryRef, found: &Resolved) -> Result<Value, RegistryError> {
+fn checked_index(named: &RegistryRef, found: &ResolvedManifest) -> Result<Value, RegistryError> {
     let refused = RegistryError::image(named);
     if found.media_type != OCI_INDEX {
         let (announced, found) = ("an index of referrers".into(), crate::image::shown(&found.media_type));

@@ -14,7 +14,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::access::RepositoryAccess;
 use super::client::{Client, DIGEST_HEADER};
 use super::error::RegistryError;
-use super::http::{Body, HttpRequest, header, refusal, upload_location};
+use super::http::{HttpRequest, RequestBody, header, refusal, upload_location};
 use super::upload_journal::Checkpoint;
 use crate::image::{BlobReader, Descriptor, Verified, shown};
 
@@ -50,7 +50,7 @@ pub(super) struct UploadMode {
 }
 
 /// How a blob is cut, and where each chunk that was taken is recorded.
-struct Chunks<'a> {
+struct UploadChunks<'a> {
     /// Bytes of a chunk.
     length: u64,
     checkpoint: &'a mut Checkpoint,
@@ -130,7 +130,7 @@ impl Client {
             None => {}
             Some(chunk) => {
                 let length = chunk.max(session.min_chunk);
-                let mut chunks = Chunks { length, checkpoint: &mut mode.checkpoint };
+                let mut chunks = UploadChunks { length, checkpoint: &mut mode.checkpoint };
                 self.send_chunks(access, upload, session, &mut chunks)?;
             }
         }
@@ -151,7 +151,7 @@ impl Client {
             upload.sent.store(range.start, Ordering::Relaxed);
             upload.read_from(range.start, &failure)
         };
-        let body = Body::Stream { size: range.end - range.start, open: &open };
+        let body = RequestBody::Stream { size: range.end - range.start, open: &open };
         let patched = self.patch(access, session, range.clone(), body);
         upload.result(&failure, patched)
     }
@@ -162,7 +162,7 @@ impl Client {
         access: &RepositoryAccess,
         upload: &BlobUpload<'_>,
         session: &mut UploadSession,
-        chunks: &mut Chunks<'_>,
+        chunks: &mut UploadChunks<'_>,
     ) -> Result<(), RegistryError> {
         let size = upload.descriptor.size;
         let failure = SourceFailure::default();
@@ -172,7 +172,7 @@ impl Client {
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
             source.read_exact(&mut bytes).map_err(|error| upload.source_error(&failure, error))?;
             let range = session.offset..session.offset + length;
-            self.patch(access, session, range, Body::Shared(Bytes::from(bytes)))?;
+            self.patch(access, session, range, RequestBody::Shared(Bytes::from(bytes)))?;
             chunks.checkpoint.write(session.url.as_str(), session.offset);
         }
         Ok(())
@@ -184,7 +184,7 @@ impl Client {
         access: &RepositoryAccess,
         session: &mut UploadSession,
         range: Range<u64>,
-        body: Body<'_>,
+        body: RequestBody<'_>,
     ) -> Result<(), RegistryError> {
         let content_range = format!("{}-{}", range.start, range.end - 1);
         let mut request = HttpRequest::new(Method::PATCH, session.url.clone())
@@ -221,7 +221,7 @@ impl Client {
         let url = with_digest(session.url.clone(), &descriptor.digest);
         let mut request = HttpRequest::new(Method::PUT, url).with(CONTENT_TYPE, OCTET_STREAM);
         if body == ClosingBody::WholeBlob {
-            request.body = Body::Stream { size: descriptor.size, open: &open };
+            request.body = RequestBody::Stream { size: descriptor.size, open: &open };
         }
         let response = upload.result(&failure, self.send_once(access, &request))?;
         if !response.status().is_success() {

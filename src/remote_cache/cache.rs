@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::{Error, IoError, chain};
 use crate::image::{BlobReader, Image, PackedLayer, Platform, RegistryRef, Target};
 use crate::registry::{Push, RegistryError};
-use crate::store::{Key, StoreError};
+use crate::store::{CacheKey, StoreError};
 
 /// The deps cache of one build.
 pub(crate) struct RemoteCache<'a> {
@@ -59,7 +59,7 @@ impl<'a> RemoteCache<'a> {
     }
 
     /// The layer of the key's entry, and the repository's name.
-    pub(crate) fn find(&self, key: &Key) -> Option<(PackedLayer, String)> {
+    pub(crate) fn find(&self, key: &CacheKey) -> Option<(PackedLayer, String)> {
         let repository = self.repository().filter(|_| key.step == STEP)?;
         let named = tagged(repository, key);
         let image = self.image(&named, &format!("the cache in `{}`", repository.name()))?;
@@ -138,7 +138,7 @@ impl<'a> RemoteCache<'a> {
 
     /// Adds an entry for a layer, unless the key has one, and updates the fallback tags. Layers of other steps than `deps` are
     /// not added.
-    pub(crate) fn store(&self, key: &Key, layer: &PackedLayer) {
+    pub(crate) fn store(&self, key: &CacheKey, layer: &PackedLayer) {
         let Some(repository) = self.repository().filter(|_| key.step == STEP) else { return };
         let added = self.add(repository, key, layer);
         self.report(
@@ -148,7 +148,7 @@ impl<'a> RemoteCache<'a> {
     }
 
     /// Lets the fallback tags name the entry of the key, which the repository has.
-    pub(crate) fn update_fallback_tags(&self, key: &Key) {
+    pub(crate) fn update_fallback_tags(&self, key: &CacheKey) {
         let Some(repository) = self.repository().filter(|_| key.step == STEP) else { return };
         self.report(repository, self.move_fallback_tags(repository, key, &tagged(repository, key)));
     }
@@ -159,7 +159,7 @@ impl<'a> RemoteCache<'a> {
         }
     }
 
-    fn add(&self, repository: &RegistryRef, key: &Key, layer: &PackedLayer) -> Result<(), RegistryError> {
+    fn add(&self, repository: &RegistryRef, key: &CacheKey, layer: &PackedLayer) -> Result<(), RegistryError> {
         let named = tagged(repository, key);
         if self.context.client.head_manifest(&named)?.is_some() {
             return Ok(());
@@ -190,7 +190,7 @@ impl<'a> RemoteCache<'a> {
 }
 
 /// The tag of a key's entry: `deps-ARCH-` and the first half of the key's hex digest, 128 bits.
-fn tagged(at: &RegistryRef, key: &Key) -> RegistryRef {
+fn tagged(at: &RegistryRef, key: &CacheKey) -> RegistryRef {
     let tag = format!("{STEP}-{}-{}", Platform::host().architecture, &key.hex()[..32]);
     RegistryRef { tag: Some(tag), ..at.repository_only() }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use phial_layers::Digest;
 
 use crate::image::{Image, ImageOptions, NewLayer, PackedLayer, Platform, assemble, from_rfc3339, rfc3339};
-use crate::store::Key;
+use crate::store::CacheKey;
 
 /// The step whose layers are cached. Those of other steps depend on the commit, which is seldom built twice.
 pub(crate) const STEP: &str = "deps";
@@ -36,7 +36,7 @@ pub(super) struct EntryAnnotations {
 }
 
 /// The entry of a layer.
-pub(super) fn entry(key: &Key, layer: &PackedLayer, made_here: EntryAnnotations) -> Image {
+pub(super) fn entry(key: &CacheKey, layer: &PackedLayer, made_here: EntryAnnotations) -> Image {
     let mut annotations = BTreeMap::from([(CREATED.to_owned(), rfc3339(made_here.made))]);
     if !made_here.untouched.is_empty() {
         annotations.insert(UNTOUCHED.into(), made_here.untouched.into_iter().collect::<Vec<_>>().join(" "));
@@ -62,12 +62,12 @@ pub(super) fn entry(key: &Key, layer: &PackedLayer, made_here: EntryAnnotations)
 }
 
 /// Digest of the config of a layer's entry, on every machine and at any time.
-pub(crate) fn entry_digest(key: &Key, layer: &PackedLayer) -> Digest {
+pub(crate) fn entry_digest(key: &CacheKey, layer: &PackedLayer) -> Digest {
     entry(key, layer, EntryAnnotations::default()).manifest.config.digest
 }
 
 /// The layer of an image that is the entry of this key: its config is the one that this key and this layer result in.
-pub(super) fn read(image: &Image, key: &Key) -> Option<PackedLayer> {
+pub(super) fn read(image: &Image, key: &CacheKey) -> Option<PackedLayer> {
     layer(image).filter(|layer| image.manifest.config.digest == entry_digest(key, layer))
 }
 
@@ -89,7 +89,7 @@ pub(super) struct EntryDescription {
     /// The key's hex digest.
     pub(super) name: String,
     /// The key, without values of variables; `None` if the label is missing or broken.
-    pub(super) key: Option<Key>,
+    pub(super) key: Option<CacheKey>,
     pub(super) annotations: EntryAnnotations,
 }
 

@@ -13,7 +13,7 @@ use super::cache::RemoteCache;
 use super::entry::{self, STEP};
 use crate::image::{PackedLayer, Platform, RegistryRef};
 use crate::registry::RegistryError;
-use crate::store::{Key, Lookup, StoreError};
+use crate::store::{CacheKey, Lookup, StoreError};
 
 /// The part of a fallback tag that tells it from an entry's tag: `deps-ARCH-near-INPUTS[-BRANCH]`.
 const FALLBACK: &str = "near";
@@ -29,7 +29,7 @@ pub(crate) struct PreviousDeps {
 
 impl RemoteCache<'_> {
     /// The previous deps layer and a description of its origin: this machine's, else the registry's.
-    pub(crate) fn previous_deps(&self, key: &Key) -> Option<(PreviousDeps, String)> {
+    pub(crate) fn previous_deps(&self, key: &CacheKey) -> Option<(PreviousDeps, String)> {
         if let Ok(Lookup::Hit(previous)) = self.context.store.result::<PreviousDeps>(&self.local_key(key))
             && self.context.store.has_blob(&previous.layer.digest, previous.layer.size)
         {
@@ -47,7 +47,7 @@ impl RemoteCache<'_> {
     /// Makes a layer the previous one of later builds on this machine.
     pub(crate) fn remember(
         &self,
-        key: &Key,
+        key: &CacheKey,
         layer: &PackedLayer,
         untouched: BTreeSet<String>,
     ) -> Result<(), StoreError> {
@@ -55,7 +55,7 @@ impl RemoteCache<'_> {
     }
 
     /// The Hex packages in which compiling changed no file, of a layer that was made on this machine.
-    pub(super) fn untouched(&self, key: &Key, layer: &PackedLayer) -> BTreeSet<String> {
+    pub(super) fn untouched(&self, key: &CacheKey, layer: &PackedLayer) -> BTreeSet<String> {
         match self.context.store.result::<PreviousDeps>(&self.local_key(key)) {
             Ok(Lookup::Hit(previous)) if previous.layer == *layer => previous.untouched,
             _ => BTreeSet::new(),
@@ -67,7 +67,7 @@ impl RemoteCache<'_> {
     pub(super) fn move_fallback_tags(
         &self,
         at: &RegistryRef,
-        key: &Key,
+        key: &CacheKey,
         entry: &RegistryRef,
     ) -> Result<(), RegistryError> {
         if !key.inputs.get("script").is_some_and(|script| script.starts_with("built-in ")) {
@@ -89,7 +89,7 @@ impl RemoteCache<'_> {
     }
 
     /// The fallback tags in the order in which they are requested.
-    fn fallback_tags(&self, at: &RegistryRef, key: &Key) -> Vec<RegistryRef> {
+    fn fallback_tags(&self, at: &RegistryRef, key: &CacheKey) -> Vec<RegistryRef> {
         let inputs = &shared_inputs(key).hex()[..16];
         let all = format!("{STEP}-{}-{FALLBACK}-{inputs}", Platform::host().architecture);
         let branch = self.context.host.branch().map(|branch| format!("{all}-{}", tag_part(branch)));
@@ -98,7 +98,7 @@ impl RemoteCache<'_> {
     }
 
     /// The key of the previous layer in the store.
-    fn local_key(&self, key: &Key) -> Key {
+    fn local_key(&self, key: &CacheKey) -> CacheKey {
         shared_inputs(key).with("app", &self.app)
     }
 }
@@ -109,10 +109,10 @@ pub(super) fn is_fallback_tag(tag: &str) -> bool {
 }
 
 /// The inputs that two deps layers must have in common for packages of the one to be reused in the other.
-fn shared_inputs(key: &Key) -> Key {
+fn shared_inputs(key: &CacheKey) -> CacheKey {
     let names = ["base", "format", "script"];
     let inputs = names.iter().filter_map(|name| key.inputs.get_key_value(*name));
-    inputs.fold(Key::new(FALLBACK), |shared, (name, value)| shared.with(name, value))
+    inputs.fold(CacheKey::new(FALLBACK), |shared, (name, value)| shared.with(name, value))
 }
 
 /// A branch name as a part of a tag: other characters than a tag may have become dashes. A name that is changed or cut gets

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::view::{MergedDir, Node, TreePath, View};
 use crate::error::IoError;
 use crate::store::Tree;
-use crate::tree::{EntryKind, TreeDir};
+use crate::tree::{FileKind, TreeDir};
 
 /// Copies the view of `trees` (topmost first) to the empty directory `dest`, with times and modes. Hard links become
 /// separate files: overlayfs, too, copies up only the name that is written to.
@@ -44,8 +44,8 @@ fn directory(view: &View, merged: &MergedDir, dest: &TreeDir) -> Result<(), IoEr
 fn leaf(view: &View, from: &TreePath, dest: &TreeDir, name: &Path) -> Result<(), IoError> {
     let tree = view.tree(from);
     match from.stat.kind() {
-        EntryKind::Symlink => dest.create_symlink(name, &tree.read_link(&from.path)?.unwrap_or_default())?,
-        EntryKind::Fifo => dest.create_fifo(name, from.stat.mode())?,
+        FileKind::Symlink => dest.create_symlink(name, &tree.read_link(&from.path)?.unwrap_or_default())?,
+        FileKind::Fifo => dest.create_fifo(name, from.stat.mode())?,
         _ => {
             let Some(mut file) = tree.file(&from.path)? else { return Ok(()) };
             dest.copy_file(&mut file, name, from.stat.mode())?;

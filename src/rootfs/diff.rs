@@ -18,7 +18,7 @@ use super::view::{MergedDir, Node, TreePath, View};
 use super::xattrs;
 use crate::error::IoError;
 use crate::store::Tree;
-use crate::tree::{EntryKind, EntryStat, TreeDir, TreeRoot};
+use crate::tree::{EntryStat, FileKind, TreeDir, TreeRoot};
 
 /// Paths that are never part of a layer, with all below them: the sandbox's mount points, the files that it supplies,
 /// and caches of tools.
@@ -68,7 +68,7 @@ pub struct TreeDiff {
     pub skipped_special_files: u64,
 }
 
-struct Walk<'a> {
+struct DiffWalk<'a> {
     uppers: &'a [Tree],
     upper_view: &'a View,
     lowers: &'a [Tree],
@@ -100,12 +100,13 @@ pub fn diff(source: &DiffSource, lowers: &[Tree], dest: &TreeRoot) -> Result<Tre
     let (result, ancestors) = (TreeDiff::default(), vec![]);
     let (upper_view, lower_view, dest) = (&View::open(&uppers)?, &View::open(lowers)?, &dest.open()?);
     let own = dest.stat("")?.map_or((0, 0), |stat| (stat.uid(), stat.gid()));
-    let mut walk = Walk { uppers: &uppers, upper_view, lowers, lower_view, copied_at, dest, own, result, ancestors };
+    let mut walk =
+        DiffWalk { uppers: &uppers, upper_view, lowers, lower_view, copied_at, dest, own, result, ancestors };
     walk.dir(&upper_view.root()?, opaque, &lower_view.root()?)?;
     Ok(walk.result)
 }
 
-impl Walk<'_> {
+impl DiffWalk<'_> {
     /// The path of the entry `name` of the directory that is walked, from the root of the view.
     fn entry_path(&self, name: &OsString) -> EntryPath {
         EntryPath::new(self.dest_path(name).as_os_str().as_bytes())
@@ -168,7 +169,7 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, name: &OsString, new: &TreePath, old: Option<&Node>) -> Result<(), RootfsError> {
-        if matches!(new.stat.kind(), EntryKind::Special | EntryKind::Whiteout) {
+        if matches!(new.stat.kind(), FileKind::Special | FileKind::Whiteout) {
             self.result.skipped_special_files += 1;
             return Ok(());
         }
@@ -225,7 +226,7 @@ impl Walk<'_> {
         if (stat.uid(), stat.gid()) != self.own && !stat.is_directory() {
             self.dest.set_owner(to, self.own.0, self.own.1)?;
         }
-        if stat.kind() != EntryKind::Symlink {
+        if stat.kind() != FileKind::Symlink {
             self.dest.set_mode(to, disk_mode(metadata.mode.unwrap_or(stat.mode()), stat.is_directory()))?;
         }
         if metadata != EntryMetadata::default() {
@@ -249,30 +250,30 @@ impl Walk<'_> {
         let mode = recorded.and_then(|recorded| recorded.mode).unwrap_or(stat.mode());
         if old.is_none_or(|old| old.stat.mode() != mode) {
             let disk = disk_mode(mode, stat.is_directory());
-            metadata.mode = (disk != mode && stat.kind() != EntryKind::Symlink).then_some(mode);
+            metadata.mode = (disk != mode && stat.kind() != FileKind::Symlink).then_some(mode);
         }
         metadata.xattrs.extend(xattrs::read(self.upper_view.tree(new), &new.path)?);
         metadata.xattrs.extend(self.uppers[new.tree].metadata.of(&path).xattrs);
         Ok(metadata)
     }
 
-    /// Whether file type, mode, owner and extended attributes are those of the entry below. `now` is [`Walk::metadata`] of the
+    /// Whether file type, mode, owner and extended attributes are those of the entry below. `now` is [`DiffWalk::metadata`] of the
     /// new entry.
     fn same_metadata(&self, name: &OsString, now: &EntryMetadata, new: &TreePath, old: &TreePath) -> bool {
         let recorded = self.lowers[old.tree].metadata.of(&self.entry_path(name));
         let mode = |metadata: &EntryMetadata, stat: &EntryStat| metadata.mode.unwrap_or(stat.mode());
         new.stat.kind() == old.stat.kind()
             && (now.uid, now.gid, &now.xattrs) == (recorded.uid, recorded.gid, &recorded.xattrs)
-            && (new.stat.kind() == EntryKind::Symlink || mode(now, &new.stat) == mode(&recorded, &old.stat))
+            && (new.stat.kind() == FileKind::Symlink || mode(now, &new.stat) == mode(&recorded, &old.stat))
     }
 
     fn same_content(&self, new: &TreePath, old: &TreePath) -> Result<bool, IoError> {
         let (upper, lower) = (self.upper_view.tree(new), self.lower_view.tree(old));
         match new.stat.kind() {
-            EntryKind::Symlink => Ok(upper.read_link(&new.path)? == lower.read_link(&old.path)?),
-            EntryKind::File if new.stat.size() != old.stat.size() => Ok(false),
-            EntryKind::File if self.copied_at.is_some_and(|copied_at| new.stat.ctime() <= copied_at) => Ok(true),
-            EntryKind::File => same_bytes(upper, &new.path, lower, &old.path),
+            FileKind::Symlink => Ok(upper.read_link(&new.path)? == lower.read_link(&old.path)?),
+            FileKind::File if new.stat.size() != old.stat.size() => Ok(false),
+            FileKind::File if self.copied_at.is_some_and(|copied_at| new.stat.ctime() <= copied_at) => Ok(true),
+            FileKind::File => same_bytes(upper, &new.path, lower, &old.path),
             _ => Ok(true),
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::view::{MergedDir, Node, TreePath, View};
 use crate::error::IoError;
 use crate::store::Tree;
-use crate::tree::{EntryKind, EntryStat};
+use crate::tree::{EntryStat, FileKind};
 
 /// The most symbolic links on the way to a file, as Linux follows.
 const MAX_LINKS: usize = 40;
@@ -54,7 +54,7 @@ impl ImageFiles {
                     match node {
                         Node::Whiteout => return Ok(None),
                         Node::Dir { merged, .. } => dirs.push(merged),
-                        Node::Leaf(leaf) if leaf.stat.kind() == EntryKind::Symlink && (follow || !rest.is_empty()) => {
+                        Node::Leaf(leaf) if leaf.stat.kind() == FileKind::Symlink && (follow || !rest.is_empty()) => {
                             links += 1;
                             let target = self.view.tree(&leaf).read_link(&leaf.path)?;
                             let Some(target) = target.filter(|_| links <= MAX_LINKS) else { return Ok(None) };
@@ -218,10 +218,10 @@ mod tests {
         let trees = image(dir.path());
         let files = ImageFiles::open(&trees).unwrap();
         let entry = |path: &str| files.entry(path).unwrap().map(|file| (file.tree(), file.stat().kind()));
-        assert_eq!(entry("etc/os-release"), Some((0, EntryKind::Symlink)));
-        assert_eq!(entry("bin/sh"), Some((1, EntryKind::File)));
+        assert_eq!(entry("etc/os-release"), Some((0, FileKind::Symlink)));
+        assert_eq!(entry("bin/sh"), Some((1, FileKind::File)));
         assert_eq!(entry("etc/deleted"), None);
-        assert_eq!(entry("etc"), Some((0, EntryKind::Dir)));
+        assert_eq!(entry("etc"), Some((0, FileKind::Dir)));
     }
 
     #[test]

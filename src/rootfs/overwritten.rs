@@ -7,7 +7,7 @@ use phial_layers::EntryPath;
 use super::diff::same_bytes;
 use super::error::RootfsError;
 use crate::store::Tree;
-use crate::tree::{Enter, EntryKind, EntryStat, TreeDir};
+use crate::tree::{Enter, EntryStat, FileKind, TreeDir};
 
 /// The first file of `sources` that `changes` deletes or has with other content. Both are trees of layers; where one is below
 /// the other, such a file is not what the command saw or wrote that made the changes.
@@ -33,8 +33,8 @@ pub fn overwritten(sources: &Tree, changes: &Tree) -> Result<Option<EntryPath>, 
 fn is_same(a: (&TreeDir, &EntryStat), b: (&TreeDir, &EntryStat), path: &Path) -> Result<bool, RootfsError> {
     let executable = |stat: &EntryStat| stat.mode() & 0o100;
     Ok(match (a.1.kind(), b.1.kind()) {
-        (EntryKind::Symlink, EntryKind::Symlink) => a.0.read_link(path)? == b.0.read_link(path)?,
-        (EntryKind::File, EntryKind::File) => executable(a.1) == executable(b.1) && same_bytes(a.0, path, b.0, path)?,
+        (FileKind::Symlink, FileKind::Symlink) => a.0.read_link(path)? == b.0.read_link(path)?,
+        (FileKind::File, FileKind::File) => executable(a.1) == executable(b.1) && same_bytes(a.0, path, b.0, path)?,
         _ => false,
     })
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::IoError;
 use crate::store::Tree;
-use crate::tree::{EntryKind, EntryStat, TreeDir};
+use crate::tree::{EntryStat, FileKind, TreeDir};
 
 /// An entry of one of the trees of a view.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ impl View {
                     }
                 } else if let Some(merged) = open.remove(&name) {
                     nodes.insert(name, Node::Dir { merged, opaque: true });
-                } else if stat.kind() == EntryKind::Whiteout {
+                } else if stat.kind() == FileKind::Whiteout {
                     nodes.insert(name, Node::Whiteout);
                 } else {
                     nodes.insert(name, Node::Leaf(at));
@@ -113,7 +113,7 @@ impl View {
                 }
             } else if !merged.is_empty() {
                 return Ok(Some(Node::Dir { merged, opaque: true }));
-            } else if stat.kind() == EntryKind::Whiteout {
+            } else if stat.kind() == FileKind::Whiteout {
                 return Ok(Some(Node::Whiteout));
             } else {
                 return Ok(Some(Node::Leaf(at)));

@@ -37,7 +37,7 @@ pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Res
     };
     let (files, env) = (ImageFiles::open(trees)?, environment(image));
     let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-    let search = Search { files: &files, trees, who: &who, path, cwd: &config.working_dir };
+    let search = ProgramSearch { files: &files, trees, who: &who, path, cwd: &config.working_dir };
     for program in [command.as_str()].iter().chain(more) {
         if let Some(denied) = search.access_denied(program)? {
             return Ok(Some(denied));
@@ -47,7 +47,7 @@ pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Res
 }
 
 /// The circumstances in which a program is looked for.
-struct Search<'a> {
+struct ProgramSearch<'a> {
     files: &'a ImageFiles,
     trees: &'a [Tree],
     who: &'a User,
@@ -56,7 +56,7 @@ struct Search<'a> {
     cwd: &'a str,
 }
 
-impl Search<'_> {
+impl ProgramSearch<'_> {
     /// What denies the program, if each directory that has it is denied.
     fn access_denied(&self, program: &str) -> Result<Option<AccessDenied>, IoError> {
         let root = Path::new("/").join(self.cwd);

@@ -17,7 +17,7 @@ use crate::error::{Error, IoError};
 use crate::image::{BlobReader, Descriptor, Image, Layer, Platform, Reference, RegistryRef, shown};
 use crate::layout::Layout;
 use crate::rootfs::ImageFiles;
-use crate::store::{BlobWriter, Key, Lookup, Tree, TreeCheck, TreeLookup};
+use crate::store::{BlobWriter, CacheKey, Lookup, Tree, TreeCheck, TreeLookup};
 use crate::tree::{Enter, TreeDir, remove_tree};
 
 /// Number of layers that are fetched and unpacked in parallel.
@@ -215,7 +215,7 @@ impl ResolvedImage {
 
     /// The C library of the image's programs: musl, if the image has its dynamic linker.
     pub(crate) fn libc(&self, context: &Context<'_>) -> Result<Libc, Error> {
-        let key = Key::new("musl").with("base", self.image.manifest_digest.as_str());
+        let key = CacheKey::new("musl").with("base", self.image.manifest_digest.as_str());
         let has_musl = match context.store.result::<bool>(&key)? {
             Lookup::Hit(has_musl) => has_musl,
             Lookup::Miss(vacant) => {
@@ -232,7 +232,7 @@ impl ResolvedImage {
     /// named `erlang` or `elixir`, and below those that Erlang or Elixir is installed in under another name. Files of an app must not be older, or Mix would compile again those that include
     /// such a file.
     pub(crate) fn toolchain_mtime(&self, context: &Context<'_>) -> Result<i64, Error> {
-        let key = Key::new("toolchain time").with("base", self.image.manifest_digest.as_str());
+        let key = CacheKey::new("toolchain time").with("base", self.image.manifest_digest.as_str());
         match context.store.result::<i64>(&key)? {
             Lookup::Hit(time) => Ok(time),
             Lookup::Miss(vacant) => {

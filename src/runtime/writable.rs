@@ -10,7 +10,7 @@ use phial_layers::{EntryPath, Metadata};
 use crate::error::IoError;
 use crate::rootfs::ImageFiles;
 use crate::store::Tree;
-use crate::tree::{EntryKind, EntryStat, TreeDir};
+use crate::tree::{EntryStat, FileKind, TreeDir};
 
 /// The files and directories of an image that the user and group `ids` may write to, as absolute paths; without those below a
 /// directory that is listed itself. `None` for root, who may write to all. `trees` are the image's, topmost first. Names that
@@ -50,7 +50,7 @@ fn is_writable(dir: &TreeDir, metadata: &Metadata, path: &EntryPath, (uid, gid):
     if metadata.uid != uid && metadata.gid != gid {
         return false;
     }
-    let Some(stat) = stat(dir, path).filter(|stat| matches!(stat.kind(), EntryKind::Dir | EntryKind::File)) else {
+    let Some(stat) = stat(dir, path).filter(|stat| matches!(stat.kind(), FileKind::Dir | FileKind::File)) else {
         return false;
     };
     let mode = metadata.mode.unwrap_or_else(|| stat.mode());

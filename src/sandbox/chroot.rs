@@ -27,7 +27,7 @@ use super::init::{enter_cwd, exit};
 use super::mount_target::MountTarget;
 use super::net;
 use super::plan::contents;
-use super::protocol::{At, StageError, StageReport, Step};
+use super::protocol::{At, SetupStep, StageError, StageReport};
 use super::spec::{Exit, Network, Spec};
 use super::stage::{CallerDeath, StageChannel, fd_path, guard};
 
@@ -39,13 +39,13 @@ pub(super) fn check(spec: &Spec) -> Result<(), StageError> {
         return Err(StageError::NotRoot);
     }
     if let Some(bind) = spec.binds.first() {
-        return Err(Errno::OPNOTSUPP).at(Step::Bind, bind.source.to_string_lossy());
+        return Err(Errno::OPNOTSUPP).at(SetupStep::Bind, bind.source.to_string_lossy());
     }
     if let Some(at) = spec.tmpfs.first() {
-        return Err(Errno::OPNOTSUPP).at(Step::Bind, at);
+        return Err(Errno::OPNOTSUPP).at(SetupStep::Bind, at);
     }
     if let Network::Shared(_) = spec.network {
-        return Err(Errno::OPNOTSUPP).at(Step::NetworkNamespace, "setns");
+        return Err(Errno::OPNOTSUPP).at(SetupStep::NetworkNamespace, "setns");
     }
     Ok(())
 }
@@ -54,22 +54,22 @@ pub(super) fn check(spec: &Spec) -> Result<(), StageError> {
 /// because it must kill the descendants first.
 pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result<(), StageError> {
     if spec.network == Network::None {
-        unshare(CloneFlags::CLONE_NEWNET).at(Step::NetworkNamespace, "unshare")?;
-        net::loopback_up().at(Step::Loopback, "lo")?;
+        unshare(CloneFlags::CLONE_NEWNET).at(SetupStep::NetworkNamespace, "unshare")?;
+        net::loopback_up().at(SetupStep::Loopback, "lo")?;
     }
     if unshare(CloneFlags::CLONE_NEWUTS).is_ok() {
-        nix::unistd::sethostname("phial").at(Step::HostName, "sethostname")?;
+        nix::unistd::sethostname("phial").at(SetupStep::HostName, "sethostname")?;
     }
-    set_child_subreaper(Some(getpid())).at(Step::Harden, "PR_SET_CHILD_SUBREAPER")?;
+    set_child_subreaper(Some(getpid())).at(SetupStep::Harden, "PR_SET_CHILD_SUBREAPER")?;
     let name = dir.to_string_lossy();
-    let root = open(dir, DIR, Mode::empty()).at(Step::Chroot, &name)?;
+    let root = open(dir, DIR, Mode::empty()).at(SetupStep::Chroot, &name)?;
     let mut target = MountTarget::new(root);
     let (shadowed, streams) = prepare_root(&mut target, spec)?;
     if !target.made.is_empty() {
         channel.send(&StageReport::Made(target.made.clone()))?;
     }
-    let host_proc = open("/proc", DIR, Mode::empty()).at(Step::Chroot, "/proc")?;
-    fchdir(target.root()).at(Step::Chroot, &name)?;
+    let host_proc = open("/proc", DIR, Mode::empty()).at(SetupStep::Chroot, "/proc")?;
+    fchdir(target.root()).at(SetupStep::Chroot, &name)?;
     let exit = run_in_chroot(spec, channel, &host_proc, &streams);
     streams.copy();
     shadowed.into_iter().rev().try_for_each(Shadowed::restore)?;
@@ -82,14 +82,14 @@ fn run_in_chroot(
     host_proc: &OwnedFd,
     streams: &ChrootStreams,
 ) -> Result<Exit, StageError> {
-    chroot(".").at(Step::Chroot, "chroot")?;
+    chroot(".").at(SetupStep::Chroot, "chroot")?;
     enter_cwd(&spec.cwd)?;
     harden::set_limits(spec.limits)?;
     harden::reduce_bounding_set(Confinement::Chroot)?;
     guard(CallerDeath::Survives)?;
     harden::filter(spec, Confinement::Chroot)?;
-    let (wake, waker) = UnixStream::pair().at(Step::Start, "socketpair")?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, waker).at(Step::Start, "SIGCHLD")?;
+    let (wake, waker) = UnixStream::pair().at(SetupStep::Start, "socketpair")?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, waker).at(SetupStep::Start, "SIGCHLD")?;
     let user = Some(spec.user).filter(|user| *user != (0, 0));
     let exit = exec::start_as(spec, None, user).and_then(|pid| wait_for_exit(pid, &wake, channel, streams));
     kill_descendants(host_proc)?;
@@ -109,17 +109,17 @@ fn wait_for_exit(
                 Ok(Some((reaped, status))) if reaped.as_raw_nonzero().get() == pid => return Ok(exit(status)),
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
-                Err(error) => return Err(error).at(Step::Start, "wait"),
+                Err(error) => return Err(error).at(SetupStep::Start, "wait"),
             }
         }
         let mut fds = vec![PollFd::new(wake, PollFlags::IN), PollFd::new(&channel.go, PollFlags::empty())];
         fds.extend(streams.poll_fds());
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).at(Step::Start, "poll"),
+            Err(error) => return Err(error).at(SetupStep::Start, "poll"),
         }
         if fds[1].revents().contains(PollFlags::HUP) {
-            return Err(Errno::SRCH).at(Step::Start, "caller");
+            return Err(Errno::SRCH).at(SetupStep::Start, "caller");
         }
         streams.copy();
         if fds[0].revents().contains(PollFlags::IN) {
@@ -131,7 +131,7 @@ fn wait_for_exit(
 /// Kills all descendants. Orphans become children of this process (a subreaper), so it ends when there are no children.
 fn kill_descendants(host_proc: &OwnedFd) -> Result<(), StageError> {
     loop {
-        for pid in descendants(host_proc).at(Step::Start, "/proc")? {
+        for pid in descendants(host_proc).at(SetupStep::Start, "/proc")? {
             let _ = kill_process(pid, Signal::KILL);
         }
         loop {
@@ -177,7 +177,7 @@ fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<(Vec<Shadowed>,
         let before = target.made.len();
         let dir = target.dir(path)?;
         if path == "/tmp" && target.made.len() > before {
-            set_mode(&dir, 0o1777).at(Step::MountPoint, path)?;
+            set_mode(&dir, 0o1777).at(SetupStep::MountPoint, path)?;
         }
     }
     let dev = target.real_dir("/dev")?;
@@ -189,15 +189,15 @@ fn prepare_root(target: &mut MountTarget, spec: &Spec) -> Result<(Vec<Shadowed>,
             Err(Errno::EXIST) => {}
             // A container without CAP_MKNOD: an empty file is better than none for `> /dev/null`.
             Err(Errno::PERM) => drop(target.file(&path)?),
-            Err(error) => return Err(error).at(Step::Device, path),
+            Err(error) => return Err(error).at(SetupStep::Device, path),
         }
         let node = openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
-        node.map_err(Into::into).and_then(|node| set_mode(&node, 0o666)).at(Step::Device, &path)?;
+        node.map_err(Into::into).and_then(|node| set_mode(&node, 0o666)).at(SetupStep::Device, &path)?;
     }
     let before = target.made.len();
     let shm = target.dir("/dev/shm")?;
     if target.made.len() > before {
-        set_mode(&shm, 0o1777).at(Step::MountPoint, "/dev/shm")?;
+        set_mode(&shm, 0o1777).at(SetupStep::MountPoint, "/dev/shm")?;
     }
     let streams = ChrootStreams::make(target, &dev)?;
     let shadowed: Result<_, _> = contents(spec).map(|(at, content)| Shadowed::put(target, at, content)).collect();
@@ -222,9 +222,9 @@ impl Shadowed {
     fn put(target: &mut MountTarget, at: &str, content: &str) -> Result<Self, StageError> {
         let (parent, name) = at.rsplit_once('/').unwrap_or(("/", at));
         target.dir(parent)?;
-        let handle = target.find(parent).at(Step::File, at)?;
-        let dir = openat(&handle, ".", DIR, Mode::empty()).at(Step::File, at)?;
-        let stat = fstat(&dir).at(Step::File, at)?;
+        let handle = target.find(parent).at(SetupStep::File, at)?;
+        let dir = openat(&handle, ".", DIR, Mode::empty()).at(SetupStep::File, at)?;
+        let stat = fstat(&dir).at(SetupStep::File, at)?;
         let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec.cast_signed() };
         let times = Timestamps {
             last_access: time(stat.st_atime, stat.st_atime_nsec),
@@ -233,25 +233,25 @@ impl Shadowed {
         let existed = match renameat(&dir, name, &dir, backup_name(name)) {
             Ok(()) => true,
             Err(Errno::NOENT) => false,
-            Err(error) => return Err(error).at(Step::File, at),
+            Err(error) => return Err(error).at(SetupStep::File, at),
         };
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(Step::File, at)?;
-        File::from(file).write_all(content.as_bytes()).at(Step::File, at)?;
-        futimens(&dir, &times).at(Step::File, at)?;
+        let file = openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(SetupStep::File, at)?;
+        File::from(file).write_all(content.as_bytes()).at(SetupStep::File, at)?;
+        futimens(&dir, &times).at(SetupStep::File, at)?;
         Ok(Self { dir, name: name.to_owned(), existed, times })
     }
 
     fn restore(self) -> Result<(), StageError> {
-        let before = fstat(&self.dir).at(Step::File, &self.name)?;
+        let before = fstat(&self.dir).at(SetupStep::File, &self.name)?;
         let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
         if self.existed {
-            renameat(&self.dir, backup_name(&self.name), &self.dir, &self.name).at(Step::File, &self.name)?;
+            renameat(&self.dir, backup_name(&self.name), &self.dir, &self.name).at(SetupStep::File, &self.name)?;
         }
         // Keeps the modification time that the directory has by the command, not by this function.
         let time = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec.cast_signed() };
         let times = Timestamps { last_access: self.times.last_access, last_modification: time };
-        futimens(&self.dir, &times).at(Step::File, &self.name)
+        futimens(&self.dir, &times).at(SetupStep::File, &self.name)
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::stdio::{stderr, stdout};
 
 use super::mount_target::MountTarget;
-use super::protocol::{At, StageError, Step};
+use super::protocol::{At, SetupStep, StageError};
 
 /// The FIFOs that do not exist in the image.
 pub(super) struct ChrootStreams(Vec<Fifo>);
@@ -37,7 +37,7 @@ impl ChrootStreams {
             match made() {
                 Ok(fifo) => fifos.push(fifo),
                 Err(Errno::EXIST) => continue,
-                Err(error) => return Err(error).at(Step::Device, format!("/dev/{name}")),
+                Err(error) => return Err(error).at(SetupStep::Device, format!("/dev/{name}")),
             }
             target.made.push(format!("dev/{name}"));
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use super::protocol::{Obstacle, StageError, Step};
+use super::protocol::{Obstacle, SetupStep, StageError};
 
 use crate::error::{ExitKind, UserError};
 
@@ -244,36 +244,38 @@ fn is_of_machine(errno: i32) -> bool {
 }
 
 /// Whether a path of the image is the cause: it leads nowhere, through a file, or in a circle.
-fn is_of_image(step: Step, errno: i32) -> bool {
+fn is_of_image(step: SetupStep, errno: i32) -> bool {
     use nix::libc::{ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
     match step {
-        Step::MountPoint | Step::File => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR),
-        Step::Cwd => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR | ENOENT),
+        SetupStep::MountPoint | SetupStep::File => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR),
+        SetupStep::Cwd => matches!(errno, ELOOP | ENAMETOOLONG | ENOTDIR | ENOENT),
         _ => false,
     }
 }
 
 /// The known causes of a failed step, the most certain first.
-fn hint_for(step: Step, errno: i32) -> Option<String> {
+fn hint_for(step: SetupStep, errno: i32) -> Option<String> {
     let denied = errno == nix::libc::EPERM || errno == nix::libc::EACCES;
     let text = match step {
-        Step::UserNamespace | Step::Namespaces | Step::MapIds | Step::Join => return namespace_hint(step, denied),
-        Step::NetworkNamespace | Step::Loopback => {
+        SetupStep::UserNamespace | SetupStep::Namespaces | SetupStep::MapIds | SetupStep::Join => {
+            return namespace_hint(step, denied);
+        }
+        SetupStep::NetworkNamespace | SetupStep::Loopback => {
             "a chroot has no network of its own on this machine: use `--network host`"
         }
-        Step::Overlay if errno == nix::libc::EINVAL => {
+        SetupStep::Overlay if errno == nix::libc::EINVAL => {
             "this file system cannot hold an overlay's upper directory (another overlay, NFS): \
              move the cache to another disk, or use `--isolation copy`"
         }
-        Step::Overlay => "overlays in a user namespace need Linux 5.11: use `--isolation copy`",
-        Step::Proc if denied => {
+        SetupStep::Overlay => "overlays in a user namespace need Linux 5.11: use `--isolation copy`",
+        SetupStep::Proc if denied => {
             "`/proc` of this container is masked, so a new one is refused: run it with an unmasked `/proc` \
              (`--security-opt systempaths=unconfined`), or as root with `--isolation chroot`"
         }
-        Step::Root | Step::Bind | Step::Cwd | Step::File if errno == nix::libc::EACCES => {
+        SetupStep::Root | SetupStep::Bind | SetupStep::Cwd | SetupStep::File if errno == nix::libc::EACCES => {
             "this user may not enter the directory or one above it"
         }
-        Step::Bind if errno == nix::libc::EOPNOTSUPP => {
+        SetupStep::Bind if errno == nix::libc::EOPNOTSUPP => {
             "a chroot has no mounts: copy the file or directory into the root"
         }
         _ if denied => return namespace_hint(step, denied),
@@ -285,7 +287,7 @@ fn hint_for(step: Step, errno: i32) -> Option<String> {
 }
 
 /// Which setting of the machine forbids namespaces.
-fn namespace_hint(step: Step, denied: bool) -> Option<String> {
+fn namespace_hint(step: SetupStep, denied: bool) -> Option<String> {
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let text = if is("/proc/sys/user/max_user_namespaces", "0") {
         "user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`"
@@ -294,7 +296,7 @@ fn namespace_hint(step: Step, denied: bool) -> Option<String> {
     } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
         "AppArmor restricts user namespaces: `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, \
          or an AppArmor profile with `userns` for this program"
-    } else if step == Step::UserNamespace && !denied {
+    } else if step == SetupStep::UserNamespace && !denied {
         "the limit of user namespaces is reached: raise it by `sudo sysctl user.max_user_namespaces=15000`"
     } else if denied {
         "a container or a chroot around this program forbids namespaces: run it with `--security-opt seccomp=unconfined`, \

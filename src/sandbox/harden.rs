@@ -15,7 +15,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::protocol::{At, StageError, Step};
+use super::protocol::{At, SetupStep, StageError};
 use super::spec::{Spec, UsageLimits};
 
 /// How the command is confined.
@@ -51,13 +51,13 @@ pub(super) fn reduce_bounding_set(confinement: Confinement) -> Result<(), StageE
         if !kept(capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, capability)
                 .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))
-                .at(Step::Harden, "PR_CAPBSET_DROP")?;
+                .at(SetupStep::Harden, "PR_CAPBSET_DROP")?;
         }
     }
     drop(caps::clear(None, CapSet::Ambient));
     caps::clear(None, CapSet::Inheritable)
         .map_err(|_| io::Error::from_raw_os_error(libc::EPERM))
-        .at(Step::Harden, "capset")
+        .at(SetupStep::Harden, "capset")
 }
 
 /// Sets resource limits: no core files; a soft limit of 1024 open files and a hard limit of 65536; the processes of the spec.
@@ -65,12 +65,12 @@ pub(super) fn set_limits(limits: UsageLimits) -> Result<(), StageError> {
     let least = |limit: Option<u64>, most: u64| Some(limit.map_or(most, |limit| limit.min(most)));
     let maximum = least(getrlimit(Resource::Nofile).maximum, 65536);
     let files = Rlimit { current: least(maximum, 1024), maximum };
-    setrlimit(Resource::Nofile, files).at(Step::Harden, "RLIMIT_NOFILE")?;
+    setrlimit(Resource::Nofile, files).at(SetupStep::Harden, "RLIMIT_NOFILE")?;
     if let Some(processes) = limits.processes {
         let most = least(getrlimit(Resource::Nproc).maximum, processes.into());
-        setrlimit(Resource::Nproc, Rlimit { current: most, maximum: most }).at(Step::Harden, "RLIMIT_NPROC")?;
+        setrlimit(Resource::Nproc, Rlimit { current: most, maximum: most }).at(SetupStep::Harden, "RLIMIT_NPROC")?;
     }
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(Step::Harden, "RLIMIT_CORE")
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).at(SetupStep::Harden, "RLIMIT_CORE")
 }
 
 /// Limits the processes of this PID namespace where its numbers are its own (Linux 6.14): the machine's root has no
@@ -90,7 +90,7 @@ pub(super) fn limit_pids(limits: UsageLimits) {
 /// (landlock(7), ABI 6), and from writing where the spec does not let it (ABI 1). An older kernel does without.
 fn restrict_access(spec: &Spec) -> Result<(), StageError> {
     let restricted = ruleset(spec).and_then(RulesetCreated::restrict_self);
-    restricted.map(|_| ()).map_err(|error| io::Error::other(error.to_string())).at(Step::Harden, "landlock")
+    restricted.map(|_| ()).map_err(|error| io::Error::other(error.to_string())).at(SetupStep::Harden, "landlock")
 }
 
 fn ruleset(spec: &Spec) -> Result<RulesetCreated, RulesetError> {
@@ -120,11 +120,11 @@ fn ruleset(spec: &Spec) -> Result<RulesetCreated, RulesetError> {
 /// Sets `no_new_privs`, the Landlock rules and the seccomp filters for this thread and all processes that it starts. The last step: the
 /// filters forbid what the steps before need.
 pub(super) fn filter(spec: &Spec, confinement: Confinement) -> Result<(), StageError> {
-    set_no_new_privs(true).at(Step::Harden, "PR_SET_NO_NEW_PRIVS")?;
+    set_no_new_privs(true).at(SetupStep::Harden, "PR_SET_NO_NEW_PRIVS")?;
     restrict_access(spec)?;
     for (errno, rules) in [(libc::EPERM, denied(confinement)), (libc::ENOSYS, Ok(absent()))] {
-        let program = rules.and_then(|rules| compile(rules, errno)).at(Step::Harden, "seccomp")?;
-        seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(Step::Harden, "seccomp")?;
+        let program = rules.and_then(|rules| compile(rules, errno)).at(SetupStep::Harden, "seccomp")?;
+        seccompiler::apply_filter(&program).map_err(|_| io::Error::last_os_error()).at(SetupStep::Harden, "seccomp")?;
     }
     Ok(())
 }

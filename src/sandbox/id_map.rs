@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::error::SandboxError;
-use super::protocol::{At, StageError, Step};
+use super::protocol::{At, SetupStep, StageError};
 
 /// One id in a user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub(super) struct MappedId {
 /// Maps one user id and one group id, for this process's own new user namespace.
 pub(super) fn map_self(uid: MappedId, gid: MappedId) -> Result<(), StageError> {
     let line = |id: MappedId| format!("{} {} 1", id.inside, id.outside);
-    fs::write("/proc/self/setgroups", "deny").at(Step::MapIds, "/proc/self/setgroups")?;
-    fs::write("/proc/self/uid_map", line(uid)).at(Step::MapIds, "/proc/self/uid_map")?;
-    fs::write("/proc/self/gid_map", line(gid)).at(Step::MapIds, "/proc/self/gid_map")
+    fs::write("/proc/self/setgroups", "deny").at(SetupStep::MapIds, "/proc/self/setgroups")?;
+    fs::write("/proc/self/uid_map", line(uid)).at(SetupStep::MapIds, "/proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", line(gid)).at(SetupStep::MapIds, "/proc/self/gid_map")
 }
 
 /// Maps 0 to the caller's id and 1.. to its largest range, for the process `pid`, which waits in a new user namespace. Root

@@ -17,7 +17,7 @@ use rustix::process::{
 use super::harden::{self, Confinement};
 use super::id_map::{MappedId, map_self};
 use super::mount_target::{MountTarget, restrict};
-use super::protocol::{At, StageError, StageReport, Step};
+use super::protocol::{At, SetupStep, StageError, StageReport};
 use super::spec::{Exit, Ids, Ready, Root, Spec, Stdio};
 use super::stage::{CallerDeath, StageChannel, guard};
 use super::{exec, mounts};
@@ -27,7 +27,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
     guard(CallerDeath::Dies)?;
     if channel.caller_is_gone() {
         return Err(StageError::Refused {
-            step: Step::Start,
+            step: SetupStep::Start,
             on: "caller".to_owned(),
             errno: Errno::SRCH.raw_os_error(),
         });
@@ -43,7 +43,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
     become_user(spec)?;
     harden::filter(spec, confinement(spec))?;
     let stdin = match spec.stdio {
-        Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?),
+        Stdio::Stream => Some(OpenOptions::new().read(true).open("/dev/null").at(SetupStep::Device, "/dev/null")?),
         Stdio::Inherit => None,
     };
     let exit = run_command(spec, stdin, channel)?;
@@ -51,25 +51,27 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
 }
 
 fn enter(target: &MountTarget, spec: &Spec) -> Result<(), StageError> {
-    fchdir(target.root()).at(Step::Pivot, "fchdir")?;
-    pivot_root(".", ".").at(Step::Pivot, "pivot_root")?;
-    unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "umount")?;
-    chdir("/").at(Step::Pivot, "chdir")?;
+    fchdir(target.root()).at(SetupStep::Pivot, "fchdir")?;
+    pivot_root(".", ".").at(SetupStep::Pivot, "pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).at(SetupStep::Pivot, "umount")?;
+    chdir("/").at(SetupStep::Pivot, "chdir")?;
     if spec.read_only {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        open("/", flags, Mode::empty()).and_then(|root| restrict(&root, MountFlags::RDONLY)).at(Step::Root, "/")?;
+        open("/", flags, Mode::empty())
+            .and_then(|root| restrict(&root, MountFlags::RDONLY))
+            .at(SetupStep::Root, "/")?;
     }
-    sethostname("phial").at(Step::HostName, "sethostname")?;
+    sethostname("phial").at(SetupStep::HostName, "sethostname")?;
     enter_cwd(&spec.cwd)
 }
 
 /// Changes to the working directory and checks that getcwd(2) gives a path, which it does not for a directory outside
 /// the root (CVE-2024-21626).
 pub(super) fn enter_cwd(cwd: &str) -> Result<(), StageError> {
-    chdir(cwd).at(Step::Cwd, cwd)?;
+    chdir(cwd).at(SetupStep::Cwd, cwd)?;
     match getcwd(Vec::new()) {
         Ok(real) if real.as_bytes().starts_with(b"/") => Ok(()),
-        _ => Err(Errno::NOENT).at(Step::Cwd, cwd),
+        _ => Err(Errno::NOENT).at(SetupStep::Cwd, cwd),
     }
 }
 
@@ -87,17 +89,17 @@ fn become_user(spec: &Spec) -> Result<(), StageError> {
     let (uid, gid) = spec.user;
     let has_all_ids = spec.ids == Ids::Ranges || confinement(spec) == Confinement::Chroot;
     if (uid, gid) != (0, 0) && !has_all_ids {
-        unshare(CloneFlags::CLONE_NEWUSER).at(Step::User, "unshare")?;
-        set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+        unshare(CloneFlags::CLONE_NEWUSER).at(SetupStep::User, "unshare")?;
+        set_dumpable_behavior(DumpableBehavior::Dumpable).at(SetupStep::Harden, "PR_SET_DUMPABLE")?;
         map_self(MappedId { inside: uid, outside: 0 }, MappedId { inside: gid, outside: 0 })?;
     }
     harden::set_limits(spec.limits)?;
     harden::reduce_bounding_set(confinement(spec))?;
     if has_all_ids {
         let name = format!("{uid}:{gid}");
-        setgroups(&[]).at(Step::User, &name)?;
-        setgid(Gid::from_raw(gid)).at(Step::User, &name)?;
-        setuid(Uid::from_raw(uid)).at(Step::User, &name)?;
+        setgroups(&[]).at(SetupStep::User, &name)?;
+        setgid(Gid::from_raw(gid)).at(SetupStep::User, &name)?;
+        setuid(Uid::from_raw(uid)).at(SetupStep::User, &name)?;
     }
     guard(CallerDeath::Dies)
 }
@@ -113,7 +115,7 @@ fn run_command(spec: &Spec, stdin: Option<File>, channel: &mut StageChannel) -> 
         match wait(WaitOptions::empty()) {
             Ok(Some((reaped, status))) if reaped.as_raw_nonzero().get() == pid => return Ok(exit(status)),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).at(Step::Start, "wait"),
+            Err(error) => return Err(error).at(SetupStep::Start, "wait"),
         }
     }
 }
@@ -140,13 +142,13 @@ fn wait_until_ready(spec: &Spec, pid: i32) -> Result<Option<Exit>, StageError> {
                 continue;
             }
             Ok(None) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).at(Step::Start, "wait"),
+            Err(error) => return Err(error).at(SetupStep::Start, "wait"),
         }
         match &spec.ready {
             None => return Ok(None),
             Some(Ready::Port(port)) if TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok() => return Ok(None),
             Some(Ready::Command(argv)) if check.is_none() => {
-                let null = OpenOptions::new().read(true).open("/dev/null").at(Step::Device, "/dev/null")?;
+                let null = OpenOptions::new().read(true).open("/dev/null").at(SetupStep::Device, "/dev/null")?;
                 check = Some(exec::start(&Spec { argv: argv.clone(), ..spec.clone() }, Some(null))?);
             }
             Some(_) => {}

@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree};
 
-use super::protocol::{At, StageError, Step};
+use super::protocol::{At, SetupStep, StageError};
 use super::stage::fd_path;
 
 /// A mounted root filesystem, and the mount points that were created in it.
@@ -73,7 +73,7 @@ impl MountTarget {
         match self.find(path) {
             Ok(entry) => return expect_kind(entry, path, kind),
             Err(Errno::NOENT) if depth < 40 => {}
-            Err(error) => return Err(error).at(Step::MountPoint, path),
+            Err(error) => return Err(error).at(SetupStep::MountPoint, path),
         }
         let path = path.trim_end_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -86,14 +86,14 @@ impl MountTarget {
             return self.open_or_create(&target, kind, depth + 1);
         }
         match kind {
-            PointKind::Dir => mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(Step::MountPoint, path)?,
+            PointKind::Dir => mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(SetupStep::MountPoint, path)?,
             PointKind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(Step::MountPoint, path)?;
+                openat(&dir, name, flags, Mode::from_raw_mode(0o644)).at(SetupStep::MountPoint, path)?;
             }
         }
-        self.record_made(&dir, name).at(Step::MountPoint, path)?;
-        openat(&dir, name, HANDLE | OFlags::NOFOLLOW, Mode::empty()).at(Step::MountPoint, path)
+        self.record_made(&dir, name).at(SetupStep::MountPoint, path)?;
+        openat(&dir, name, HANDLE | OFlags::NOFOLLOW, Mode::empty()).at(SetupStep::MountPoint, path)
     }
 
     /// Records the path of a created entry, unless it is in a mount of the sandbox.
@@ -111,7 +111,7 @@ impl MountTarget {
 }
 
 fn expect_kind(entry: OwnedFd, path: &str, kind: PointKind) -> Result<OwnedFd, StageError> {
-    let is_dir = FileType::from_raw_mode(fstat(&entry).at(Step::MountPoint, path)?.st_mode) == FileType::Directory;
+    let is_dir = FileType::from_raw_mode(fstat(&entry).at(SetupStep::MountPoint, path)?.st_mode) == FileType::Directory;
     if is_dir == (kind == PointKind::Dir) {
         return Ok(entry);
     }

@@ -17,7 +17,7 @@ use rustix::process::chdir;
 
 use super::mount_target::{MountTarget, attach, copy_mount, restrict};
 use super::plan::{Mount, plan};
-use super::protocol::{At, StageError, Step};
+use super::protocol::{At, SetupStep, StageError};
 use super::spec::{Bind, Root, Spec};
 use super::stage::fd_path;
 
@@ -26,16 +26,16 @@ const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrF
 
 /// Mounts the root in this mount namespace, and everything in it.
 pub(super) fn build(spec: &Spec) -> Result<MountTarget, StageError> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Private, "/")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(SetupStep::Private, "/")?;
     let at = match &spec.root {
         Root::Overlay { lowers, upper, work } => overlay(lowers, upper, work)?,
         Root::Plain { dir } | Root::Chroot { dir } => {
-            mount_bind(dir, dir).at(Step::Root, dir.to_string_lossy())?;
+            mount_bind(dir, dir).at(SetupStep::Root, dir.to_string_lossy())?;
             dir.clone()
         }
     };
-    let root = open(&at, DIR, Mode::empty()).at(Step::Root, at.to_string_lossy())?;
-    restrict(&root, MountFlags::NOSUID | MountFlags::NODEV).at(Step::Root, at.to_string_lossy())?;
+    let root = open(&at, DIR, Mode::empty()).at(SetupStep::Root, at.to_string_lossy())?;
+    restrict(&root, MountFlags::NOSUID | MountFlags::NODEV).at(SetupStep::Root, at.to_string_lossy())?;
     let mut target = MountTarget::new(root);
     for mount in plan(spec) {
         apply(&mut target, &mount)?;
@@ -45,13 +45,13 @@ pub(super) fn build(spec: &Spec) -> Result<MountTarget, StageError> {
 
 /// Tries the kinds of mounts that [`build`] makes, in a mount namespace that is not used for anything else.
 pub(super) fn try_at(dir: &Path) -> Result<(), StageError> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Private, "/")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(SetupStep::Private, "/")?;
     let name = || dir.to_string_lossy();
-    mount_bind(dir, dir).at(Step::Root, name())?;
-    let onto = open(dir, DIR, Mode::empty()).at(Step::Root, name())?;
-    proc().at(Step::Proc, "/proc")?;
-    copy_mount(CWD, "/dev/null").at(Step::Device, "/dev/null")?;
-    tmpfs("755", None).and_then(|tmpfs| attach(&tmpfs, &onto)).at(Step::Tmpfs, name())
+    mount_bind(dir, dir).at(SetupStep::Root, name())?;
+    let onto = open(dir, DIR, Mode::empty()).at(SetupStep::Root, name())?;
+    proc().at(SetupStep::Proc, "/proc")?;
+    copy_mount(CWD, "/dev/null").at(SetupStep::Device, "/dev/null")?;
+    tmpfs("755", None).and_then(|tmpfs| attach(&tmpfs, &onto)).at(SetupStep::Tmpfs, name())
 }
 
 /// Mounts the overlay and returns its path. The mount is volatile, because otherwise unmounting it syncs the whole file
@@ -62,23 +62,23 @@ pub(super) fn try_at(dir: &Path) -> Result<(), StageError> {
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<PathBuf, StageError> {
     let name = || work.to_string_lossy();
     clear_work_dir(work);
-    let below = open(work, DIR, Mode::empty()).at(Step::Root, name())?;
+    let below = open(work, DIR, Mode::empty()).at(SetupStep::Root, name())?;
     mount("tmpfs", work, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=700,size=16m")
-        .at(Step::Tmpfs, name())?;
-    chdir(work).at(Step::Root, name())?;
+        .at(SetupStep::Tmpfs, name())?;
+    chdir(work).at(SetupStep::Root, name())?;
     for (number, lower) in lowers.iter().enumerate() {
-        symlink(lower, number.to_string()).at(Step::Root, lower.to_string_lossy())?;
+        symlink(lower, number.to_string()).at(SetupStep::Root, lower.to_string_lossy())?;
     }
-    symlink(upper, "u").at(Step::Root, upper.to_string_lossy())?;
-    symlink(fd_path(&below), "w").at(Step::Root, name())?;
-    fs::create_dir("root").at(Step::Root, name())?;
+    symlink(upper, "u").at(SetupStep::Root, upper.to_string_lossy())?;
+    symlink(fd_path(&below), "w").at(SetupStep::Root, name())?;
+    fs::create_dir("root").at(SetupStep::Root, name())?;
     let numbers: Vec<String> = (0..lowers.len()).map(|number| number.to_string()).collect();
     let options = format!("lowerdir={},upperdir=u,workdir=w,userxattr,volatile", numbers.join(":"));
-    let options = CString::new(options).map_err(|_| Errno::INVAL).at(Step::Overlay, name())?;
+    let options = CString::new(options).map_err(|_| Errno::INVAL).at(SetupStep::Overlay, name())?;
     if let Err(error) = mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, &*options) {
         let absent = lowers.iter().map(PathBuf::as_path).chain([upper]).find(|dir| !dir.is_dir());
         let on = absent.unwrap_or(upper).to_string_lossy();
-        return Err(error).at(if absent.is_some() { Step::Root } else { Step::Overlay }, on);
+        return Err(error).at(if absent.is_some() { SetupStep::Root } else { SetupStep::Overlay }, on);
     }
     Ok(work.join("root"))
 }
@@ -100,14 +100,14 @@ fn apply(target: &mut MountTarget, mount: &Mount<'_>) -> Result<(), StageError> 
     match *mount {
         Mount::Tmpfs { at, mode, size } => {
             let onto = if at == "/dev" { target.real_dir(at)? } else { target.dir(at)? };
-            tmpfs(mode, size).and_then(|tmpfs| attach(&tmpfs, &onto)).at(Step::Tmpfs, at)
+            tmpfs(mode, size).and_then(|tmpfs| attach(&tmpfs, &onto)).at(SetupStep::Tmpfs, at)
         }
         Mount::Dir { at, mode } => {
             let before = target.made.len();
             let dir = target.dir(at)?;
             let mode = fs::Permissions::from_mode(mode);
             if target.made.len() > before {
-                fs::set_permissions(fd_path(&dir), mode).at(Step::MountPoint, at)
+                fs::set_permissions(fd_path(&dir), mode).at(SetupStep::MountPoint, at)
             } else {
                 Ok(())
             }
@@ -115,19 +115,19 @@ fn apply(target: &mut MountTarget, mount: &Mount<'_>) -> Result<(), StageError> 
         Mount::Device(name) => {
             let host = format!("/dev/{name}");
             let onto = target.file(&host)?;
-            copy_mount(CWD, &host).and_then(|node| attach(&node, &onto)).at(Step::Device, host)
+            copy_mount(CWD, &host).and_then(|node| attach(&node, &onto)).at(SetupStep::Device, host)
         }
         Mount::Devpts => {
             let onto = target.dir("/dev/pts")?;
-            devpts().and_then(|devpts| attach(&devpts, &onto)).at(Step::Device, "/dev/pts")
+            devpts().and_then(|devpts| attach(&devpts, &onto)).at(SetupStep::Device, "/dev/pts")
         }
         Mount::Link(name, points_to) => {
             let dev = target.dir("/dev")?;
-            symlinkat(points_to, &dev, name).at(Step::Device, format!("/dev/{name}"))
+            symlinkat(points_to, &dev, name).at(SetupStep::Device, format!("/dev/{name}"))
         }
         Mount::Proc => {
             let onto = target.real_dir("/proc")?;
-            proc().and_then(|proc| attach(&proc, &onto)).at(Step::Proc, "/proc")
+            proc().and_then(|proc| attach(&proc, &onto)).at(SetupStep::Proc, "/proc")
         }
         Mount::Mask(name) => over_proc(target, name, mask),
         Mount::ReadOnly(name) => over_proc(target, name, |entry| copy_mount(entry, "")),
@@ -188,33 +188,33 @@ fn over_proc(
         attach(&cover(&entry)?, &entry)?;
         restrict(&target.find(&path)?, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC)
     };
-    covered().at(Step::Mask, path)
+    covered().at(SetupStep::Mask, path)
 }
 
 /// Mounts a new read-only file over one of the image. Its inode is in the tmpfs of `/dev`, without a name there.
 fn mount_content(target: &mut MountTarget, at: &str, content: &str) -> Result<(), StageError> {
     let onto = target.file(at)?;
-    let dev = target.find("/dev").at(Step::File, at)?;
+    let dev = target.find("/dev").at(SetupStep::File, at)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = openat(&dev, ".supplied", flags, Mode::from_raw_mode(0o644)).at(Step::File, at)?;
-    fs::File::from(file).write_all(content.as_bytes()).at(Step::File, at)?;
+    let file = openat(&dev, ".supplied", flags, Mode::from_raw_mode(0o644)).at(SetupStep::File, at)?;
+    fs::File::from(file).write_all(content.as_bytes()).at(SetupStep::File, at)?;
     let bound = || -> rustix::io::Result<()> {
         attach(&copy_mount(&dev, ".supplied")?, &onto)?;
         unlinkat(&dev, ".supplied", AtFlags::empty())?;
         restrict(&target.find(at)?, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV)
     };
-    bound().at(Step::File, at)
+    bound().at(SetupStep::File, at)
 }
 
 fn mount_bind_at(target: &mut MountTarget, bind: &Bind) -> Result<(), StageError> {
     let name = bind.source.to_string_lossy();
-    let source = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Bind, &name)?;
-    let is_dir = FileType::from_raw_mode(fstat(&source).at(Step::Bind, &name)?.st_mode) == FileType::Directory;
+    let source = open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(SetupStep::Bind, &name)?;
+    let is_dir = FileType::from_raw_mode(fstat(&source).at(SetupStep::Bind, &name)?.st_mode) == FileType::Directory;
     let onto = if is_dir { target.dir(&bind.target)? } else { target.file(&bind.target)? };
     let more = if bind.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     let bound = || -> rustix::io::Result<()> {
         attach(&copy_mount(&source, "")?, &onto)?;
         restrict(&target.find(&bind.target)?, more | MountFlags::NOSUID | MountFlags::NODEV)
     };
-    bound().at(Step::Bind, name)
+    bound().at(SetupStep::Bind, name)
 }

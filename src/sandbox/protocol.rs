@@ -62,7 +62,7 @@ pub(super) enum StageReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum StageError {
     /// A system call failed.
-    Refused { step: Step, on: String, errno: i32 },
+    Refused { step: SetupStep, on: String, errno: i32 },
     /// A path of the image has the wrong type.
     Image { path: String, why: String },
     /// The command does not exist.
@@ -90,7 +90,7 @@ pub(super) enum Obstacle {
 
 /// The operations of setting up a sandbox that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Step {
+pub(super) enum SetupStep {
     Start,
     UserNamespace,
     MapIds,
@@ -116,7 +116,7 @@ pub(super) enum Step {
     Chroot,
 }
 
-impl Step {
+impl SetupStep {
     /// The operation as it follows "cannot" in an error, before its object.
     pub(super) fn text(self) -> &'static str {
         match self {
@@ -149,11 +149,11 @@ impl Step {
 
 /// Adds the operation and its object to a failed system call.
 pub(super) trait At<T> {
-    fn at(self, step: Step, on: impl AsRef<str>) -> Result<T, StageError>;
+    fn at(self, step: SetupStep, on: impl AsRef<str>) -> Result<T, StageError>;
 }
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
-    fn at(self, step: Step, on: impl AsRef<str>) -> Result<T, StageError> {
+    fn at(self, step: SetupStep, on: impl AsRef<str>) -> Result<T, StageError> {
         self.map_err(|error| {
             let error: io::Error = error.into();
             StageError::Refused { step, on: on.as_ref().to_owned(), errno: error.raw_os_error().unwrap_or(0) }

@@ -75,7 +75,7 @@ pub fn run_with_events(
     let mut running = Running::launch(exe, Job::Run(Box::new(spec.clone())), input)?;
     running.is_chroot = matches!(spec.root, Root::Chroot { .. });
     let mut watch =
-        Watch { cancel, limits: spec.limits, start: Instant::now(), written: 0, memory: MemoryWatch::new() };
+        CommandWatch { cancel, limits: spec.limits, start: Instant::now(), written: 0, memory: MemoryWatch::new() };
     let outcome = listen(&mut running, output, &mut watch, out);
     let status = if outcome.is_err() { running.kill()? } else { running.wait()? };
     clean_up(&spec.root, outcome.as_ref().map_or(&[], |outcome| &outcome.made));
@@ -122,7 +122,7 @@ struct Outcome {
 }
 
 /// What ends a command before it ends itself.
-struct Watch<'a> {
+struct CommandWatch<'a> {
     cancel: &'a AtomicBool,
     limits: UsageLimits,
     start: Instant,
@@ -131,7 +131,7 @@ struct Watch<'a> {
     memory: MemoryWatch,
 }
 
-impl Watch<'_> {
+impl CommandWatch<'_> {
     /// `stage1` is the process above all others of the sandbox.
     fn check(&mut self, stage1: u32) -> Result<(), SandboxError> {
         if self.cancel.load(Ordering::Relaxed) {
@@ -154,7 +154,7 @@ impl Watch<'_> {
 fn listen(
     running: &mut Running,
     mut output: Option<File>,
-    watch: &mut Watch<'_>,
+    watch: &mut CommandWatch<'_>,
     out: &mut (dyn FnMut(SandboxEvent<'_>) + Send),
 ) -> Result<Outcome, SandboxError> {
     let mut outcome = Outcome::default();

@@ -16,7 +16,7 @@ use rustix::process::{
     DumpableBehavior, Signal, chdir, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
 
-use super::protocol::{self, At, Envelope, StageError, StageReport, Step};
+use super::protocol::{self, At, Envelope, SetupStep, StageError, StageReport};
 
 /// What a stage does with its pipes.
 pub(super) type Stage = fn(&mut StageChannel) -> Result<(), StageError>;
@@ -41,7 +41,7 @@ pub(super) struct StageChannel {
 impl StageChannel {
     /// Sends a report. An error means that the caller is gone.
     pub(super) fn send(&mut self, report: &StageReport) -> Result<(), StageError> {
-        protocol::send(&mut self.status, report).at(Step::Start, "status pipe")
+        protocol::send(&mut self.status, report).at(SetupStep::Start, "status pipe")
     }
 
     /// Whether the caller is gone.
@@ -66,31 +66,31 @@ pub(super) fn reset_process() -> Result<(), StageError> {
     guard(CallerDeath::Survives)?;
     let _ = setsid();
     umask(Mode::from_raw_mode(0o022));
-    chdir("/").at(Step::Start, "/")?;
+    chdir("/").at(SetupStep::Start, "/")?;
     // An ignored signal stays ignored after exec, a handled one does not: a handler resets it to the default.
     let received = Arc::new(AtomicBool::new(false));
     for signal in (1..=31).filter(|signal| !signal_hook::consts::FORBIDDEN.contains(signal)) {
         drop(signal_hook::flag::register(signal, Arc::clone(&received)));
     }
-    SigSet::empty().thread_set_mask().at(Step::Start, "sigprocmask")
+    SigSet::empty().thread_set_mask().at(SetupStep::Start, "sigprocmask")
 }
 
 /// Makes this process not dumpable (no other process reads its memory) and sets its parent death signal. Must be called
 /// again after every change of credentials, which clears both (prctl(2)).
 pub(super) fn guard(on_death: CallerDeath) -> Result<(), StageError> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).at(SetupStep::Harden, "PR_SET_DUMPABLE")?;
     if on_death == CallerDeath::Survives {
         return Ok(());
     }
-    set_parent_process_death_signal(Some(Signal::KILL)).at(Step::Start, "PR_SET_PDEATHSIG")
+    set_parent_process_death_signal(Some(Signal::KILL)).at(SetupStep::Start, "PR_SET_PDEATHSIG")
 }
 
 /// Reads the envelope, and checks that its sender still lives.
 pub(super) fn envelope() -> Result<Envelope, StageError> {
-    let envelope = protocol::unseal().at(Step::Start, "envelope")?;
+    let envelope = protocol::unseal().at(SetupStep::Start, "envelope")?;
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     if parent != envelope.parent {
-        return Err(StageError::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
+        return Err(StageError::Refused { step: SetupStep::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
     }
     Ok(envelope)
 }
@@ -106,7 +106,7 @@ pub(super) fn command(
     let mappings = [(job, protocol::JOB_FD), (status, protocol::STATUS_FD), (go, protocol::GO_FD)];
     let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command.fd_mappings(mappings.into()).map_err(|_| StageError::Refused {
-        step: Step::Start,
+        step: SetupStep::Start,
         on: "descriptors".to_owned(),
         errno: nix::libc::EINVAL,
     })?;

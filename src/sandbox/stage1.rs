@@ -13,7 +13,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, chdir, getegid, geteuid, set_dumpable_behavior, waitpid};
 
 use super::id_map::{MappedId, map_self};
-use super::protocol::{At, Job, StageError, StageReport, Step};
+use super::protocol::{At, Job, SetupStep, StageError, StageReport};
 use super::spec::{Ids, Network, Root, Spec};
 use super::stage::{CallerDeath, StageChannel, envelope, guard, reset_process};
 use super::{chroot, init, mounts, net};
@@ -37,11 +37,11 @@ pub(super) fn run(channel: &mut StageChannel) -> Result<(), StageError> {
     }
     namespaces(&spec)?;
     // This process has one thread, and its memory holds only what PID 1 may know: a copy of it becomes PID 1.
-    match fork().at(Step::Start, "fork")? {
+    match fork().at(SetupStep::Start, "fork")? {
         Fork::Child => init::run(&spec, channel),
         Fork::Parent(pid) => {
             channel.send(&StageReport::Init(pid))?;
-            retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(Step::Start, "wait")?;
+            retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(SetupStep::Start, "wait")?;
             Ok(())
         }
     }
@@ -49,13 +49,14 @@ pub(super) fn run(channel: &mut StageChannel) -> Result<(), StageError> {
 
 /// Whether root may make namespaces and mounts here: tried with the directory `dir` in a process that ends at once.
 fn may_mount(dir: &Path) -> Result<bool, StageError> {
-    match fork().at(Step::Start, "fork")? {
+    match fork().at(SetupStep::Start, "fork")? {
         Fork::Child => {
-            let tried = unshare(SEPARATE).at(Step::Namespaces, "unshare").and_then(|()| mounts::try_at(dir));
+            let tried = unshare(SEPARATE).at(SetupStep::Namespaces, "unshare").and_then(|()| mounts::try_at(dir));
             std::process::exit(i32::from(tried.is_err()))
         }
         Fork::Parent(pid) => {
-            let status = retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(Step::Start, "wait")?;
+            let status =
+                retry_on_intr(|| waitpid(Pid::from_raw(pid), WaitOptions::empty())).at(SetupStep::Start, "wait")?;
             Ok(status.is_some_and(|(_, status)| status.exit_status() == Some(0)))
         }
     }
@@ -66,10 +67,10 @@ pub(super) fn exec_in_user_namespace(channel: &mut StageChannel) -> Result<(), S
     guard(CallerDeath::Dies)?;
     let Job::ExecInUserNamespace { ids, args } = envelope()?.job else { return Err(wrong_job()) };
     user_namespace(ids, channel)?;
-    unshare(CloneFlags::CLONE_NEWNS).at(Step::Namespaces, "unshare")?;
-    chdir("/").at(Step::Start, "/")?;
+    unshare(CloneFlags::CLONE_NEWNS).at(SetupStep::Namespaces, "unshare")?;
+    chdir("/").at(SetupStep::Start, "/")?;
     let error = Command::new("/proc/self/exe").args(args).env_clear().exec();
-    Err(error).at(Step::Start, "/proc/self/exe")
+    Err(error).at(SetupStep::Start, "/proc/self/exe")
 }
 
 /// The stage `__sandbox-net`: holds a user and a network namespace until the caller is gone. It has nothing secret in
@@ -79,10 +80,10 @@ pub(super) fn hold_network(channel: &mut StageChannel) -> Result<(), StageError>
     guard(CallerDeath::Dies)?;
     let Job::HoldNetwork { ids } = envelope()?.job else { return Err(wrong_job()) };
     user_namespace(ids, channel)?;
-    unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
-    net::loopback_up().at(Step::Loopback, "lo")?;
+    unshare(CloneFlags::CLONE_NEWNET).at(SetupStep::Namespaces, "unshare")?;
+    net::loopback_up().at(SetupStep::Loopback, "lo")?;
     guard(CallerDeath::Dies)?;
-    set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).at(SetupStep::Harden, "PR_SET_DUMPABLE")?;
     channel.send(&StageReport::Ready)?;
     drop(channel.go.read(&mut [0]));
     Ok(())
@@ -93,16 +94,16 @@ fn join(holder: i32) -> Result<(), StageError> {
     let _ = nix::unistd::setgroups(&[]);
     let open = |kind: &str| {
         let path = format!("/proc/{holder}/ns/{kind}");
-        fs::File::open(&path).at(Step::Join, &path)
+        fs::File::open(&path).at(SetupStep::Join, &path)
     };
     let (user, net) = (open("user")?, open("net")?);
-    setns(&user, CloneFlags::CLONE_NEWUSER).at(Step::Join, "user")?;
-    setns(&net, CloneFlags::CLONE_NEWNET).at(Step::Join, "net")?;
+    setns(&user, CloneFlags::CLONE_NEWUSER).at(SetupStep::Join, "user")?;
+    setns(&net, CloneFlags::CLONE_NEWNET).at(SetupStep::Join, "net")?;
     guard(CallerDeath::Dies)
 }
 
 fn wrong_job() -> StageError {
-    StageError::Refused { step: Step::Start, on: "envelope".to_owned(), errno: nix::libc::EINVAL }
+    StageError::Refused { step: SetupStep::Start, on: "envelope".to_owned(), errno: nix::libc::EINVAL }
 }
 
 /// Creates and enters a user namespace in which the caller is 0.
@@ -112,18 +113,18 @@ fn wrong_job() -> StageError {
 fn user_namespace(ids: Ids, channel: &mut StageChannel) -> Result<(), StageError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let _ = nix::unistd::setgroups(&[]); // only root has the right, and supplementary groups to drop
-    unshare(CloneFlags::CLONE_NEWUSER).at(Step::UserNamespace, "unshare")?;
-    set_dumpable_behavior(DumpableBehavior::Dumpable).at(Step::Harden, "PR_SET_DUMPABLE")?;
+    unshare(CloneFlags::CLONE_NEWUSER).at(SetupStep::UserNamespace, "unshare")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).at(SetupStep::Harden, "PR_SET_DUMPABLE")?;
     match ids {
         Ids::Single => map_self(MappedId { inside: 0, outside: uid }, MappedId { inside: 0, outside: gid })?,
         Ids::Ranges => {
             channel.send(&StageReport::WantsIds)?;
-            channel.go.read_exact(&mut [0]).at(Step::MapIds, "newuidmap")?;
+            channel.go.read_exact(&mut [0]).at(SetupStep::MapIds, "newuidmap")?;
         }
     }
     guard(CallerDeath::Dies)?;
     if channel.caller_is_gone() {
-        return Err(StageError::Refused { step: Step::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
+        return Err(StageError::Refused { step: SetupStep::Start, on: "caller".to_owned(), errno: nix::libc::ESRCH });
     }
     Ok(())
 }
@@ -135,11 +136,11 @@ const SEPARATE: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWUTS);
 
 fn namespaces(spec: &Spec) -> Result<(), StageError> {
-    unshare(SEPARATE).at(Step::Namespaces, "unshare")?;
+    unshare(SEPARATE).at(SetupStep::Namespaces, "unshare")?;
     let _ = unshare(CloneFlags::CLONE_NEWCGROUP); // Linux 4.6, and nothing here depends on it
     if spec.network == Network::None {
-        unshare(CloneFlags::CLONE_NEWNET).at(Step::Namespaces, "unshare")?;
-        net::loopback_up().at(Step::Loopback, "lo")?;
+        unshare(CloneFlags::CLONE_NEWNET).at(SetupStep::Namespaces, "unshare")?;
+        net::loopback_up().at(SetupStep::Loopback, "lo")?;
     }
     guard(CallerDeath::Dies)
 }

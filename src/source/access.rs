@@ -12,8 +12,8 @@ use git2::{Cred, CredentialType};
 use super::error::{SSH_AGENT, SourceError};
 use super::git_host::GitHost;
 use super::location::{Location, Url};
-use super::secret::Secret;
 use crate::host::Host;
+use crate::secret::Secret;
 
 /// Where a fetch may find credentials, and its timeout.
 #[derive(Clone)]

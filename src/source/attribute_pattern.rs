@@ -4,22 +4,22 @@
 /// A pattern.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
     /// Whether it is compared with the name of a file alone, in any directory.
     is_name: bool,
 }
 
 /// What is between two slashes.
 #[derive(Debug)]
-enum Part {
+enum PatternPart {
     /// `**`: directories.
     Dirs,
     /// One name.
-    Name(Vec<Token>),
+    Name(Vec<PatternToken>),
 }
 
 #[derive(Debug)]
-enum Token {
+enum PatternToken {
     /// `*`.
     Star,
     /// `?`.
@@ -38,8 +38,8 @@ impl Pattern {
         let is_name = !text.contains(&b'/');
         let parts = text.strip_prefix(b"/").unwrap_or(text).split(|byte| *byte == b'/');
         let part = |text: &[u8]| match text {
-            b"**" if !is_name => Some(Part::Dirs),
-            _ => tokens(text).map(Part::Name),
+            b"**" if !is_name => Some(PatternPart::Dirs),
+            _ => tokens(text).map(PatternPart::Name),
         };
         Some(Self { parts: parts.map(part).collect::<Option<_>>()?, is_name })
     }
@@ -54,13 +54,13 @@ impl Pattern {
         while name < names.len() {
             *steps += 1;
             match self.parts.get(at) {
-                Some(Part::Dirs) if at + 1 == self.parts.len() => return true,
-                Some(Part::Dirs) => {
+                Some(PatternPart::Dirs) if at + 1 == self.parts.len() => return true,
+                Some(PatternPart::Dirs) => {
                     star = Some((at, name));
                     at += 1;
                     continue;
                 }
-                Some(Part::Name(tokens)) if matches_name(tokens, names[name], steps) => {
+                Some(PatternPart::Name(tokens)) if matches_name(tokens, names[name], steps) => {
                     at += 1;
                     name += 1;
                     continue;
@@ -75,20 +75,20 @@ impl Pattern {
     }
 }
 
-fn matches_name(tokens: &[Token], name: &[u8], steps: &mut u64) -> bool {
+fn matches_name(tokens: &[PatternToken], name: &[u8], steps: &mut u64) -> bool {
     let (mut at, mut byte) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while byte < name.len() {
         *steps += 1;
         let is_match = match tokens.get(at) {
-            Some(Token::Star) => {
+            Some(PatternToken::Star) => {
                 star = Some((at, byte));
                 at += 1;
                 continue;
             }
-            Some(Token::Any) => true,
-            Some(Token::Byte(wanted)) => *wanted == name[byte],
-            Some(Token::Class(ranges, is_in)) => {
+            Some(PatternToken::Any) => true,
+            Some(PatternToken::Byte(wanted)) => *wanted == name[byte],
+            Some(PatternToken::Class(ranges, is_in)) => {
                 ranges.iter().any(|(low, high)| (*low..=*high).contains(&name[byte])) == *is_in
             }
             None => false,
@@ -102,36 +102,36 @@ fn matches_name(tokens: &[Token], name: &[u8], steps: &mut u64) -> bool {
         star = Some((token, taken + 1));
         (at, byte) = (token + 1, taken + 1);
     }
-    tokens[at..].iter().all(|token| matches!(token, Token::Star))
+    tokens[at..].iter().all(|token| matches!(token, PatternToken::Star))
 }
 
 /// The tokens of a name; `None` if a bracket or an escape does not end.
-fn tokens(text: &[u8]) -> Option<Vec<Token>> {
+fn tokens(text: &[u8]) -> Option<Vec<PatternToken>> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
         rest = tail;
         found.push(match first {
-            b'*' => Token::Star,
-            b'?' => Token::Any,
+            b'*' => PatternToken::Star,
+            b'?' => PatternToken::Any,
             b'\\' => {
                 let (byte, tail) = rest.split_first()?;
                 rest = tail;
-                Token::Byte(*byte)
+                PatternToken::Byte(*byte)
             }
             b'[' => {
                 let (class, tail) = class(rest)?;
                 rest = tail;
                 class
             }
-            byte => Token::Byte(*byte),
+            byte => PatternToken::Byte(*byte),
         });
     }
     Some(found)
 }
 
 /// A class after its `[`, and what is after its `]`.
-fn class(text: &[u8]) -> Option<(Token, &[u8])> {
+fn class(text: &[u8]) -> Option<(PatternToken, &[u8])> {
     let inverted = text.strip_prefix(b"!").or(text.strip_prefix(b"^"));
     let mut rest = inverted.unwrap_or(text);
     let mut ranges = Vec::new();
@@ -139,7 +139,7 @@ fn class(text: &[u8]) -> Option<(Token, &[u8])> {
     loop {
         let (first, tail) = rest.split_first()?;
         if *first == b']' && !is_first {
-            return Some((Token::Class(ranges, inverted.is_none()), tail));
+            return Some((PatternToken::Class(ranges, inverted.is_none()), tail));
         }
         is_first = false;
         if let Some(named) = rest.strip_prefix(b"[:") {

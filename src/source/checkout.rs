@@ -19,7 +19,7 @@ use super::tree::{CommitEntry, EntryMode};
 use crate::error::IoError;
 
 /// A directory, open while its entries are written.
-struct Dir {
+struct CheckoutDir {
     fd: OwnedFd,
     name: Vec<u8>,
 }
@@ -27,7 +27,7 @@ struct Dir {
 struct Writer<'a> {
     dest: &'a Path,
     /// From the root down to the directory being written.
-    open: Vec<Dir>,
+    open: Vec<CheckoutDir>,
     times: Timestamps,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Writer<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(dest, flags, Bits::empty()).map_err(|e| failed("open")(e.into()))?;
         rustix::fs::fchmod(&fd, Bits::from_raw_mode(0o755)).map_err(|e| failed("set the mode of")(e.into()))?;
-        Ok(Self { dest, open: vec![Dir { fd, name: Vec::new() }], times })
+        Ok(Self { dest, open: vec![CheckoutDir { fd, name: Vec::new() }], times })
     }
 
     fn write(&mut self, entry: &CommitEntry, bytes: &[u8]) -> Result<(), SourceError> {
@@ -128,7 +128,7 @@ impl<'a> Writer<'a> {
         self.leave(common + 1)?;
         for name in &names[common..] {
             let fd = self.dir(name).map_err(|source| self.failed(path, source))?;
-            self.open.push(Dir { fd, name: name.to_vec() });
+            self.open.push(CheckoutDir { fd, name: name.to_vec() });
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ const MAX_BLOB: usize = 64 << 20;
 
 /// Whether a file is what the index has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub(super) enum IndexComparison {
     /// It is.
     Same,
     /// It is not.
@@ -55,32 +55,32 @@ impl<'a> FilteredFiles<'a> {
     }
 
     /// Whether the file at `path` is what the index has, which libgit2 denies: it does not know of filters.
-    pub(super) fn compare(&mut self, index: &Index, path: &[u8]) -> Comparison {
+    pub(super) fn compare(&mut self, index: &Index, path: &[u8]) -> IndexComparison {
         let path = Path::new(OsStr::from_bytes(path));
         let clean = self.clean(path);
         if matches!(clean, Clean::Plain) {
-            return Comparison::Different;
+            return IndexComparison::Different;
         }
         let (Some(entry), Ok(Some(stat))) = (index.get_path(path, 0), self.tree.stat(path)) else {
-            return Comparison::Different;
+            return IndexComparison::Different;
         };
         let is_mode_trusted = self.config.get_bool("core.fileMode").unwrap_or(true);
         let is_executable = |mode: u32| mode & 0o100 != 0;
         if !stat.is_regular_file() || (is_mode_trusted && is_executable(stat.mode()) != is_executable(entry.mode)) {
-            return Comparison::Different;
+            return IndexComparison::Different;
         }
         // The index has the size of the file, not of the blob; 0 if it has been written too soon after the file to tell.
         let is_size_known = entry.file_size != 0;
         if is_size_known && u64::from(entry.file_size) != stat.size() & u64::from(u32::MAX) {
-            return Comparison::Different;
+            return IndexComparison::Different;
         }
         if is_size_known && has_time(&stat, &entry) {
-            return Comparison::Same;
+            return IndexComparison::Same;
         }
         match self.compare_content(path, &entry, &clean) {
-            Some(true) => Comparison::Same,
-            Some(false) => Comparison::Different,
-            None => Comparison::Unknown,
+            Some(true) => IndexComparison::Same,
+            Some(false) => IndexComparison::Different,
+            None => IndexComparison::Unknown,
         }
     }
 

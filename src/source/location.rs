@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use super::error::{SourceError, shown};
 use super::git_host::GitHost;
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// The location of a repository, such as the argument SOURCE.
 #[derive(Clone, PartialEq, Eq)]

@@ -32,7 +32,6 @@ mod mirror;
 mod local_objects;
 mod location;
 mod revision;
-mod secret;
 mod submodules;
 mod tree;
 mod working_tree;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use git2::{Config, Index, IndexEntryExtendedFlag, Repository, Status, StatusOptions};
 
-use super::filtered_files::{Comparison, FilteredFiles};
+use super::filtered_files::{FilteredFiles, IndexComparison};
 use crate::tree::TreeDir;
 
 /// How a working tree differs from the commit that is checked out.
@@ -45,9 +45,9 @@ impl WorkingTreeStatus {
                 Status::WT_NEW => &mut status.untracked,
                 Status::WT_DELETED if is_skipped(&index, path) => continue,
                 Status::WT_MODIFIED => match filtered.compare(&index, path) {
-                    Comparison::Same => continue,
-                    Comparison::Different => &mut status.changed,
-                    Comparison::Unknown => &mut status.uncompared,
+                    IndexComparison::Same => continue,
+                    IndexComparison::Different => &mut status.changed,
+                    IndexComparison::Unknown => &mut status.uncompared,
                 },
                 _ => &mut status.changed,
             };

@@ -191,7 +191,7 @@ mod tests {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
     use super::*;
-    use crate::store::{Key, Lookup};
+    use crate::store::{CacheKey, Lookup};
     use std::io::Write as _;
 
     fn blob(store: &Store, bytes: &[u8], used: i64) -> phial_layers::Digest {
@@ -236,6 +236,6 @@ mod tests {
         assert_eq!(names(&store).len(), 1);
         drop(other);
         assert_eq!(store.prune(all).unwrap().unwrap().removed, 1);
-        let Lookup::Miss(_) = store.result::<u32>(&Key::new("x")).unwrap() else { panic!("it is empty") };
+        let Lookup::Miss(_) = store.result::<u32>(&CacheKey::new("x")).unwrap() else { panic!("it is empty") };
     }
 }

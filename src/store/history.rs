@@ -18,7 +18,7 @@ use super::error::{StoreError, at};
 
 /// A file of `history/`.
 #[derive(Default, Serialize, Deserialize)]
-struct History {
+struct HistoryFile {
     name: String,
     /// Oldest first. Each is parsed on its own: one written by another version of Phial does not hide the others.
     records: Vec<Value>,
@@ -64,11 +64,11 @@ impl Store {
     }
 }
 
-fn read(path: &std::path::Path) -> Option<History> {
+fn read(path: &std::path::Path) -> Option<HistoryFile> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn records<T: DeserializeOwned>(history: History) -> Vec<T> {
+fn records<T: DeserializeOwned>(history: HistoryFile) -> Vec<T> {
     history.records.into_iter().filter_map(|record| serde_json::from_value(record).ok()).collect()
 }
 

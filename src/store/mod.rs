@@ -30,7 +30,7 @@ use tempfile::NamedTempFile;
 pub use blobs::{BlobWriter, VerifiedBlob};
 pub use error::StoreError;
 pub use evict::{PruneOptions, PruneReport, StoreItem, StoreItemKind};
-pub use results::{Key, Lookup, Vacant};
+pub use results::{CacheKey, Lookup, Vacant};
 pub use scratch::Scratch;
 pub use trees::{Tree, TreeCheck, TreeInfo, TreeLookup, VacantTree};
 
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_result_is_found_by_the_same_inputs_only() {
         let (_dir, store) = store();
-        let key = |lock: &str| Key::new("deps").with("mix.lock", lock);
+        let key = |lock: &str| CacheKey::new("deps").with("mix.lock", lock);
         let Lookup::Miss(vacant) = store.result::<u32>(&key("a")).unwrap() else { panic!("empty store") };
         vacant.keep(&7).unwrap();
         assert!(matches!(store.result::<u32>(&key("a")).unwrap(), Lookup::Hit(7)));
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_damaged_result_is_a_miss() {
         let (_dir, store) = store();
-        let key = Key::new("deps");
+        let key = CacheKey::new("deps");
         fs::write(store.root().join("results").join(key.hex()), b"{").unwrap();
         assert!(matches!(store.result::<u32>(&key).unwrap(), Lookup::Miss(_)));
     }

@@ -19,7 +19,7 @@ use super::error::{StoreError, at};
 
 /// A cache key: the named inputs of a step. Steps with equal keys have equal results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct CacheKey {
     /// The kind of step, such as `deps`.
     pub step: String,
     /// Name to value or digest. Never a secret.
@@ -37,17 +37,17 @@ pub enum Lookup<T> {
 /// A cache key without a result yet.
 pub struct Vacant<T> {
     path: PathBuf,
-    key: Key,
+    key: CacheKey,
     kind: PhantomData<T>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredResult<T> {
-    key: Key,
+    key: CacheKey,
     result: T,
 }
 
-impl Key {
+impl CacheKey {
     /// Prefix of the names of inputs that are environment variables from the settings.
     pub const VARIABLE: &str = "env ";
 
@@ -85,12 +85,12 @@ impl Key {
 
 impl Store {
     /// For storing a result under `key`, whether there is one already or not.
-    pub fn vacant<T>(&self, key: &Key) -> Vacant<T> {
+    pub fn vacant<T>(&self, key: &CacheKey) -> Vacant<T> {
         Vacant { path: self.root().join("results").join(key.hex()), key: key.clone(), kind: PhantomData }
     }
 
     /// Looks a key up. A file that cannot be read or that holds another key is a miss.
-    pub fn result<T: Serialize + DeserializeOwned>(&self, key: &Key) -> Result<Lookup<T>, StoreError> {
+    pub fn result<T: Serialize + DeserializeOwned>(&self, key: &CacheKey) -> Result<Lookup<T>, StoreError> {
         let path = self.root().join("results").join(key.hex());
         let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<StoredResult<T>>(&bytes).ok());
         Ok(match stored {
@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// The key and the result (as JSON) whose file name begins with `name`; `None` unless there is exactly one.
-    pub fn find_result(&self, name: &str) -> Option<(Key, serde_json::Value)> {
+    pub fn find_result(&self, name: &str) -> Option<(CacheKey, serde_json::Value)> {
         let folder = fs::read_dir(self.root().join("results")).ok()?;
         let mut entries =
             folder.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with(name));

@@ -13,7 +13,7 @@ use super::error::{StoreError, at};
 use super::scratch::Scratch;
 use super::seal::{RootSeal, Seal};
 use super::{Guard, Store};
-use crate::tree::{EntryKind, TreeRoot, WalkEntry, remove_tree};
+use crate::tree::{FileKind, TreeRoot, WalkEntry, remove_tree};
 
 /// One layer as a directory in overlayfs's form (whiteouts are character devices 0:0, opaque directories have the
 /// extended attribute `user.overlay.opaque`), and the metadata that an ordinary user cannot put on disk.
@@ -175,5 +175,5 @@ impl VacantTree {
 fn world_writable(entry: &WalkEntry, metadata: &Metadata) -> Option<EntryPath> {
     let path = EntryPath::new(entry.path.as_os_str().as_bytes());
     let mode = metadata.0.get(&path).and_then(|metadata| metadata.mode).unwrap_or_else(|| entry.stat.mode());
-    (mode & 0o002 != 0 && matches!(entry.stat.kind(), EntryKind::Dir | EntryKind::File)).then_some(path)
+    (mode & 0o002 != 0 && matches!(entry.stat.kind(), FileKind::Dir | FileKind::File)).then_some(path)
 }

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 
 pub use remove::remove_tree;
 pub use root::TreeRoot;
-pub use stat::{EntryKind, EntryStat};
+pub use stat::{EntryStat, FileKind};
 pub use walk::{Enter, WalkEntry};
 
 use crate::error::IoError;
@@ -147,7 +147,7 @@ impl TreeDir {
             return first.map_err(self.failed("read the extended attributes of", path));
         }
         let is_closed =
-            |stat: &EntryStat| stat.mode() & 0o400 == 0 && matches!(stat.kind(), EntryKind::Dir | EntryKind::File);
+            |stat: &EntryStat| stat.mode() & 0o400 == 0 && matches!(stat.kind(), FileKind::Dir | FileKind::File);
         let stat = self.stat(path)?.filter(is_closed);
         if let Some(stat) = &stat {
             self.set_mode(path, stat.mode() | 0o400)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, unlinkat};
 
-use super::{EntryKind, TreeDir};
+use super::{FileKind, TreeDir};
 use crate::error::IoError;
 
 impl TreeDir {
@@ -16,7 +16,7 @@ impl TreeDir {
         let path = path.as_ref();
         match self.stat(path)?.map(|stat| stat.kind()) {
             None => return Ok(()),
-            Some(EntryKind::Dir) => {}
+            Some(FileKind::Dir) => {}
             Some(_) => return self.remove_file(path),
         }
         // Directories that are still to be emptied, the innermost last, so that a deep tree needs neither stack nor descriptors.

@@ -4,7 +4,7 @@ use rustix::fs::{FileType, Stat, major, minor};
 
 /// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub enum FileKind {
     /// A directory.
     Dir,
     /// A regular file.
@@ -29,27 +29,25 @@ impl EntryStat {
     }
 
     /// The type.
-    pub fn kind(&self) -> EntryKind {
+    pub fn kind(&self) -> FileKind {
         match FileType::from_raw_mode(self.0.st_mode) {
-            FileType::Directory => EntryKind::Dir,
-            FileType::RegularFile => EntryKind::File,
-            FileType::Symlink => EntryKind::Symlink,
-            FileType::Fifo => EntryKind::Fifo,
-            FileType::CharacterDevice if (major(self.0.st_rdev), minor(self.0.st_rdev)) == (0, 0) => {
-                EntryKind::Whiteout
-            }
-            _ => EntryKind::Special,
+            FileType::Directory => FileKind::Dir,
+            FileType::RegularFile => FileKind::File,
+            FileType::Symlink => FileKind::Symlink,
+            FileType::Fifo => FileKind::Fifo,
+            FileType::CharacterDevice if (major(self.0.st_rdev), minor(self.0.st_rdev)) == (0, 0) => FileKind::Whiteout,
+            _ => FileKind::Special,
         }
     }
 
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
-        self.kind() == EntryKind::Dir
+        self.kind() == FileKind::Dir
     }
 
     /// Whether it is a regular file.
     pub fn is_regular_file(&self) -> bool {
-        self.kind() == EntryKind::File
+        self.kind() == FileKind::File
     }
 
     /// Permissions with the setuid, setgid and sticky bits.

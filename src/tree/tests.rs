@@ -93,7 +93,7 @@ fn what_a_tree_has_is_read() {
     assert_eq!(tree.read("a/b/file", 3).unwrap_err().source.kind(), io::ErrorKind::FileTooLarge);
     assert!(tree.read("a/b/none", 9).unwrap().is_none() && tree.read("a/none/file", 9).unwrap().is_none());
     assert!(tree.read("a/b", 9).unwrap().is_none() && tree.dir("a/b/file").unwrap().is_none());
-    assert_eq!(tree.stat("a/b/file").unwrap().map(|stat| (stat.kind(), stat.size())), Some((EntryKind::File, 4)));
+    assert_eq!(tree.stat("a/b/file").unwrap().map(|stat| (stat.kind(), stat.size())), Some((FileKind::File, 4)));
     assert_eq!(tree.names().unwrap(), ["a"]);
     symlink("b/file", canary.path("tree/a/link")).unwrap();
     assert_eq!(tree.read_link("a/link").unwrap().unwrap(), "b/file");

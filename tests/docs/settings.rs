@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use boon::{Compiler, Schemas};
-use phial::config::{KEYS, Key, Kind, NAME, TestFlags, TestPlan, parse};
+use phial::config::{KEYS, NAME, SettingKey, TestFlags, TestPlan, ValueKind, parse};
 use serde_json::{Value, json};
 
 use super::markdown::{documents, repository};
@@ -14,24 +14,24 @@ use super::{between, generated};
 const SCHEMA: &str = "docs/phial.schema.json";
 
 /// The values that a key takes, as JSON schema.
-fn values(kind: Kind) -> Value {
+fn values(kind: ValueKind) -> Value {
     let text = json!({ "type": "string" });
     let command = json!({ "anyOf": [
         { "type": "string", "pattern": "\\S" },
         { "type": "array", "items": text, "minItems": 1 },
     ] });
     match kind {
-        Kind::Text => text,
-        Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Port => json!({ "type": "integer", "minimum": 0, "maximum": 65535 }),
-        Kind::List => json!({ "type": "array", "items": text }),
-        Kind::Table => json!({ "type": "object", "additionalProperties": text }),
-        Kind::Variables => {
+        ValueKind::Text => text,
+        ValueKind::Flag => json!({ "type": "boolean" }),
+        ValueKind::Port => json!({ "type": "integer", "minimum": 0, "maximum": 65535 }),
+        ValueKind::List => json!({ "type": "array", "items": text }),
+        ValueKind::Table => json!({ "type": "object", "additionalProperties": text }),
+        ValueKind::Variables => {
             json!({ "type": "object", "additionalProperties": text, "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" } })
         }
-        Kind::OneOf(texts) => json!({ "enum": texts }),
-        Kind::Command => command,
-        Kind::Commands => json!({ "type": "array", "minItems": 1, "items": { "anyOf": [
+        ValueKind::OneOf(texts) => json!({ "enum": texts }),
+        ValueKind::Command => command,
+        ValueKind::Commands => json!({ "type": "array", "minItems": 1, "items": { "anyOf": [
             { "type": "string" },
             {
                 "type": "object",
@@ -39,20 +39,20 @@ fn values(kind: Kind) -> Value {
                 "required": ["name", "command"],
             },
         ] } }),
-        Kind::Time => json!({ "anyOf": [
+        ValueKind::Time => json!({ "anyOf": [
             { "type": "integer", "minimum": 1 },
             { "type": "string", "pattern": "^[0-9]+[smhdw]?$" },
         ] }),
-        Kind::Size => json!({ "anyOf": [
+        ValueKind::Size => json!({ "anyOf": [
             { "type": "integer", "minimum": 1 },
             { "type": "string", "pattern": "^[0-9]+ *([kKMGT]?B)?$" },
         ] }),
-        Kind::Count => json!({ "type": "integer", "minimum": 16 }),
+        ValueKind::Count => json!({ "type": "integer", "minimum": 16 }),
     }
 }
 
 /// What an editor shows: text without links.
-fn description(key: &Key) -> String {
+fn description(key: &SettingKey) -> String {
     let default = key.default.map_or(String::new(), |default| format!(" Default: {default}."));
     let mut text = format!("{}{default}", key.doc);
     while let Some((start, rest)) = text.split_once("](").map(|(start, rest)| (start.to_owned(), rest.to_owned())) {
@@ -64,7 +64,7 @@ fn description(key: &Key) -> String {
 }
 
 /// The schema of a table, and of the tables in it: `keys` with what is left of their paths.
-fn table(keys: &[(Vec<&'static str>, &Key)]) -> Value {
+fn table(keys: &[(Vec<&'static str>, &SettingKey)]) -> Value {
     let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": {} });
     let mut required = Vec::new();
     let mut done = BTreeSet::new();
@@ -101,20 +101,20 @@ fn schema() -> Value {
     schema
 }
 
-fn kind(kind: Kind) -> String {
+fn kind(kind: ValueKind) -> String {
     match kind {
-        Kind::Text => "text".into(),
-        Kind::Flag => "flag".into(),
-        Kind::Port => "port".into(),
-        Kind::List => "list".into(),
-        Kind::Table => "table".into(),
-        Kind::Variables => "variables".into(),
-        Kind::OneOf(texts) => texts.iter().map(|text| format!("`\"{text}\"`")).collect::<Vec<_>>().join(", "),
-        Kind::Command => "command".into(),
-        Kind::Commands => "commands".into(),
-        Kind::Time => "time".into(),
-        Kind::Size => "size".into(),
-        Kind::Count => "number".into(),
+        ValueKind::Text => "text".into(),
+        ValueKind::Flag => "flag".into(),
+        ValueKind::Port => "port".into(),
+        ValueKind::List => "list".into(),
+        ValueKind::Table => "table".into(),
+        ValueKind::Variables => "variables".into(),
+        ValueKind::OneOf(texts) => texts.iter().map(|text| format!("`\"{text}\"`")).collect::<Vec<_>>().join(", "),
+        ValueKind::Command => "command".into(),
+        ValueKind::Commands => "commands".into(),
+        ValueKind::Time => "time".into(),
+        ValueKind::Size => "size".into(),
+        ValueKind::Count => "number".into(),
     }
 }
 
@@ -137,23 +137,23 @@ fn reference() -> String {
 }
 
 /// A value for each key, as TOML.
-fn example(kind: Kind) -> &'static str {
+fn example(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Text => "'oci:x'",
-        Kind::Flag => "true",
-        Kind::Port => "5432",
-        Kind::List => "['prod']",
-        Kind::Table | Kind::Variables => "{ A = 'b' }",
-        Kind::OneOf(texts) => match texts[0] {
+        ValueKind::Text => "'oci:x'",
+        ValueKind::Flag => "true",
+        ValueKind::Port => "5432",
+        ValueKind::List => "['prod']",
+        ValueKind::Table | ValueKind::Variables => "{ A = 'b' }",
+        ValueKind::OneOf(texts) => match texts[0] {
             "host" => "'host'",
             "fixed" => "'fixed'",
             _ => "'gzip'",
         },
-        Kind::Command => "['mix', 'test']",
-        Kind::Commands => "['mix test', { name = 'lint', command = 'mix credo' }]",
-        Kind::Time => "'10m'",
-        Kind::Size => "'10MB'",
-        Kind::Count => "100",
+        ValueKind::Command => "['mix', 'test']",
+        ValueKind::Commands => "['mix test', { name = 'lint', command = 'mix credo' }]",
+        ValueKind::Time => "'10m'",
+        ValueKind::Size => "'10MB'",
+        ValueKind::Count => "100",
     }
 }
 
@@ -208,7 +208,7 @@ fn each_field_of_the_types_is_a_key() {
     let fields = debug.match_indices(": ").filter_map(|(at, _)| debug[..at].rsplit([' ', '{', '(']).next());
     let own = |name: &&str| !name.starts_with('"');
     let fields: BTreeSet<&str> = fields.filter(own).collect();
-    let names: BTreeSet<&str> = KEYS.iter().flat_map(Key::parts).filter(|part| *part != NAME).collect();
+    let names: BTreeSet<&str> = KEYS.iter().flat_map(SettingKey::parts).filter(|part| *part != NAME).collect();
     assert_eq!(fields, names);
 }
 

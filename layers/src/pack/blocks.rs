@@ -38,7 +38,7 @@ impl From<PackError> for FillError {
 type CompressedBlock = io::Result<Vec<u8>>;
 
 /// A block for the workers, and the channel for its result.
-struct Job {
+struct BlockJob {
     block: Vec<u8>,
     result: SyncSender<CompressedBlock>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct BlockWriter {
     block: Vec<u8>,
     filled: usize,
     tar: Sha256Writer<io::Sink>,
-    jobs: Sender<Job>,
+    jobs: Sender<BlockJob>,
     results: SyncSender<Receiver<CompressedBlock>>,
 }
 
@@ -95,7 +95,7 @@ impl BlockWriter {
         self.tar.write_all(&block).map_err(|_| WriterGone)?;
         let (result, receiver) = mpsc::sync_channel(1);
         self.results.send(receiver).map_err(|_| WriterGone)?;
-        self.jobs.send(Job { block, result }).map_err(|_| WriterGone)
+        self.jobs.send(BlockJob { block, result }).map_err(|_| WriterGone)
     }
 
     /// Sends the last block; returns the digest and size of the tar.
@@ -115,7 +115,7 @@ pub(crate) fn compress_blocks<T>(
     fill: impl FnOnce(&mut BlockWriter) -> Result<T, FillError>,
 ) -> Result<(T, CompressedTar), PackError> {
     let workers = worker_count(options);
-    let (jobs, queue) = mpsc::channel::<Job>();
+    let (jobs, queue) = mpsc::channel::<BlockJob>();
     let queue = Mutex::new(queue);
     thread::scope(|scope| {
         let (results, receivers) = mpsc::sync_channel(workers + 1);
@@ -161,10 +161,10 @@ fn worker_count(options: &PackOptions) -> usize {
     options.workers.get().min(max)
 }
 
-fn compress_jobs(compression: Compression, queue: &Mutex<Receiver<Job>>) {
+fn compress_jobs(compression: Compression, queue: &Mutex<Receiver<BlockJob>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { block, result }) = job else { return };
+        let Ok(BlockJob { block, result }) = job else { return };
         let _ = result.send(compress_block(compression, block)); // the writer may have failed and be gone
     }
 }

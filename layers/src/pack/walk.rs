@@ -41,7 +41,7 @@ struct Child {
 }
 
 /// A directory on the way from the root to the current entry.
-struct Level {
+struct OpenDir {
     dir: Option<Rc<OwnedFd>>,
     path_len: usize,
     children: std::vec::IntoIter<Child>,
@@ -50,7 +50,7 @@ struct Level {
 /// The state of a walk.
 pub(super) struct TreeWalk {
     root: OwnedFd,
-    levels: Vec<Level>,
+    levels: Vec<OpenDir>,
     path: Vec<u8>,
     /// The directory that was returned last; its children come next.
     entered: Option<OwnedFd>,
@@ -133,7 +133,7 @@ impl TreeWalk {
 
     fn descend(&mut self, dir: OwnedFd) -> Result<(), PackError> {
         let children = children(&dir, &self.path)?.into_iter();
-        self.levels.push(Level { dir: Some(Rc::new(dir)), path_len: self.path.len(), children });
+        self.levels.push(OpenDir { dir: Some(Rc::new(dir)), path_len: self.path.len(), children });
         if let Some(ancestor) = self.levels.len().checked_sub(MAX_OPEN_DIRS + 1) {
             self.levels[ancestor].dir = None;
         }

@@ -40,12 +40,12 @@ pub(super) struct TreeBuilder<'a> {
 }
 
 /// A name in an open directory.
-struct Location<'a> {
+struct EntryLocation<'a> {
     dir: Rc<Dir>,
     name: &'a [u8],
 }
 
-impl Location<'_> {
+impl EntryLocation<'_> {
     fn os_name(&self) -> &OsStr {
         OsStr::from_bytes(self.name)
     }
@@ -85,7 +85,7 @@ impl<'a> TreeBuilder<'a> {
             return Ok(());
         }
         let dir = self.dirs.dir(&above, IfMissing::Create).map_err(|error| error.at(&entry.name))?;
-        let at = Location { dir, name };
+        let at = EntryLocation { dir, name };
         match entry.kind {
             EntryKind::Directory => self.directory(entry, &at),
             EntryKind::Symlink => self.symlink(entry, &at),
@@ -103,7 +103,7 @@ impl<'a> TreeBuilder<'a> {
                 rustix::fs::futimens(&self.dirs.root().fd, &timestamps(mtime)).map_err(ResolveError::from)
             } else {
                 self.dirs.real_dir(parent(path)).and_then(|dir| {
-                    let at = Location { dir, name: file_name(path) };
+                    let at = EntryLocation { dir, name: file_name(path) };
                     Ok(set_mtime(&at, mtime)?)
                 })
             };
@@ -147,7 +147,7 @@ impl<'a> TreeBuilder<'a> {
         }
     }
 
-    fn directory(&mut self, entry: &TarEntry, at: &Location<'_>) -> Result<(), UnpackError> {
+    fn directory(&mut self, entry: &TarEntry, at: &EntryLocation<'_>) -> Result<(), UnpackError> {
         let failed = |e: Errno| UnpackError::write(&entry.name, e);
         let private = Mode::from_raw_mode(0o700);
         let mut opaque = false;
@@ -173,7 +173,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn symlink(&mut self, entry: &TarEntry, at: &Location<'_>) -> Result<(), UnpackError> {
+    fn symlink(&mut self, entry: &TarEntry, at: &EntryLocation<'_>) -> Result<(), UnpackError> {
         let target = match entry.link.len() {
             0 => return Err(UnpackError::entry(Violation::SymlinkTarget, &entry.name)),
             n if n > MAX_PATH => return Err(UnpackError::entry(Violation::NameTooLong, &entry.name)),
@@ -185,7 +185,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn fifo(&mut self, entry: &TarEntry, at: &Location<'_>) -> Result<(), UnpackError> {
+    fn fifo(&mut self, entry: &TarEntry, at: &EntryLocation<'_>) -> Result<(), UnpackError> {
         let mode = Mode::from_raw_mode(FIFO_MODE);
         self.create(entry, at, || rustix::fs::mknodat(&at.dir.fd, at.os_name(), FileType::Fifo, mode, 0))?;
         set_mtime(at, entry.mtime).map_err(|e| UnpackError::write(&entry.name, e))?;
@@ -193,7 +193,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn hardlink(&mut self, entry: &TarEntry, at: &Location<'_>) -> Result<(), UnpackError> {
+    fn hardlink(&mut self, entry: &TarEntry, at: &EntryLocation<'_>) -> Result<(), UnpackError> {
         let refused = || UnpackError::entry(Violation::HardlinkTarget, &entry.name);
         let failed = |e: Errno| if e == Errno::NOENT { refused() } else { UnpackError::write(&entry.name, e) };
         let target = checked_components(&entry.link).map_err(|_| refused())?;
@@ -202,7 +202,7 @@ impl<'a> TreeBuilder<'a> {
             ResolveError::System(Errno::NOENT | Errno::NOTDIR) | ResolveError::Violation(_) => refused(),
             ResolveError::System(other) => failed(other),
         })?;
-        let first = Location { dir, name };
+        let first = EntryLocation { dir, name };
         let stat = rustix::fs::statat(&first.dir.fd, first.os_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         if matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::CharacterDevice) {
             return Err(refused());
@@ -232,7 +232,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn file(&mut self, entry: &TarEntry, at: &Location<'_>, stream: &mut TarStream) -> Result<(), UnpackError> {
+    fn file(&mut self, entry: &TarEntry, at: &EntryLocation<'_>, stream: &mut TarStream) -> Result<(), UnpackError> {
         let create = || rustix::fs::openat(&at.dir.fd, at.os_name(), CREATE, Mode::from_raw_mode(0o600));
         let mut file = File::from(self.create(entry, at, create)?);
         let mode = entry.mode & 0o777 | 0o600;
@@ -262,7 +262,7 @@ impl<'a> TreeBuilder<'a> {
     fn create<T>(
         &mut self,
         entry: &TarEntry,
-        at: &Location<'_>,
+        at: &EntryLocation<'_>,
         create: impl Fn() -> Result<T, Errno>,
     ) -> Result<T, UnpackError> {
         let result = match create() {
@@ -276,7 +276,7 @@ impl<'a> TreeBuilder<'a> {
     }
 
     /// Removes a file or directory with everything below it, and its metadata.
-    fn remove(&mut self, entry: &TarEntry, at: &Location<'_>) -> Result<(), UnpackError> {
+    fn remove(&mut self, entry: &TarEntry, at: &EntryLocation<'_>) -> Result<(), UnpackError> {
         let path = at.real_path();
         self.dirs.remove_tree(&at.dir, &path).map_err(|error| error.at(&entry.name))?;
         self.metadata.remove_tree(&EntryPath::new(&path));
@@ -313,7 +313,7 @@ fn checked_components(name: &[u8]) -> Result<Vec<&[u8]>, Violation> {
 }
 
 /// Copies a file that has as many links as the file system allows (ext4: 65,000).
-fn copy_file(from: &Location<'_>, to: &Location<'_>) -> io::Result<()> {
+fn copy_file(from: &EntryLocation<'_>, to: &EntryLocation<'_>) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut old = File::from(rustix::fs::openat(&from.dir.fd, from.os_name(), flags, Mode::empty())?);
     let mut new = File::from(rustix::fs::openat(&to.dir.fd, to.os_name(), CREATE, Mode::from_raw_mode(0o600))?);
@@ -323,7 +323,7 @@ fn copy_file(from: &Location<'_>, to: &Location<'_>) -> io::Result<()> {
     set_mode_and_mtime(&new, stat.st_mode & 0o7777, (stat.st_mtime, nanos))
 }
 
-fn set_mtime(at: &Location<'_>, mtime: (i64, u32)) -> Result<(), Errno> {
+fn set_mtime(at: &EntryLocation<'_>, mtime: (i64, u32)) -> Result<(), Errno> {
     rustix::fs::utimensat(&at.dir.fd, at.os_name(), &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
 }
 

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use super::{Found, name_of};
+use super::{FoundParts, name_of};
 use crate::compare::beam::MAX_PLAIN;
 use crate::elixir::beam;
 use crate::elixir::etf::{self, Term};
 
-pub(super) fn find(bytes: &[u8], parts: &mut Found) {
+pub(super) fn find(bytes: &[u8], parts: &mut FoundParts) {
     let Ok(plain) = beam::unzipped(bytes, MAX_PLAIN) else { return };
     let Some(chunks) = beam::chunks(&plain) else { return };
     for chunk in chunks.map_while(Result::ok) {
@@ -32,7 +32,7 @@ pub(super) fn find(bytes: &[u8], parts: &mut Found) {
     }
 }
 
-fn attribute(pair: &Term, parts: &mut Found) {
+fn attribute(pair: &Term, parts: &mut FoundParts) {
     if let Term::Tuple(fields) = pair
         && let [name, value] = &fields[..]
         && let Some(name) = name_of(name)
@@ -44,7 +44,7 @@ fn attribute(pair: &Term, parts: &mut Found) {
 }
 
 /// `{debug_info_v1, Backend, Data}`.
-fn debug_info(info: &Term, parts: &mut Found) {
+fn debug_info(info: &Term, parts: &mut FoundParts) {
     let Term::Tuple(fields) = info else { return };
     let Some(Term::Tuple(data)) = fields.get(2) else { return };
     match &data[..] {
@@ -69,7 +69,7 @@ fn debug_info(info: &Term, parts: &mut Found) {
     }
 }
 
-fn elixir_function(definition: &Term, parts: &mut Found) {
+fn elixir_function(definition: &Term, parts: &mut FoundParts) {
     if let Term::Tuple(fields) = definition
         && let Some(Term::Tuple(name)) = fields.first()
         && let [name, arity] = &name[..]
@@ -78,7 +78,7 @@ fn elixir_function(definition: &Term, parts: &mut Found) {
     }
 }
 
-fn erlang_function(form: &Term, parts: &mut Found) {
+fn erlang_function(form: &Term, parts: &mut FoundParts) {
     if let Term::Tuple(fields) = form
         && let [kind, _, name, arity, _] = &fields[..]
         && kind.is_atom("function")

@@ -2,10 +2,10 @@
 //! (`{release, {Name, Version}, {erts, Version}, Applications}.`). Their properties are the tuples in the outer tuple, and in
 //! its list.
 
-use super::Found;
+use super::FoundParts;
 
 /// Adds each property by the atom that it begins with, and what is outside of them as `content`.
-pub(super) fn find(text: &[u8], parts: &mut Found) {
+pub(super) fn find(text: &[u8], parts: &mut FoundParts) {
     let mut rest = Vec::new();
     let mut depth = 0_usize;
     let mut start = None;

@@ -1,6 +1,6 @@
 //! The parts of Mix's manifests and of boot files.
 
-use super::{Found, name_of};
+use super::{FoundParts, name_of};
 use crate::elixir::etf::Term;
 use crate::elixir::mix_manifest::{self, ElixirLayout};
 
@@ -10,7 +10,7 @@ fn nth(position: usize) -> String {
 }
 
 /// Fields of a manifest by name: of a module or source with its own name, of a list with the number of the entry.
-pub(super) fn find(manifest: &Term, parts: &mut Found) {
+pub(super) fn find(manifest: &Term, parts: &mut FoundParts) {
     let layout = mix_manifest::version(manifest).and_then(mix_manifest::elixir_layout);
     match (manifest, layout) {
         (Term::Tuple(fields), Some(layout)) if fields.len() == layout.manifest.len() => {
@@ -42,7 +42,7 @@ pub(super) fn find(manifest: &Term, parts: &mut Found) {
     }
 }
 
-fn protocols(fields: &[Term], parts: &mut Found) {
+fn protocols(fields: &[Term], parts: &mut FoundParts) {
     let [config_mtime, Term::Tuple(sets)] = fields else {
         return fields.iter().enumerate().for_each(|(at, field)| entries(&nth(at + 1), field, parts));
     };
@@ -52,7 +52,7 @@ fn protocols(fields: &[Term], parts: &mut Found) {
     }
 }
 
-fn elixir_field(name: &str, field: &Term, layout: &ElixirLayout, parts: &mut Found) {
+fn elixir_field(name: &str, field: &Term, layout: &ElixirLayout, parts: &mut FoundParts) {
     let kind = match name {
         "modules" => ("module", layout.module),
         "sources" => ("source", layout.source),
@@ -87,7 +87,7 @@ fn names_in_order(records: &[Term]) -> Vec<u8> {
     names.collect::<Vec<_>>().join("\n").into_bytes()
 }
 
-fn record_fields(of: &str, record: &Term, names: &[&str], parts: &mut Found) {
+fn record_fields(of: &str, record: &Term, names: &[&str], parts: &mut FoundParts) {
     match record {
         Term::Tuple(fields) if fields.len() == names.len() => {
             for (name, field) in names.iter().zip(fields).skip(1) {
@@ -99,7 +99,7 @@ fn record_fields(of: &str, record: &Term, names: &[&str], parts: &mut Found) {
 }
 
 /// The entries of a map by key, those of a list by number, else the whole.
-fn entries(name: &str, field: &Term, parts: &mut Found) {
+fn entries(name: &str, field: &Term, parts: &mut FoundParts) {
     match field {
         Term::Map(pairs) => {
             for (at, (key, value)) in pairs.iter().enumerate() {
@@ -122,7 +122,7 @@ fn entry_name(name: &str, entry: &Term, at: usize) -> String {
 }
 
 /// `{script, {Name, Version}, Commands}`.
-pub(super) fn find_boot(script: &Term, parts: &mut Found) {
+pub(super) fn find_boot(script: &Term, parts: &mut FoundParts) {
     let Term::Tuple(fields) = script else { return };
     let [_, name, Term::List(commands, _)] = &fields[..] else { return parts.add_term("content", script) };
     parts.add_term("name", name);

@@ -23,7 +23,7 @@ pub use options::{NormalizeOptions, Part};
 
 use crate::elixir::etf::{self, EtfError};
 use crate::error::{ExitKind, IoError, UserError};
-use crate::tree::{Enter, EntryKind, EntryStat, TreeDir};
+use crate::tree::{Enter, EntryStat, FileKind, TreeDir};
 
 /// The largest Mix manifest or Hex marker that is read, in bytes.
 const MAX_TERM: u64 = etf::MAX_BYTES as u64;
@@ -81,7 +81,7 @@ impl UserError for NormalizeError {
 /// removed, and modes become 0755 for directories and executable files, else 0644; everything in the tree gets the
 /// modification time of the options. `app` need not exist. Idempotent.
 pub fn normalize(tree: &TreeDir, app: &str, options: &NormalizeOptions) -> Result<NormalizeReport, NormalizeError> {
-    let mut walk = Walk { tree, options, report: NormalizeReport::default() };
+    let mut walk = NormalizeWalk { tree, options, report: NormalizeReport::default() };
     if let Some(stat) = tree.stat(app)?.filter(EntryStat::is_directory) {
         walk.set_mode(Path::new(app), &stat)?;
         walk.directory(Path::new(app), DirKind::App)?;
@@ -132,32 +132,32 @@ impl DirKind {
     }
 }
 
-struct Walk<'a> {
+struct NormalizeWalk<'a> {
     tree: &'a TreeDir,
     options: &'a NormalizeOptions<'a>,
     report: NormalizeReport,
 }
 
-impl Walk<'_> {
+impl NormalizeWalk<'_> {
     fn directory(&mut self, at: &Path, kind: DirKind) -> Result<(), NormalizeError> {
         let Some(dir) = self.tree.dir(at)? else { return Ok(()) };
         for (name, stat) in dir.entries()? {
             let path = at.join(&name);
             let name = name.to_string_lossy();
             match stat.kind() {
-                EntryKind::Whiteout => {}
+                FileKind::Whiteout => {}
                 _ if kind.is_cache(&name, &stat) => {
                     self.tree.remove_all(&path)?;
                     self.report.removed.push(entry_path(&path));
                 }
-                EntryKind::Dir => {
+                FileKind::Dir => {
                     self.set_mode(&path, &stat)?;
                     if kind == DirKind::Dep && name == ".git" {
                         self.repository(&path)?;
                     }
                     self.directory(&path, kind.child(&name))?;
                 }
-                EntryKind::File => {
+                FileKind::File => {
                     self.set_mode(&path, &stat)?;
                     match kind {
                         DirKind::Manifests => self.manifest(&path, &name)?,
@@ -165,7 +165,7 @@ impl Walk<'_> {
                         _ => {}
                     }
                 }
-                EntryKind::Symlink | EntryKind::Fifo | EntryKind::Special => {}
+                FileKind::Symlink | FileKind::Fifo | FileKind::Special => {}
             }
         }
         Ok(())
@@ -256,8 +256,8 @@ pub fn set_times(tree: &TreeDir, mtime: i64) -> Result<(), NormalizeError> {
     let mut dirs = vec![PathBuf::new()];
     tree.walk(|entry| {
         match entry.stat.kind() {
-            EntryKind::Whiteout => {}
-            EntryKind::Dir => dirs.push(entry.path.clone()),
+            FileKind::Whiteout => {}
+            FileKind::Dir => dirs.push(entry.path.clone()),
             _ => tree.set_times(&entry.path, (mtime, 0))?,
         }
         Ok::<_, IoError>(Enter::Yes)

@@ -26,7 +26,7 @@ const NESTED: usize = 40;
 
 /// Which files below a directory are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Files {
+pub(super) enum AtomFiles {
     /// Compiled modules (`*.beam`).
     Modules(Depth),
     /// Compiled modules, and all other files that are text.
@@ -43,17 +43,22 @@ pub(super) enum Depth {
 }
 
 /// Adds the atoms in the files of a tree. Skips everything whose name is in `skip`.
-pub(super) fn below(tree: &TreeDir, files: Files, skip: &[&str], atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
+pub(super) fn below(
+    tree: &TreeDir,
+    files: AtomFiles,
+    skip: &[&str],
+    atoms: &mut BTreeSet<String>,
+) -> Result<(), IoError> {
     tree.walk(|entry| {
         if entry.path.file_name().is_some_and(|name| skip.iter().any(|skipped| *skipped == name)) {
             return Ok(Enter::No);
         }
         let is_beam = entry.path.extension().is_some_and(|ending| ending == "beam");
-        let is_read = is_beam || files == Files::ModulesAndTexts;
+        let is_read = is_beam || files == AtomFiles::ModulesAndTexts;
         if entry.stat.is_regular_file() && is_read && entry.stat.size() <= LARGEST {
             let bytes = tree.read(&entry.path, LARGEST)?.unwrap_or_default();
             if is_beam {
-                let depth = if let Files::Modules(depth) = files { depth } else { Depth::Tables };
+                let depth = if let AtomFiles::Modules(depth) = files { depth } else { Depth::Tables };
                 of_module(&bytes, depth, atoms);
             } else if !bytes.contains(&0) {
                 of_text(&String::from_utf8_lossy(&bytes), atoms);
@@ -281,9 +286,9 @@ mod tests {
             atoms
         };
         let tables = set("atom key inner");
-        assert_eq!(found(Files::Modules(Depth::Tables), &[]), tables);
-        assert_eq!(found(Files::Modules(Depth::Full), &[]), &tables | &set("debug head tail"));
-        assert_eq!(found(Files::ModulesAndTexts, &["skipped"]), &tables | &set("word last"));
-        assert_eq!(found(Files::ModulesAndTexts, &[]), &tables | &set("word last unseen"));
+        assert_eq!(found(AtomFiles::Modules(Depth::Tables), &[]), tables);
+        assert_eq!(found(AtomFiles::Modules(Depth::Full), &[]), &tables | &set("debug head tail"));
+        assert_eq!(found(AtomFiles::ModulesAndTexts, &["skipped"]), &tables | &set("word last"));
+        assert_eq!(found(AtomFiles::ModulesAndTexts, &[]), &tables | &set("word last unseen"));
     }
 }

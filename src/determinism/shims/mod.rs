@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
 
-use self::atoms::{Depth, Files};
+use self::atoms::{AtomFiles, Depth};
 use crate::elixir::etf::{self, EtfError};
 use crate::error::IoError;
 use crate::tree::TreeDir;
@@ -82,7 +82,7 @@ impl Toolchain {
         let file = |name: &str| output.map_or(Ok(None), |dir| dir.read(name, MAX_FILE));
         let mut atoms = BTreeSet::new();
         for tree in trees {
-            atoms::below(tree, Files::Modules(Depth::Tables), &[], &mut atoms)?;
+            atoms::below(tree, AtomFiles::Modules(Depth::Tables), &[], &mut atoms)?;
         }
         let version = |name: &str| -> Result<Option<String>, IoError> {
             let text = file(name)?.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -95,12 +95,12 @@ impl Toolchain {
 
 /// Adds the atoms of sources and compiled modules in a tree, except those in `.git` and `node_modules`.
 pub fn add_atoms(tree: &TreeDir, atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
-    atoms::below(tree, Files::ModulesAndTexts, &[".git", "node_modules"], atoms)
+    atoms::below(tree, AtomFiles::ModulesAndTexts, &[".git", "node_modules"], atoms)
 }
 
 /// Adds the atoms of compiled modules in a tree, including their abstract code.
 pub fn add_compiled_atoms(tree: &TreeDir, atoms: &mut BTreeSet<String>) -> Result<(), IoError> {
-    atoms::below(tree, Files::Modules(Depth::Full), &[], atoms)
+    atoms::below(tree, AtomFiles::Modules(Depth::Full), &[], atoms)
 }
 
 /// A file that is bound into the sandbox of a step.
