@@ -46,7 +46,7 @@ use crate::context::Context;
 use crate::error::{Error, ExitKind};
 use crate::image::shown;
 use crate::publish;
-use crate::recipe::EPOCH;
+use crate::recipe::{Agreement, EPOCH};
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
 use crate::repository::{CommittedApp, committed_app};
 use crate::runtime::{ResolvedImage, environment};
@@ -112,7 +112,7 @@ pub(crate) fn build_unpublished<'a>(
         commit: &files,
         deps_time,
         app_time,
-        versions: VersionCheck::new(request.strict_versions),
+        versions: VersionCheck::new(if request.strict_versions { Agreement::Exact } else { Agreement::Release }),
     };
     let layers = builder.layers()?;
     let isolation = builder.steps.isolation.used();

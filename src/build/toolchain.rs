@@ -77,8 +77,7 @@ pub(super) struct VersionCheck {
 }
 
 impl VersionCheck {
-    pub(super) fn new(is_strict: bool) -> Self {
-        let agreement = if is_strict { Agreement::Exact } else { Agreement::Release };
+    pub(super) fn new(agreement: Agreement) -> Self {
         Self { agreement, is_done: AtomicBool::new(false) }
     }
 

@@ -17,6 +17,13 @@ pub struct ImageFiles {
     view: View,
 }
 
+/// What is done with a link that a path ends with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastLink {
+    Followed,
+    Kept,
+}
+
 impl ImageFiles {
     /// Opens the trees of an image, topmost first.
     pub fn open(trees: &[Tree]) -> Result<Self, IoError> {
@@ -25,12 +32,12 @@ impl ImageFiles {
 
     /// The file at `path`, whose links are followed. Nothing for a link that leads nowhere or in a circle.
     pub fn find(&self, path: impl AsRef<Path>) -> Result<Option<ImageFile<'_>>, IoError> {
-        self.walk(path.as_ref(), true)
+        self.walk(path.as_ref(), LastLink::Followed)
     }
 
     /// The file at `path`: a link if its last component is one.
     pub fn entry(&self, path: impl AsRef<Path>) -> Result<Option<ImageFile<'_>>, IoError> {
-        self.walk(path.as_ref(), false)
+        self.walk(path.as_ref(), LastLink::Kept)
     }
 
     /// Whether one of the directories of a `PATH` has a file of this name.
@@ -38,8 +45,8 @@ impl ImageFiles {
         path.split(':').any(|dir| matches!(self.find(Path::new(dir).join(name)), Ok(Some(_))))
     }
 
-    /// Walks to `path` from the root. With `follow`, a link at the end is followed, too.
-    fn walk(&self, path: &Path, follow: bool) -> Result<Option<ImageFile<'_>>, IoError> {
+    /// Walks to `path` from the root.
+    fn walk(&self, path: &Path, last: LastLink) -> Result<Option<ImageFile<'_>>, IoError> {
         let mut dirs = vec![self.view.root()?];
         let mut rest: Vec<PathBuf> = components(path);
         let (mut links, mut searched) = (0, vec![]);
@@ -54,7 +61,10 @@ impl ImageFiles {
                     match node {
                         Node::Whiteout => return Ok(None),
                         Node::Dir { merged, .. } => dirs.push(merged),
-                        Node::Leaf(leaf) if leaf.stat.kind() == FileKind::Symlink && (follow || !rest.is_empty()) => {
+                        Node::Leaf(leaf)
+                            if leaf.stat.kind() == FileKind::Symlink
+                                && (last == LastLink::Followed || !rest.is_empty()) =>
+                        {
                             links += 1;
                             let target = self.view.tree(&leaf).read_link(&leaf.path)?;
                             let Some(target) = target.filter(|_| links <= MAX_LINKS) else { return Ok(None) };

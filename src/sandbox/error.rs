@@ -253,12 +253,17 @@ fn is_of_image(step: SetupStep, errno: i32) -> bool {
     }
 }
 
+/// Whether the kernel refuses for want of permission.
+fn is_denied(errno: i32) -> bool {
+    matches!(errno, nix::libc::EPERM | nix::libc::EACCES)
+}
+
 /// The known causes of a failed step, the most certain first.
 fn hint_for(step: SetupStep, errno: i32) -> Option<String> {
-    let denied = errno == nix::libc::EPERM || errno == nix::libc::EACCES;
+    let denied = is_denied(errno);
     let text = match step {
         SetupStep::UserNamespace | SetupStep::Namespaces | SetupStep::MapIds | SetupStep::Join => {
-            return namespace_hint(step, denied);
+            return namespace_hint(step, errno);
         }
         SetupStep::NetworkNamespace | SetupStep::Loopback => {
             "a chroot has no network of its own on this machine: use `--network host`"
@@ -278,7 +283,7 @@ fn hint_for(step: SetupStep, errno: i32) -> Option<String> {
         SetupStep::Bind if errno == nix::libc::EOPNOTSUPP => {
             "a chroot has no mounts: copy the file or directory into the root"
         }
-        _ if denied => return namespace_hint(step, denied),
+        _ if denied => return namespace_hint(step, errno),
         _ if errno == nix::libc::ENOSYS => "Linux 5.6 or newer is needed, and a container that lets `openat2` through",
         _ if errno == nix::libc::ENOSPC => "free some space",
         _ => return None,
@@ -287,7 +292,8 @@ fn hint_for(step: SetupStep, errno: i32) -> Option<String> {
 }
 
 /// Which setting of the machine forbids namespaces.
-fn namespace_hint(step: SetupStep, denied: bool) -> Option<String> {
+fn namespace_hint(step: SetupStep, errno: i32) -> Option<String> {
+    let denied = is_denied(errno);
     let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let text = if is("/proc/sys/user/max_user_namespaces", "0") {
         "user namespaces are switched off: `sudo sysctl user.max_user_namespaces=15000`"
