@@ -66,6 +66,7 @@ impl Store {
         }
         private_dir(root)?;
         check_folder(root)?;
+        keep_results_of_earlier_versions(root);
         for folder in ["blobs/sha256", "blobs/sha512", "trees", "results", "history", "scratch", "locks", "git", "bad"]
         {
             private_dir(&root.join(folder))?;
@@ -134,6 +135,13 @@ impl Store {
     /// A new private directory, removed when dropped, or by the next run if this one is killed.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         Scratch::new(&self.root.join("scratch"))
+    }
+}
+
+/// Gives the directory of results its present name. Without that, nothing would find or remove what is in the old one.
+fn keep_results_of_earlier_versions(root: &Path) {
+    if !root.join("results").exists() {
+        let _ = fs::rename(root.join("recall"), root.join("results")); // most often there is none
     }
 }
 
@@ -213,6 +221,18 @@ mod tests {
         vacant.keep(&7).unwrap();
         assert!(matches!(store.result::<u32>(&key("a")).unwrap(), Lookup::Hit(7)));
         assert!(matches!(store.result::<u32>(&key("b")).unwrap(), Lookup::Miss(_)));
+    }
+
+    #[test]
+    fn results_of_an_earlier_version_are_found() {
+        let (_dir, store) = store();
+        let key = CacheKey::new("deps");
+        let Lookup::Miss(vacant) = store.result::<u32>(&key).unwrap() else { panic!("empty store") };
+        vacant.keep(&7).unwrap();
+        fs::rename(store.root().join("results"), store.root().join("recall")).unwrap();
+        let store = Store::open(store.root()).unwrap();
+        assert!(matches!(store.result::<u32>(&key).unwrap(), Lookup::Hit(7)));
+        assert!(!store.root().join("recall").exists());
     }
 
     #[test]
