@@ -9,7 +9,7 @@ use crate::recipe::{AppDir, RecipeError};
 use crate::source::{self, Fetched, Location, SourceError};
 
 /// The files in which an app is looked for: those of a commit, or of a working tree. The functions take paths from the root.
-struct AppFinder<'a> {
+struct SearchedFiles<'a> {
     /// Whether there is one.
     has: &'a dyn Fn(&str) -> Result<bool, Error>,
     /// The text of one; `None` if there is none.
@@ -36,7 +36,7 @@ pub fn committed_app(
 ) -> Result<CommittedApp, Error> {
     let text = |path: &str| committed_text(fetched, path);
     let configured = config.as_ref().and_then(|file| file.image.root.as_deref());
-    let files = AppFinder { has: &|path| Ok(source::exists(fetched, path)?), text: &text };
+    let files = SearchedFiles { has: &|path| Ok(source::exists(fetched, path)?), text: &text };
     let dir = find(named.or(configured), location, &files)?;
     // A child of an umbrella cannot be built alone: what Mix writes for it is outside of its directory.
     if let Some(umbrella) = dir.umbrella(|dir| text(&dir.file("mix.exs")))? {
@@ -67,10 +67,10 @@ pub fn committed_text(fetched: &Fetched, name: &str) -> Result<Option<String>, E
 pub fn working_tree_app(location: &Location, named: Option<&str>) -> Result<AppDir, Error> {
     let position = source::working_tree_position(location)?;
     let text = |path: &str| position.as_ref().map_or(Ok(None), |position| Ok(position.text(path)?));
-    find(named, location, &AppFinder { has: &|_| Ok(false), text: &text })
+    find(named, location, &SearchedFiles { has: &|_| Ok(false), text: &text })
 }
 
-fn find(named: Option<&str>, location: &Location, files: &AppFinder<'_>) -> Result<AppDir, Error> {
+fn find(named: Option<&str>, location: &Location, files: &SearchedFiles<'_>) -> Result<AppDir, Error> {
     if let Some(dir) = named {
         config::check_root("app", dir)?;
         return Ok(AppDir::new(dir));
@@ -114,7 +114,7 @@ fn names_root_alone(text: &str) -> bool {
 }
 
 /// The settings in the app's directory.
-fn of_app(app: &AppDir, files: &AppFinder<'_>) -> Result<FileConfig, Error> {
+fn of_app(app: &AppDir, files: &SearchedFiles<'_>) -> Result<FileConfig, Error> {
     let file = app.file("phial.toml");
     let settings = config::parse(&file, &(files.text)(&file)?.unwrap_or_default())?;
     match settings.image.root {

@@ -5,17 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::error::{BaseError, open};
+use super::error::BaseError;
 use crate::error::IoError;
-use std::io::Read;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Lines of a sources.list for `suite`, its updates and its security fixes, by this machine's own apt sources.
 pub(super) fn of_this_machine(suite: &str) -> Result<Vec<String>, BaseError> {
-    let mut release = String::new();
     let path = Path::new("/etc/os-release");
-    open(path)?.read_to_string(&mut release).map_err(IoError::at("read", path))?;
+    let release = fs::read_to_string(path).map_err(IoError::at("read", path))?;
     let own = codename(&release).ok_or(BaseError::NoMirror)?;
     let keyring = fs::exists(KEYRING).unwrap_or(false).then_some(KEYRING);
 

@@ -8,7 +8,6 @@ use super::{BuildRequest, Built};
 use crate::context::Context;
 use crate::image::Target;
 use crate::repository::{from_here, repository_name};
-use crate::source::Location;
 use crate::store::CacheKey;
 
 /// Number of records of each repository.
@@ -67,7 +66,7 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
     let record = BuildRecord {
         image: built.digest.clone(),
         targets: built.targets.iter().map(Target::without_digest).collect(),
-        source: absolute(&request.location, context),
+        source: from_here(&request.location, context).to_string(),
         commit: built.commit.clone(),
         app: built.app.path().to_owned(),
         time: context.host.unix_time(),
@@ -81,8 +80,4 @@ pub(super) fn keep(request: &BuildRequest, built: &Built, context: &Context<'_>)
         let text = format!("`phial explain` cannot explain this build, since its record cannot be written: {why}");
         context.notice(text);
     }
-}
-
-fn absolute(location: &Location, context: &Context<'_>) -> String {
-    from_here(location, context).to_string()
 }

@@ -4,7 +4,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use phial_layers::EntryPath;
+use phial_layers::{EntryMetadata, EntryPath};
 use serde::{Deserialize, Serialize};
 
 use super::{RuntimeError, User, environment, user};
@@ -63,33 +63,37 @@ impl ProgramSearch<'_> {
         let dirs = if program.contains('/') { vec![""] } else { self.path.split(':').collect() };
         let mut first = None;
         for dir in dirs {
-            let at = root.join(dir).join(program);
-            let Some(file) = self.files.find(&at)?.filter(|file| file.stat().is_regular_file()) else { continue };
-            let closed = file.searched().chain([file.path()]).find(|path| !self.may_execute(path));
-            let Some(place) = closed else { return Ok(None) };
+            let program = root.join(dir).join(program);
+            let Some(file) = self.files.find(&program)?.filter(|file| file.stat().is_regular_file()) else { continue };
+            let closed = file.searched().chain([file.path()]).find(|at| !self.may_execute(at));
+            let Some(at) = closed else { return Ok(None) };
             first = first.or_else(|| {
                 Some(AccessDenied {
-                    program: at.display().to_string(),
-                    path: Path::new("/").join(place.path).display().to_string(),
-                    mode: self.mode(&place),
-                    is_directory: place.stat.is_directory(),
+                    program: program.display().to_string(),
+                    path: Path::new("/").join(at.path).display().to_string(),
+                    mode: self.mode(&at),
+                    is_directory: at.stat.is_directory(),
                 })
             });
         }
         Ok(first)
     }
 
-    fn mode(&self, path: &ImagePath<'_>) -> u32 {
-        let metadata = self.trees[path.tree].metadata.of(&EntryPath::new(path.path.as_os_str().as_bytes()));
-        metadata.mode.unwrap_or_else(|| path.stat.mode())
+    /// What the tree records of an entry beside its files.
+    fn metadata(&self, at: &ImagePath<'_>) -> EntryMetadata {
+        self.trees[at.tree].metadata.of(&EntryPath::new(at.path.as_os_str().as_bytes()))
+    }
+
+    fn mode(&self, at: &ImagePath<'_>) -> u32 {
+        self.metadata(at).mode.unwrap_or_else(|| at.stat.mode())
     }
 
     /// Whether the user may enter a directory or execute a file (`path_resolution(7)`). Access control lists are not read:
     /// what has one is taken for open. So is the root directory, which each runtime makes in its own way.
-    fn may_execute(&self, path: &ImagePath<'_>) -> bool {
-        let metadata = self.trees[path.tree].metadata.of(&EntryPath::new(path.path.as_os_str().as_bytes()));
+    fn may_execute(&self, at: &ImagePath<'_>) -> bool {
+        let metadata = self.metadata(at);
         let (uid, gid) = self.who.ids;
-        let is_entered = path.path.as_os_str().is_empty() || (uid == 0 && path.stat.is_directory());
+        let is_entered = at.path.as_os_str().is_empty() || (uid == 0 && at.stat.is_directory());
         if is_entered || metadata.xattrs.contains_key("system.posix_acl_access") {
             return true;
         }
@@ -102,7 +106,7 @@ impl ProgramSearch<'_> {
         } else {
             0o001
         };
-        self.mode(path) & bits != 0
+        self.mode(at) & bits != 0
     }
 }
 
