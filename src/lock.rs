@@ -27,12 +27,7 @@ pub fn lock(
         let why = "the working tree has no such directory without symbolic links";
         RecipeError::AppDir { dir: app.path().to_owned(), why }
     })?;
-    let path = top.join("phial.toml");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(IoError::at("read", &path)(source).into()),
-    };
+    let text = position.text(&app.file("phial.toml"))?.unwrap_or_default();
     let settings = config::parse("phial.toml", &text)?;
     let name = base.map(str::to_owned).or(settings.image.base).ok_or(ConfigError::NoBase)?;
     let resolved = ResolvedImage::resolve(context, &config::reference("base", &name)?, None)?;

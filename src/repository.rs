@@ -6,7 +6,7 @@ use crate::config::{self, ConfigError, FileConfig, LockFile};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recipe::{AppDir, RecipeError};
-use crate::source::{self, Fetched, Location, SourceError};
+use crate::source::{self, Fetched, Location, SourceError, WorkingTreePosition};
 
 /// The files in which an app is looked for: those of a commit, or of a working tree. The functions take paths from the root.
 struct SearchedFiles<'a> {
@@ -37,7 +37,7 @@ pub fn committed_app(
     let text = |path: &str| committed_text(fetched, path);
     let configured = config.as_ref().and_then(|file| file.image.root.as_deref());
     let files = SearchedFiles { has: &|path| Ok(source::exists(fetched, path)?), text: &text };
-    let dir = find(named.or(configured), location, &files)?;
+    let dir = find(named.or(configured), source::working_tree_position(location)?.as_ref(), &files)?;
     // A child of an umbrella cannot be built alone: what Mix writes for it is outside of its directory.
     if let Some(umbrella) = dir.umbrella(|dir| text(&dir.file("mix.exs")))? {
         return Err(RecipeError::Umbrella { child: dir.path().to_owned(), umbrella: umbrella.path().to_owned() }.into());
@@ -67,15 +67,19 @@ pub fn committed_text(fetched: &Fetched, name: &str) -> Result<Option<String>, E
 pub fn working_tree_app(location: &Location, named: Option<&str>) -> Result<AppDir, Error> {
     let position = source::working_tree_position(location)?;
     let text = |path: &str| position.as_ref().map_or(Ok(None), |position| Ok(position.text(path)?));
-    find(named, location, &SearchedFiles { has: &|_| Ok(false), text: &text })
+    find(named, position.as_ref(), &SearchedFiles { has: &|_| Ok(false), text: &text })
 }
 
-fn find(named: Option<&str>, location: &Location, files: &SearchedFiles<'_>) -> Result<AppDir, Error> {
+fn find(
+    named: Option<&str>,
+    position: Option<&WorkingTreePosition>,
+    files: &SearchedFiles<'_>,
+) -> Result<AppDir, Error> {
     if let Some(dir) = named {
         config::check_root("app", dir)?;
         return Ok(AppDir::new(dir));
     }
-    if let Some(position) = source::working_tree_position(location)? {
+    if let Some(position) = position {
         let is_app = |dir: &str| {
             let has = |name| {
                 Ok::<_, Error>(position.has_file(&format!("{dir}/{name}")) || (files.has)(&format!("{dir}/{name}"))?)

@@ -37,3 +37,25 @@ fn a_committed_lock_holds_the_base_when_its_tag_moves() {
     let moved = run(env.phial(["build", repo.source(), "--rev", &unlocked, "--to", &to])).ok();
     assert_ne!(moved, first, "without a lock the tag is followed");
 }
+
+#[test]
+fn settings_that_are_no_regular_file_are_an_error_and_are_not_read() {
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    repo.write("apps/web/mix.exs", "defmodule Web.MixProject do\nend\n");
+    repo.commit("An app in a directory");
+    let web = repo.dir().join("apps/web");
+    let texts = [("phial.toml", repo.dir()), ("mix.exs", &web)];
+    for (name, from) in texts {
+        for make in ["ln -s /dev/zero", "ln -s /etc/passwd", "ln -s nowhere", "mkfifo", "mkdir"] {
+            let mut replace = Command::new("sh");
+            replace.args(["-c", &format!("rm -rf {name}; {make} {name}")]).current_dir(repo.dir());
+            run(replace).ok();
+            let source = from.to_str().expect("UTF-8");
+            let error = run(env.phial(["lock", source, "--base", "registry.invalid/base:1"])).failed(3);
+            let expected = format!("cannot read `{name}` of the app: it is not a regular file");
+            assert!(error.contains(&expected), "{make}: {error}");
+        }
+        repo.git(["checkout", "--force", "HEAD", "--", "."]);
+    }
+}

@@ -50,7 +50,7 @@ use crate::recipe::{Agreement, EPOCH};
 use crate::remote_cache::{RemoteCache, RemoteCacheMode};
 use crate::repository::{CommittedApp, committed_app};
 use crate::runtime::{ResolvedImage, environment};
-use crate::source::{self, Access, CommitEntry, EntryMode, Fetched};
+use crate::source::{self, Access, CommitEntry, EntryMode, Fetched, LfsFiles};
 
 /// Builds a commit and publishes the image to every target.
 pub fn build(request: &BuildRequest, context: &Context<'_>) -> Result<Built, Error> {
@@ -213,7 +213,8 @@ fn entries(
     plan: &BuildPlan,
     context: &Context<'_>,
 ) -> Result<Vec<CommitEntry>, Error> {
-    fetched.keep_lfs_pointers(!plan.source.lfs);
+    let lfs = if plan.source.lfs { LfsFiles::Objects } else { LfsFiles::Pointers };
+    fetched.set_lfs(lfs);
     let entries = source::list(fetched)?;
     if !plan.source.submodules || entries.iter().all(|entry| entry.mode != EntryMode::Submodule) {
         return Ok(entries);
@@ -222,7 +223,7 @@ fn entries(
     let access = Access::of(context.host, &request.git_hosts);
     let count = source::fetch_submodules(fetched, &context.store.git_dir(), &access, context.watch)?;
     context.step_finished("submodules", &count.to_string(), Some(start));
-    fetched.keep_lfs_pointers(!plan.source.lfs);
+    fetched.set_lfs(lfs);
     Ok(source::list(fetched)?)
 }
 

@@ -1,9 +1,13 @@
 //! `phial.toml`: its tables and keys. Every key may be left out.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use phial_layers::Compression;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
@@ -150,10 +154,31 @@ impl ClockSetting {
     }
 }
 
-/// Reads the settings file of `--config`.
+/// The most bytes of a settings file that are read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Reads the settings file of `--config`. What is at a relative path may come from a commit, and must be a regular file; an
+/// absolute one is what the caller makes it (`/dev/stdin`).
 pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(IoError::at("read", path))?;
+    let failed = |source| ConfigError::from(IoError::at("read", path)(source));
+    let file = if path.is_relative() { open_plain(path) } else { File::open(path) };
+    let mut text = String::new();
+    file.and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text)).map_err(failed)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX_FILE} bytes"))));
+    }
     parse(&path.display().to_string(), &text)
+}
+
+/// Opens a regular file. A link is not followed, and the writer of a FIFO not waited for.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::LOOP | Errno::NXIO) => return Err(not_regular()),
+        opened => File::from(opened?),
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
 /// Reads the text of a settings file. `file` is its name in errors.

@@ -16,6 +16,13 @@ pub(super) struct MappedId {
     pub(super) outside: u32,
 }
 
+/// Ids that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct IdRange {
+    first: u32,
+    count: u32,
+}
+
 /// Maps one user id and one group id, for this process's own new user namespace.
 pub(super) fn map_self(uid: MappedId, gid: MappedId) -> Result<(), StageError> {
     let line = |id: MappedId| format!("{} {} 1", id.inside, id.outside);
@@ -65,25 +72,29 @@ const COUNT: u32 = 65536;
 const UNUSED: u32 = 0x7000_0000;
 
 /// A range for root, which may map any id of its own user namespace. `available` is the map of that namespace.
-fn range_of_root(available: &str) -> Option<(u32, u32)> {
+fn range_of_root(available: &str) -> Option<IdRange> {
     let extents = available.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);
         let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-        Some((first, count))
+        Some(IdRange { first, count })
     });
-    let without_root = extents.map(|(first, count)| if first == 0 { (1, count - 1) } else { (first, count) });
-    let (first, count) = without_root.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)?;
+    let without_root = extents.map(|range| match range {
+        IdRange { first: 0, count } => IdRange { first: 1, count: count.saturating_sub(1) },
+        range => range,
+    });
+    let IdRange { first, count } = without_root.filter(|range| range.count > 0).max_by_key(|range| range.count)?;
     let has_unused = first <= UNUSED && UNUSED - first < count.saturating_sub(COUNT);
-    Some(if has_unused { (UNUSED, COUNT) } else { (first, count.min(COUNT)) })
+    Some(IdRange { first: if has_unused { UNUSED } else { first }, count: count.min(COUNT) })
 }
 
-fn write_map(pid: u32, kind: &IdKind, own: u32, (first, count): (u32, u32)) -> std::io::Result<()> {
+fn write_map(pid: u32, kind: &IdKind, own: u32, range: IdRange) -> std::io::Result<()> {
+    let IdRange { first, count } = range;
     fs::write(format!("/proc/{pid}/{}", kind.map), format!("0 {own} 1\n1 {first} {count}\n"))
 }
 
-fn call_mapper(pid: u32, kind: &IdKind, own: u32, (first, count): (u32, u32)) -> Result<(), SandboxError> {
+fn call_mapper(pid: u32, kind: &IdKind, own: u32, range: IdRange) -> Result<(), SandboxError> {
     let program = kind.program;
-    let map = [pid, 0, own, 1, 1, first, count].map(|number| number.to_string());
+    let map = [pid, 0, own, 1, 1, range.first, range.count].map(|number| number.to_string());
     let output = match Command::new(program).args(map).stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => return Ok(()),
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
@@ -93,15 +104,15 @@ fn call_mapper(pid: u32, kind: &IdKind, own: u32, (first, count): (u32, u32)) ->
 }
 
 /// The first id and the count of the largest range of a user, who is given by name or number.
-fn largest_range(text: &str, user: Option<&str>, uid: u32) -> Option<(u32, u32)> {
+fn largest_range(text: &str, user: Option<&str>, uid: u32) -> Option<IdRange> {
     let ranges = text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let owner = fields.next()?;
-        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let range = IdRange { first: fields.next()?.parse().ok()?, count: fields.next()?.parse().ok()? };
         let is_own = user == Some(owner) || owner.parse() == Ok(uid);
         (is_own && fields.next().is_none()).then_some(range)
     });
-    ranges.filter(|(_, count)| *count > 0).max_by_key(|(first, count)| (*count, std::cmp::Reverse(*first)))
+    ranges.filter(|range| range.count > 0).max_by_key(|range| (range.count, std::cmp::Reverse(range.first)))
 }
 
 #[cfg(test)]
@@ -117,6 +128,7 @@ mod tests {
             ("0 1000 1\n", None),
             ("", None),
         ] {
+            let expected = expected.map(|(first, count)| IdRange { first, count });
             assert_eq!(range_of_root(available), expected, "{available:?}");
         }
     }
@@ -132,6 +144,7 @@ mod tests {
             ("ann:5:0\n", None),
             ("ann:300:10\nann:200:10\n", Some((200, 10))),
         ] {
+            let expected = expected.map(|(first, count)| IdRange { first, count });
             assert_eq!(largest_range(text, Some("ann"), 1000), expected, "{text:?}");
         }
     }

@@ -46,8 +46,9 @@ impl Pattern {
 
     /// Whether it matches a path from the directory of its file. Adds the work to `steps`.
     pub(super) fn matches(&self, path: &[u8], steps: &mut u64) -> bool {
-        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-        let names = if self.is_name { &names[names.len() - 1..] } else { &names[..] };
+        let mut parts = path.rsplit(|byte| *byte == b'/');
+        let names: Vec<&[u8]> = if self.is_name { parts.next().into_iter().collect() } else { parts.rev().collect() };
+        *steps += names.len() as u64;
         let (mut at, mut name) = (0, 0);
         // The last `**`, and how many names it takes.
         let mut star: Option<(usize, usize)> = None;

@@ -16,8 +16,10 @@ const ENCODING: &[u8] = b"working-tree-encoding";
 const MAX_LINE: usize = 2048;
 /// The most macros.
 const MAX_MACROS: usize = 256;
-/// The most steps in which patterns are compared with paths: seconds.
-const MAX_STEPS: u64 = 1 << 30;
+/// The most rules, and assignments in them, of all files together.
+const MAX_RULES: usize = 1_000_000;
+/// The most steps in which rules are looked at and patterns are compared with paths: seconds.
+const MAX_STEPS: u64 = 1 << 31;
 
 /// The rules of all files `.gitattributes` of a commit.
 #[derive(Default)]
@@ -25,6 +27,8 @@ pub(super) struct Attributes {
     /// In the order of precedence, lowest first.
     rules: Vec<Rule>,
     macros: BTreeMap<Vec<u8>, Vec<Assignment>>,
+    /// The rules and assignments of all files, also of what is dropped.
+    count: usize,
     /// The work so far.
     steps: Cell<u64>,
 }
@@ -81,6 +85,10 @@ impl Attributes {
             }
             let (pattern, rest) = pattern_and_rest(line);
             let (Some(pattern), assignments) = (Pattern::parse(&pattern), assignments(rest)) else { continue };
+            self.count += 1 + assignments.len();
+            if self.count > MAX_RULES {
+                return Err(TooMany);
+            }
             if !assignments.is_empty() {
                 self.rules.push(Rule { dir: dir.to_vec(), pattern, assignments });
             }
@@ -102,9 +110,11 @@ impl Attributes {
     pub(super) fn of(&self, path: &[u8]) -> Result<Values, TooMany> {
         let mut found = BTreeMap::new();
         for rule in self.rules.iter().rev() {
-            let Some(below) = path.strip_prefix(rule.dir.as_slice()) else { continue };
-            let mut steps = self.steps.get();
-            if rule.pattern.matches(below, &mut steps) {
+            let mut steps = self.steps.get() + 1;
+            if let Some(below) = path.strip_prefix(rule.dir.as_slice())
+                && rule.pattern.matches(below, &mut steps)
+            {
+                steps += rule.assignments.len() as u64;
                 self.fill(&rule.assignments, &mut found);
             }
             self.steps.set(steps);

@@ -175,6 +175,14 @@ pub enum SourceError {
         /// The rule it breaks.
         why: &'static str,
     },
+    /// A file that Phial reads itself is none that it can read.
+    #[error("cannot read `{path}` of the app: {why}")]
+    File {
+        /// Its path in the repository.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The clone lacks objects of Git LFS, or they are damaged; of a URL they are not fetched.
     #[error("the commit has files of Git LFS whose objects are not on this machine: {files}")]
     LfsObjects {
@@ -212,6 +220,7 @@ impl UserError for SourceError {
             | Self::Encoding { .. }
             | Self::LfsObjects { .. }
             | Self::SubmoduleUrl { .. }
+            | Self::File { .. }
             | Self::Entry { .. } => ExitKind::Refused,
             Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
             Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
@@ -276,6 +285,7 @@ impl UserError for SourceError {
             | Self::Encoding { .. }
             | Self::SubmoduleUrl { .. }
             | Self::Submodule { .. }
+            | Self::File { .. }
             | Self::Entry { .. } => return Some(self.content_hint()),
             Self::Io(error) => return error.hint(),
         };
@@ -290,6 +300,7 @@ impl SourceError {
             Self::LfsObjects { .. } => {
                 "build a clone that has them (`git lfs fetch`); `lfs = false` under `[source]` leaves the pointers in the image"
             }
+            Self::File { .. } => "replace it by a regular file with text in UTF-8",
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
             Self::SubmoduleUrl { .. } => {
                 return format!(

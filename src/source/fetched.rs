@@ -41,8 +41,17 @@ pub struct Fetched {
     pub(super) clone: Option<LocalRepository>,
     /// Those of its submodules that are fetched, sorted by path.
     pub(super) submodules: Vec<Submodule>,
-    /// See [`Fetched::keep_lfs_pointers`].
-    pub(super) keeps_lfs_pointers: bool,
+    /// What its files of Git LFS are.
+    pub(super) lfs: LfsFiles,
+}
+
+/// What a file of Git LFS is in a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LfsFiles {
+    /// The object that its pointer names.
+    Objects,
+    /// The pointer itself, which is what the commit has.
+    Pointers,
 }
 
 /// A submodule, fetched.
@@ -85,14 +94,14 @@ impl Fetched {
         let RepositoryState { origin, status, name, clone } = state;
         let commit = Commit { sha: oid.to_string(), time, origin, name };
         let repo = OpenRepository(Arc::new(Mutex::new(repo)));
-        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![], keeps_lfs_pointers: false })
+        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![], lfs: LfsFiles::Objects })
     }
 
-    /// Sets whether files of Git LFS, also those of submodules, are their pointers in place of their objects.
-    pub fn keep_lfs_pointers(&mut self, keeps: bool) {
-        self.keeps_lfs_pointers = keeps;
+    /// Sets what files of Git LFS are, also those of submodules.
+    pub fn set_lfs(&mut self, lfs: LfsFiles) {
+        self.lfs = lfs;
         for submodule in &mut self.submodules {
-            submodule.fetched.keep_lfs_pointers(keeps);
+            submodule.fetched.set_lfs(lfs);
         }
     }
 

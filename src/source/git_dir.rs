@@ -6,6 +6,12 @@ use git2::{Config, Repository};
 
 use super::error::SourceError;
 use crate::error::IoError;
+use crate::tree::{Enter, FileKind, TreeDir, WalkEntry};
+
+/// The largest file that Phial reads itself, such as the settings, in bytes.
+pub(super) const MAX_READ: usize = 1 << 20;
+/// Why a link, a directory or a FIFO is not read.
+pub(super) const NOT_REGULAR: &str = "it is not a regular file";
 
 /// A git directory.
 #[derive(Clone, Debug)]
@@ -58,5 +64,18 @@ impl GitDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             moved => moved.map_err(failed),
         }
+    }
+
+    /// Whether a mirror has nothing but directories and files, as Phial makes it, or does not exist. A cache that was restored,
+    /// or that lies in a clone, can have links.
+    pub(super) fn is_own(&self) -> bool {
+        if std::fs::symlink_metadata(&self.path).is_err() {
+            return true;
+        }
+        let visit = |entry: &WalkEntry| match entry.stat.kind() {
+            FileKind::Dir | FileKind::File => Ok(Enter::Yes),
+            _ => Err(IoError::at("use", &self.path.join(&entry.path))(std::io::ErrorKind::InvalidInput.into())),
+        };
+        TreeDir::open(&self.path).and_then(|dir| dir.walk(visit)).is_ok()
     }
 }

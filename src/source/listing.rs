@@ -5,10 +5,10 @@ use phial_layers::EntryPath;
 
 use super::attributes::{Attributes, TooMany};
 use super::error::SourceError;
-use super::fetched::Fetched;
+use super::fetched::{Fetched, LfsFiles};
 use super::filter::{Attribute, Filter, LFS};
-use super::git_dir::GitDir;
-use super::tree::{CommitEntry, EntryMode, MAX_DEPTH, MAX_ENTRIES, MAX_READ};
+use super::git_dir::{GitDir, MAX_READ};
+use super::tree::{CommitEntry, EntryMode, MAX_DEPTH, MAX_ENTRIES};
 use crate::event::{Watch, notice};
 
 /// The name of a file of attributes.
@@ -20,7 +20,7 @@ pub fn list(fetched: &Fetched) -> Result<Vec<CommitEntry>, SourceError> {
     let (git_dir, repo) = (&fetched.git_dir, fetched.repo());
     let listed = git_dir.list(&repo, fetched.oid).and_then(|mut entries| {
         git_dir.set_filters(&repo, &mut entries)?;
-        if fetched.keeps_lfs_pointers {
+        if fetched.lfs == LfsFiles::Pointers {
             keep_pointers(&mut entries);
         }
         Ok(entries)
@@ -65,7 +65,7 @@ impl GitDir {
         files.retain(|(dir, _)| dir.is_empty() || dir.ends_with(b"/"));
         files.sort_by_key(|(dir, _)| dir.len()); // a directory after those above it
         let too_many = |TooMany| {
-            let why = "it has too many macros, or its patterns take too long to compare";
+            let why = "its files have too many rules or macros, or their patterns take too long to compare";
             SourceError::Entry { path: String::from_utf8_lossy(FILE).into_owned(), why }
         };
         let mut attributes = Attributes::default();

@@ -13,7 +13,7 @@ use git2::{ConfigLevel, ErrorCode, Oid, Repository};
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{SourceError, is_hex};
-use super::git_dir::GitDir;
+use super::git_dir::{GitDir, MAX_READ, NOT_REGULAR};
 use super::location::Location;
 use super::revision::Revision;
 use super::working_tree::WorkingTreeStatus;
@@ -66,16 +66,21 @@ fn is_git_dir(dir: &Path) -> bool {
     dir.join("HEAD").symlink_metadata().is_ok() && (own || dir.join("commondir").is_file())
 }
 
-/// The git directory that a `.git` file names. Opening does not wait for the writer of a FIFO.
+/// The git directory that a `.git` file names.
 fn linked(dot: &Path) -> Option<PathBuf> {
+    Some(PathBuf::from(path_in(dot)?.strip_prefix("gitdir:")?.trim()))
+}
+
+/// The text of a file of git that holds a path. Opening does not wait for the writer of a FIFO.
+fn path_in(file: &Path) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = fs::File::from(rustix::fs::open(dot, flags, Mode::empty()).ok()?);
+    let file = fs::File::from(rustix::fs::open(file, flags, Mode::empty()).ok()?);
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return None;
     }
     let mut text = String::new();
     file.take(8192).read_to_string(&mut text).ok()?;
-    Some(PathBuf::from(text.strip_prefix("gitdir:")?.trim()))
+    Some(text)
 }
 
 /// The commit of a revision.
@@ -185,7 +190,7 @@ impl LocalRepository {
 
     /// Its git directory; of a linked worktree also the common one.
     pub(super) fn git_dirs(&self) -> impl Iterator<Item = PathBuf> {
-        let common = fs::read_to_string(self.git_dir.join("commondir")).ok();
+        let common = path_in(&self.git_dir.join("commondir"));
         let common = common.map(|text| self.git_dir.join(text.trim()));
         [Some(self.git_dir.clone()), common].into_iter().flatten()
     }
@@ -238,14 +243,18 @@ impl WorkingTreePosition {
         (is_plain && dir.is_dir()).then(|| dir.components().collect())
     }
 
-    /// The text of a file of the working tree; `None` if there is none.
-    pub fn text(&self, path: &str) -> Result<Option<String>, IoError> {
-        let path = self.top.join(path);
-        match fs::read_to_string(&path) {
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                Ok(None)
+    /// The text of a regular file of the working tree, at most 1 MiB; `None` if there is nothing. As in a commit, a link to
+    /// a file is an error.
+    pub fn text(&self, path: &str) -> Result<Option<String>, SourceError> {
+        let wrong = |why| SourceError::File { path: path.to_owned(), why };
+        let tree = TreeDir::open(&self.top)?;
+        match tree.stat(path)? {
+            None => Ok(None),
+            Some(stat) if !stat.is_regular_file() => Err(wrong(NOT_REGULAR)),
+            Some(_) => {
+                let bytes = tree.read(path, MAX_READ as u64)?.unwrap_or_default();
+                String::from_utf8(bytes).map(Some).map_err(|_| wrong("it is not UTF-8"))
             }
-            read => read.map(Some).map_err(IoError::at("read", &path)),
         }
     }
 }

@@ -19,7 +19,7 @@ use git2::{
     Repository,
 };
 use phial_layers::Digest;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::access::{Access, CredentialQueue};
 use super::error::SourceError;
@@ -88,6 +88,7 @@ pub(super) fn fetch(
     let key = Digest::of(location.as_bytes());
     let [shallow, full] = git_dirs(url, mirrors);
     let _lock = lock(mirrors, &mirrors.join(format!("{}.lock", key.hex())), watch)?;
+    [&shallow, &full].into_iter().filter(|git_dir| !git_dir.is_own()).try_for_each(GitDir::quarantine)?;
     let fetch =
         Fetch { shallow, full, url: url.clone(), rev: rev.clone(), access: access.clone(), heartbeat: Arc::default() };
     match fetch.run(watch) {
@@ -377,7 +378,9 @@ fn remove_partial_packs(packs: &Path) {
 fn lock(mirrors: &Path, path: &Path, watch: Watch<'_>) -> Result<File, SourceError> {
     let failed = |action, source| SourceError::from(IoError::at(action, path)(source));
     fs::create_dir_all(mirrors).map_err(|source| failed("create the directory of", source))?;
-    let file = File::options().create(true).append(true).open(path).map_err(|source| failed("open", source))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
+    let file = File::from(opened.map_err(|errno| failed("open", errno.into()))?);
     let start = Instant::now();
     let mut notified = false;
     loop {

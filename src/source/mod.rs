@@ -42,7 +42,7 @@ pub use access::Access;
 pub use checkout::{checkout, checkout_only};
 pub use encoding::{ByteOrder, Encoding};
 pub use error::SourceError;
-pub use fetched::{Commit, Fetched};
+pub use fetched::{Commit, Fetched, LfsFiles};
 pub use filter::{Attribute, Filter};
 pub use git_host::GitHost;
 pub use lfs_files::check_lfs;

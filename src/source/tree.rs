@@ -8,7 +8,7 @@ use phial_layers::EntryPath;
 use super::error::SourceError;
 use super::fetched::Fetched;
 use super::filter::Filter;
-use super::git_dir::GitDir;
+use super::git_dir::{GitDir, MAX_READ, NOT_REGULAR};
 
 /// The most entries of a commit, directories included: trees that contain each other repeatedly have billions in a few kilobytes.
 pub(super) const MAX_ENTRIES: usize = 1_000_000;
@@ -18,8 +18,6 @@ pub(super) const MAX_DEPTH: usize = 128;
 const MAX_BLOB: usize = 1 << 30;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX`).
 const MAX_TARGET: usize = 4095;
-/// The largest file that is read as a whole, such as by [`read_file`], in bytes.
-pub(super) const MAX_READ: usize = 1 << 20;
 
 /// One entry of a commit that is not a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +99,7 @@ fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     }
     let Some(entry) = tree.get_name(file) else { return Ok(None) };
     if !matches!(mode_of(entry.filemode_raw()), Some(EntryMode::File | EntryMode::Executable)) {
-        return Err(SourceError::Entry { path: path.to_owned(), why: "it must be a regular file" });
+        return Err(SourceError::File { path: path.to_owned(), why: NOT_REGULAR });
     }
     git_dir.blob(&repo, entry.id(), path.as_bytes(), MAX_READ).map(Some)
 }

@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::Scene;
+use super::{Scene, run};
+use crate::harness::through_program;
 
 #[test]
 fn a_revision_that_is_not_there_names_where_it_was_looked_for() {
@@ -191,4 +192,26 @@ pub(super) fn without_digest(output: &str) -> String {
 fn hex(text: &str) -> Option<usize> {
     let windows = text.as_bytes().windows(64).enumerate();
     windows.filter(|(_, digits)| digits.iter().all(u8::is_ascii_hexdigit)).map(|(at, _)| at).next()
+}
+
+#[test]
+fn settings_at_a_relative_path_are_a_regular_file() {
+    let scene = Scene::new();
+    for make in ["ln -s /dev/zero", "ln -s /etc/passwd", "mkfifo", "mkdir"] {
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-euc", &format!("rm -rf ci.toml; {make} ci.toml")]).current_dir(scene.repo.dir());
+        run(sh).ok();
+        let mut build = through_program(&["timeout", "60"], &scene.build(["--config", "ci.toml"]));
+        build.current_dir(scene.repo.dir());
+        let error = scene.error(run(build), 2);
+        assert!(error.contains("cannot read `ci.toml`: it is not a regular file"), "{make}: {error}");
+    }
+    let large = scene.env.path("large.toml");
+    std::fs::write(&large, " ".repeat((1 << 20) + 1)).expect("a file");
+    let error = scene.refused(2, scene.build(["--config", &large]));
+    assert!(error.contains("it has more than 1048576 bytes"), "{error}");
+    let mut piped = through_program(&["sh", "-c", "echo '[nonsense]' | \"$@\"", "sh"], &scene.build([]));
+    piped.args(["--config", "/dev/stdin"]);
+    let error = scene.error(run(piped), 2);
+    assert!(error.contains("nonsense"), "{error}");
 }
