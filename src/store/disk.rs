@@ -1,19 +1,68 @@
-//! What the files of this module share: names on disk, private directories, syncing, times of last use.
+//! What the files of this module share: names on disk, private directories, reading, syncing, times of last use.
+//!
+//! A CI restores a cache from an archive, and a cache may lie in a clone: a link, a FIFO or a device in the place of a file is
+//! nothing that Phial wrote, and is not opened.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, utimensat};
+
+use tempfile::NamedTempFile;
 
 use super::error::{StoreError, at};
+use crate::tree::TreeDir;
 
 /// In the directory of each tree; its modification time is when the tree was last used.
 pub(super) const METADATA_FILE: &str = "records.json";
+/// More than the largest file of the store that is read as a whole: the metadata of a tree.
+const MAX_FILE: u64 = 256 << 20;
 
 /// Creates a directory that only the user can enter (mode 0700), and its parents; no error if it exists.
 pub(super) fn private_dir(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create", path))
+}
+
+/// The same for a directory `name` of the store `root`: what is there must be a directory, and no link to one.
+pub(super) fn folder(root: &Path, name: &str) -> Result<(), StoreError> {
+    let mut path = root.to_owned();
+    for part in Path::new(name) {
+        path.push(part);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(StoreError::Folder { path, reason: "is not a directory".into() }),
+            Err(_) => private_dir(&path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a file of the store; `None` if there is none that Phial can have written.
+pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
+    TreeDir::open(path.parent()?).ok()?.read(path.file_name()?, MAX_FILE).ok()?
+}
+
+/// Opens a lock file, and creates it if there is none.
+pub(super) fn lock_file(path: &Path) -> Result<File, StoreError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(|e| at("open", path)(e.into()))?;
+    let file = File::from(file);
+    if file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(file);
+    }
+    Err(StoreError::Folder { path: path.to_owned(), reason: "is not a file".into() })
+}
+
+/// Writes a file in `dir` under another name first, so that nobody reads a part of it, and what was there is replaced.
+pub(super) fn write_atomically(dir: &Path, path: &Path, text: &str) -> Result<(), StoreError> {
+    let write = || {
+        let mut file = NamedTempFile::new_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    write().map(drop).map_err(at("write", path))
 }
 
 /// Syncs a directory, which makes renames in it durable.

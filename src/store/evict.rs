@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::disk::METADATA_FILE;
 use super::error::{StoreError, at};
-use crate::tree::remove_tree;
+use crate::tree::{TreeDir, remove_tree};
 
 /// The kinds of items in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +107,9 @@ impl Store {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let (size, last_used) = match kind {
                 StoreItemKind::Tree => {
-                    (tree_size(&path), fs::symlink_metadata(path.join(METADATA_FILE)).map_or(0, |m| m.mtime()))
+                    let Ok(tree) = TreeDir::open(&path) else { continue };
+                    let used = tree.stat(METADATA_FILE).ok().flatten().map_or(0, |stat| stat.mtime().0);
+                    (tree_size(&tree, &path), used)
                 }
                 _ if meta.is_dir() => (size_below(&path), meta.mtime()),
                 _ => (on_disk(&meta), meta.mtime()),
@@ -167,13 +169,14 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// The size of a tree in bytes, computed once and stored in its file `size`: walking a large tree is slow.
-fn tree_size(tree: &Path) -> u64 {
-    let file = tree.join("size");
-    if let Some(size) = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()) {
+fn tree_size(tree: &TreeDir, path: &Path) -> u64 {
+    if let Ok(Some(text)) = tree.read_text("size", 64)
+        && let Ok(size) = text.trim().parse()
+    {
         return size;
     }
-    let size = size_below(tree);
-    let _ = fs::write(&file, format!("{size}\n")); // only a cache
+    let size = size_below(path);
+    let _ = tree.replace("size", format!("{size}\n").as_bytes(), 0o600); // only a cache
     size
 }
 

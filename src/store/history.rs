@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use phial_layers::Digest;
 use serde::de::DeserializeOwned;
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::Store;
 use super::error::{StoreError, at};
+use super::{Store, disk};
 
 /// A file of `history/`.
 #[derive(Default, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ impl Store {
     }
 }
 
-fn read(path: &std::path::Path) -> Option<HistoryFile> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+fn read(path: &Path) -> Option<HistoryFile> {
+    serde_json::from_slice(&disk::read(path)?).ok()
 }
 
 fn records<T: DeserializeOwned>(history: HistoryFile) -> Vec<T> {

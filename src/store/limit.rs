@@ -4,11 +4,11 @@
 //! the time of that search. The store is searched again when the bytes exceed the limit, or after a day: mirrors grow without
 //! being counted.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::error::{StoreError, at};
+use super::disk::{read, write_atomically};
+use super::error::StoreError;
 use super::{PruneOptions, PruneReport, Store};
 
 /// How long the file `size` is believed, in seconds.
@@ -50,19 +50,19 @@ impl Store {
     }
 
     fn known_size(&self) -> Option<KnownSize> {
-        let text = fs::read_to_string(self.size_file()).ok()?;
+        let text = String::from_utf8(read(&self.size_file())?).ok()?;
         let (bytes, searched) = text.trim_end().split_once(' ')?;
         Some(KnownSize { bytes: bytes.parse().ok()?, searched: searched.parse().ok()? })
     }
 
     fn write_size(&self, size: KnownSize) -> Result<(), StoreError> {
-        let path = self.size_file();
-        fs::write(&path, format!("{} {}\n", size.bytes, size.searched)).map_err(at("write", &path))
+        write_atomically(self.root(), &self.size_file(), &format!("{} {}\n", size.bytes, size.searched))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
 
     use super::*;

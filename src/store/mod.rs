@@ -18,14 +18,13 @@ mod trees;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::tree::TreeDir;
 use phial_layers::DiffId;
-use tempfile::NamedTempFile;
 
 pub use blobs::{BlobWriter, VerifiedBlob};
 pub use error::StoreError;
@@ -34,11 +33,17 @@ pub use results::{CacheKey, Lookup, Vacant};
 pub use scratch::Scratch;
 pub use trees::{Tree, TreeCheck, TreeInfo, TreeLookup, VacantTree};
 
-use disk::private_dir;
+use disk::{folder, lock_file, private_dir, write_atomically};
 use error::at;
 
 /// The format of the store, in its file `version`. A store of another format is refused.
 const VERSION: &str = "1\n";
+/// The largest file `version`, in bytes.
+const MAX_VERSION: u64 = 1024;
+
+/// Its directories.
+const FOLDERS: [&str; 10] =
+    ["blobs/sha256", "blobs/sha512", "trees", "results", "history", "scratch", "locks", "git", "uploads", "bad"];
 
 /// An open store. Clones share its lock.
 #[derive(Debug, Clone)]
@@ -67,33 +72,12 @@ impl Store {
         private_dir(root)?;
         check_folder(root)?;
         keep_results_of_earlier_versions(root);
-        for folder in ["blobs/sha256", "blobs/sha512", "trees", "results", "history", "scratch", "locks", "git", "bad"]
-        {
-            private_dir(&root.join(folder))?;
+        for name in FOLDERS {
+            folder(root, name)?;
         }
-        let version = root.join("version");
-        match fs::read_to_string(&version) {
-            Ok(text) if text == VERSION => {}
-            Ok(text) => {
-                let reason = format!(
-                    "has format `{}`, and this version of Phial reads format `{}`",
-                    text.trim(),
-                    VERSION.trim()
-                );
-                return Err(StoreError::Folder { path: root.to_owned(), reason });
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // Written and renamed: another process may open the same new store.
-                let whole = NamedTempFile::new_in(root).and_then(|mut file| {
-                    file.write_all(VERSION.as_bytes())?;
-                    file.persist(&version).map_err(|e| e.error)
-                });
-                whole.map_err(at("write", &version))?;
-            }
-            Err(e) => return Err(at("read", &version)(e)),
-        }
+        check_version(root)?;
         let path = root.join("locks/in-use");
-        let in_use = File::create(&path).map_err(at("create", &path))?;
+        let in_use = lock_file(&path)?;
         in_use.lock_shared().map_err(at("lock", &path))?;
         scratch::sweep(&root.join("scratch"))?;
         Ok(Self {
@@ -127,7 +111,7 @@ impl Store {
     /// Waits for and takes the lock `name` (letters, digits and dashes).
     pub fn lock(&self, name: &str) -> Result<Guard, StoreError> {
         let path = self.root.join("locks").join(name);
-        let file = File::create(&path).map_err(at("create", &path))?;
+        let file = lock_file(&path)?;
         file.lock().map_err(at("lock", &path))?;
         Ok(Guard(file))
     }
@@ -142,6 +126,21 @@ impl Store {
 fn keep_results_of_earlier_versions(root: &Path) {
     if !root.join("results").exists() {
         let _ = fs::rename(root.join("recall"), root.join("results")); // most often there is none
+    }
+}
+
+/// Refuses a store of another format, and gives a new one its format.
+fn check_version(root: &Path) -> Result<(), StoreError> {
+    let version = root.join("version");
+    let text = TreeDir::open(root)?.read_text("version", MAX_VERSION)?;
+    match text {
+        Some(text) if text == VERSION => Ok(()),
+        Some(text) => {
+            let (theirs, ours) = (text.trim(), VERSION.trim());
+            let reason = format!("has format `{theirs}`, and this version of Phial reads format `{ours}`");
+            Err(StoreError::Folder { path: root.to_owned(), reason })
+        }
+        None => write_atomically(root, &version, VERSION), // another process may open the same new store
     }
 }
 
@@ -161,7 +160,7 @@ fn check_folder(root: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use phial_layers::Digest;
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();

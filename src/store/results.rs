@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::Store;
-use super::disk::{sync_dir, touch};
+use super::disk::{read, sync_dir, touch};
 use super::error::{StoreError, at};
 
 /// A cache key: the named inputs of a step. Steps with equal keys have equal results.
@@ -92,7 +92,7 @@ impl Store {
     /// Looks a key up. A file that cannot be read or that holds another key is a miss.
     pub fn result<T: Serialize + DeserializeOwned>(&self, key: &CacheKey) -> Result<Lookup<T>, StoreError> {
         let path = self.root().join("results").join(key.hex());
-        let stored = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<StoredResult<T>>(&bytes).ok());
+        let stored = read(&path).and_then(|bytes| serde_json::from_slice::<StoredResult<T>>(&bytes).ok());
         Ok(match stored {
             Some(stored) if stored.key == *key => {
                 touch(&path);
@@ -108,7 +108,7 @@ impl Store {
         let mut entries =
             folder.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
         let (first, second) = (entries.next()?, entries.next());
-        let stored: StoredResult<serde_json::Value> = serde_json::from_slice(&fs::read(first.path()).ok()?).ok()?;
+        let stored: StoredResult<serde_json::Value> = serde_json::from_slice(&read(&first.path())?).ok()?;
         second.is_none().then_some((stored.key, stored.result))
     }
 }

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::disk::private_dir;
 use super::error::{StoreError, at};
-use crate::tree::remove_tree;
+use crate::tree::{TreeDir, remove_tree};
 
 /// A private directory, removed when dropped. Its lock file tells other processes that it is in use.
 #[derive(Debug)]
@@ -70,10 +70,12 @@ pub(super) fn locked(builder: &tempfile::Builder<'_, '_>, parent: &Path) -> io::
 
 /// Removes the directories and incomplete blobs of processes that are gone: their lock is free.
 pub(super) fn sweep(parent: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(parent).map_err(at("read", parent))? {
-        let path = entry.map_err(at("read", parent))?.path();
-        let Ok(file) = File::open(&path).and_then(|file| Ok((file.metadata()?.is_file(), file))) else { continue };
-        if !file.0 || file.1.try_lock().is_err() {
+    let dir = TreeDir::open(parent)?;
+    for entry in &dir.names()? {
+        let path = parent.join(entry);
+        // A directory goes with its lock file; a link or a FIFO is nothing of ours.
+        let Ok(Some(file)) = dir.file(entry) else { continue };
+        if file.try_lock().is_err() {
             continue;
         }
         let is_lock = path.extension().is_some_and(|extension| extension == "lock");

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use phial_layers::{DiffId, EntryPath, Metadata};
 use serde::{Deserialize, Serialize};
 
-use super::disk::{METADATA_FILE, sync_dir, touch};
+use super::disk::{METADATA_FILE, read, sync_dir, touch};
 use super::error::{StoreError, at};
 use super::scratch::Scratch;
 use super::seal::{RootSeal, Seal};
@@ -91,7 +91,7 @@ impl Store {
     pub fn find_tree(&self, diff_id: &DiffId, check: TreeCheck) -> Option<Tree> {
         let path = self.tree_path(diff_id);
         let file = path.join(METADATA_FILE);
-        let MetadataFile { metadata, info, seal } = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        let MetadataFile { metadata, info, seal } = serde_json::from_slice(&read(&file)?).ok()?;
         let root = TreeRoot::new(path.join("root"));
         if !self.is_intact(diff_id, &root, &seal?, check) {
             return None;
@@ -160,7 +160,7 @@ impl VacantTree {
         let dir = File::open(&new).map_err(at("open", &new))?;
         rustix::fs::syncfs(&dir).map_err(|e| at("sync", &new)(e.into()))?;
         let kept = self.store.tree_path(&self.diff_id);
-        if kept.exists() {
+        if fs::symlink_metadata(&kept).is_ok() {
             // Its metadata could not be read, or it is not what was kept.
             remove_tree(&kept).map_err(at("remove", &kept))?;
         }

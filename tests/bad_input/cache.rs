@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 
 use super::base_images::damage;
 use super::{Scene, digest, good, listing, run};
-use crate::harness::Output;
+use crate::harness::{Output, through_program};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -164,4 +164,62 @@ fn a_tree_that_something_changed_is_made_again() {
         let built = build_to(&scene, "again");
         assert_eq!(digest(&built.ok()), digest(&expected), "{what}");
     }
+}
+
+/// What a cache that a CI restored from an archive, or that lies in a clone, has in the place of a file or directory. `$P` is its
+/// path in the cache, `$C` one of the canary.
+const REPLACEMENTS: [(&str, &str); 5] = [
+    ("link to a directory", "rm -rf $P; ln -s $C $P"),
+    ("link to a file", "rm -rf $P; ln -s $C/keep $P"),
+    ("link to nothing", "rm -rf $P; ln -s $C/new $P"),
+    ("link to /dev/zero", "rm -rf $P; ln -s /dev/zero $P"),
+    ("FIFO", "rm -rf $P; mkfifo $P"),
+];
+
+#[test]
+fn a_link_or_a_fifo_in_the_cache_leads_nowhere() {
+    let scene = Scene::new();
+    scene.sound();
+    let (cache, saved, canary) = (scene.env.path("cache"), scene.env.path("saved"), scene.env.path("canary"));
+    let cache =
+        if scene.env.cache().starts_with(scene.env.dir()) { scene.env.cache().display().to_string() } else { cache };
+    let shell = |text: &str| {
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-euc", text]).env("C", &canary).current_dir(&cache);
+        run(sh).ok()
+    };
+    shell("mkdir -p $C/mine; echo keep | tee $C/keep $C/mine.lock $C/mine/keep $C/objects");
+    let state = "cd $C; find . | sort; cat keep mine.lock mine/keep objects";
+    let before = shell(state);
+    shell(&format!("cp -a . {saved}"));
+    let paths = shell(
+        "echo scratch/x scratch/x.lock locks/size trees/x; find . -mindepth 1 -maxdepth 2 -printf '%P ' | sort; \
+         find trees -mindepth 2 -maxdepth 2 -name records.json -printf '%p '",
+    );
+    let mut nth = 0;
+    for path in paths.split_whitespace() {
+        for (kind, commands) in REPLACEMENTS {
+            nth += 1;
+            // Each path with two of them; a directory, whose link could take most, with all.
+            if path.contains('/') && nth % 5 > 1 {
+                continue;
+            }
+            shell(&format!("find . -mindepth 1 -delete; cp -a {saved}/. .; P={path}; {commands}"));
+            for arguments in [&["cache", "ls"][..], &["cache", "prune", "--limit", "1"]] {
+                let case = format!("`{path}` is a {kind}: `phial {}`", arguments.join(" "));
+                let ran = run(through_program(&["timeout", "60"], &scene.env.phial(arguments)));
+                assert!(matches!(ran.code, Some(0 | 6)), "{case}: {:?}\n{}", ran.code, ran.stderr);
+                assert_eq!(shell(state), before, "{case}");
+            }
+            shell(&format!("find . -mindepth 1 -delete; cp -a {saved}/. .; P={path}; {commands}"));
+            let case = format!("`{path}` is a {kind}: `phial build`");
+            let built = run(through_program(&["timeout", "60"], &scene.build([])));
+            match built.code {
+                Some(0) => assert_eq!(digest(&built.ok()), good(), "{case}"),
+                code => assert_eq!(code, Some(6), "{case}\n{}", built.stderr),
+            }
+            assert_eq!(shell(state), before, "{case}");
+        }
+    }
+    assert!(nth > 150, "{nth} cases");
 }
