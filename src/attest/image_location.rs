@@ -78,7 +78,10 @@ impl ImageLocation {
         let mut referrers = Vec::new();
         match self.open()? {
             OpenImage::Registry(repository) => {
-                for entry in client.referrers(repository, subject)? {
+                let mut listed = client.referrers(repository, subject)?;
+                listed.sort_by(|a, b| a.digest.cmp(&b.digest));
+                listed.dedup_by(|a, b| a.digest == b.digest); // each is fetched once
+                for entry in listed {
                     match client.artifact(repository, &entry.digest) {
                         Ok(None) => {} // removed since, or an index
                         Ok(Some(artifact)) => referrers.push((entry.digest, Ok(artifact))),

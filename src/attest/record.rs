@@ -1,6 +1,6 @@
 //! Reads the test records of an image: strictly, since a failure must never look like a success.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phial_layers::Digest;
 use serde_json::Value;
@@ -73,7 +73,9 @@ fn records_in(
 ) -> Result<Vec<ListedRecord>, AttestError> {
     let mut found = Vec::new();
     // Whatever type the artifact has: some registries lose the `artifactType` in lists.
-    for document in artifact.manifest.layers.iter().filter(|layer| layer.media_type == IN_TOTO) {
+    let mut seen = BTreeSet::new();
+    let documents = artifact.manifest.layers.iter().filter(|layer| layer.media_type == IN_TOTO);
+    for document in documents.filter(|layer| seen.insert(&layer.digest)) {
         let read = match location.document(client, document) {
             Ok(bytes) => read(&artifact.digest, subject, &bytes),
             Err(error) if error.is_damage() || is_gone(&error) => Err(RecordError::Damaged(error)),

@@ -129,6 +129,18 @@ impl LayoutError {
         move |source| Self::Io(IoError { action, path, source })
     }
 
+    /// For `map_err`: the headers of a tar cannot be read, or are none.
+    pub(super) fn tar_headers(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Other => Self::not_a_layout(&path, format!("its tar headers cannot be read: {source}")),
+            _ => Self::Io(IoError { action: "read the tar headers of", path, source }),
+        }
+    }
+
     pub(super) fn image(path: &Path) -> impl FnOnce(ImageError) -> Self {
         let path = path.to_owned();
         move |source| Self::Image { path, source }

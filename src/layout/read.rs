@@ -96,7 +96,7 @@ impl Layout {
         } else if Compression::sniff(&magic[..n]) != Compression::None {
             ("it is compressed", Some("decompress the archive first".into()))
         } else {
-            let entries = locate_files(&file).map_err(LayoutError::io("read the tar headers of", path))?;
+            let entries = locate_files(&file).map_err(LayoutError::tar_headers(path))?;
             return Self::checked(path, LayoutFiles::Archive(Arc::new(file), entries));
         };
         Err(LayoutError::NotALayout { path: path.into(), why: why.into(), remedy })
@@ -331,7 +331,7 @@ fn locate_files(file: &File) -> io::Result<BTreeMap<String, (u64, u64)>> {
 pub(super) fn check_docker_archive(path: &Path) -> Result<(), LayoutError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| open_error(path, e))?;
-    let entries = locate_files(&File::from(fd)).map_err(LayoutError::io("read the tar headers of", path))?;
+    let entries = locate_files(&File::from(fd)).map_err(LayoutError::tar_headers(path))?;
     let has_manifest = entries.contains_key("manifest.json");
     if has_manifest { Ok(()) } else { Err(LayoutError::not_a_layout(path, "it has no `manifest.json`")) }
 }

@@ -1,7 +1,7 @@
 //! Referrers in a layout: entries without a tag in `index.json`, as oras writes them, and lists under the fallback tag, as
 //! regctl writes them. Image-spec 1.1 does not define this, so both are read; the first form is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phial_layers::Digest;
 use serde_json::Value;
@@ -26,10 +26,14 @@ impl Layout {
     pub fn referrers(&self, subject: &Digest) -> Result<ReferrerList, LayoutError> {
         let index = self.index()?;
         let tag = fallback_tag(subject);
-        let mut entries = Vec::new();
+        let (mut entries, mut lists) = (Vec::new(), BTreeSet::new());
         for entry in index.manifests {
             if entry.annotations.get(REF_NAME).is_some_and(|name| *name == tag) {
-                entries.extend(self.list(&entry)?);
+                // One list under many entries is read once, and of its entries only what is looked at is kept.
+                if lists.insert(entry.digest.clone()) {
+                    let listed = self.list(&entry)?.into_iter();
+                    entries.extend(listed.map(|entry| Descriptor { annotations: BTreeMap::new(), ..entry }));
+                }
             } else {
                 entries.push(entry);
             }

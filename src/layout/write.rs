@@ -16,8 +16,8 @@ use super::replaceable::check_layout_or_empty;
 use super::{OCI_LAYOUT, REF_NAME, TEMPORARY};
 use crate::event::{Event, Watch};
 use crate::image::{
-    Artifact, BlobReader, BlobSourceError, Blobs, Descriptor, EMPTY_BYTES, Image, OCI_INDEX, Verified, canonical_json,
-    read_json,
+    Artifact, BlobReader, BlobSourceError, Blobs, Descriptor, EMPTY_BYTES, Image, MAX_MANIFEST_PULL, OCI_INDEX,
+    Verified, canonical_json, read_json,
 };
 
 /// What is put into a layout; `index.json` is written once, last.
@@ -76,13 +76,14 @@ pub fn put_into(dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Result<(), Layo
         io::ErrorKind::AlreadyExists => LayoutError::not_a_directory(dir),
         _ => LayoutError::io("create", dir)(error),
     })?;
+    check_blob_dirs(dir)?;
     let lock = File::open(dir).map_err(LayoutError::io("open", dir))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| LayoutError::io("lock", dir)(e.into()))?;
     let names = what.digests().into_iter().map(blob_name).chain(["oci-layout".to_owned()]);
     let missing: Vec<String> = names.filter(|name| fs::symlink_metadata(dir.join(name)).is_err()).collect();
     let written = write_files(&lock, dir, what, watch);
     if written.is_err() {
-        roll_back(dir, what, &missing);
+        roll_back(&lock, dir, what, &missing);
         if made {
             let _ = fs::remove_dir(dir);
         }
@@ -108,9 +109,29 @@ impl Put<'_> {
     }
 }
 
+/// The directories of blobs must be none or be directories: a commit, or a layout of others, could have links that lead out of
+/// the layout.
+fn check_blob_dirs(dir: &Path) -> Result<(), LayoutError> {
+    for name in ["blobs", "blobs/sha256", "blobs/sha512"] {
+        if fs::symlink_metadata(dir.join(name)).is_ok_and(|meta| !meta.is_dir()) {
+            return Err(LayoutError::not_a_layout(dir, format!("its `{name}` is no directory")));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of `index.json`; none if there is none that Phial reads.
+fn index_bytes(lock: &File, dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(Some(span)) = open_regular(lock.as_fd(), dir, "index.json") {
+        let _ = span.take(MAX_MANIFEST_PULL).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
 /// Removes the files that did not exist before, unless `index.json` names them.
-fn roll_back(dir: &Path, what: &Put<'_>, missing: &[String]) {
-    let index = fs::read_to_string(dir.join("index.json")).unwrap_or_default();
+fn roll_back(lock: &File, dir: &Path, what: &Put<'_>, missing: &[String]) {
+    let index = String::from_utf8_lossy(&index_bytes(lock, dir)).into_owned();
     let heads = what.image.map(|(image, _)| &image.manifest_digest).into_iter();
     if heads.chain(what.artifacts().iter().map(|artifact| &artifact.digest)).any(|head| index.contains(head.as_str())) {
         return;
@@ -139,7 +160,7 @@ fn write_files(lock: &File, dir: &Path, what: &Put<'_>, watch: Watch<'_>) -> Res
         write_document(lock, dir, &artifact.descriptor(), &artifact.bytes)?;
     }
     let index = canonical_json(&new_index(dir, what)?);
-    if fs::read(dir.join("index.json")).is_ok_and(|old| old == index) {
+    if index_bytes(lock, dir) == index {
         return Ok(());
     }
     write_atomically(dir, "index.json", |to| to.write_all(&index).map_err(LayoutError::io("write", dir)))

@@ -170,3 +170,31 @@ fn put(dir: &Path, document: &serde_json::Value, descriptor: &mut serde_json::Va
     descriptor["size"] = bytes.len().into();
     fs::write(dir.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
 }
+
+#[test]
+fn an_archive_that_is_no_tar_or_a_strange_one_is_refused() {
+    let scene = Scene::new();
+    let archive = scene.env.path("x.tar");
+    let file = |name: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name).expect("a name");
+        header.set_size(0);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let end = [0; 1024];
+    let twice = [file("index.json"), file("index.json"), end.to_vec()].concat();
+    let mut wrong = file("index.json");
+    wrong[0] = b'x'; // its checksum is another one
+    for (what, bytes) in [
+        ("a text", b"no image, and longer than the header of a tar".repeat(20)),
+        ("cut", file("index.json")[..300].to_vec()),
+        ("a wrong checksum", [wrong, end.to_vec()].concat()),
+        ("a name twice", twice),
+        ("many entries", [file("x").repeat(100_001), end.to_vec()].concat()),
+    ] {
+        fs::write(&archive, bytes).unwrap();
+        let error = error_of(&scene, 3, &format!("oci-archive:{archive}"));
+        assert!(error.contains("`[DIR]/x.tar` is not an OCI layout: "), "{what}: {error}");
+    }
+}

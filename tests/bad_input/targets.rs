@@ -8,8 +8,8 @@ use insta::assert_snapshot;
 use super::base_images::closed_port;
 use super::settings::without_digest;
 use super::{Scene, digest, good, in_namespace, listing, run, through};
-use crate::harness::Registry;
 use crate::harness::busybox::busybox_base;
+use crate::harness::{Registry, through_program};
 use crate::scripted::{self, Fault, Kind, PASSWORD, Quirks, When};
 
 fn base() -> String {
@@ -322,5 +322,35 @@ fn a_reader_that_has_enough_ends_a_command_quietly() {
         let ran = run(through(script, &command));
         fs::remove_file(scene.env.path("wait")).unwrap();
         assert_eq!((ran.stdout.trim_end(), ran.stderr.contains("error")), ("141", false), "{}", ran.stderr);
+    }
+}
+
+/// What a commit can have in the place of the layout that `phial build` writes by default, in the clone.
+#[test]
+fn a_layout_with_links_is_refused_and_nothing_behind_them_is_read_or_written() {
+    let replacements = [
+        ("index.json", "ln -s /dev/zero $P"),
+        ("index.json", "ln -s $C/keep $P"),
+        ("index.json", "mkfifo $P"),
+        ("oci-layout", "ln -s /dev/zero $P"),
+        ("blobs", "ln -s $C $P"),
+        ("blobs/sha256", "mkdir -p $(dirname $P); ln -s $C $P"),
+        ("blobs/sha512", "mkdir -p $(dirname $P); ln -s $C $P"),
+    ];
+    for (name, commands) in replacements {
+        let scene = Scene::new();
+        let prepare = format!(
+            "mkdir -p $C out; echo keep | tee $C/keep $C/.phial-mine; cd out; P={name}; \
+             echo '{{\"imageLayoutVersion\":\"1.0.0\"}}' >oci-layout; rm -rf $P; {commands}"
+        );
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-euc", &prepare]).current_dir(scene.env.dir()).env("C", scene.env.path("canary"));
+        run(sh).ok();
+        let target = format!("oci:{}", scene.env.path("out"));
+        let build = through_program(&["timeout", "60"], &scene.build_on(&base(), &target, []));
+        let error = scene.error(run(build), 3);
+        assert!(error.contains("[DIR]/out"), "{name}: {commands}: {error}");
+        let kept: Vec<_> = listing(&scene.env.dir().join("canary")).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(kept.len(), 2, "{name}: {commands}: {kept:?}");
     }
 }
