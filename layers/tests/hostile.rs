@@ -41,6 +41,11 @@ pub(crate) fn check(cases: Vec<Case>) {
 }
 
 #[test]
+fn paths_that_are_deep_in_turn_end_soon() {
+    check(vec![cases::deep_paths()]);
+}
+
+#[test]
 fn names_never_lead_out_of_the_root() {
     check(cases::names());
 }

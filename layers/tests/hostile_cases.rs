@@ -44,6 +44,16 @@ pub(crate) fn names() -> Vec<Case> {
     ]
 }
 
+/// Two chains of directories in turn, so that the descriptors of one are of no use for the next entry.
+pub(crate) fn deep_paths() -> Case {
+    let mut tar = new();
+    for nth in 0..20_000 {
+        let path = format!("{}/{}", ["a", "b"][nth % 2], "d/".repeat(1900));
+        tar.pax(&[("path", format!("{path}x").as_bytes())]).file("x", b"");
+    }
+    refused("two deep chains", &mut tar, "layer.deep-paths")
+}
+
 pub(crate) fn symlinks() -> Vec<Case> {
     vec![
         ok(

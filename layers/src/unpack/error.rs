@@ -24,6 +24,8 @@ pub enum Violation {
     NotADirectory,
     /// More than 40 symlinks in a path.
     SymlinkLoop,
+    /// Paths so deep, one after the other, that opening their directories takes minutes.
+    DeepPaths,
     /// An entry type that `layer.md` does not name.
     EntryType,
     /// A symlink without a target.
@@ -65,6 +67,7 @@ impl Violation {
             Self::NameTooLong => "layer.name-too-long",
             Self::NotADirectory => "layer.not-a-directory",
             Self::SymlinkLoop => "layer.symlink-loop",
+            Self::DeepPaths => "layer.deep-paths",
             Self::EntryType => "layer.entry-type",
             Self::SymlinkTarget => "layer.symlink-target",
             Self::TarHeader => "layer.tar-header",
@@ -93,6 +96,7 @@ impl fmt::Display for Violation {
             Self::NameTooLong => "its name or target is too long",
             Self::NotADirectory => "its parent is not a directory",
             Self::SymlinkLoop => "its path has too many symlinks",
+            Self::DeepPaths => "it and those before it are too deep in directories",
             Self::EntryType => "its type is not part of the image specification",
             Self::SymlinkTarget => "its symlink target is empty",
             Self::TarHeader => "the tar header is malformed",

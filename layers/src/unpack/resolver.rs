@@ -24,6 +24,9 @@ const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::N
 const MAX_SYMLINKS: usize = 40;
 /// The number of cached descriptors; the usual limit of open files is 1024.
 const MAX_CACHED: usize = 200;
+/// How many directories may be opened for each path, on average, and how many more in all.
+const OPENS_PER_PATH: u64 = 64;
+const MORE_OPENS: u64 = 500_000;
 
 /// An open directory of the tree.
 pub(super) struct Dir {
@@ -82,6 +85,8 @@ enum Component {
 pub(super) struct Resolver {
     root: Rc<Dir>,
     cache: BTreeMap<Vec<u8>, Rc<Dir>>,
+    /// How many directories may still be opened.
+    opens_left: u64,
     /// Times of directories by real path, to be set after the last write. Directories without an entry have time 0.
     pub(super) mtimes: BTreeMap<EntryPath, (i64, u32)>,
 }
@@ -96,7 +101,8 @@ impl Resolver {
                 return Err(UnpackError::RootNotEmpty);
             }
         }
-        Ok(Self { root: Rc::new(Dir { fd, real: Vec::new() }), cache: BTreeMap::new(), mtimes: BTreeMap::new() })
+        let root = Rc::new(Dir { fd, real: Vec::new() });
+        Ok(Self { root, cache: BTreeMap::new(), opens_left: MORE_OPENS, mtimes: BTreeMap::new() })
     }
 
     /// The root directory.
@@ -106,6 +112,7 @@ impl Resolver {
 
     /// The directory at `path`, a normalised relative path. Symlinks in it are followed inside the root.
     pub(super) fn dir(&mut self, path: &[u8], if_missing: IfMissing) -> Result<Rc<Dir>, ResolveError> {
+        self.opens_left += OPENS_PER_PATH;
         let (mut here, rest) = self.deepest_cached(path);
         if rest.is_empty() {
             return Ok(here);
@@ -199,6 +206,7 @@ impl Resolver {
         if real.len() > MAX_PATH {
             return Err(ResolveError::Violation(Violation::NameTooLong));
         }
+        self.opens_left = self.opens_left.checked_sub(1).ok_or(ResolveError::Violation(Violation::DeepPaths))?;
         let name = OsStr::from_bytes(part);
         let fd = match rustix::fs::openat(&here.fd, name, OPEN_DIR, Mode::empty()) {
             Err(Errno::NOENT) if if_missing == IfMissing::Create => self.create(here, name, &real)?,
