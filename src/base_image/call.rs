@@ -49,6 +49,10 @@ const MADE_AT_INSTALLATION: &str = r#"cd "$1"; find etc/ssl/certs -lname ssl-cer
 /// apt configuration is there until the end, and without it the last `apt-get` works on this machine's own lists.
 const FORGET: &str = r#"cd "$1"; rm -rf etc/resolv.conf etc/hostname etc/machine-id etc/apt/sources.list etc/apt/sources.list.d/* usr/share/doc/* usr/share/man/* var/cache/ldconfig/* var/cache/debconf/*-old var/lib/dpkg/*-old var/log/*.log var/log/apt; find usr etc opt -name __pycache__ -prune -exec rm -rf {} +"#;
 
+/// What apt has fetched, and its directories as it makes them for root: it gives `partial` to its own user only where that user
+/// may reach the directory, which depends on the machine. mmdebstrap would let apt do it.
+const APT: &str = r#"cd "$1"; find var/lib/apt/lists var/cache/apt -mindepth 1 -delete; mkdir -m 755 var/cache/apt/archives; for dir in var/lib/apt/lists var/cache/apt/archives; do mkdir -m 700 $dir/partial; install -m 640 /dev/null $dir/lock; done"#;
+
 /// Refuses names that Debian could not have given, before a shell or apt sees them.
 pub(super) fn check(order: &Debian) -> Result<(), BaseError> {
     let good = |name: &str, more: &str| {
@@ -74,13 +78,13 @@ pub(super) fn arguments(order: &Debian, mirrors: &[String], mode: &str, tar: &Pa
             hooks.push(REGISTER);
         }
     }
-    hooks.extend([MADE_AT_INSTALLATION, FORGET]);
+    hooks.extend([MADE_AT_INSTALLATION, APT, FORGET]);
 
     let mut call: Vec<OsString> = vec![
         format!("--mode={mode}").into(),
         "--variant=minbase".into(),
         "--format=tar".into(),
-        "--skip=output/dev".into(),
+        "--skip=output/dev,cleanup/apt".into(),
         r#"--aptopt=APT::Install-Recommends "false""#.into(),
     ];
     call.extend(EXCLUDED.iter().map(|path| format!("--dpkgopt=path-exclude={path}").into()));
