@@ -260,14 +260,14 @@ fn the_files_of_mix_may_have_other_names() {
     fs::create_dir(app.repo.dir().join("locks")).expect("a directory");
     fs::rename(app.repo.dir().join("mix.lock"), app.repo.dir().join("locks/prod.lock")).expect("the lock");
     app.repo.commit("Other names");
+    let stderr = app.build(&env, &[]).failed(2);
+    assert!(stderr.contains("hint: ") && stderr.contains("`lockfile = \"locks/prod.lock\"`"), "{stderr}");
+    app.repo.write("phial.toml", "[prepare]\nlockfile = \"locks/prod.lock\"\n");
+    app.repo.commit("The lock");
     let stderr = app.build(&env, &[]).failed(1);
     assert!(stderr.contains("hint: ") && stderr.contains("`config_path:`"), "{stderr}");
-    app.repo.write("phial.toml", "[prepare]\ninputs = [\"conf\"]\n");
-    app.repo.commit("The configuration");
-    let stderr = app.build(&env, &[]).failed(1);
-    assert!(stderr.contains("hint: ") && stderr.contains("`prepare.lockfile`"), "{stderr}");
     app.repo.write("phial.toml", "[prepare]\ninputs = [\"conf\"]\nlockfile = \"locks/prod.lock\"\n");
-    app.repo.commit("The lock");
+    app.repo.commit("The configuration");
     app.build(&env, &[]).ok();
     // The lock is read for the reuse of packages too.
     app.repo.write("conf/config.exs", "import Config\nconfig :nimble_parsec, of: :two\n");

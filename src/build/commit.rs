@@ -74,6 +74,9 @@ impl<'a> CommitFiles<'a> {
             let path = Recipe::find(&files, &recipe.app.file(file)).and_then(|path| String::from_utf8(path).ok());
             let text = path.map(|path| source::read_file(fetched, &path)).transpose()?.flatten();
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+            if file == "mix.exs" {
+                recipe.check_mix_paths(&text)?;
+            }
             leaves_assets_out |= file == "mix.exs" && recipe.leaves_assets_out(&text);
             wanted.extend(wanted_versions(file, &text));
         }

@@ -8,6 +8,7 @@ mod app_files;
 mod deps_inputs;
 mod diagnosis;
 mod environments;
+mod mix_paths;
 mod source_tree;
 mod versions;
 
@@ -189,6 +190,18 @@ pub enum RecipeError {
         /// The file.
         path: String,
     },
+    /// Mix keeps files where nothing looks for them.
+    #[error("`{file}` has `{key}: \"{value}\"`, and the built-in script knows `{known}`")]
+    MixPath {
+        /// The project's file.
+        file: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The path that is known.
+        known: String,
+    },
     /// What Mix compiles is in the commit.
     #[error("the commit has `{0}`: files that an earlier build compiled would be in the image in place of new ones")]
     Compiled(String),
@@ -226,6 +239,12 @@ impl UserError for RecipeError {
             Self::NoConfig { path, .. } => format!(
                 "commit `{path}`, or name the environments that there are: `envs = [\"prod\"]` under `[image]` in `phial.toml`"
             ),
+            Self::MixPath { key: "lockfile", value, .. } => {
+                format!("name it: `lockfile = \"{value}\"` under `[prepare]` in `phial.toml`")
+            }
+            Self::MixPath { key, .. } => {
+                format!("remove `{key}:`, or build by a script of the repository: `prepare.script`")
+            }
             Self::TooManyLinks => "commit fewer links to directories that have links themselves".into(),
             Self::Compiled(path) => {
                 let dir = path.find("_build").map_or(path.as_str(), |at| &path[..at + "_build".len()]);

@@ -80,7 +80,17 @@ fetch_deps() {
     if uses_rebar3 && ! find_rebar3; then mix local.rebar --force --if-missing; fi
 }
 
+# Whether there is something to compile: the lock names it, or it is there.
+has_deps() {
+    for dep in deps/*/; do
+        if [ -d "$dep" ]; then return 0; fi
+    done
+    grep -q '{:' "$lock" 2>/dev/null
+}
+
 compile_deps() {
+    # To start Mix for nothing is a quarter of the time of a small app.
+    if ! has_deps; then return 0; fi
     find_rebar3 || :
     mix deps.compile --skip-local-deps --skip-umbrella-children
 }

@@ -152,3 +152,30 @@ fn the_hint_for_a_committed_build_names_its_directory() {
         assert!(hint.starts_with(&format!("run `git rm -r --cached {dir}`, ")), "{hint}");
     }
 }
+
+#[test]
+fn mix_keeps_its_files_where_they_are_looked_for() {
+    let built_in = recipe(Script::BuiltIn);
+    let check = |text: &str| built_in.check_mix_paths(text).map_err(|error| error.to_string());
+    for fine in [
+        "",
+        "[deps_path: \"deps\", build_path: \"./_build/\", lockfile: \"mix.lock\"]",
+        "# deps_path: \"vendor\"",
+        "[my_deps_path: \"vendor\", lockfile: lock()]",
+    ] {
+        assert_eq!(check(fine), Ok(()), "{fine}");
+    }
+    for (text, key) in [
+        ("[deps_path: \"vendor\"]", "deps_path"),
+        ("[deps_path:\n  \"../../deps\"]", "deps_path"),
+        ("[build_path: \"out\"]", "build_path"),
+        ("[lockfile: \"locks/mix.lock\"]", "lockfile"),
+    ] {
+        let error = built_in.check_mix_paths(text).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{key}: \"")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("prepare") || hint.contains("[prepare]")), "{error}");
+    }
+    let named = Recipe { lockfile: Some("locks/mix.lock".into()), ..recipe(Script::BuiltIn) };
+    assert_eq!(named.check_mix_paths("[lockfile: \"locks/mix.lock\"]"), Ok(()));
+    assert_eq!(recipe(Script::InRepository("run".into())).check_mix_paths("[deps_path: \"vendor\"]"), Ok(()));
+}
