@@ -19,10 +19,11 @@ fn apps_have_one_digest_and_start_over_an_older_elixir_and_over_one_behind_scrip
         let _ = fs::remove_dir_all(dir.join(name));
     }
     copy(&elixir_base(), &dir.join("base-trixie"));
-    let mut matrix = script("matrix-bases");
-    matrix.env("PHIAL_TIMES", "2").env("PHIAL_APPS", "hello umbrella");
-    matrix.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir).args(["bookworm", "trixie+shims"]);
-    let rows = run(matrix).ok();
-    let held: Vec<&str> = rows.lines().filter_map(|row| row.split_once(": ok,").map(|(name, _)| name)).collect();
-    assert_eq!(held, ["bookworm hello", "bookworm umbrella", "trixie+shims hello", "trixie+shims umbrella"], "{rows}");
+    for (base, app) in [("bookworm", "umbrella"), ("trixie+shims", "hello")] {
+        let mut matrix = script("matrix-bases");
+        matrix.env("PHIAL_TIMES", "2").env("PHIAL_APPS", app);
+        matrix.arg(env!("CARGO_BIN_EXE_phial")).arg(&dir).arg(base);
+        let rows = run(matrix).ok();
+        assert!(rows.lines().any(|row| row.starts_with(&format!("{base} {app}: ok,"))), "{rows}");
+    }
 }
