@@ -18,6 +18,11 @@ const MAX_PAGES: usize = 1000;
 /// Tags in a page: the most that Amazon returns.
 const PAGE: usize = 1000;
 
+/// Tags that are kept: a page may have more than it was asked for.
+const MAX_TAGS: usize = 1_000_000;
+/// The longest tag, in bytes (distribution-spec).
+const MAX_TAG: usize = 128;
+
 /// A page of the list, as JSON.
 #[derive(Deserialize)]
 struct TagsPage {
@@ -28,7 +33,8 @@ struct TagsPage {
 /// The tags in a page of the list; `None` if it is no such page.
 pub(super) fn tags_of_page(bytes: &[u8]) -> Option<Vec<String>> {
     let page: TagsPage = serde_json::from_slice(bytes).ok()?;
-    Some(page.tags.into_iter().flatten().flatten().filter(|tag| !tag.contains(':')).collect())
+    let is_tag = |tag: &String| tag.len() <= MAX_TAG && !tag.contains(':');
+    Some(page.tags.into_iter().flatten().flatten().filter(is_tag).collect())
 }
 
 impl Client {
@@ -57,6 +63,9 @@ impl Client {
             })?;
             let before = tags.len();
             tags.extend(page);
+            if tags.len() > MAX_TAGS {
+                break;
+            }
             match next {
                 // A page that leads to itself, or adds nothing, is the last one.
                 Some(next) if next != url && tags.len() > before => url = checked_page(&request, &first, next)?,

@@ -16,6 +16,8 @@ pub(super) const MAX_ENTRIES: usize = 1_000_000;
 pub(super) const MAX_DEPTH: usize = 128;
 /// The largest blob, in bytes: libgit2 reads it into memory.
 const MAX_BLOB: usize = 1 << 30;
+/// The largest object of a directory, in bytes: a million entries.
+const MAX_TREE: usize = 64 << 20;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX`).
 const MAX_TARGET: usize = 4095;
 
@@ -70,7 +72,7 @@ pub fn exists(fetched: &Fetched, path: &str) -> Result<bool, SourceError> {
             if nth == path.matches('/').count() || kind != Some(ObjectType::Tree) {
                 return Ok(true);
             }
-            tree = repo.find_tree(id).map_err(|source| git_dir.unreadable(format!("directory `{name}`"), source))?;
+            tree = git_dir.tree(&repo, id, name.as_bytes())?;
         }
         Ok(false)
     };
@@ -95,7 +97,7 @@ fn read(fetched: &Fetched, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     for dir in dirs.split('/').filter(|dir| !dir.is_empty()) {
         let entry = tree.get_name(dir).filter(|entry| entry.kind() == Some(ObjectType::Tree)).map(|entry| entry.id());
         let Some(id) = entry else { return Ok(None) };
-        tree = repo.find_tree(id).map_err(|source| git_dir.unreadable(format!("directory `{dir}`"), source))?;
+        tree = git_dir.tree(&repo, id, dir.as_bytes())?;
     }
     let Some(entry) = tree.get_name(file) else { return Ok(None) };
     if !matches!(mode_of(entry.filemode_raw()), Some(EntryMode::File | EntryMode::Executable)) {
@@ -115,9 +117,20 @@ struct Walked {
 impl GitDir {
     /// The tree of the commit `oid`.
     fn root<'repo>(&self, repo: &'repo Repository, oid: Oid) -> Result<git2::Tree<'repo>, SourceError> {
-        repo.find_commit(oid)
-            .and_then(|commit| commit.tree())
-            .map_err(|source| self.unreadable(format!("commit {oid}"), source))
+        let id = repo.find_commit(oid).map(|commit| commit.tree_id());
+        self.tree(repo, id.map_err(|source| self.unreadable(format!("commit {oid}"), source))?, b"/")
+    }
+
+    /// The directory `id`, at `path` for messages, if its object is not too large to be held as a whole: one of two gigabytes is
+    /// two megabytes in a pack.
+    fn tree<'repo>(&self, repo: &'repo Repository, id: Oid, path: &[u8]) -> Result<git2::Tree<'repo>, SourceError> {
+        let unreadable = |source| self.unreadable(format!("directory `{}`", path.escape_ascii()), source);
+        let (size, _) = repo.odb().and_then(|odb| odb.read_header(id)).map_err(unreadable)?;
+        if size > MAX_TREE {
+            let why = "a directory's object of more than 64 MiB is not read";
+            return Err(SourceError::Entry { path: path.escape_ascii().to_string(), why });
+        }
+        repo.find_tree(id).map_err(unreadable)
     }
 
     /// All files, links and submodules of the commit `oid`, sorted by path, without their filters.
@@ -153,8 +166,7 @@ impl GitDir {
             }
             walked.count += 1;
             if entry.filemode_raw() == 0o040_000 {
-                let what = || format!("directory `{}`", full.escape_ascii());
-                let below = repo.find_tree(entry.id()).map_err(|source| self.unreadable(what(), source))?;
+                let below = self.tree(repo, entry.id(), &full)?;
                 self.walk(repo, &below, path, walked)?;
             } else {
                 let Some(mode) = mode_of(entry.filemode_raw()) else { return refuse("its mode is unknown to git") };

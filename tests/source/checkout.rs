@@ -205,6 +205,25 @@ fn a_tree_that_repeats_itself_or_is_too_deep_is_refused_before_anything_is_writt
 }
 
 #[test]
+fn a_directory_of_millions_of_entries_is_refused_by_its_size() {
+    let test = SourceTest::new();
+    let repo = test.repo("wide");
+    let blob = git_with(&repo, &["hash-object", "-w", "--stdin"], b"x\n");
+    let id: Vec<u8> = (0..20).map(|n| u8::from_str_radix(&blob[2 * n..2 * n + 2], 16).expect("hex")).collect();
+    let entry = [b"100644 f\0", id.as_slice()].concat();
+    let large =
+        git_with(&repo, &["hash-object", "-t", "tree", "-w", "--stdin", "--literally"], &entry.repeat(2_400_000));
+    let above = git_with(&repo, &["mktree"], format!("040000 tree {large}\td\n").as_bytes());
+    for root in [large, above] {
+        let sha = git(&repo, &["commit-tree", "-m", "wide", &root]);
+        let fetched = test.fetch(repo.to_str().unwrap(), &sha).unwrap();
+        let error = list(&fetched).unwrap_err();
+        assert_eq!(error.exit_kind().code(), 3, "{}", full_message(&error));
+        assert!(full_message(&error).contains("more than 64 MiB"), "{}", full_message(&error));
+    }
+}
+
+#[test]
 fn submodules_that_are_not_fetched_are_named() {
     let test = SourceTest::new();
     let (repo, module) = (test.repo("shop"), test.repo("module"));
