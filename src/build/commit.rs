@@ -76,8 +76,8 @@ impl<'a> CommitFiles<'a> {
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
             if file == "mix.exs" {
                 recipe.check_mix_paths(&text)?;
+                leaves_assets_out = recipe.leaves_assets_out(&text);
             }
-            leaves_assets_out |= file == "mix.exs" && recipe.leaves_assets_out(&text);
             wanted.extend(wanted_versions(file, &text));
         }
         Ok(Self { fetched, entries, visible, vendored, mix_lock, wanted, leaves_assets_out })

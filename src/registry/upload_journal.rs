@@ -1,13 +1,14 @@
 //! Uploads in progress, recorded on disk: a run that was killed in the middle of a layer is resumed by the next one from
 //! where the registry reports the upload to be.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use phial_layers::Digest;
 use serde::{Deserialize, Serialize};
+
+use crate::tree::TreeDir;
 
 /// Bytes of a record that are read.
 const MAX_RECORD: u64 = 64 << 10;
@@ -36,13 +37,10 @@ impl UploadJournal {
     /// The record of a blob's upload to a repository; an empty one where none can be kept, or the blob is small.
     pub(super) fn checkpoint(&self, host: &str, repository: &str, digest: &Digest, size: u64) -> Checkpoint {
         let Some(dir) = self.0.as_ref().filter(|_| size >= MIN_BLOB) else { return Checkpoint::default() };
-        let path = dir.join(Digest::of(format!("{host}\n{repository}\n{digest}").as_bytes()).hex());
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        let opened = made.and_then(|()| {
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)
-        });
-        match opened {
-            Ok(file) if file.try_lock().is_ok() => Checkpoint(Some((file, path))),
+        let name = Digest::of(format!("{host}\n{repository}\n{digest}").as_bytes()).hex().to_owned();
+        // The store makes the directory; without one nothing is recorded.
+        match TreeDir::open(dir).and_then(|dir| dir.open_or_create(&name, 0o600)) {
+            Ok(file) if file.try_lock().is_ok() => Checkpoint(Some((file, dir.join(name)))),
             _ => Checkpoint::default(),
         }
     }

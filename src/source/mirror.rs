@@ -19,7 +19,7 @@ use git2::{
     Repository,
 };
 use phial_layers::Digest;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 
 use super::access::{Access, CredentialQueue};
 use super::error::SourceError;
@@ -29,6 +29,7 @@ use super::revision::Revision;
 use super::tree::EntryMode;
 use crate::error::IoError;
 use crate::event::{Watch, notice};
+use crate::tree::TreeDir;
 
 /// How long to wait for another process that fetches to the same mirror.
 const LOCK_WAIT: Duration = Duration::from_secs(600);
@@ -378,9 +379,7 @@ fn remove_partial_packs(packs: &Path) {
 fn lock(mirrors: &Path, path: &Path, watch: Watch<'_>) -> Result<File, SourceError> {
     let failed = |action, source| SourceError::from(IoError::at(action, path)(source));
     fs::create_dir_all(mirrors).map_err(|source| failed("create the directory of", source))?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
-    let file = File::from(opened.map_err(|errno| failed("open", errno.into()))?);
+    let file = TreeDir::open(mirrors)?.open_or_create(path.file_name().unwrap_or_default(), 0o600)?;
     let start = Instant::now();
     let mut notified = false;
     loop {

@@ -4,13 +4,10 @@
 //! nothing that Phial wrote, and is not opened.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, utimensat};
-
-use tempfile::NamedTempFile;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use super::error::{StoreError, at};
 use crate::tree::TreeDir;
@@ -42,27 +39,6 @@ pub(super) fn folder(root: &Path, name: &str) -> Result<(), StoreError> {
 /// The bytes of a file of the store; `None` if there is none that Phial can have written.
 pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     TreeDir::open(path.parent()?).ok()?.read(path.file_name()?, MAX_FILE).ok()?
-}
-
-/// Opens a lock file, and creates it if there is none.
-pub(super) fn lock_file(path: &Path) -> Result<File, StoreError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(|e| at("open", path)(e.into()))?;
-    let file = File::from(file);
-    if file.metadata().is_ok_and(|meta| meta.is_file()) {
-        return Ok(file);
-    }
-    Err(StoreError::Folder { path: path.to_owned(), reason: "is not a file".into() })
-}
-
-/// Writes a file in `dir` under another name first, so that nobody reads a part of it, and what was there is replaced.
-pub(super) fn write_atomically(dir: &Path, path: &Path, text: &str) -> Result<(), StoreError> {
-    let write = || {
-        let mut file = NamedTempFile::new_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    write().map(drop).map_err(at("write", path))
 }
 
 /// Syncs a directory, which makes renames in it durable.

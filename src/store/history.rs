@@ -4,17 +4,16 @@
 //! cannot be read is skipped. Writes are not synced; after a crash of the machine the last records may be missing.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use phial_layers::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
 use super::error::{StoreError, at};
 use super::{Store, disk};
+use crate::tree::TreeDir;
 
 /// A file of `history/`.
 #[derive(Default, Serialize, Deserialize)]
@@ -35,11 +34,8 @@ impl Store {
         history.records.push(serde_json::to_value(record).map_err(failed)?);
         history.records.drain(..history.records.len().saturating_sub(keep));
         let json = serde_json::to_vec(&history).map_err(failed)?;
-        let folder = self.root().join("history");
-        let mut file = NamedTempFile::new_in(&folder).map_err(at("create a file in", &folder))?;
-        file.write_all(&json).map_err(at("write", &path))?;
-        file.persist(&path).map_err(|e| at("keep", &path)(e.error))?;
-        Ok(())
+        let folder = TreeDir::open(&self.root().join("history"))?;
+        Ok(folder.replace(path.file_name().unwrap_or_default(), &json, 0o600)?)
     }
 
     /// The records of the history `name`, oldest first.

@@ -7,9 +7,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::disk::{read, write_atomically};
+use super::disk::read;
 use super::error::StoreError;
 use super::{PruneOptions, PruneReport, Store};
+use crate::tree::TreeDir;
 
 /// How long the file `size` is believed, in seconds.
 const MAX_AGE: i64 = 24 * 60 * 60;
@@ -56,7 +57,8 @@ impl Store {
     }
 
     fn write_size(&self, size: KnownSize) -> Result<(), StoreError> {
-        write_atomically(self.root(), &self.size_file(), &format!("{} {}\n", size.bytes, size.searched))
+        let text = format!("{} {}\n", size.bytes, size.searched);
+        Ok(TreeDir::open(self.root())?.replace("size", text.as_bytes(), 0o600)?)
     }
 }
 

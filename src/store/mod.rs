@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::tree::TreeDir;
 use phial_layers::DiffId;
 
 pub use blobs::{BlobWriter, VerifiedBlob};
@@ -33,8 +32,10 @@ pub use results::{CacheKey, Lookup, Vacant};
 pub use scratch::Scratch;
 pub use trees::{Tree, TreeCheck, TreeInfo, TreeLookup, VacantTree};
 
-use disk::{folder, lock_file, private_dir, write_atomically};
+use disk::{folder, private_dir};
 use error::at;
+
+use crate::tree::TreeDir;
 
 /// The format of the store, in its file `version`. A store of another format is refused.
 const VERSION: &str = "1\n";
@@ -71,13 +72,15 @@ impl Store {
         }
         private_dir(root)?;
         check_folder(root)?;
+        // Its own path may lead over links; below it there is none.
+        let root = &fs::canonicalize(root).map_err(at("open", root))?;
         keep_results_of_earlier_versions(root);
         for name in FOLDERS {
             folder(root, name)?;
         }
         check_version(root)?;
         let path = root.join("locks/in-use");
-        let in_use = lock_file(&path)?;
+        let in_use = TreeDir::open(&root.join("locks"))?.open_or_create("in-use", 0o600)?;
         in_use.lock_shared().map_err(at("lock", &path))?;
         scratch::sweep(&root.join("scratch"))?;
         Ok(Self {
@@ -110,9 +113,9 @@ impl Store {
 
     /// Waits for and takes the lock `name` (letters, digits and dashes).
     pub fn lock(&self, name: &str) -> Result<Guard, StoreError> {
-        let path = self.root.join("locks").join(name);
-        let file = lock_file(&path)?;
-        file.lock().map_err(at("lock", &path))?;
+        let dir = self.root.join("locks");
+        let file = TreeDir::open(&dir)?.open_or_create(name, 0o600)?;
+        file.lock().map_err(at("lock", &dir.join(name)))?;
         Ok(Guard(file))
     }
 
@@ -131,16 +134,15 @@ fn keep_results_of_earlier_versions(root: &Path) {
 
 /// Refuses a store of another format, and gives a new one its format.
 fn check_version(root: &Path) -> Result<(), StoreError> {
-    let version = root.join("version");
-    let text = TreeDir::open(root)?.read_text("version", MAX_VERSION)?;
-    match text {
+    let dir = TreeDir::open(root)?;
+    match dir.read_text("version", MAX_VERSION)? {
         Some(text) if text == VERSION => Ok(()),
         Some(text) => {
             let (theirs, ours) = (text.trim(), VERSION.trim());
             let reason = format!("has format `{theirs}`, and this version of Phial reads format `{ours}`");
             Err(StoreError::Folder { path: root.to_owned(), reason })
         }
-        None => write_atomically(root, &version, VERSION), // another process may open the same new store
+        None => Ok(dir.replace("version", VERSION.as_bytes(), 0o600)?), // another process may open the same new store
     }
 }
 

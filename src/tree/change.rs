@@ -20,6 +20,10 @@ use crate::error::IoError;
 const NEW: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// A file that is there, or a new one: no link, and nothing that is waited for.
+const OWN: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 impl TreeDir {
     /// Creates a directory, mode 0755 without the umask's bits.
     pub fn create_dir(&self, path: impl AsRef<Path>) -> Result<(), IoError> {
@@ -48,6 +52,22 @@ impl TreeDir {
         let make =
             |parent: &OwnedFd, name: &Path| Ok(File::from(openat(parent, name, NEW, Mode::from_raw_mode(mode))?));
         self.in_parent(path, make).map_err(self.failed("create", path))
+    }
+
+    /// Opens the regular file at `path` for reading and writing, and creates it if there is nothing: for locks, and records that
+    /// are written in place.
+    pub fn open_or_create(&self, path: impl AsRef<Path>, mode: u32) -> Result<File, IoError> {
+        let path = path.as_ref();
+        let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+        let open = |parent: &OwnedFd, name: &Path| match openat(parent, name, OWN, Mode::from_raw_mode(mode)) {
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(not_regular()),
+            opened => Ok(File::from(opened?)),
+        };
+        let open = || {
+            let file = self.in_parent(path, open)?;
+            if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+        };
+        open().map_err(self.failed("open", path))
     }
 
     /// Creates a file with these bytes.

@@ -125,6 +125,8 @@ fn nothing_leads_out_of_a_tree_and_nothing_is_waited_for() {
             assert_eq!(tree.xattr("a/b/file", "user.none").unwrap_or(None), None, "{case}");
             assert!(tree.files_below("a").unwrap().len() <= usize::from(by == "holes"), "{case}");
             // Writing: whatever the result is, it is in the tree.
+            let _ = tree.open_or_create("a/b/file", 0o600);
+            let _ = tree.open_or_create("a/b/own", 0o600);
             let _ = tree.replace("a/b/file", b"new", 0o600);
             let _ = tree.write_new("a/b/new", b"new", 0o600);
             let _ = tree.create_dirs("a/b/c/d");
@@ -177,4 +179,19 @@ fn a_root_that_is_a_link_is_refused() {
     symlink(canary.path("canary"), canary.path("link")).unwrap();
     assert!(TreeDir::open(&canary.path("link")).is_err());
     assert!(TreeRoot::new(canary.path("link")).open().is_err());
+}
+
+#[test]
+fn a_file_that_is_there_keeps_its_bytes_when_it_is_opened() {
+    let canary = canary();
+    let file = canary.tree.open_or_create("new", 0o600).unwrap();
+    assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
+    canary.tree.open_or_create("a/b/file", 0o600).unwrap();
+    assert_eq!(fs::read(canary.path("tree/a/b/file")).unwrap(), b"tree");
+    for by in REPLACEMENTS.into_iter().filter(|by| *by != "holes") {
+        let canary = self::canary();
+        canary.replace("a/b/file", by);
+        assert!(canary.tree.open_or_create("a/b/file", 0o600).is_err(), "{by}");
+        assert!(canary.is_untouched(), "{by}");
+    }
 }

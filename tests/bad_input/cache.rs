@@ -180,12 +180,10 @@ const REPLACEMENTS: [(&str, &str); 5] = [
 fn a_link_or_a_fifo_in_the_cache_leads_nowhere() {
     let scene = Scene::new();
     scene.sound();
-    let (cache, saved, canary) = (scene.env.path("cache"), scene.env.path("saved"), scene.env.path("canary"));
-    let cache =
-        if scene.env.cache().starts_with(scene.env.dir()) { scene.env.cache().display().to_string() } else { cache };
+    let (saved, canary) = (scene.env.path("saved"), scene.env.path("canary"));
     let shell = |text: &str| {
         let mut sh = std::process::Command::new("sh");
-        sh.args(["-euc", text]).env("C", &canary).current_dir(&cache);
+        sh.args(["-euc", text]).env("C", &canary).current_dir(scene.env.cache());
         run(sh).ok()
     };
     shell("mkdir -p $C/mine; echo keep | tee $C/keep $C/mine.lock $C/mine/keep $C/objects");
@@ -222,4 +220,23 @@ fn a_link_or_a_fifo_in_the_cache_leads_nowhere() {
         }
     }
     assert!(nth > 150, "{nth} cases");
+}
+
+#[test]
+fn the_cache_may_be_reached_over_links() {
+    let scene = Scene::new();
+    let (real, link) = (scene.env.path("disk/cache"), scene.env.path("link"));
+    fs::create_dir_all(&real).unwrap();
+    std::os::unix::fs::symlink("disk/cache", &link).unwrap();
+    for directory in [link.clone(), format!("{link}/../cache"), scene.env.path("link/below")] {
+        for _ in 0..2 {
+            let mut build = scene.build([]);
+            build.env("PHIAL_CACHE_DIR", &directory);
+            assert_eq!(digest(&run(build).ok()), good(), "{directory}");
+            let mut list = scene.env.phial(["cache", "ls"]);
+            list.env("PHIAL_CACHE_DIR", &directory);
+            assert!(run(list).ok().contains("tree"), "{directory}");
+        }
+    }
+    assert!(fs::metadata(real).unwrap().is_dir() && fs::symlink_metadata(link).unwrap().is_symlink());
 }
