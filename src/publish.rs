@@ -11,6 +11,7 @@ use crate::layout::{self, ArchiveKind};
 use crate::registry::{BaseLayers, Push, PushOutcome, Pushed};
 use crate::runtime::{Origin, ResolvedImage};
 use crate::store::StoreError;
+use crate::tree::OutputPath;
 
 /// A target names a digest, and the image has another one.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +53,16 @@ pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Ta
     write(context, image, targets, None, &|digest| stored_blob(context, image, digest))
 }
 
-/// Checks, before anything is built, that what is at the targets on this machine may be replaced and that they can be written.
-pub(crate) fn check_targets(targets: &[Target]) -> Result<(), Error> {
+/// Checks, before anything is built, that what is at the targets on this machine may be replaced, that they can be written, and that no
+/// link of a checkout leads to them.
+pub(crate) fn check_targets(targets: &[Target], context: &Context<'_>) -> Result<(), Error> {
+    let place = |path: &Path| OutputPath::new(path, &context.host.cwd);
     for target in targets {
+        match target {
+            Target::Layout { dir, .. } => place(dir).check_links()?,
+            Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } => place(file).check_links_above()?,
+            Target::Registry(_) => {}
+        }
         match target {
             Target::Layout { dir, .. } => layout::check_layout_target(dir)?,
             Target::OciArchive { file, .. } => layout::check_archive_target(file, ArchiveKind::Oci)?,

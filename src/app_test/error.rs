@@ -23,6 +23,14 @@ pub enum TestError {
     /// The `JUnit` report of the commands could not be made.
     #[error("cannot write the commands as a JUnit report")]
     Report(#[source] SerializeError),
+    /// More than is copied.
+    #[error("the files of `test.artifacts` have more than {limit_gib} GiB, up to and with `{path}`; none was copied")]
+    ArtifactsTooLarge {
+        /// The path in `test.artifacts` where the limit was reached.
+        path: String,
+        /// The limit.
+        limit_gib: u64,
+    },
     /// Neither settings nor image say what to run.
     #[error(
         "there is no test command: the settings have none, and the app has neither `script/docker/ci.sh` nor `mix.exs`"
@@ -74,6 +82,7 @@ impl UserError for TestError {
             Self::Record(error) => error.exit_kind(),
             Self::Report(_) => ExitKind::Internal,
             Self::NotReady { .. } | Self::ServiceEnded { .. } => ExitKind::Failed,
+            Self::ArtifactsTooLarge { .. } => ExitKind::Refused,
             Self::NoTests | Self::NoEntrypoint | Self::Partition { .. } => ExitKind::Usage,
             Self::NoNamespaces => ExitKind::Machine,
         }
@@ -84,6 +93,9 @@ impl UserError for TestError {
             Self::Service { source: error, .. } => return error.hint(),
             Self::Record(error) => return error.hint(),
             Self::Report(_) => return None,
+            Self::ArtifactsTooLarge { .. } => {
+                "name fewer files, or let the tests pack or remove the largest; a file or directory counts at least 4 KiB".into()
+            }
             Self::NoTests => "set `test.command` in `phial.toml`, or give a command after `--`".into(),
             Self::NoEntrypoint => "set `image.entrypoint`, or `test.command` in place of `test.entrypoint`".into(),
             Self::Partition { .. } => "write `1/4` for the first of four parts".into(),

@@ -35,6 +35,7 @@ use crate::recipe::AppDir;
 use crate::rootfs::ImageFiles;
 use crate::runtime::{IsolationChoice, ResolvedImage, app_of, choose, settings_of};
 use crate::store::{Tree, TreeCheck};
+use crate::tree::OutputPath;
 
 /// One call of `phial test`.
 #[derive(Debug)]
@@ -54,9 +55,9 @@ pub struct TestRequest {
     /// How the tests are isolated.
     pub isolation: IsolationChoice,
     /// The file that a `JUnit` report is written to.
-    pub junit: Option<PathBuf>,
+    pub junit: Option<OutputPath>,
     /// The directory that logs and `test.artifacts` are copied to.
-    pub artifacts: Option<PathBuf>,
+    pub artifacts: Option<OutputPath>,
     /// Whether dependencies are compiled even if that result is cached.
     pub no_cache: bool,
 }

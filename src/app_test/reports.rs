@@ -109,15 +109,16 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use super::super::artifacts::write;
     use super::*;
     use crate::store::Tree;
+    use crate::tree::OutputPath;
 
     #[test]
     fn reports_of_several_apps_become_one() {
         let dir = tempfile::tempdir().unwrap();
         for (name, tests) in [("app/_build/a.xml", 2), ("app/_build/b.xml", 3), ("app/deps/x/c.xml", 9)] {
-            write(&dir.path().join(name), &format!("<testsuite tests=\"{tests}\"></testsuite>")).unwrap();
+            let report = format!("<testsuite tests=\"{tests}\"></testsuite>");
+            OutputPath::new(Path::new(name), dir.path()).write(report.as_bytes()).unwrap();
         }
         let mut reports = Reports::new(&DiffSource::UpperDirs(vec![Tree::bare(dir.path())]), &AppDir::default());
         assert_eq!(reports.read_new().unwrap().map(|counts| counts.tests), Some(5));

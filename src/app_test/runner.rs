@@ -106,11 +106,12 @@ impl Runner<'_> {
         request: &TestRequest,
     ) -> Result<Vec<String>, Error> {
         if let Some(path) = &request.junit {
-            artifacts::write(path, &reports.junit(&results.commands)?)?;
+            path.write(reports.junit(&results.commands)?.as_bytes())?;
         }
         let Some(dir) = &request.artifacts else { return Ok(vec![]) };
-        artifacts::copy_logs(&results.logs, dir)?;
-        artifacts::copy_artifacts(&self.plan.artifacts, self.app, written, self.trees, dir)
+        let dir = dir.create_dir()?;
+        artifacts::copy_logs(&results.logs, &dir)?;
+        artifacts::copy_artifacts(&self.plan.artifacts, self.app, written, self.trees, &dir)
     }
 
     /// Waits for the services, then runs commands, each with its sandbox, until one cannot go on for want of a service.

@@ -37,7 +37,7 @@ pub enum BaseSource {
 /// Makes the image and brings it to its targets. The layer is the tar as it is, compressed by us.
 pub fn create(of: &BaseSource, to: &[String], context: &Context<'_>) -> Result<(Image, Vec<Target>), Error> {
     let targets = config::targets(to)?;
-    check_targets(&targets)?;
+    check_targets(&targets, context)?;
     let scratch = context.store.scratch()?;
     let start = context.step_started("base");
     let (tar, env, created) = match of {

@@ -167,7 +167,7 @@ fn plan(request: &BuildRequest, fetched: &Fetched, context: &Context<'_>) -> Res
     match &request.rebuild_of {
         None => {
             plan.check_places_are_the_callers(&request.flags)?;
-            publish::check_targets(&plan.targets)?;
+            publish::check_targets(&plan.targets, context)?;
         }
         Some(record) => {
             let settings_file = if request.config.is_some() { "`--config`" } else { "the commit" };

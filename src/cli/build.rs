@@ -1,6 +1,5 @@
 //! `phial build`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,16 +8,15 @@ use phial_layers::Compression;
 use serde_json::json;
 
 use super::format::size;
-use super::outputs;
 use super::ui::Ui;
 use super::{Common, ExitResult, IsolationArg, NetworkArg};
 use crate::build::{self, BuildRequest, Built};
 use crate::config::{BuildFlags, NetworkAccess};
 use crate::context::Context;
-use crate::error::IoError;
 use crate::image::{RegistryRef, Target};
 use crate::remote_cache::RemoteCacheMode;
 use crate::source::{GitHost, Location};
+use crate::tree::OutputPath;
 
 /// Build an image from a git commit
 #[derive(Args)]
@@ -144,13 +142,11 @@ pub(super) fn build(args: &BuildArgs, context: &Context<'_>, ui: &Ui) -> ExitRes
         remote_cache_repository: args.cache_repo.clone(),
         rebuild_of: None,
     };
-    args.digest_file.as_deref().map_or(Ok(()), outputs::check_file)?;
+    let digest_file = args.digest_file.as_deref().map(|path| OutputPath::new(path, &context.host.cwd));
+    digest_file.as_ref().map_or(Ok(()), OutputPath::check_file)?;
     let built = build::build(&request, context)?;
     // Neither of the two outputs of the digest depends on the other.
-    let written = args
-        .digest_file
-        .as_ref()
-        .map(|path| fs::write(path, format!("{}\n", built.digest)).map_err(IoError::at("write", path)));
+    let written = digest_file.map(|path| path.write(format!("{}\n", built.digest).as_bytes()));
     for report in &built.layers {
         match &report.layer {
             Some(layer) => ui.info(&format!("  {:<16} {:>9}  {}", report.name, size(layer.size), layer.digest)),

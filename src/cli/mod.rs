@@ -11,7 +11,6 @@ mod exit;
 mod explain;
 mod format;
 mod lock;
-mod outputs;
 mod panic_hook;
 mod progress;
 mod release;

@@ -7,7 +7,6 @@ use clap::Args;
 use phial_layers::Digest;
 use serde_json::json;
 
-use super::outputs;
 use super::ui::Ui;
 use super::{Common, ExitResult, IsolationArg};
 use crate::app_test::{self, TestOutcome, TestRequest};
@@ -15,6 +14,7 @@ use crate::attest::CommandResult;
 use crate::config::TestFlags;
 use crate::context::Context;
 use crate::error::ExitKind;
+use crate::tree::OutputPath;
 
 /// Run an app's tests inside its image and record the result
 #[derive(Args)]
@@ -65,7 +65,7 @@ pub(super) struct TestArgs {
 }
 
 pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> ExitResult {
-    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| context.host.cwd.join(path));
+    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| OutputPath::new(path, &context.host.cwd));
     let request = TestRequest {
         image: args.image.clone(),
         flags: TestFlags { command: args.command.clone(), only: args.only.clone(), timeout: args.timeout.clone() },
@@ -78,8 +78,8 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> ExitResul
         artifacts: at(&args.artifacts),
         no_cache: args.no_cache,
     };
-    request.junit.as_deref().map_or(Ok(()), outputs::check_file)?;
-    request.artifacts.as_deref().map_or(Ok(()), outputs::check_directory)?;
+    request.junit.as_ref().map_or(Ok(()), OutputPath::check_file)?;
+    request.artifacts.as_ref().map_or(Ok(()), OutputPath::check_directory)?;
     let tested = app_test::test(&request, context)?;
     let record = if args.no_record { None } else { app_test::attach_record(&tested, context)? };
     let digest = &tested.run.image;

@@ -79,20 +79,53 @@ impl TreeDir {
     /// Replaces whatever is at `path`, except a directory, by a file with these bytes and this mode: under another name first,
     /// which nobody can foresee. Other hard links of a file keep the old bytes.
     pub fn replace(&self, path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), IoError> {
-        let path = path.as_ref();
+        self.replace_with(path.as_ref(), 0o600, |file| {
+            file.write_all(bytes)?;
+            Ok(rustix::fs::fchmod(&*file, Mode::from_raw_mode(mode))?)
+        })
+    }
+
+    /// As [`TreeDir::replace`], by a file that `write` fills. Its mode is without the umask's bits. After an error nothing has
+    /// changed.
+    pub(super) fn replace_with(
+        &self,
+        path: &Path,
+        mode: u32,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), IoError> {
         let replace = |parent: &OwnedFd, name: &Path| {
-            let new = format!(".phial-{:016x}", RandomState::new().build_hasher().finish());
-            let mut file = File::from(openat(parent, &*new, NEW, Mode::from_raw_mode(0o600))?);
-            let written = file
-                .write_all(bytes)
-                .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?))
-                .and_then(|()| Ok(renameat(parent, &*new, parent, name)?));
+            let new = new_name();
+            let mut file = File::from(openat(parent, &*new, NEW, Mode::from_raw_mode(mode))?);
+            let written = write(&mut file).and_then(|()| Ok(renameat(parent, &*new, parent, name)?));
             if written.is_err() {
                 let _ = unlinkat(parent, &*new, AtFlags::empty());
             }
             written
         };
-        self.in_parent(path, replace).map_err(self.failed("replace", path))
+        self.in_parent(path, replace).map_err(self.failed("write", path))
+    }
+
+    /// Writes to a FIFO or a device, which waits for who reads it.
+    pub(super) fn write_in_place(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), IoError> {
+        let open = |parent: &OwnedFd, name: &Path| {
+            let flags = OFlags::WRONLY.union(OFlags::NOFOLLOW).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+            write(&mut File::from(openat(parent, name, flags, Mode::empty())?))
+        };
+        self.in_parent(path, open).map_err(self.failed("write", path))
+    }
+
+    /// Checks that files can be made in this directory. Nothing is left of the check.
+    pub(super) fn check_writable(&self) -> Result<(), IoError> {
+        let new = new_name();
+        let check = || -> io::Result<()> {
+            openat(&self.fd, &*new, NEW, Mode::from_raw_mode(0o600))?;
+            Ok(unlinkat(&self.fd, &*new, AtFlags::empty())?)
+        };
+        check().map_err(self.failed("write in", Path::new("")))
     }
 
     /// Creates a file with the bytes of `from` and this mode.
@@ -185,6 +218,11 @@ impl TreeDir {
             None => Err(not_a_directory()),
         }
     }
+}
+
+/// A name that nobody can foresee.
+fn new_name() -> String {
+    format!(".phial-{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn not_a_directory() -> io::Error {

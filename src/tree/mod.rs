@@ -9,6 +9,7 @@
 //! A path that leads through a link, or to something else than what is asked for, is taken as absent: `None`.
 
 mod change;
+mod output;
 mod remove;
 mod root;
 mod stat;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};
 use rustix::io::Errno;
 
+pub use output::{OutputError, OutputPath, create_dirs_unlinked, put_file};
 pub use remove::remove_tree;
 pub use root::TreeRoot;
 pub use stat::{EntryStat, FileKind};

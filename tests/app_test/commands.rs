@@ -1,7 +1,8 @@
 //! Which commands are run, what they see, what is reported of them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
 
 use super::{Scene, image_of};
 use crate::harness::{TestEnv, run};
@@ -115,6 +116,44 @@ fn reports_logs_and_named_files_are_copied_out() {
 
     run(scene.test(&["--junit", "junit.xml", "--", "sh", "-c", "exit 3"])).failed(1);
     assert!(read("junit.xml").contains("<failure message=\"exit code 3\">"), "{}", read("junit.xml"));
+}
+
+#[test]
+fn a_link_of_the_checkout_leads_no_report_and_no_artifact_out_of_it() {
+    let scene = Scene::new("artifacts = ['cover']\ncommand = 'mkdir -p cover; echo theirs >cover/keys'");
+    let home = tempfile::tempdir().expect("a directory");
+    fs::write(home.path().join("keys"), "mine").expect("a file");
+    let link = |to: PathBuf, name: &str| symlink(to, scene.env.dir().join(name)).expect(name);
+    link(home.path().to_owned(), "reports");
+    link(home.path().join("keys"), "junit.xml");
+    let full = scene.env.path("reports");
+    for outputs in [
+        ["--junit", "junit.xml"],
+        ["--junit", "reports/new/junit.xml"],
+        ["--artifacts", "reports"],
+        ["--artifacts", "reports/new"],
+        ["--artifacts", &full],
+    ] {
+        let stderr = run(scene.test(&outputs)).failed(3);
+        assert!(stderr.contains("is a symbolic link, and none is followed"), "{outputs:?}: {stderr}");
+        assert!(!stderr.contains("passed"), "nothing ran: {stderr}");
+    }
+    fs::create_dir(scene.env.dir().join("kept")).expect("a directory");
+    link(home.path().to_owned(), "kept/cover");
+    let stderr = run(scene.test(&["--artifacts", "kept"])).failed(3);
+    assert!(stderr.contains("`kept/cover` is a symbolic link"), "{stderr}");
+    assert_eq!(fs::read_to_string(home.path().join("keys")).expect("the file"), "mine");
+    assert_eq!(fs::read_dir(home.path()).expect("a list").count(), 1);
+}
+
+#[test]
+fn artifacts_have_a_largest_size() {
+    let scene = Scene::new("artifacts = ['VERSION', 'dump']\ncommand = 'truncate -s 5G dump'");
+    let stderr = run(scene.test(&["--artifacts", "kept"])).failed(3);
+    assert!(stderr.contains("error: the files of `test.artifacts` have more than 4 GiB"), "{stderr}");
+    let kept = fs::read_dir(scene.env.dir().join("kept")).expect("a list");
+    let kept: Vec<_> = kept.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(kept, ["1-test.log"]);
 }
 
 #[test]

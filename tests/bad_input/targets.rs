@@ -293,6 +293,39 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_is_built() {
 }
 
 #[test]
+fn a_link_of_the_checkout_leads_no_output_out_of_it() {
+    let scene = Scene::with_script("#!/bin/sh\necho built >>out-of-a-step\n");
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bashrc"), "mine").unwrap();
+    let dir = scene.env.dir();
+    std::os::unix::fs::symlink(home.path(), dir.join("dist")).unwrap();
+    std::os::unix::fs::symlink(home.path().join("bashrc"), dir.join("digest")).unwrap();
+    fs::create_dir(home.path().join("empty")).unwrap();
+    std::os::unix::fs::symlink(home.path().join("empty"), dir.join("app.oci")).unwrap();
+    let full = scene.env.path("digest");
+    let digest_files = ["digest", "dist/digest", "./dist/../digest", &full].map(|file| ("oci:out".to_owned(), file));
+    let targets = ["oci:app.oci", "oci:dist/new", "oci-archive:dist/app.tar", "docker-archive:dist/app.tar"];
+    let targets = targets.map(str::to_owned).into_iter().chain([format!("oci:{}", scene.env.path("app.oci"))]);
+    for (target, file) in digest_files.into_iter().chain(targets.map(|target| (target, "other"))) {
+        let ran = run(scene.build_on(&base(), &target, ["--digest-file", file]));
+        let stderr = ran.failed(3);
+        assert!(stderr.contains("is a symbolic link, and none is followed"), "{target} {file}: {stderr}");
+        assert!(stderr.contains("hint: remove the link, or name the place"), "{stderr}");
+        assert!(!stderr.contains("deps"), "nothing is built: {stderr}");
+    }
+    let names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(fs::read_to_string(home.path().join("bashrc")).unwrap(), "mine");
+
+    // The links on the way of an absolute path that leads elsewhere are the caller's.
+    let outer = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(home.path(), outer.path().join("home")).unwrap();
+    let file = outer.path().join("home/bashrc");
+    run(scene.build_on(&base(), "oci:out", ["--digest-file", file.to_str().unwrap()])).ok();
+    assert!(fs::read_to_string(home.path().join("bashrc")).unwrap().starts_with("sha256:"));
+}
+
+#[test]
 fn directories_of_outputs_are_made() {
     let scene = Scene::new();
     let archive = format!("oci-archive:{}", scene.env.path("deep/er/app.tar"));
