@@ -1,13 +1,27 @@
 //! Removal of whole trees.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
-use super::{FileKind, TreeDir};
+use super::{FileKind, HANDLE, TreeDir};
 use crate::error::IoError;
+
+/// Bytes of a path, by `PATH_MAX` of Linux.
+const MAX_PATH: usize = 4095;
+
+/// A directory that is being emptied, or the one above the first.
+struct EmptiedDir {
+    /// Its name in the directory above it.
+    name: OsString,
+    /// Its device and inode.
+    id: (u64, u64),
+    /// The directories in it that are still to be removed.
+    inner: Vec<OsString>,
+}
 
 impl TreeDir {
     /// Removes the entry at `path`, and all below it if it is a directory, whatever the modes of directories that belong to
@@ -19,23 +33,17 @@ impl TreeDir {
             Some(FileKind::Dir) => {}
             Some(_) => return self.remove_file(path),
         }
-        // Directories that are still to be emptied, the innermost last, so that a deep tree needs neither stack nor descriptors.
-        let mut dirs: Vec<PathBuf> = vec![path.to_owned()];
-        while let Some(at) = dirs.last().cloned() {
-            let mut inner = vec![];
-            if let Some(dir) = self.accessible_dir(&at)? {
-                for (name, stat) in dir.entries()? {
-                    if stat.is_directory() { inner.push(at.join(name)) } else { dir.remove_file(&name)? }
-                }
-            }
-            if inner.is_empty() {
-                self.remove_dir(&at)?;
-                dirs.pop();
-            } else {
-                dirs.append(&mut inner);
-            }
-        }
-        Ok(())
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        let top = self.open_at(above, HANDLE.union(OFlags::DIRECTORY)).map_err(self.failed("open", above))?;
+        let Some(top) = top else { return Ok(()) };
+        let mut levels = vec![];
+        remove_below(top, name, &mut levels).map_err(|error| {
+            let inner: PathBuf = levels.iter().skip(1).map(|level| &level.name).collect();
+            let full = self.shown(above).join(inner).join(&error.path);
+            // A path that no call takes is none to look at.
+            let is_path = full.as_os_str().len() <= MAX_PATH;
+            IoError { path: if is_path { full } else { self.shown(path) }, ..error }
+        })
     }
 
     /// Opens a directory, and gives its owner access to it if it has none.
@@ -53,6 +61,51 @@ impl TreeDir {
         let path = path.as_ref();
         let remove = |parent: &OwnedFd, name: &Path| Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?);
         self.in_parent(path, remove).map_err(self.failed("remove", path))
+    }
+}
+
+/// Removes the directory `name` in `top`. A tree can be deeper than a path is long and than there are descriptors, so only one
+/// directory is open: from it, inner ones are reached by their names, and outer ones by `..` if that still is the same directory.
+/// Paths of errors begin at the directory that is emptied, the last of `levels`.
+fn remove_below(top: OwnedFd, name: &OsStr, levels: &mut Vec<EmptiedDir>) -> Result<(), IoError> {
+    let mut at = TreeDir { fd: top, shown: PathBuf::new() };
+    levels.push(EmptiedDir { name: OsString::new(), id: at.id()?, inner: vec![name.to_owned()] });
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.inner.pop() {
+            let Some(dir) = at.accessible_dir(&name)? else { continue };
+            at = TreeDir { fd: dir.fd, shown: PathBuf::new() };
+            levels.push(EmptiedDir { name, id: at.id()?, inner: vec![] });
+            let mut inner = vec![];
+            for (name, stat) in at.entries()? {
+                if stat.is_directory() { inner.push(name) } else { at.remove_file(&name)? }
+            }
+            if let Some(level) = levels.last_mut() {
+                level.inner = inner;
+            }
+        } else if let (Some(emptied), Some(above)) = (levels.pop(), levels.last()) {
+            at = at.above(above.id)?;
+            at.remove_dir(&emptied.name)?;
+        }
+    }
+    Ok(())
+}
+
+impl TreeDir {
+    /// Its device and inode.
+    fn id(&self) -> Result<(u64, u64), IoError> {
+        let stat = rustix::fs::fstat(&self.fd)
+            .map_err(|errno| self.failed("read the metadata of", Path::new(""))(errno.into()))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// The directory above it, if it is `id`.
+    fn above(&self, id: (u64, u64)) -> Result<Self, IoError> {
+        let failed = |source| self.failed("open", Path::new(".."))(source);
+        let fd =
+            openat(&self.fd, "..", HANDLE.union(OFlags::DIRECTORY), Mode::empty()).map_err(|e| failed(e.into()))?;
+        let above = Self { fd, shown: PathBuf::new() };
+        let moved = || io::Error::other("it was moved while it was removed");
+        if above.id()? == id { Ok(above) } else { Err(failed(moved())) }
     }
 }
 

@@ -174,6 +174,34 @@ fn a_tree_with_closed_directories_and_very_deep_ones_is_removed() {
 }
 
 #[test]
+fn a_tree_deeper_than_any_path_is_removed() {
+    let canary = canary();
+    let name = "d".repeat(255);
+    let mut deep = TreeDir::open(&canary.path("tree/a")).unwrap();
+    for nth in 0..2000 {
+        deep.write_new("file", b"", 0o600).unwrap();
+        deep.create_dir("aside").unwrap();
+        let inner = deep.create_dirs(&name).unwrap();
+        if nth % 100 == 99 {
+            deep.set_mode(&name, 0o000).unwrap();
+        }
+        deep = TreeDir { fd: inner.fd, shown: PathBuf::new() };
+    }
+    canary.tree.remove_all("a").unwrap();
+    assert_eq!(canary.tree.names().unwrap(), Vec::<OsString>::new());
+    assert!(canary.is_untouched());
+}
+
+#[test]
+fn what_cannot_be_removed_is_named() {
+    let proc = TreeDir::open(Path::new("/proc")).unwrap();
+    assert!(proc.remove_all("self/task/none").is_ok(), "nothing is there");
+    let own = std::process::id().to_string();
+    let error = proc.remove_all(format!("{own}/fdinfo")).unwrap_err();
+    assert_eq!(error.path, Path::new("/proc").join(own).join("fdinfo"));
+}
+
+#[test]
 fn a_root_that_is_a_link_is_refused() {
     let canary = canary();
     symlink(canary.path("canary"), canary.path("link")).unwrap();
