@@ -233,6 +233,23 @@ fn a_fetched_commit_names_no_base_image_of_this_machine() {
 }
 
 #[test]
+fn an_image_names_no_service_of_this_machine() {
+    let env = TestEnv::with_empty_cache();
+    let repo = app(&env, "", &[]);
+    let settings = fs::read_to_string(repo.dir().join("phial.toml")).expect("settings");
+    let test = format!("[test]\ncommand = \"true\"\n[test.services.box]\nimage = \"{}\"\n", base());
+    repo.write("phial.toml", format!("{settings}{test}command = \"sleep 99\"\n"));
+    repo.commit("It names a service");
+    build(&env, repo.source(), &[], &["--to", "oci:out"]).ok();
+    let stderr = run(env.phial(["test", "oci:out"])).failed(2);
+    let named = format!("names an image on this machine as a service: `{}` (`test.services.box.image`)", base());
+    assert!(stderr.contains(&named) && stderr.contains("`--config FILE`"), "{stderr}");
+    assert!(!stderr.contains("box |"), "nothing was started: {stderr}");
+    let own = repo.dir().join("phial.toml").display().to_string();
+    run(env.phial(["test", "oci:out", "--config", &own])).ok();
+}
+
+#[test]
 fn a_registry_that_only_a_commit_or_an_image_names_gets_no_login() {
     let (env, registry) = (TestEnv::with_empty_cache(), Registry::with_htpasswd());
     let (login, private) = (env.path("login.json"), registry.reference("team/base:1"));

@@ -88,7 +88,9 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
     let app = app_of(&base.image);
     settings.image.root = Some(app.path().to_owned());
     let plan = TestPlan::new(&settings.test, &request.flags)?;
-    if request.config.is_none() {
+    let origin = if request.config.is_some() { SettingsOrigin::Caller } else { SettingsOrigin::Image };
+    plan.check_services_are_the_callers(origin)?;
+    if origin != SettingsOrigin::Caller {
         // The image names its services: their registries get no login, except the image's own.
         let hosts = plan.services.values().filter_map(|service| service.image.registry_host());
         hosts.filter(|host| image.registry_host() != Some(host)).for_each(|host| context.client.withhold_login(host));
@@ -101,7 +103,7 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
         image: &base,
         trees: &trees,
         settings: &settings,
-        origin: if request.config.is_some() { SettingsOrigin::Caller } else { SettingsOrigin::Image },
+        origin,
         pass: &request.pass,
         env: "test",
         isolation: request.isolation,

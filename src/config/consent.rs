@@ -1,12 +1,14 @@
 //! What settings may have of the caller's: which variables steps see, and where an image goes.
 //!
 //! Settings that the caller has chosen (`--config`, the working tree or the repository on this machine that is built) may name
-//! variables and targets. Settings of others (a commit fetched by URL, an image) may have only what a flag of this call names.
+//! variables, targets and images of this machine. Settings of others (a commit fetched by URL, an image) may have only what a
+//! flag of this call names.
 //! The secrets of [`CALLER_SECRETS`](super::CALLER_SECRETS) are never passed because settings name them.
 
 use super::caller::SettingsOrigin;
 use super::error::ConfigError;
 use super::plan::{BuildFlags, BuildPlan, PreparePlan};
+use super::test_plan::TestPlan;
 use crate::image::{Reference, Target, shown};
 use crate::recipe::PASSED;
 
@@ -74,11 +76,26 @@ impl BuildPlan {
     }
 }
 
+impl TestPlan {
+    /// An error if settings of others name an image of this machine as a service, which tests could send away.
+    pub fn check_services_are_the_callers(&self, origin: SettingsOrigin) -> Result<(), ConfigError> {
+        let is_path = |image: &Reference| !matches!(image, Reference::Registry(_));
+        match self.services.iter().find(|(_, service)| is_path(&service.image)) {
+            Some((service, plan)) if origin != SettingsOrigin::Caller => Err(ConfigError::ForeignService {
+                settings: origin.name(),
+                service: shown(service),
+                name: shown(&plan.image.to_string()),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FileConfig;
     use crate::config::parse;
+    use crate::config::{FileConfig, TestFlags};
     use crate::error::UserError as _;
 
     fn plan(toml: &str, flags: &BuildFlags, origin: SettingsOrigin) -> Result<PreparePlan, ConfigError> {
@@ -187,6 +204,25 @@ mod tests {
         assert_eq!(foreign(named, "oci:out", SettingsOrigin::Url), None, "a flag names it");
         assert_eq!(foreign(None, "oci:out", SettingsOrigin::Caller), None);
         assert_eq!(foreign(Some("oci:base"), "oci:out", SettingsOrigin::Url), None);
+    }
+
+    #[test]
+    fn settings_of_others_name_no_service_of_this_machine() {
+        let checked = |image: &str, origin| {
+            let toml = format!("[test.services.web]\nimage = 'r.example/web'\n[test.services.db]\nimage = '{image}'");
+            let file: FileConfig = parse("phial.toml", &toml).unwrap();
+            TestPlan::new(&file.test, &TestFlags::default()).unwrap().check_services_are_the_callers(origin)
+        };
+        for image in ["oci:db", "oci-archive:/var/lib/db.tar"] {
+            for origin in [SettingsOrigin::Url, SettingsOrigin::Image] {
+                let error = checked(image, origin).unwrap_err();
+                assert!(error.to_string().contains(&format!("`{image}` (`test.services.db.image`)")), "{error}");
+                assert!(error.hint().unwrap().contains("`--config FILE`"));
+                assert_eq!(error.exit_kind().code(), 2);
+            }
+            assert!(checked(image, SettingsOrigin::Caller).is_ok());
+        }
+        assert!(checked("r.example/db:1", SettingsOrigin::Image).is_ok());
     }
 
     #[test]

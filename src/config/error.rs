@@ -65,6 +65,16 @@ pub enum ConfigError {
         /// The reference.
         name: String,
     },
+    /// Settings of others name an image of this machine as a service.
+    #[error("{settings} names an image on this machine as a service: `{name}` (`test.services.{service}.image`)")]
+    ForeignService {
+        /// Whose settings.
+        settings: &'static str,
+        /// The name of the service.
+        service: String,
+        /// The reference.
+        name: String,
+    },
     /// Settings of others name where the image goes.
     #[error("{settings} wants the image to be written to `{name}` (`image.name`)")]
     ForeignTarget {
@@ -157,6 +167,9 @@ impl UserError for ConfigError {
             }
             Self::NotPassed { name, .. } => Some(format!("if its steps may see the value, add `--pass {name}`")),
             Self::ForeignBase { name, .. } => Some(format!("if its steps may see it, add `--base {name}`")),
+            Self::ForeignService { .. } => {
+                Some("if the tests may see it, name it in settings of your own: `--config FILE`".into())
+            }
             Self::ForeignTarget { name, .. } => {
                 Some(format!("say where the image goes: `--to {name}`, or another target"))
             }

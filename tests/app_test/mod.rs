@@ -47,8 +47,13 @@ impl Scene {
         built.rsplit_once('@').expect("a digest").1.parse().expect("a digest")
     }
 
+    /// A service of this machine needs settings that the caller names.
     fn test(&self, more: &[&str]) -> Command {
         let mut command = self.env.phial(["test", &self.image]);
+        let settings = self.repo.dir().join("phial.toml");
+        if fs::read_to_string(&settings).expect("settings").contains("image = 'oci:") {
+            command.arg("--config").arg(settings);
+        }
         command.args(more);
         command
     }

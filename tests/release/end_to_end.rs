@@ -98,10 +98,10 @@ fn an_app_with_databases_is_built_tested_and_released_by_an_ordinary_user() {
     let release = |image: &str| run(user.phial(&["release", image, "--tag", "v1"]));
     for (image, name) in [(image.as_str(), registry.reference("team/ledger:v1")), ("oci:out", "oci:out:v1".into())] {
         release(image).failed(7);
-        run(user.phial(&["test", image, "--only", "lint"])).ok();
+        run(user.phial(&["test", image, "--config", "app/phial.toml", "--only", "lint"])).ok();
         let refused = release(image).failed(7);
         assert!(refused.contains("`test` was never run, only `lint`"), "{refused}");
-        let tested = run(user.phial(&["test", image]));
+        let tested = run(user.phial(&["test", image, "--config", "app/phial.toml"]));
         assert!(tested.stderr.contains("4 tests, 0 failures"), "{}", tested.stderr);
         tested.ok();
         assert_eq!(release(image).ok(), format!("{name}@{digest}"));
