@@ -341,26 +341,6 @@ fn a_target_that_names_another_digest_is_refused() {
 }
 
 #[test]
-fn a_step_that_compiles_the_app_knows_its_commit_and_one_that_asks_git_gets_a_hint() {
-    let env = TestEnv::with_empty_cache();
-    let repo = env.shell_app();
-    let script = "#!/bin/sh\nset -eu\ncase $1 in\ndeps) env | grep PHIAL_COMMIT >/opt/deps || true ;;\n\
-        build) echo \"$PHIAL_COMMIT $PHIAL_COMMIT_TIME\" >made; echo 'fatal: not a git repository: .git' >&2 ;;\nesac\n";
-    repo.script("script/prepare_code", &script.replace(">/opt/deps", "&& exit 1"));
-    let sha = repo.commit("The second commit");
-    let time = repo.git(["show", "-s", "--format=%ct", "HEAD"]);
-    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
-    let built = run(env.phial(["build", repo.source(), "--base", &base, "--to", &to]));
-    assert!(built.stderr.contains("PHIAL_COMMIT"), "the notice: {}", built.stderr);
-    built.ok();
-    assert_eq!(run(env.phial(["run", &to, "--", "cat", "/app/made"])).ok(), format!("{sha} {time}"));
-    repo.git(["commit", "-q", "--allow-empty", "-m", "Another commit of the same files"]);
-    let sha = repo.git(["rev-parse", "HEAD"]);
-    run(env.phial(["build", repo.source(), "--base", &base, "--to", &to])).ok();
-    assert!(run(env.phial(["run", &to, "--", "cat", "/app/made"])).ok().starts_with(&sha));
-}
-
-#[test]
 fn a_script_of_the_repository_calls_the_built_in_one_and_adds_to_it() {
     let env = TestEnv::with_elixir_base_in_cache();
     let repo = env.app("hello");

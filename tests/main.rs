@@ -6,6 +6,7 @@ mod scripted;
 mod app_directory;
 mod app_test;
 mod architecture;
+mod asking_git;
 mod bad_input;
 mod base;
 mod base_tools;

@@ -9,6 +9,7 @@ mod commit;
 mod compile;
 mod downloads;
 mod error;
+mod git_trace;
 mod hex_reuse;
 mod image_config;
 mod layers;

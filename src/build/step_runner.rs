@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use phial_layers::{EntryPath, Limits, Metadata, PackOptions, pack, unpack};
 
+use super::git_trace::GitTrace;
 use super::lazy_isolation::LazyIsolation;
 use super::step_env::{self, StepEnv};
 use super::{BuildError, BuiltLayer, chroot_binds};
@@ -191,6 +192,8 @@ impl StepRunner<'_> {
             fs::write(&source, BUILT_IN).map_err(IoError::at("write", &source))?;
             spec.binds.push(Bind { source, target: BUILT_IN_PATH.into(), read_only: true });
         }
+        // Steps that do not compile the app know no commit to say in place of git.
+        let trace = env.commit.map(|_| GitTrace::add(&mut spec, &dir.join("git"))).transpose()?.flatten();
         if isolation == Isolation::Chroot {
             chroot_binds::copy_binds(&mut spec)?;
         }
@@ -221,7 +224,8 @@ impl StepRunner<'_> {
                 BuildError::StepFailed { step, exit, output, hint }.into()
             });
         }
-        if let Some(warning) = diagnosis.warning() {
+        let misses_repository = trace.map(|trace| trace.misses_repository()).transpose()?.unwrap_or(false);
+        if let Some(warning) = diagnosis.warning(misses_repository) {
             self.context.notice(warning);
         }
         let changes = self.diff(&rootfs.diff_source, env.lowers, &dir.join("changes"));

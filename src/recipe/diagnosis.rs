@@ -181,10 +181,11 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    /// What to say after a step that succeeded, if there is anything.
-    pub fn warning(mut self) -> Option<String> {
+    /// What to say after a step that succeeded, if there is anything. `misses_repository` tells whether git found no repository,
+    /// although the output may not say so.
+    pub fn warning(mut self, misses_repository: bool) -> Option<String> {
         self.line();
-        if self.found.contains(&Symptom::NoRepository) {
+        if misses_repository || self.found.contains(&Symptom::NoRepository) {
             return Some(format!("the step asked git, and {NO_REPOSITORY}"));
         }
         if let Some(text) = self.clock() {

@@ -30,11 +30,12 @@ const ACCESS: [&str; 19] = [
 ];
 
 /// Files, or directories of files, that open paths, and whose paths these are.
-const OWN_PATHS: [(&str, &str); 23] = [
+const OWN_PATHS: [(&str, &str); 24] = [
     ("src/app_test/artifacts.rs", "logs of Phial in the scratch directory"),
     ("src/app_test/log.rs", "logs of Phial in the scratch directory"),
     ("src/base_image", "what a tool of the host made in the scratch directory, before anything foreign ran in it"),
     ("src/build/chroot_binds.rs", "the sources of binds: shims in the scratch directory, the caller's certificates"),
+    ("src/build/git_trace.rs", "the new file of git's events, in the scratch directory"),
     ("src/build/rebuild_check.rs", "files of /proc, and the cache directory of the second build"),
     ("src/build/step_env.rs", "the directory of the shims, in the scratch directory"),
     ("src/build/step_runner.rs", "directories in the scratch directory, and the caller's certificates"),

@@ -192,5 +192,5 @@ fn a_path_dependency_that_is_not_there_is_a_case_for_include_in_a_directory() {
     let step = Step { name: "deps prod".into(), argv: vec![], env: None };
     let mut diagnosis = Diagnosis::new(&in_directory, &step, None, StepIds::One);
     diagnosis.push(missing.as_bytes());
-    assert!(diagnosis.warning().unwrap().contains("`image.include`"));
+    assert!(diagnosis.warning(false).unwrap().contains("`image.include`"));
 }
