@@ -125,7 +125,25 @@ fn the_child_of_an_umbrella_is_built_with_it_or_refused_by_name() {
     assert_eq!(build(&env, &repo, "services/cart/apps/web/lib", &[]).ok(), umbrella, "where one stands");
     let error = build(&env, &repo, "", &["--app", "services/cart/apps/web"]).failed(2);
     assert!(error.contains("`services/cart/apps/web`") && error.contains("`services/cart`"), "{error}");
-    assert!(error.contains("hint: build the umbrella"), "{error}");
+    assert!(error.contains("hint: build the umbrella by `--app services/cart`"), "{error}");
+    assert_eq!(build(&env, &repo, "", &["--app", "services/cart"]).ok(), umbrella, "what the hint says");
+}
+
+#[test]
+fn an_app_whose_files_of_mix_are_above_it_is_refused_with_the_project_to_build() {
+    let env = TestEnv::with_empty_cache();
+    let repo = monorepo(&env);
+    // As `mix new` writes it in an umbrella, which this repository is not.
+    let above = "[build_path: \"../../_build\", config_path: \"../../config/config.exs\", deps_path: \"../../deps\", \
+                 lockfile: \"../../mix.lock\"]\n";
+    repo.write("services/cart/mix.exs", above);
+    repo.write("services/cart/phial.toml", "");
+    repo.commit("Shared with the root");
+    let error = build(&env, &repo, "services/cart", &[]).failed(2);
+    let what = "`services/cart/mix.exs` has `deps_path: \"../../deps\"`, which is above the app's directory";
+    assert!(error.contains(what), "{error}");
+    assert!(error.contains("hint: build the project that it belongs to by `--app .`"), "{error}");
+    build(&env, &repo, "services/cart", &["--app", "."]).ok();
 }
 
 #[test]

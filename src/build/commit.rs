@@ -75,7 +75,7 @@ impl<'a> CommitFiles<'a> {
             let text = path.map(|path| source::read_file(fetched, &path)).transpose()?.flatten();
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
             if file == "mix.exs" {
-                recipe.check_mix_paths(&text)?;
+                recipe.check_mix_paths(&text, |path| source::exists(fetched, path).unwrap_or(false))?;
                 leaves_assets_out = recipe.leaves_assets_out(&text);
             }
             wanted.extend(wanted_versions(file, &text));

@@ -40,6 +40,14 @@ impl AppDir {
         Ok(None)
     }
 
+    /// The directory that the `..` at the beginning of a path lead to from here; `None` if that is not in the repository.
+    pub(super) fn above(&self, path: &str) -> Option<Self> {
+        let up =
+            path.split('/').filter(|part| !part.is_empty() && *part != ".").take_while(|part| *part == "..").count();
+        let parts: Vec<&str> = self.0.split('/').filter(|part| !part.is_empty()).collect();
+        Some(Self(parts[..parts.len().checked_sub(up)?].join("/")))
+    }
+
     /// Whether it is the root of the repository.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -6,7 +6,8 @@ use super::{Recipe, RecipeError, Script};
 impl Recipe {
     /// Checks that Mix keeps its files where the built-in script and the layers have them. Elsewhere, committed dependencies would
     /// be hidden by fetched ones, compiled files would keep their times, and packages of the lock file would not be found.
-    pub fn check_mix_paths(&self, mix: &str) -> Result<(), RecipeError> {
+    /// `has` tells whether the commit has a file.
+    pub fn check_mix_paths(&self, mix: &str, has: impl Fn(&str) -> bool) -> Result<(), RecipeError> {
         if self.script != Script::BuiltIn {
             return Ok(());
         }
@@ -14,7 +15,13 @@ impl Recipe {
         for (key, known) in [("deps_path", "deps"), ("build_path", "_build"), ("lockfile", lock)] {
             let named = quoted_after(mix, &format!("{key}:"));
             if let Some(value) = named.into_iter().find(|value| plain(value) != plain(known)) {
-                return Err(RecipeError::MixPath { file: self.app.file("mix.exs"), key, value, known: known.into() });
+                let file = self.app.file("mix.exs");
+                if plain(&value).first() == Some(&"..") {
+                    let owner = self.app.above(&value).filter(|owner| has(&owner.file("mix.exs")));
+                    let owner = owner.map(|owner| owner.path().to_owned());
+                    return Err(RecipeError::MixPathAbove { file, key, value, owner });
+                }
+                return Err(RecipeError::MixPath { file, key, value, known: known.into() });
             }
         }
         Ok(())

@@ -202,6 +202,18 @@ pub enum RecipeError {
         /// The path that is known.
         known: String,
     },
+    /// Mix keeps files above the app's directory.
+    #[error("`{file}` has `{key}: \"{value}\"`, which is above the app's directory")]
+    MixPathAbove {
+        /// The project's file.
+        file: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The path of the directory that it leads to, if that has a project.
+        owner: Option<String>,
+    },
     /// What Mix compiles is in the commit.
     #[error("the commit has `{0}`: files that an earlier build compiled would be in the image in place of new ones")]
     Compiled(String),
@@ -210,6 +222,11 @@ pub enum RecipeError {
 /// A directory of the repository; the root has an empty path.
 fn in_repository(dir: &str) -> String {
     if dir.is_empty() { "the root".to_owned() } else { format!("`{dir}`") }
+}
+
+/// A directory of the repository as `--app` takes it.
+fn app_flag(dir: &str) -> &str {
+    if dir.is_empty() { "." } else { dir }
 }
 
 fn outside(is_outside: bool) -> &'static str {
@@ -229,7 +246,9 @@ impl UserError for RecipeError {
             Self::AppDir { .. } => {
                 "`--app DIR` and `image.root` name a directory of the commit by its path from the root".into()
             }
-            Self::Umbrella { .. } => "build the umbrella: its image has all of its children".into(),
+            Self::Umbrella { umbrella, .. } => {
+                format!("build the umbrella by `--app {}`: its image has all of its children", app_flag(umbrella))
+            }
             Self::PathDependency { .. } => {
                 "commit it; what no `mix.exs` names by a written path is named in `image.include`".into()
             }
@@ -245,6 +264,10 @@ impl UserError for RecipeError {
             Self::MixPath { key, .. } => {
                 format!("remove `{key}:`, or build by a script of the repository: `prepare.script`")
             }
+            Self::MixPathAbove { owner: Some(owner), .. } => {
+                format!("build the project that it belongs to by `--app {}`", app_flag(owner))
+            }
+            Self::MixPathAbove { key, .. } => format!("remove `{key}:`: an app keeps it in its own directory"),
             Self::TooManyLinks => "commit fewer links to directories that have links themselves".into(),
             Self::Compiled(path) => {
                 let dir = path.find("_build").map_or(path.as_str(), |at| &path[..at + "_build".len()]);

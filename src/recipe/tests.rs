@@ -156,7 +156,7 @@ fn the_hint_for_a_committed_build_names_its_directory() {
 #[test]
 fn mix_keeps_its_files_where_they_are_looked_for() {
     let built_in = recipe(Script::BuiltIn);
-    let check = |text: &str| built_in.check_mix_paths(text).map_err(|error| error.to_string());
+    let check = |text: &str| built_in.check_mix_paths(text, |_| false).map_err(|error| error.to_string());
     for fine in [
         "",
         "[deps_path: \"deps\", build_path: \"./_build/\", lockfile: \"mix.lock\"]",
@@ -171,11 +171,37 @@ fn mix_keeps_its_files_where_they_are_looked_for() {
         ("[build_path: \"out\"]", "build_path"),
         ("[lockfile: \"locks/mix.lock\"]", "lockfile"),
     ] {
-        let error = built_in.check_mix_paths(text).unwrap_err();
+        let error = built_in.check_mix_paths(text, |_| false).unwrap_err();
         assert!(error.to_string().contains(&format!("`{key}: \"")), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("prepare") || hint.contains("[prepare]")), "{error}");
+        let wanted = if text.contains("..") { "remove `deps_path:`" } else { "prepare" };
+        assert!(error.hint().is_some_and(|hint| hint.contains(wanted)), "{error}");
     }
     let named = Recipe { lockfile: Some("locks/mix.lock".into()), ..recipe(Script::BuiltIn) };
-    assert_eq!(named.check_mix_paths("[lockfile: \"locks/mix.lock\"]"), Ok(()));
-    assert_eq!(recipe(Script::InRepository("run".into())).check_mix_paths("[deps_path: \"vendor\"]"), Ok(()));
+    assert_eq!(named.check_mix_paths("[lockfile: \"locks/mix.lock\"]", |_| false), Ok(()));
+    assert_eq!(
+        recipe(Script::InRepository("run".into())).check_mix_paths("[deps_path: \"vendor\"]", |_| false),
+        Ok(())
+    );
+}
+
+#[test]
+fn what_a_project_keeps_above_its_directory_belongs_to_the_project_there() {
+    for (app, value, above, flag) in [
+        ("services/cart", "../../mix.lock", "mix.exs", Some(".")),
+        ("back/services/cart", "../../mix.lock", "back/mix.exs", Some("back")),
+        ("services/cart", "./..//mix.lock", "services/mix.exs", Some("services")),
+        ("services/cart", "../../mix.lock", "other/mix.exs", None),
+        ("cart", "../../mix.lock", "mix.exs", None),
+    ] {
+        let recipe = Recipe { app: AppDir::new(app), ..recipe(Script::BuiltIn) };
+        for key in ["deps_path", "build_path", "lockfile"] {
+            let error = recipe.check_mix_paths(&format!("[{key}: \"{value}\"]"), |path| path == above).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("`{app}/mix.exs` has `{key}: \"{value}\"`")), "{error}");
+            let hint = error.hint().unwrap();
+            match flag {
+                Some(dir) => assert!(hint.ends_with(&format!("`--app {dir}`")), "{hint}"),
+                None => assert!(hint.starts_with(&format!("remove `{key}:`")), "{hint}"),
+            }
+        }
+    }
 }
