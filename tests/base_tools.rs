@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::busybox::busybox_base_with;
+use crate::harness::edit_image::edit_config;
 use crate::harness::{Output, Repo, TestEnv, run};
 
 /// Downloads what `HEX_BUILDS_URL` ends with, as if that were the newest Hex of the day; a version that is named comes before it.
@@ -114,6 +115,39 @@ fn what_is_copied_from_the_home_of_the_base_is_no_download() {
     let base = busybox_base_with(&env, &files);
     let (stderr, json) = report(build(&env, &app(&env, ""), &base, "2.0.7"));
     assert!(!stderr.contains("downloaded") && json["downloads"] == serde_json::json!({}), "{stderr}{json}");
+}
+
+#[test]
+fn hex_in_the_home_of_the_bases_user_is_found_also_beside_a_mix_home_without_it() {
+    // Mix with Hex, where it looks for it, and no way to download one.
+    let mix = MIX.replace(
+        "local.hex)",
+        "local.hex) ls \"$MIX_HOME\"/archives/hex-* >&2 && exit 0; echo 'Could not install Hex' >&2; exit 1 ;;\nother)",
+    );
+    for (name, user, home) in
+        [("named", "app", "home/app"), ("numbered", "1000:1000", "home/app"), ("root", "", "root")]
+    {
+        let env = TestEnv::with_empty_cache();
+        let hex = format!("{home}/.mix/archives/hex-2.0.5/ebin/hex.app");
+        let files = [
+            ("bin/cp", "#!/bin/sh\nexec busybox cp \"$@\"\n"),
+            ("bin/erl", "#!/bin/sh\n"),
+            ("bin/mix", mix.as_str()),
+            ("etc/passwd", "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"),
+            (hex.as_str(), "the user's"),
+            ("opt/mix/elixir/1-18-otp-27/rebar3", "#!/bin/sh\n"),
+        ];
+        for (path, _) in files {
+            let path = env.dir().join("rootfs").join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        }
+        let base = busybox_base_with(&env, &files);
+        edit_config(&base, |config| config["config"]["User"] = user.into());
+        let (stderr, json) = report(build(&env, &app(&env, ""), &base, "2.0.7"));
+        assert!(!stderr.contains("downloaded") && json["downloads"] == serde_json::json!({}), "{name}: {stderr}{json}");
+        let inside = ["run", "oci:out", "--", "cat", "/opt/mix/archives/hex-2.0.5/ebin/hex.app"];
+        assert_eq!(run(env.phial(inside)).ok(), "the user's", "{name}");
+    }
 }
 
 #[test]

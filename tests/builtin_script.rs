@@ -162,7 +162,11 @@ fn hex_and_rebar3_in_the_home_of_the_base_are_used() {
     run();
     assert!(mix_home.join("archives/hex-2.1.1/hex-2.1.1/ebin/hex.app").is_file());
     assert!(mix_home.join("elixir/1-18-otp-27/rebar3").is_file());
+    let (home, other) = (mix_home.join("archives/hex-2.1.1"), mix_home.join("archives/hex-2.0.0"));
     fs::remove_dir_all(mix_home.join("archives")).expect("removed");
     run();
-    assert!(!mix_home.join("archives").exists(), "what the image has in MIX_HOME stays as it is");
+    assert!(home.exists(), "a MIX_HOME that has rebar3 alone hides no Hex");
+    fs::rename(&home, &other).expect("renamed");
+    run();
+    assert!(other.exists() && !home.exists(), "the Hex that the image has in MIX_HOME stays the only one");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use phial_layers::Digest;
 
 use super::BuildError;
+use super::base_home::{HOME, home_of_base};
 use super::step_runner::StepRunner;
 use crate::error::Error;
 use crate::image::shown;
@@ -14,8 +15,6 @@ use crate::recipe::MIX_HOME;
 use crate::rootfs::ImageFiles;
 use crate::store::Tree;
 
-/// `MIX_HOME` of a user, where the built-in script looks, too.
-const HOME: &str = "root/.mix";
 /// The largest rebar3 that is read, in bytes.
 const MAX_REBAR3: u64 = 64 << 20;
 
@@ -25,7 +24,9 @@ impl StepRunner<'_> {
     pub(super) fn note_downloads(&self, fetched: &Tree, below: &[Tree]) -> Result<(), Error> {
         let recipe = &self.plan.recipe;
         let mix_home = recipe.env(&self.base_env, 0).get("MIX_HOME").cloned().unwrap_or_else(|| MIX_HOME.to_owned());
-        let downloads = downloads(fetched, below, Path::new(mix_home.trim_start_matches('/')))?;
+        let homes: Vec<String> =
+            home_of_base(&self.base_env, self.base_user, below)?.into_iter().chain([HOME.to_owned()]).collect();
+        let downloads = downloads(fetched, below, Path::new(mix_home.trim_start_matches('/')), &homes)?;
         match (downloads.get("hex"), &recipe.hex) {
             (Some(found), Some(wanted)) if found != wanted => {
                 return Err(BuildError::HexVersion { wanted: wanted.clone(), found: shown(found) }.into());
@@ -48,8 +49,13 @@ impl StepRunner<'_> {
     }
 }
 
-/// The version of `hex` and the digest of `rebar3` among the changes of a step, without what it copied from the base's home.
-fn downloads(fetched: &Tree, below: &[Tree], mix_home: &Path) -> Result<BTreeMap<&'static str, String>, Error> {
+/// The version of `hex` and the digest of `rebar3` among the changes of a step, without what it copied from a home of the base.
+fn downloads(
+    fetched: &Tree,
+    below: &[Tree],
+    mix_home: &Path,
+    homes: &[String],
+) -> Result<BTreeMap<&'static str, String>, Error> {
     let mut found = BTreeMap::new();
     let root = fetched.root.open()?;
     let names = |dir: &str| -> Result<Vec<PathBuf>, Error> {
@@ -57,7 +63,10 @@ fn downloads(fetched: &Tree, below: &[Tree], mix_home: &Path) -> Result<BTreeMap
         Ok(dir_of.names()?.into_iter().map(|name| Path::new(dir).join(name)).collect())
     };
     let below = ImageFiles::open(below)?;
-    let is_copied = |path: &Path| Ok::<_, Error>(below.entry(Path::new(HOME).join(path))?.is_some());
+    let is_copied = |path: &Path| {
+        let in_home = |home: &String| below.entry(Path::new(home.trim_start_matches('/')).join(".mix").join(path));
+        Ok::<_, Error>(homes.iter().map(in_home).collect::<Result<Vec<_>, _>>()?.iter().any(Option::is_some))
+    };
     for archive in names("archives")? {
         if let Some(version) = archive.file_name().and_then(|name| hex_version(name.to_str()?))
             && !is_copied(&archive)?
@@ -101,10 +110,11 @@ mod tests {
         }
         write(fetched.path().join("opt/mix/elixir/1-18-otp-27/rebar3"));
         let trees = [Tree::bare(base.path())];
-        let found = || downloads(&Tree::bare(fetched.path()), &trees, Path::new("opt/mix")).unwrap();
+        let homes = ["/home/app".to_owned(), HOME.to_owned()];
+        let found = || downloads(&Tree::bare(fetched.path()), &trees, Path::new("opt/mix"), &homes).unwrap();
         let rebar3 = Digest::of(b"x").to_string();
         assert_eq!(found(), BTreeMap::from([("hex", "2.0.6".to_owned()), ("rebar3", rebar3)]));
-        write(base.path().join("root/.mix/archives/hex-2.0.6-otp-27/ebin/x.app"));
+        write(base.path().join("home/app/.mix/archives/hex-2.0.6-otp-27/ebin/x.app"));
         write(base.path().join("root/.mix/elixir/1-18-otp-27/rebar3"));
         assert_eq!(found(), BTreeMap::new());
         for (name, version) in [("hex-2.0.6", Some("2.0.6")), ("hex-2.0.6.ez", Some("2.0.6")), ("hexes", None)] {

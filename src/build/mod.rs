@@ -3,6 +3,7 @@
 //! The commit is fetched and checked out, its steps run in sandboxes on top of the base image ([`layers`]), their changes
 //! become layers, the layers and the settings become an image ([`image_config`]), and the image is published.
 
+mod base_home;
 mod built;
 mod chroot_binds;
 mod commit;
@@ -99,6 +100,7 @@ pub(crate) fn build_unpublished<'a>(
         plan: &plan.prepare,
         isolation: LazyIsolation::new(request.isolation),
         base_env: environment(&base.image),
+        base_user: &base.image.config.config.user,
         libc: base.libc(context)?,
         no_cache: request.no_cache,
         remote_cache: &remote_cache,

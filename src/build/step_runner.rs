@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use phial_layers::{EntryPath, Limits, Metadata, PackOptions, pack, unpack};
 
+use super::base_home::{BASE_HOME, home_of_base};
 use super::git_trace::GitTrace;
 use super::lazy_isolation::LazyIsolation;
 use super::step_env::{self, StepEnv};
@@ -61,6 +62,8 @@ pub(super) struct StepRunner<'a> {
     pub(super) isolation: LazyIsolation,
     /// Environment variables of the base image.
     pub(super) base_env: BTreeMap<String, String>,
+    /// The user of the base image, as its config has it.
+    pub(super) base_user: &'a str,
     /// The C library of the base image.
     pub(super) libc: Libc,
     pub(super) no_cache: bool,
@@ -185,6 +188,10 @@ impl StepRunner<'_> {
             }
         }
         let mut spec = self.spec(step, rootfs.root.clone(), env)?;
+        if step.env.is_none() {
+            let home = home_of_base(&self.base_env, self.base_user, env.lowers)?;
+            spec.env.extend(home.map(|home| (BASE_HOME.to_owned(), home)));
+        }
         let clock = env.clock(step, self.plan.clock, self.context);
         step_env::add(env.shims(self.libc, clock, &dir.join("shims"), self.context)?, &mut spec);
         if self.plan.recipe.script != Script::BuiltIn {

@@ -80,6 +80,7 @@ impl TestDeps<'_> {
             plan: &plan,
             isolation: LazyIsolation::new(self.isolation),
             base_env,
+            base_user: "",
             libc: image.libc(context)?,
             no_cache: self.no_cache,
             remote_cache: &remote_cache,

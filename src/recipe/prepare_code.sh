@@ -25,12 +25,32 @@ need() {
     have "$1" || fail "the base image has no \`$1\`, which $2 needs" "add \`$1\` to the base image"
 }
 
-# What the base has in its user's home, where `mix local.hex` and `mix local.rebar` put it: the image looks in MIX_HOME.
+# What the base has in a home, where `mix local.hex` and `mix local.rebar` put it: the image looks in MIX_HOME. The home is that
+# of the base's user, else root's.
 use_home_of_base() {
-    home=${HOME:-/root}/.mix
-    if [ -z "${MIX_HOME:-}" ] || [ -e "$MIX_HOME" ] || [ ! -d "$home" ]; then return 0; fi
-    mkdir -p "$MIX_HOME"
-    cp -R "$home/." "$MIX_HOME"
+    if [ -z "${MIX_HOME:-}" ]; then return 0; fi
+    for home in "${PHIAL_BASE_HOME:-${HOME:-/root}}/.mix" "${HOME:-/root}/.mix"; do
+        if [ ! -d "$home" ]; then continue; fi
+        if [ ! -e "$MIX_HOME" ]; then
+            mkdir -p "$MIX_HOME"
+            cp -R "$home/." "$MIX_HOME"
+        fi
+        copy_missing "$home" "archives/hex*"
+        copy_missing "$home" "elixir/*/rebar3"
+    done
+}
+
+# Copies what a home has at a pattern, if MIX_HOME has nothing there.
+copy_missing() {
+    for path in "$MIX_HOME"/$2; do
+        if [ -e "$path" ]; then return 0; fi
+    done
+    for path in "$1"/$2; do
+        if [ ! -e "$path" ]; then continue; fi
+        to=$MIX_HOME/${path#"$1"/}
+        mkdir -p "${to%/*}"
+        cp -R "$path" "$to"
+    done
 }
 
 # Hex: the base's (an archive, or on Elixir's own code path), else `prepare.hex`, else the newest.
