@@ -45,6 +45,22 @@ pub enum SourceError {
         /// Its git directory.
         path: PathBuf,
     },
+    /// Whoever opens a file of it waits for ever, or reads without end.
+    #[error("`{}` in a git repository is not a file but a FIFO or a device", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A commit or tag whose object is not read.
+    #[error("the object `{id}` of `{location}` is a commit or tag of more than {limit_mib} MiB, which is not read")]
+    LargeCommit {
+        /// Path or URL.
+        location: String,
+        /// Its SHA.
+        id: String,
+        /// The limit.
+        limit_mib: usize,
+    },
     /// The server has no such repository, or hides it.
     #[error("there is no repository at `{location}`")]
     NoRemote {
@@ -211,6 +227,8 @@ impl UserError for SourceError {
             Self::NoRepository { .. }
             | Self::Unanswered { .. }
             | Self::Open { .. }
+            | Self::NotAFile { .. }
+            | Self::LargeCommit { .. }
             | Self::NoRemote { .. }
             | Self::Empty { .. }
             | Self::RevUnknown { .. }
@@ -286,6 +304,8 @@ impl UserError for SourceError {
             | Self::SubmoduleUrl { .. }
             | Self::Submodule { .. }
             | Self::File { .. }
+            | Self::NotAFile { .. }
+            | Self::LargeCommit { .. }
             | Self::Entry { .. } => return Some(self.content_hint()),
             Self::Io(error) => return error.hint(),
         };
@@ -294,12 +314,16 @@ impl UserError for SourceError {
 }
 
 impl SourceError {
-    /// What to do about what the commit holds.
+    /// What to do about what the repository holds.
     fn content_hint(&self) -> String {
         let text = match self {
             Self::LfsObjects { .. } => {
                 "build a clone that has them (`git lfs fetch`); `lfs = false` under `[source]` leaves the pointers in the image"
             }
+            Self::NotAFile { .. } => {
+                "check where the repository comes from; `git clone` of its origin makes one without"
+            }
+            Self::LargeCommit { .. } => "name another commit: its message or signature is this large",
             Self::File { .. } => "replace it by a regular file with text in UTF-8",
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",
             Self::SubmoduleUrl { .. } => {

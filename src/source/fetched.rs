@@ -88,6 +88,7 @@ impl Fetched {
         oid: Oid,
         state: RepositoryState,
     ) -> Result<Self, SourceError> {
+        git_dir.commit_of(&repo, oid)?;
         let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
         let time = commit.committer().when().seconds();
         drop(commit);

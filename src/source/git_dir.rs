@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use git2::{Config, Repository};
+use git2::{Config, ObjectType, Oid, Repository};
 
 use super::error::SourceError;
 use crate::error::IoError;
@@ -10,6 +10,10 @@ use crate::tree::{Enter, FileKind, TreeDir, WalkEntry};
 
 /// The largest file that Phial reads itself, such as the settings, in bytes.
 pub(super) const MAX_READ: usize = 1 << 20;
+/// The largest commit or tag that is read, in bytes: those of git have kilobytes, and a message of gigabytes is megabytes in a pack.
+const MAX_COMMIT: usize = 16 << 20;
+/// The most tags of tags that are followed.
+const MAX_TAGS: usize = 50;
 /// Why a link, a directory or a FIFO is not read.
 pub(super) const NOT_REGULAR: &str = "it is not a regular file";
 
@@ -38,6 +42,26 @@ impl GitDir {
                 SourceError::Open { path: self.path.clone(), source }
             }
         })
+    }
+
+    /// The commit that an object is, or that a tag leads to; `None` if it is or leads to something else. No object is read as a whole
+    /// before its size is known.
+    pub(super) fn commit_of(&self, repo: &Repository, object: Oid) -> Result<Option<Oid>, SourceError> {
+        let mut id = object;
+        for _ in 0..MAX_TAGS {
+            let unreadable = |source| self.unreadable(format!("the object `{id}`"), source);
+            let (size, kind) = repo.odb().and_then(|odb| odb.read_header(id)).map_err(unreadable)?;
+            if matches!(kind, ObjectType::Commit | ObjectType::Tag) && size > MAX_COMMIT {
+                let location = self.location.clone();
+                return Err(SourceError::LargeCommit { location, id: id.to_string(), limit_mib: MAX_COMMIT >> 20 });
+            }
+            match kind {
+                ObjectType::Commit => return Ok(Some(id)),
+                ObjectType::Tag => id = repo.find_tag(id).map_err(unreadable)?.target_id(),
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn unreadable(&self, what: String, source: git2::Error) -> SourceError {

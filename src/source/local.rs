@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use git2::{ConfigLevel, ErrorCode, Oid, Repository};
+use git2::{ConfigLevel, ErrorCode, Oid, Reference, Repository};
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{SourceError, is_hex};
@@ -33,8 +33,15 @@ pub(super) struct LocalRepository {
     pub(super) top: Option<PathBuf>,
 }
 
-/// The repository of `path`: the nearest directory at or above it that has a `.git` or is a bare repository.
+/// The repository of `path`: the nearest directory at or above it that has a `.git` or is a bare repository. None of its files is one that
+/// is waited for.
 pub(super) fn find(path: &Path) -> Result<LocalRepository, SourceError> {
+    let found = nearest(path)?;
+    found.check_files()?;
+    Ok(found)
+}
+
+fn nearest(path: &Path) -> Result<LocalRepository, SourceError> {
     let none = || SourceError::NoRepository { path: path.to_owned() };
     let start = fs::canonicalize(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => none(),
@@ -72,7 +79,7 @@ fn linked(dot: &Path) -> Option<PathBuf> {
 }
 
 /// The text of a file of git that holds a path. Opening does not wait for the writer of a FIFO.
-fn path_in(file: &Path) -> Option<String> {
+pub(super) fn path_in(file: &Path) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = fs::File::from(rustix::fs::open(file, flags, Mode::empty()).ok()?);
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
@@ -92,25 +99,26 @@ pub(super) fn resolve(
 ) -> Result<Oid, SourceError> {
     let (location, rev_text) = (git_dir.location.clone(), rev.to_string());
     let unknown = |tried| SourceError::RevUnknown { location: location.clone(), rev: rev_text.clone(), tried };
-    let peeled = |object: Result<git2::Commit<'_>, git2::Error>| {
-        object.map(|commit| commit.id()).map_err(|source| match source.code() {
-            ErrorCode::NotFound => git_dir.unreadable(format!("`{rev_text}`"), source),
-            _ => SourceError::NotACommit { location: location.clone(), rev: rev_text.clone() },
-        })
+    let read = |object: Result<Oid, git2::Error>| {
+        let object = object.map_err(|source| git_dir.unreadable(format!("`{rev_text}`"), source))?;
+        let commit = git_dir.commit_of(repo, object)?;
+        commit.ok_or_else(|| SourceError::NotACommit { location: location.clone(), rev: rev_text.clone() })
     };
     match rev {
         Revision::Head => match repo.head() {
-            Ok(head) => peeled(head.peel_to_commit()),
+            Ok(head) => read(target(&head)),
             Err(error) if matches!(error.code(), ErrorCode::UnbornBranch | ErrorCode::NotFound) => {
                 Err(SourceError::Empty { location })
             }
             Err(source) => Err(git_dir.unreadable("`HEAD`".to_owned(), source)),
         },
-        Revision::Sha(sha) => match Oid::from_str(sha).and_then(|oid| repo.find_object(oid, None)) {
-            Ok(object) => peeled(object.peel_to_commit()),
-            Err(error) if error.code() == ErrorCode::NotFound => Err(unknown(vec!["the object itself".to_owned()])),
-            Err(source) => Err(git_dir.unreadable(format!("`{sha}`"), source)),
-        },
+        Revision::Sha(sha) => {
+            let object = Oid::from_str(sha).and_then(|oid| repo.odb()?.read_header(oid).map(|_| oid));
+            match object {
+                Err(error) if error.code() == ErrorCode::NotFound => Err(unknown(vec!["the object itself".to_owned()])),
+                object => read(object),
+            }
+        }
         Revision::Name(name) => {
             let mut tried = Revision::candidates(name);
             let matches: Vec<_> =
@@ -119,12 +127,13 @@ pub(super) fn resolve(
                 notice(watch, format!("`{name}` is ambiguous: `{first}` is built, not `{second}`"));
             }
             if let Some((_, reference)) = matches.first() {
-                return peeled(reference.peel_to_commit());
+                return read(target(reference));
             }
             drop(matches);
             if is_hex(name) && name.len() < 40 {
-                match repo.find_object_by_prefix(name, None) {
-                    Ok(object) => return peeled(object.peel_to_commit()),
+                let found = Oid::from_str(name).and_then(|short| repo.odb()?.exists_prefix(short, name.len()));
+                match found {
+                    Ok(object) => return read(Ok(object)),
                     Err(error) if error.code() == ErrorCode::Ambiguous => {
                         return Err(SourceError::Ambiguous { location, rev: name.clone() });
                     }
@@ -134,6 +143,12 @@ pub(super) fn resolve(
             Err(unknown(tried))
         }
     }
+}
+
+/// The object that a reference names, also through another reference.
+fn target(reference: &Reference<'_>) -> Result<Oid, git2::Error> {
+    let direct = reference.resolve()?;
+    direct.target().ok_or_else(|| git2::Error::from_str("the reference names no object"))
 }
 
 /// The URL of a local repository's remote `origin`, from its own configuration; `None` if it is a path or cannot be
@@ -180,7 +195,8 @@ impl LocalRepository {
         let checked_out = self.checked_out_submodule(path);
         let top = checked_out.as_ref().and_then(|found| found.top.clone());
         let kept = self.git_dirs().map(|dir| dir.join("modules").join(name)).filter(|dir| is_git_dir(dir));
-        checked_out.into_iter().chain(kept.map(|git_dir| Self { git_dir, top: top.clone() })).collect()
+        let kept = kept.map(|git_dir| Self { git_dir, top: top.clone() }).filter(|found| found.check_files().is_ok());
+        checked_out.into_iter().chain(kept).collect()
     }
 
     /// Its git directory, which messages call `location`.
@@ -200,7 +216,7 @@ impl LocalRepository {
         let top = self.top.as_deref()?;
         let path = Path::new(OsStr::from_bytes(path));
         TreeDir::open(top).ok()?.dir(path).ok()??;
-        with_working_tree(&top.join(path))
+        with_working_tree(&top.join(path)).filter(|found| found.check_files().is_ok())
     }
 
     /// [`WorkingTreeStatus::of`] within the time limit.

@@ -15,8 +15,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use git2::{
-    AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType, Oid, ProxyOptions, RemoteCallbacks,
-    Repository,
+    AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions, RemoteCallbacks, Repository,
 };
 use phial_layers::Digest;
 use rustix::fs::FlockOperation;
@@ -196,19 +195,19 @@ impl Fetch {
             received => received.map_err(failed)?,
         }
         drop(connection);
-        match repo.find_object(wanted.oid, None) {
+        match repo.odb().and_then(|odb| odb.read_header(wanted.oid)) {
             Err(_) if wanted.by_sha => Ok(None),
             Err(error) => Err(git_dir.broken_mirror(&error)),
-            Ok(object) => {
-                let commit = object.peel(ObjectType::Commit).map_err(|_| SourceError::NotACommit {
+            Ok(_) => {
+                let commit = git_dir.commit_of(&repo, wanted.oid)?.ok_or_else(|| SourceError::NotACommit {
                     location: self.url.identity(),
                     rev: self.rev.to_string(),
                 })?;
-                for oid in [wanted.oid, commit.id()] {
+                for oid in [wanted.oid, commit] {
                     repo.reference(&format!("refs/phial/{oid}"), oid, true, "")
                         .map_err(|e| git_dir.broken_mirror(&e))?;
                 }
-                Ok(Some(commit.id()))
+                Ok(Some(commit))
             }
         }
     }

@@ -22,6 +22,7 @@ mod filtered_files;
 #[doc(hidden)]
 pub mod fuzz;
 mod git_dir;
+mod git_files;
 mod git_host;
 mod gitmodules;
 mod lfs;

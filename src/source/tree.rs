@@ -117,6 +117,7 @@ struct Walked {
 impl GitDir {
     /// The tree of the commit `oid`.
     fn root<'repo>(&self, repo: &'repo Repository, oid: Oid) -> Result<git2::Tree<'repo>, SourceError> {
+        self.commit_of(repo, oid)?;
         let id = repo.find_commit(oid).map(|commit| commit.tree_id());
         self.tree(repo, id.map_err(|source| self.unreadable(format!("commit {oid}"), source))?, b"/")
     }

@@ -165,8 +165,8 @@ fn a_build_that_waits_for_a_silent_git_server_ends_on_a_signal() {
     scene.sound();
 }
 
-/// libgit2 does not look up while it reads a file, walks a tree or compares a working tree: a FIFO in the place of an object stands for
-/// a file system that is gone, in each of these calls.
+/// libgit2 does not look up while it reads a file or compares a working tree: a FIFO in the place of the index stands for a file system
+/// that is gone. One in the place of an object is refused by then.
 #[test]
 fn a_build_whose_repository_does_not_answer_ends_on_a_signal() {
     for place in ["objects", "index", "config"] {

@@ -166,3 +166,82 @@ fn a_fifo_in_a_repository_holds_nothing_up() {
         }
     });
 }
+
+/// libgit2 opens these before anything else: no time limit and no signal would end that.
+#[test]
+fn a_fifo_in_the_place_of_an_object_or_a_reference_is_refused_by_name() {
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let names = [
+        "HEAD",
+        "config",
+        "packed-refs",
+        "refs/heads/main",
+        "objects/COMMIT",
+        "objects/TREE",
+        "objects/pack/pack-1.idx",
+        "objects/info/alternates",
+        "other/COMMIT",
+    ];
+    std::thread::scope(|scope| {
+        for name in names {
+            let base = &base;
+            scope.spawn(move || {
+                let env = TestEnv::with_empty_cache();
+                let repo = env.shell_app();
+                let git_dir = repo.dir().join(".git");
+                let object = |rev: &str| {
+                    let id = repo.git(["rev-parse", rev]);
+                    format!("{}/{}", &id[..2], &id[2..])
+                };
+                let name = name.replace("COMMIT", &object("HEAD")).replace("TREE", &object("HEAD^{tree}"));
+                let path = git_dir.join(&name);
+                if name.starts_with("other/") {
+                    fs::rename(git_dir.join("objects"), git_dir.join("other")).unwrap();
+                    fs::create_dir_all(git_dir.join("objects/info")).unwrap();
+                    fs::write(git_dir.join("objects/info/alternates"), "../other\n").unwrap();
+                }
+                let _ = fs::remove_file(&path);
+                rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+                    .unwrap();
+                let to = format!("oci:{}", env.path("out"));
+                for args in [
+                    vec!["build", repo.source(), "--base", base, "--to", &to],
+                    vec!["explain", "--source", repo.source()],
+                ] {
+                    let phial = env.phial(&args);
+                    let mut patient = Command::new("timeout");
+                    patient.arg("60").arg(phial.get_program()).args(phial.get_args()).current_dir(env.dir());
+                    patient.env_clear().envs(phial.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                    let stderr = run(patient).failed(3);
+                    let file = name.strip_prefix("other/").unwrap_or(&name);
+                    let expected = format!("{file}` in a git repository is not a file but a FIFO");
+                    assert!(stderr.contains(&expected), "{args:?} {name}: {stderr}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_commit_or_a_tag_of_many_megabytes_is_refused_before_it_is_read() {
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let write_object = |kind: &str, head: &str| {
+        fs::write(test.path("object"), format!("{head}{}\n", "x".repeat(20 << 20))).unwrap();
+        let file = test.path("object");
+        git(&repo, &["hash-object", "-t", kind, "-w", file.to_str().unwrap()])
+    };
+    let head = git(&repo, &["rev-parse", "HEAD"]);
+    let commit = write_object("commit", &format!("{}\n", git(&repo, &["cat-file", "commit", "HEAD"])));
+    let tag = write_object("tag", &format!("object {head}\ntype commit\ntag t\ntagger A <a@b> 1 +0000\n\n"));
+    git(&repo, &["update-ref", "refs/tags/t", &tag]);
+    git(&repo, &["update-ref", "refs/heads/large", &commit]);
+    let local = repo.to_str().unwrap().to_owned();
+    for rev in [&commit, &tag, "t", "large", &commit[..12]] {
+        let error = test.fetch(&local, rev).unwrap_err();
+        let text = full_message(&error);
+        assert!(text.contains("is a commit or tag of more than 16 MiB, which is not read"), "{rev}: {text}");
+        assert_eq!(error.exit_kind().code(), 3);
+    }
+    assert_eq!(test.fetch(&local, "HEAD").unwrap().commit.sha, head);
+}
