@@ -5,6 +5,7 @@
 //! The decompressors are `flate2` and `zstd`; the framing is ours, since both end at the first member or frame, or pass over what follows.
 
 use std::io::{self, BufRead, Read, Write as _};
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use flate2::bufread::GzDecoder;
@@ -144,8 +145,9 @@ fn send_all(from: &mut impl Read, chunks: &Chunks) -> io::Result<Sent> {
 /// A buffered reader that hashes what it reads and records whether the source itself failed.
 struct HashingReader<R> {
     source: R,
-    buffer: Vec<u8>,
-    position: usize,
+    buffer: Box<[u8]>,
+    /// What is read and not consumed, in the buffer.
+    unread: Range<usize>,
     hash: Sha256Writer<io::Sink>,
     failed: bool,
 }
@@ -153,22 +155,21 @@ struct HashingReader<R> {
 impl<R: Read> HashingReader<R> {
     fn new(source: R) -> Self {
         let hash = Sha256Writer::new(io::sink());
-        Self { source, buffer: Vec::with_capacity(CHUNK), position: 0, hash, failed: false }
+        Self { source, buffer: vec![0; CHUNK].into(), unread: 0..0, hash, failed: false }
     }
 
     /// The next `n` bytes, or all that are left, without consuming them; `n` is small.
     fn peek(&mut self, n: usize) -> Result<&[u8], UnpackError> {
-        while self.buffer.len() - self.position < n && self.fill().map_err(UnpackError::Read)? {}
-        let end = self.buffer.len().min(self.position + n);
-        Ok(&self.buffer[self.position..end])
+        while self.unread.len() < n && self.fill().map_err(UnpackError::Read)? {}
+        let end = self.unread.end.min(self.unread.start + n);
+        Ok(&self.buffer[self.unread.start..end])
     }
 
     /// Reads once more, after the bytes that are buffered; false at the end.
     fn fill(&mut self) -> io::Result<bool> {
-        self.buffer.drain(..self.position);
-        self.position = 0;
-        let old = self.buffer.len();
-        self.buffer.resize(CHUNK, 0);
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        let old = self.unread.end;
         let read = loop {
             match self.source.read(&mut self.buffer[old..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -176,8 +177,8 @@ impl<R: Read> HashingReader<R> {
             }
         };
         self.failed |= read.is_err();
-        self.buffer.truncate(old + *read.as_ref().unwrap_or(&0));
-        self.hash.write_all(&self.buffer[old..])?;
+        self.unread.end += *read.as_ref().unwrap_or(&0);
+        self.hash.write_all(&self.buffer[old..self.unread.end])?;
         read.map(|n| n > 0)
     }
 
@@ -211,13 +212,13 @@ impl<R: Read> Read for HashingReader<R> {
 
 impl<R: Read> BufRead for HashingReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.position == self.buffer.len() {
+        if self.unread.is_empty() {
             self.fill()?;
         }
-        Ok(&self.buffer[self.position..])
+        Ok(&self.buffer[self.unread.clone()])
     }
 
     fn consume(&mut self, n: usize) {
-        self.position += n;
+        self.unread.start += n;
     }
 }
