@@ -32,6 +32,7 @@ int main(void) {
     say("umount", syscall(SYS_umount2, "/tmp", 2));
     say("pivot_root", syscall(SYS_pivot_root, ".", "."));
     say("open_tree", syscall(428, -100, "/", 1));
+    say("open_tree_attr", syscall(467, -100, "/", 1, 0, 0));
     say("fsopen", syscall(430, "tmpfs", 0));
     say("io_uring", syscall(425, 1, 0));
     say("bpf", syscall(SYS_bpf, 0, 0, 0));

@@ -105,6 +105,17 @@ fn an_image_without_layers_is_built_on() {
     }
 }
 
+/// overlayfs's own attributes mean nothing in a layer: kept, they would be obeyed by `overlay` alone.
+#[test]
+fn attributes_of_overlayfs_in_a_layer_hide_nothing() {
+    let env = TestEnv::with_empty_cache();
+    let low = files(&[("data/a", "1\n"), ("data/b", "2\n")]);
+    let opaque = [Entry::dir("data/").xattr("user.overlay.opaque", "y"), Entry::file("data/c", "3\n")];
+    let whiteout = [Entry::dir("data/"), Entry::file("data/b", "4\n").xattr("user.overlay.whiteout", "y")];
+    shows(&env, "opaque", &[busybox(), low.clone(), layer("opaque", &tar(&opaque))], "a\nb\nc\n1\n2\n3");
+    shows(&env, "whiteout", &[busybox(), low, layer("whiteout", &tar(&whiteout))], "a\nb\n1\n4");
+}
+
 fn with_args(mut command: std::process::Command, args: &[&str]) -> std::process::Command {
     command.args(args);
     command

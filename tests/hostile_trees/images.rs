@@ -3,8 +3,10 @@
 use std::fs;
 
 use super::{Canary, bounded, check, isolations, phial_in, use_image, used};
+use crate::diff::handmade_images::{Entry, image, layer, plain, tar};
 use crate::harness::busybox::busybox_base;
 use crate::harness::{TestEnv, run};
+use crate::odd_layers::busybox;
 
 /// Device nodes, FIFOs and links of an image at the paths that Phial looks at: they are unpacked as the image has them, as far as this
 /// user may, and none is opened.
@@ -49,6 +51,34 @@ fn nothing_that_an_image_has_leads_to_a_device_or_a_file_of_the_host() {
             use_image(&env, &canary, &used(&image, &artifacts), isolation, &case);
             let build = ["build", repo.source(), "--base", &image, "--to", "oci:built"];
             check(&canary, &bounded(phial_in(&env, isolation, &build), &case), &case);
+        }
+    }
+}
+
+/// Links of an image in place of the directories that a sandbox fills: they lead to the same path in the root. In a chroot, where
+/// files are copied below `/run`, a link in the way is refused.
+#[test]
+fn links_of_an_image_in_place_of_directories_lead_nowhere() {
+    let env = TestEnv::with_empty_cache();
+    let (canary, repo) = (Canary::new(&env), env.shell_app());
+    for link in ["run", "tmp", "etc"] {
+        let away = format!("{}/{link}", canary.path());
+        let above = format!("../../../../../../../../../../../..{away}");
+        for (kind, target) in [("away", away.as_str()), ("above", &above), ("parent", "..")] {
+            let name = format!("{link}-{kind}");
+            let base = image(&env, &name, &[busybox(), layer("link", &tar(&[Entry::link(link, target)]))], &plain());
+            for isolation in isolations() {
+                let case = format!("{isolation}: `{link}` of the image is a link to {kind}");
+                let script = "echo x >/run/x; echo x >/tmp/x; echo x >/etc/x; true";
+                let ran = bounded(phial_in(&env, isolation, &["run", &base, "--", "sh", "-c", script]), &case);
+                check(&canary, &ran, &case);
+                let build = ["build", repo.source(), "--base", &base, "--to", "oci:built", "--no-cache"];
+                let built = bounded(phial_in(&env, isolation, &build), &case);
+                check(&canary, &built, &case);
+                let copies = link == "run" && ["chroot", "plain"].contains(isolation);
+                let expected = (Some(0), Some(if copies { 6 } else { 0 }));
+                assert_eq!((ran.code, built.code), expected, "{case}\n{}{}", ran.stderr, built.stderr);
+            }
         }
     }
 }

@@ -77,6 +77,7 @@ fn dangerous_calls_are_denied() {
         ("umount", "EPERM"),
         ("pivot_root", "EPERM"),
         ("open_tree", "ENOSYS"),
+        ("open_tree_attr", "ENOSYS"),
         ("fsopen", "ENOSYS"),
         ("io_uring", "ENOSYS"),
         ("bpf", "EPERM"),
