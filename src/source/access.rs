@@ -15,14 +15,18 @@ use super::location::{Location, Url};
 use crate::host::Host;
 use crate::secret::Secret;
 
-/// Where a fetch may find credentials, and its timeout.
+/// Where a fetch may find credentials, and its limits.
 #[derive(Clone)]
 pub struct Access {
     env: BTreeMap<String, String>,
     /// The servers that get them.
     hosts: Vec<GitHost>,
     timeout: Duration,
+    max_bytes: u64,
 }
+
+/// The most bytes that a server may send for one commit.
+const MAX_BYTES: u64 = 32 << 30;
 
 /// The credentials for one URL, and which were tried.
 pub(super) struct CredentialQueue {
@@ -58,7 +62,7 @@ impl Access {
     /// `CI_JOB_TOKEN` for `CI_SERVER_HOST`, the ssh agent, and `git credential fill` if git is on the `PATH`. Only `hosts`, the
     /// servers that the caller named, get any of them.
     pub fn of(host: &Host, hosts: &[GitHost]) -> Self {
-        Self { env: host.env.clone(), hosts: hosts.to_vec(), timeout: Duration::from_secs(120) }
+        Self { env: host.env.clone(), hosts: hosts.to_vec(), timeout: Duration::from_secs(120), max_bytes: MAX_BYTES }
     }
 
     /// The same, for one more server.
@@ -78,6 +82,17 @@ impl Access {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// Sets how many bytes a server may send for one commit before the fetch fails; the default is 32 GiB.
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.max_bytes
     }
 
     pub(super) fn timeout(&self) -> Duration {

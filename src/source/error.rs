@@ -115,6 +115,14 @@ pub enum SourceError {
         /// The timeout.
         seconds: u64,
     },
+    /// The server sends without end, or a repository that is too large.
+    #[error("`{location}` sends more than {limit_mib} MiB")]
+    TooMuch {
+        /// The URL.
+        location: String,
+        /// The limit.
+        limit_mib: u64,
+    },
     /// The server requires credentials, and all that were found are refused.
     #[error("`{location}` requires credentials: {}", if tried.is_empty() { "none were found".to_owned() } else { format!("{} refused", tried.join(", ")) })]
     Auth {
@@ -240,7 +248,9 @@ impl UserError for SourceError {
             | Self::SubmoduleUrl { .. }
             | Self::File { .. }
             | Self::Entry { .. } => ExitKind::Refused,
-            Self::Network { .. } | Self::Stalled { .. } | Self::Mirror { .. } => ExitKind::Unavailable,
+            Self::Network { .. } | Self::Stalled { .. } | Self::TooMuch { .. } | Self::Mirror { .. } => {
+                ExitKind::Unavailable
+            }
             Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
                 ExitKind::Unauthorized
             }
@@ -260,9 +270,7 @@ impl UserError for SourceError {
                 "a repository of this kind (SHA-256, reftable) cannot be read in place: give its URL instead"
             }
             Self::Open { .. } => "check it with `git fsck`; this user must be able to read its files",
-            Self::Unanswered { .. } => {
-                "a file of it is a FIFO or on a disk that does not answer: `.git/config`, or one that it includes"
-            }
+            Self::Unanswered { .. } => "a file that its config includes is a FIFO, or on a disk that does not answer",
             Self::NoRemote { .. } => "if it is private: set `GIT_TOKEN` or configure a git credential helper",
             Self::Empty { .. } => "create a commit first",
             Self::RevUnknown { rev, .. } if is_hex(rev) && rev.len() < 40 => {
@@ -306,6 +314,7 @@ impl UserError for SourceError {
             | Self::File { .. }
             | Self::NotAFile { .. }
             | Self::LargeCommit { .. }
+            | Self::TooMuch { .. }
             | Self::Entry { .. } => return Some(self.content_hint()),
             Self::Io(error) => return error.hint(),
         };
@@ -323,6 +332,7 @@ impl SourceError {
             Self::NotAFile { .. } => {
                 "check where the repository comes from; `git clone` of its origin makes one without"
             }
+            Self::TooMuch { .. } => "fetch it with git, and build that clone",
             Self::LargeCommit { .. } => "name another commit: its message or signature is this large",
             Self::File { .. } => "replace it by a regular file with text in UTF-8",
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",

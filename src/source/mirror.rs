@@ -10,7 +10,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use rustix::fs::FlockOperation;
 use super::access::{Access, CredentialQueue};
 use super::error::SourceError;
 use super::git_dir::GitDir;
+use super::heartbeat::Heartbeat;
 use super::location::Url;
 use super::revision::Revision;
 use super::tree::EntryMode;
@@ -42,15 +42,6 @@ struct Fetch {
     rev: Revision,
     access: Access,
     heartbeat: Arc<Heartbeat>,
-}
-
-/// Shared by the thread that fetches and the one that waits for it.
-#[derive(Default)]
-struct Heartbeat {
-    /// Counts the times that data arrived.
-    beats: AtomicU64,
-    /// Nobody waits any more.
-    abandoned: AtomicBool,
 }
 
 /// A message of the thread that fetches.
@@ -134,11 +125,11 @@ impl Fetch {
             match receiver.recv_timeout(timeout) {
                 Ok(Message::Notice(text)) => notice(watch, text),
                 Ok(Message::Done(done)) => return done,
-                Err(RecvTimeoutError::Timeout) if heartbeat.beats.load(Ordering::Relaxed) != seen => {
-                    seen = heartbeat.beats.load(Ordering::Relaxed);
+                Err(RecvTimeoutError::Timeout) if heartbeat.beats() != seen => {
+                    seen = heartbeat.beats();
                 }
                 Err(_) => {
-                    heartbeat.abandoned.store(true, Ordering::Relaxed);
+                    heartbeat.abandon();
                     return Err(SourceError::Stalled { location: self.url.identity(), seconds: timeout.as_secs() });
                 }
             }
@@ -189,7 +180,13 @@ impl Fetch {
         options.remote_callbacks(self.callbacks(&credentials)).proxy_options(self.proxy());
         options.download_tags(AutotagOption::None).update_fetchhead(false).depth(depth);
         match connection.remote().fetch(&refspecs, Some(&mut options), None) {
-            Err(error) if wanted.by_sha && depth > 0 && !credentials.borrow().exhausted && !is_trust(&error) => {
+            Err(error)
+                if wanted.by_sha
+                    && depth > 0
+                    && !credentials.borrow().exhausted
+                    && !self.heartbeat.exceeded()
+                    && !is_trust(&error) =>
+            {
                 return Ok(None);
             }
             received => received.map_err(failed)?,
@@ -254,8 +251,9 @@ impl Fetch {
         let (first, second) = (Arc::clone(&self.heartbeat), Arc::clone(&self.heartbeat));
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(move |asker, _, allowed| credentials.borrow_mut().next(asker, allowed));
-        callbacks.transfer_progress(move |_| first.beat());
-        callbacks.sideband_progress(move |_| second.beat());
+        let limit = self.access.max_bytes();
+        callbacks.transfer_progress(move |progress| first.beat(progress.received_bytes() as u64, 0, limit));
+        callbacks.sideband_progress(move |text| second.beat(0, text.len() as u64, limit));
         callbacks
     }
 
@@ -279,6 +277,9 @@ impl Fetch {
         if let Some(to) = credentials.redirected_to.clone() {
             return SourceError::Redirected { location, to };
         }
+        if self.heartbeat.exceeded() {
+            return SourceError::TooMuch { location, limit_mib: self.access.max_bytes() >> 20 };
+        }
         if source.message().contains("No space left on device") {
             let source = std::io::ErrorKind::StorageFull.into();
             return SourceError::from(IoError::at("write into", &self.shallow.path)(source));
@@ -301,14 +302,6 @@ impl Fetch {
             | ErrorClass::Zlib => SourceError::Mirror { location, what: source.message().to_owned() },
             _ => SourceError::Network { location, source },
         }
-    }
-}
-
-impl Heartbeat {
-    /// Records that data arrived; `false` when nobody waits any more.
-    fn beat(&self) -> bool {
-        self.beats.fetch_add(1, Ordering::Relaxed);
-        !self.abandoned.load(Ordering::Relaxed)
     }
 }
 

@@ -25,6 +25,7 @@ mod git_dir;
 mod git_files;
 mod git_host;
 mod gitmodules;
+mod heartbeat;
 mod lfs;
 mod lfs_files;
 mod listing;

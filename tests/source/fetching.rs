@@ -56,6 +56,30 @@ fn a_commit_that_was_fetched_once_needs_no_server() {
 }
 
 #[test]
+fn a_server_that_sends_too_much_is_given_up() {
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let mut seed = 1_u32; // bytes that do not compress
+    let random = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b' ' + u8::try_from(seed >> 26).unwrap())
+    });
+    write(&repo, "large", &random.take(4 << 20).collect::<String>());
+    let sha = commit(&repo, "large");
+    let server = GitServer::start(test.dir.path());
+    let url = format!("{}/shop/.git", server.url);
+    let place: Location = url.parse().unwrap();
+    for rev in ["main", &sha] {
+        let limited = access(&[]).with_max_bytes(1 << 20);
+        let error = fetch(&place, rev, &test.path("mirrors"), &limited, &discard).unwrap_err();
+        let text = full_message(&error);
+        assert!(text.contains("sends more than 1 MiB"), "{rev}: {text}");
+        assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true));
+    }
+    assert_eq!(test.fetch(&url, "main").unwrap().commit.sha, sha, "there is room for it by default");
+}
+
+#[test]
 fn a_later_fetch_adds_to_a_shallow_mirror() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
