@@ -23,10 +23,13 @@ pub struct Access {
     hosts: Vec<GitHost>,
     timeout: Duration,
     max_bytes: u64,
+    max_list: u64,
 }
 
 /// The most bytes that a server may send for one commit.
 const MAX_BYTES: u64 = 32 << 30;
+/// The most memory for a server's list of branches and tags: room for millions.
+const MAX_LIST: u64 = 1 << 30;
 
 /// The credentials for one URL, and which were tried.
 pub(super) struct CredentialQueue {
@@ -62,7 +65,13 @@ impl Access {
     /// `CI_JOB_TOKEN` for `CI_SERVER_HOST`, the ssh agent, and `git credential fill` if git is on the `PATH`. Only `hosts`, the
     /// servers that the caller named, get any of them.
     pub fn of(host: &Host, hosts: &[GitHost]) -> Self {
-        Self { env: host.env.clone(), hosts: hosts.to_vec(), timeout: Duration::from_secs(120), max_bytes: MAX_BYTES }
+        Self {
+            env: host.env.clone(),
+            hosts: hosts.to_vec(),
+            timeout: Duration::from_secs(120),
+            max_bytes: MAX_BYTES,
+            max_list: MAX_LIST,
+        }
     }
 
     /// The same, for one more server.
@@ -89,6 +98,17 @@ impl Access {
     pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
         self
+    }
+
+    /// Sets how many bytes of memory a server's list of branches and tags may take before the fetch fails; the default is 1 GiB.
+    #[must_use]
+    pub fn with_max_list(mut self, max_list: u64) -> Self {
+        self.max_list = max_list;
+        self
+    }
+
+    pub(super) fn max_list(&self) -> u64 {
+        self.max_list
     }
 
     pub(super) fn max_bytes(&self) -> u64 {

@@ -123,6 +123,14 @@ pub enum SourceError {
         /// The limit.
         limit_mib: u64,
     },
+    /// The server sends branches and tags without end, or there are too many.
+    #[error("the list of branches and tags of `{location}` takes more than {limit_mib} MiB of memory")]
+    LongList {
+        /// The URL.
+        location: String,
+        /// The limit.
+        limit_mib: u64,
+    },
     /// The server requires credentials, and all that were found are refused.
     #[error("`{location}` requires credentials: {}", if tried.is_empty() { "none were found".to_owned() } else { format!("{} refused", tried.join(", ")) })]
     Auth {
@@ -248,9 +256,11 @@ impl UserError for SourceError {
             | Self::SubmoduleUrl { .. }
             | Self::File { .. }
             | Self::Entry { .. } => ExitKind::Refused,
-            Self::Network { .. } | Self::Stalled { .. } | Self::TooMuch { .. } | Self::Mirror { .. } => {
-                ExitKind::Unavailable
-            }
+            Self::Network { .. }
+            | Self::Stalled { .. }
+            | Self::TooMuch { .. }
+            | Self::LongList { .. }
+            | Self::Mirror { .. } => ExitKind::Unavailable,
             Self::Auth { .. } | Self::Withheld { .. } | Self::Redirected { .. } | Self::Untrusted { .. } => {
                 ExitKind::Unauthorized
             }
@@ -315,6 +325,7 @@ impl UserError for SourceError {
             | Self::NotAFile { .. }
             | Self::LargeCommit { .. }
             | Self::TooMuch { .. }
+            | Self::LongList { .. }
             | Self::Entry { .. } => return Some(self.content_hint()),
             Self::Io(error) => return error.hint(),
         };
@@ -332,7 +343,7 @@ impl SourceError {
             Self::NotAFile { .. } => {
                 "check where the repository comes from; `git clone` of its origin makes one without"
             }
-            Self::TooMuch { .. } => "fetch it with git, and build that clone",
+            Self::TooMuch { .. } | Self::LongList { .. } => "fetch it with git, and build that clone",
             Self::LargeCommit { .. } => "name another commit: its message or signature is this large",
             Self::File { .. } => "replace it by a regular file with text in UTF-8",
             Self::Encoding { .. } => "commit it again after `git add --renormalize`, or correct `.gitattributes`",

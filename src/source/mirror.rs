@@ -22,7 +22,7 @@ use rustix::fs::FlockOperation;
 use super::access::{Access, CredentialQueue};
 use super::error::SourceError;
 use super::git_dir::GitDir;
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{GiveUp, Heartbeat, Watchdog};
 use super::location::Url;
 use super::revision::Revision;
 use super::tree::EntryMode;
@@ -119,20 +119,22 @@ impl Fetch {
             let done = fetch.download(&sender);
             let _ = sender.send(Message::Done(done)); // nobody receives after a timeout
         });
-        let timeout = self.access.timeout();
-        let mut seen = 0;
+        let mut watchdog = Watchdog::new(&heartbeat, self.access.timeout(), self.access.max_list());
         loop {
-            match receiver.recv_timeout(timeout) {
+            match receiver.recv_timeout(watchdog.interval()) {
                 Ok(Message::Notice(text)) => notice(watch, text),
                 Ok(Message::Done(done)) => return done,
-                Err(RecvTimeoutError::Timeout) if heartbeat.beats() != seen => {
-                    seen = heartbeat.beats();
-                }
-                Err(_) => {
-                    heartbeat.abandon();
-                    return Err(SourceError::Stalled { location: self.url.identity(), seconds: timeout.as_secs() });
-                }
+                Err(RecvTimeoutError::Timeout) => watchdog.look().map_err(|why| self.given_up(&why))?,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.given_up(&GiveUp::Silent)),
             }
+        }
+    }
+
+    fn given_up(&self, why: &GiveUp) -> SourceError {
+        let location = self.url.identity();
+        match why {
+            GiveUp::Silent => SourceError::Stalled { location, seconds: self.access.timeout().as_secs() },
+            GiveUp::LongList => SourceError::LongList { location, limit_mib: self.access.max_list() >> 20 },
         }
     }
 
@@ -165,11 +167,13 @@ impl Fetch {
         let failed = |error: git2::Error| self.failure(&error, &credentials.borrow());
         let mut remote = repo.remote_anonymous(&self.url.libgit2_url()).map_err(failed)?;
         let callbacks = self.callbacks(&credentials);
+        self.heartbeat.set_listing(true);
         let mut connection =
             remote.connect_auth(Direction::Fetch, Some(callbacks), Some(self.proxy())).map_err(failed)?;
         credentials.borrow_mut().accepted();
         let heads: Vec<(String, Oid)> =
             connection.list().map_err(failed)?.iter().map(|head| (head.name().to_owned(), head.oid())).collect();
+        self.heartbeat.set_listing(false);
         let wanted = self.wanted_ref(&heads, sender)?;
         if let Some(oid) = received_commit(&repo, &wanted.oid.to_string()) {
             return Ok(Some(oid));

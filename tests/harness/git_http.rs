@@ -1,5 +1,6 @@
 //! A real git server on loopback: `git http-backend` behind just enough HTTP, with basic authentication if asked for.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ enum Conduct {
     Serve { root: PathBuf, authorization: Option<String> },
     /// Sends everyone, or who sends this `Authorization`, to another base URL.
     Redirect { base: String, authorization: Option<String> },
+    /// Lists references until it has sent so many bytes, and hangs up.
+    List { bytes: usize },
 }
 
 /// A server that runs until it is dropped.
@@ -47,6 +50,11 @@ impl GitServer {
     /// Redirects every request to the same target below `base`, after `authorization` if one is wanted.
     pub(crate) fn start_redirect(base: &str, authorization: Option<&str>) -> Self {
         Self::run(Conduct::Redirect { base: base.to_owned(), authorization: authorization.map(str::to_owned) })
+    }
+
+    /// Answers every request with `bytes` bytes of references, and no end of the list.
+    pub(crate) fn start_list(bytes: usize) -> Self {
+        Self::run(Conduct::List { bytes })
     }
 
     /// All requests so far.
@@ -102,11 +110,15 @@ fn answer(mut stream: TcpStream, conduct: &Conduct, log: &Mutex<Vec<Request>>) -
         reader.read_exact(&mut body).ok()?;
         body
     };
-    let (Conduct::Serve { authorization, .. } | Conduct::Redirect { authorization, .. }) = conduct;
+    let wanted = match conduct {
+        Conduct::Serve { authorization, .. } | Conduct::Redirect { authorization, .. } => authorization.as_ref(),
+        Conduct::List { .. } => None,
+    };
     let reply = match conduct {
-        _ if authorization.is_some() && request.authorization != *authorization => {
+        _ if wanted.is_some() && request.authorization.as_ref() != wanted => {
             empty("401 Unauthorized", "WWW-Authenticate: Basic realm=\"git\"")
         }
+        Conduct::List { bytes } => return list(&mut stream, *bytes),
         Conduct::Redirect { base, .. } => empty("302 Found", &format!("Location: {base}{target}")),
         Conduct::Serve { root, .. } => backend(root, (&method, &target), &headers, &body)?,
     };
@@ -115,6 +127,29 @@ fn answer(mut stream: TcpStream, conduct: &Conduct, log: &Mutex<Vec<Request>>) -
 
 fn empty(status: &str, header: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// The references of a server (gitprotocol-http(5)), without their end.
+fn list(stream: &mut TcpStream, bytes: usize) -> Option<()> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut packets = "001e# service=git-upload-pack\n0000".to_owned();
+    let mut sent = 0;
+    for number in 0.. {
+        let capabilities = if number == 0 { "\0ofs-delta shallow" } else { "" };
+        let line = format!("{:040x} refs/heads/{number:0>200}{capabilities}\n", 1);
+        let _ = write!(packets, "{:04x}{line}", line.len() + 4);
+        if packets.len() > 1 << 16 {
+            sent += packets.len();
+            stream.write_all(format!("{:x}\r\n{packets}\r\n", packets.len()).as_bytes()).ok()?;
+            packets.clear();
+        }
+        if sent > bytes {
+            break;
+        }
+    }
+    Some(())
 }
 
 fn chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {

@@ -80,6 +80,18 @@ fn a_server_that_sends_too_much_is_given_up() {
 }
 
 #[test]
+fn a_server_that_lists_references_without_end_is_given_up() {
+    let test = SourceTest::new();
+    let server = GitServer::start_list(512 << 20);
+    let place: Location = format!("{}/shop.git", server.url).parse().unwrap();
+    let limited = access(&[]).with_max_list(64 << 20);
+    let error = fetch(&place, "main", &test.path("mirrors"), &limited, &discard).unwrap_err();
+    let text = full_message(&error);
+    assert!(text.contains("takes more than 64 MiB of memory"), "{text}");
+    assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true));
+}
+
+#[test]
 fn a_later_fetch_adds_to_a_shallow_mirror() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
