@@ -59,9 +59,13 @@ pub(super) fn parse(text: &str) -> Option<Vec<Module>> {
     }
 }
 
-/// Whether git takes a name: none that leads out of the directory of the submodules (CVE-2018-11235).
+/// Whether a name leads nowhere but below the directory of the submodules (git, too: CVE-2018-11235). An absolute one would be
+/// another directory of this machine.
 fn is_safe(name: &str) -> bool {
-    !name.is_empty() && !name.split(['/', '\\']).any(|part| part == "..") && !name.contains(char::is_control)
+    !name.is_empty()
+        && !name.starts_with('/')
+        && !name.split(['/', '\\']).any(|part| part == "..")
+        && !name.contains(char::is_control)
 }
 
 /// The name in the header of a section after its `[`, `None` if it is not that of a submodule; and what is after the `]`.
@@ -151,6 +155,11 @@ mod tests {
         );
         assert_eq!(parse("").unwrap(), []);
         assert_eq!(parse("[submodule \"../../x\"]\n\tpath = a\n[submodule \"a/../b\"]\n\turl = x\n").unwrap(), []);
+        assert_eq!(
+            parse("[submodule \"/srv/git/other/.git\"]\n\tpath = a\n").unwrap(),
+            [],
+            "a directory of the machine"
+        );
     }
 
     #[test]

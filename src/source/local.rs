@@ -51,12 +51,28 @@ fn nearest(path: &Path) -> Result<LocalRepository, SourceError> {
         if let Some(found) = with_working_tree(dir) {
             return Ok(found);
         }
-        if is_git_dir(dir) {
+        if is_git_dir(dir) && !is_committed(dir) {
             let top = dir.parent().filter(|_| dir.ends_with(".git")).map(Path::to_owned);
             return Ok(LocalRepository { git_dir: dir.to_owned(), top });
         }
     }
     Err(none())
+}
+
+/// Whether a bare repository is a part of the commit that is checked out around it: a commit can hold such files, with a
+/// configuration that names servers, and git can be set to use none (`safe.bareRepository`).
+fn is_committed(dir: &Path) -> bool {
+    let outer = dir.ancestors().skip(1).find_map(with_working_tree).filter(|_| !dir.ends_with(".git"));
+    let Some((outer, top)) = outer.and_then(|outer| outer.top.clone().map(|top| (outer, top))) else { return false };
+    let Ok(path) = dir.join("HEAD").strip_prefix(&top).map(Path::to_owned) else { return false };
+    if outer.check_files().is_err() {
+        return true;
+    }
+    let Ok(repository) = outer.open(&outer.git_dir(&top)) else { return true };
+    match repository.head() {
+        Ok(head) => head.peel_to_tree().map_or(true, |tree| tree.get_path(&path).is_ok()),
+        Err(error) => error.code() != git2::ErrorCode::UnbornBranch,
+    }
 }
 
 /// The repository whose working tree is `dir`, by the `.git` in it.

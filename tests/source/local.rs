@@ -50,6 +50,27 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
     assert!(!test.path("mirrors").exists());
 }
 
+/// A commit can hold the files of a bare repository, with an `origin` that would get the caller's login.
+#[test]
+fn a_bare_repository_that_a_commit_holds_is_a_directory_of_that_commit() {
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let inner = test.repo("inner");
+    git(&inner, &["commit", "-q", "--allow-empty", "-m", "theirs"]);
+    git(&inner, &["clone", "-q", "--bare", ".", repo.join("services/cart").to_str().unwrap()]);
+    let place: Location = repo.join("services/cart").to_str().unwrap().parse().unwrap();
+    let sha =
+        |place: &Location| fetch(place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap().commit.sha;
+    assert_eq!(sha(&place), git(&inner, &["rev-parse", "HEAD"]), "one that is in no commit is the caller's own");
+    write(&repo, "services/cart/refs/keep", "");
+    write(&repo, "services/cart/objects/info/keep", "");
+    let outer = commit(&repo, "with a repository in it");
+    assert_eq!(git(&repo, &["ls-files", "services/cart/HEAD"]), "services/cart/HEAD");
+    assert_eq!(sha(&place), outer);
+    let position = working_tree_position(&place).unwrap().unwrap();
+    assert_eq!((position.top, position.dirs[0].as_str()), (repo.canonicalize().unwrap(), "services/cart"));
+}
+
 #[test]
 fn a_local_repository_is_read_without_certificates() {
     let test = crate::harness::TestEnv::new();
