@@ -46,4 +46,5 @@ mod reproducibility;
 mod run;
 mod sandbox;
 mod source;
+mod step_changes;
 mod unfinished_deps;

@@ -41,6 +41,11 @@ pub const EXCLUDED: [&str; 16] = [
     "var/cache/ldconfig",
 ];
 
+/// The most entries that a command may leave in what it changed and in the directories of those, and the most directories one
+/// in another: a tree with more is a mistake or an attack on this machine's memory.
+const MAX_ENTRIES: u64 = 5_000_000;
+const MAX_DEPTH: usize = 256;
+
 /// Where a command wrote: what is compared with the trees below.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DiffSource {
@@ -77,6 +82,10 @@ struct DiffWalk<'a> {
     dest: &'a TreeDir,
     /// User and group of what the caller writes: what a step sees as root's.
     own: (u32, u32),
+    /// The root of the upper view.
+    root: EntryStat,
+    /// How many entries were looked at.
+    seen: u64,
     result: TreeDiff,
     /// The directories from the root down to the one that is walked.
     ancestors: Vec<Ancestor>,
@@ -89,6 +98,8 @@ struct Ancestor {
     metadata: EntryMetadata,
     /// Whether it exists below `dest`.
     created: bool,
+    /// Whether it, or a directory above it, may have been moved since the copy was complete.
+    may_be_moved: bool,
 }
 
 /// Moves what `source` changes over `lowers` (topmost first) to the empty directory `dest` of the same file system.
@@ -100,9 +111,22 @@ pub fn diff(source: &DiffSource, lowers: &[Tree], dest: &TreeRoot) -> Result<Tre
     let (result, ancestors) = (TreeDiff::default(), vec![]);
     let (upper_view, lower_view, dest) = (&View::open(&uppers)?, &View::open(lowers)?, &dest.open()?);
     let own = dest.stat("")?.map_or((0, 0), |stat| (stat.uid(), stat.gid()));
-    let mut walk =
-        DiffWalk { uppers: &uppers, upper_view, lowers, lower_view, copied_at, dest, own, result, ancestors };
-    walk.dir(&upper_view.root()?, opaque, &lower_view.root()?)?;
+    let top = upper_view.root()?;
+    let (root, seen) = (top[0].stat, 0);
+    let mut walk = DiffWalk {
+        uppers: &uppers,
+        upper_view,
+        lowers,
+        lower_view,
+        copied_at,
+        dest,
+        own,
+        root,
+        seen,
+        result,
+        ancestors,
+    };
+    walk.dir(&top, opaque, &lower_view.root()?)?;
     Ok(walk.result)
 }
 
@@ -114,6 +138,11 @@ impl DiffWalk<'_> {
 
     fn dir(&mut self, upper: &MergedDir, opaque: bool, lower: &MergedDir) -> Result<(), RootfsError> {
         let mut nodes = self.upper_view.list(upper)?;
+        self.seen += nodes.len() as u64;
+        if self.seen > MAX_ENTRIES || self.ancestors.len() > MAX_DEPTH {
+            let path: PathBuf = self.ancestors.iter().map(|ancestor| &ancestor.name).collect();
+            return Err(RootfsError::TooMany(EntryPath::new(path.as_os_str().as_bytes())));
+        }
         let lower_nodes = self.lower_view.list(lower)?;
         if opaque {
             for name in lower_nodes.keys() {
@@ -159,7 +188,8 @@ impl DiffWalk<'_> {
             Some(old) => self.same_metadata(name, &metadata, new, old),
             None => false,
         };
-        self.ancestors.push(Ancestor { name: name.clone(), stat: new.stat, metadata, created: false });
+        let may_be_moved = self.may_be_moved(&new.stat);
+        self.ancestors.push(Ancestor { name: name.clone(), stat: new.stat, metadata, created: false, may_be_moved });
         if !is_unchanged {
             self.create_ancestors()?;
         }
@@ -208,7 +238,7 @@ impl DiffWalk<'_> {
     fn create_ancestors(&mut self) -> Result<(), RootfsError> {
         let mut to = PathBuf::new();
         for depth in 0..self.ancestors.len() {
-            let Ancestor { name, stat, metadata, created } = self.ancestors[depth].clone();
+            let Ancestor { name, stat, metadata, created, .. } = self.ancestors[depth].clone();
             to.push(&name);
             if created {
                 continue;
@@ -272,10 +302,26 @@ impl DiffWalk<'_> {
         match new.stat.kind() {
             FileKind::Symlink => Ok(upper.read_link(&new.path)? == lower.read_link(&old.path)?),
             FileKind::File if new.stat.size() != old.stat.size() => Ok(false),
-            FileKind::File if self.copied_at.is_some_and(|copied_at| new.stat.ctime() <= copied_at) => Ok(true),
+            FileKind::File if self.is_as_copied(&new.stat) => Ok(true),
             FileKind::File => same_bytes(upper, &new.path, lower, &old.path),
             _ => Ok(true),
         }
+    }
+
+    /// Whether a directory of the copy, or one above it, may have come from another place: a rename changes the ctime of what is
+    /// moved and of the directory that it comes to, and of nothing below.
+    fn may_be_moved(&self, dir: &EntryStat) -> bool {
+        let (above, parent) = match self.ancestors.last() {
+            Some(parent) => (parent.may_be_moved, parent.stat.ctime()),
+            None => (false, self.root.ctime()),
+        };
+        above || self.copied_at.is_some_and(|copied_at| dir.ctime() > copied_at && parent > copied_at)
+    }
+
+    /// Whether a file is at the path to which it was copied and has the content that it had then.
+    fn is_as_copied(&self, file: &EntryStat) -> bool {
+        self.copied_at.is_some_and(|copied_at| file.ctime() <= copied_at)
+            && !self.ancestors.last().is_some_and(|dir| dir.may_be_moved)
     }
 
     fn report_conflict(

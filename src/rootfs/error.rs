@@ -16,6 +16,9 @@ pub enum RootfsError {
     /// A step wrote a file with a name that means "deleted" in a layer (image-spec, layer.md).
     #[error("the step left a file named `{0:?}`: names that begin with `.wh.` are reserved for whiteouts in layers")]
     Reserved(EntryPath),
+    /// A step wrote more entries, or directories deeper in one another, than are read.
+    #[error("the step left too many entries, or directories too deep in one another, at `{0:?}`")]
+    TooMany(EntryPath),
 }
 
 impl RootfsError {
@@ -28,7 +31,7 @@ impl UserError for RootfsError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Io(_) => ExitKind::Machine,
-            Self::Reserved(_) => ExitKind::Failed,
+            Self::Reserved(_) | Self::TooMany(_) => ExitKind::Failed,
         }
     }
 
@@ -36,6 +39,7 @@ impl UserError for RootfsError {
         match self {
             Self::Io(_) => None,
             Self::Reserved(_) => Some("remove the file at the end of the script".into()),
+            Self::TooMany(_) => Some("remove the directory at the end of the script, or write it to /tmp".into()),
         }
     }
 }

@@ -36,6 +36,8 @@ pub use walk::{Enter, WalkEntry};
 
 use crate::error::IoError;
 
+/// The most entries of one directory.
+const MAX_NAMES: usize = 1_000_000;
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Without `NONBLOCK`, opening a FIFO waits for a writer.
 const FILE: OFlags =
@@ -121,6 +123,9 @@ impl TreeDir {
                 let name = entry.file_name().to_bytes();
                 if !matches!(name, b"." | b"..") {
                     names.push(OsStr::from_bytes(name).to_owned());
+                }
+                if names.len() > MAX_NAMES {
+                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1,000,000 entries"));
                 }
             }
             names.sort();
