@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use phial_layers::Digest;
 
@@ -12,6 +12,7 @@ use crate::event::Watch;
 use crate::image::{Artifact, BlobReader, Blobs, Descriptor, Reference, RegistryRef};
 use crate::layout::{self, Layout, LayoutError, Names, Put};
 use crate::registry::{ArtifactPush, Client};
+use crate::tree::{OutputError, OutputPath};
 
 /// Where an image is, without its tag and digest. As text: `registry/repo`, `oci:DIR` or `oci-archive:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,14 @@ impl ImageLocation {
             Reference::Registry(name) => Self::Registry(name.repository_only()),
             Reference::Layout { dir, .. } => Self::Layout(dir.clone()),
             Reference::OciArchive { file, .. } => Self::Archive(file.clone()),
+        }
+    }
+
+    /// An error if a link of the working directory leads to a layout that is going to be written.
+    pub fn check_links(&self, cwd: &Path) -> Result<(), OutputError> {
+        match self {
+            Self::Layout(dir) => OutputPath::new(dir, cwd).check_links(),
+            Self::Registry(_) | Self::Archive(_) => Ok(()),
         }
     }
 

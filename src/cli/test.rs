@@ -10,7 +10,7 @@ use serde_json::json;
 use super::ui::Ui;
 use super::{Common, ExitResult, IsolationArg};
 use crate::app_test::{self, TestOutcome, TestRequest};
-use crate::attest::CommandResult;
+use crate::attest::{CommandResult, ImageLocation};
 use crate::config::TestFlags;
 use crate::context::Context;
 use crate::error::ExitKind;
@@ -80,6 +80,9 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> ExitResul
     };
     request.junit.as_ref().map_or(Ok(()), OutputPath::check_file)?;
     request.artifacts.as_ref().map_or(Ok(()), OutputPath::check_directory)?;
+    if let (false, Ok(image)) = (args.no_record, args.image.parse()) {
+        ImageLocation::of(&image).check_links(&context.host.cwd)?;
+    }
     let tested = app_test::test(&request, context)?;
     let record = if args.no_record { None } else { app_test::attach_record(&tested, context)? };
     let digest = &tested.run.image;

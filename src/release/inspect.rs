@@ -163,6 +163,7 @@ fn destination(
     source: &SourceImage,
     context: &Context<'_>,
 ) -> Result<Destination, Error> {
+    location.check_links(&context.host.cwd)?;
     let mut tags: Vec<TagState> = Vec::new();
     for tag in &request.tags {
         // Parsed as part of a reference, so that both follow the same rules.

@@ -1,8 +1,8 @@
 //! Files and directories that a command writes where its caller says.
 //!
-//! In a CI job the working directory is a checkout of somebody else's commit, which has links wherever he wants them: `reports`
-//! may lead to `~/.ssh`. So from the working directory on no link is followed. An absolute path that leads elsewhere is the
-//! caller's own, and its links are followed as in every program.
+//! In a CI job the working directory is in a checkout of somebody else's commit, which has links wherever he wants them: `reports`
+//! may lead to `~/.ssh`. So no link is followed in the working tree that the directory is in, or below the directory if it
+//! is in none. An absolute path that leads elsewhere is the caller's own, and its links are followed as in every program.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ pub enum OutputError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// A link is in the way.
-    #[error("cannot write `{}`: `{}` is a symbolic link, and none is followed below the working directory", path.display(), link.display())]
+    #[error("cannot write `{}`: `{}` is a symbolic link, and none is followed in the working directory and the checkout around it", path.display(), link.display())]
     Link {
         /// What is to be written.
         path: PathBuf,
@@ -41,7 +41,7 @@ impl UserError for OutputError {
         match self {
             Self::Io(error) => error.hint(),
             Self::Link { .. } => Some(
-                "remove the link, or name the place that is meant by an absolute path outside of this directory".into(),
+                "remove the link, or name the place that is meant by an absolute path outside of the checkout".into(),
             ),
         }
     }
@@ -50,7 +50,7 @@ impl UserError for OutputError {
 /// The place of a file or directory that a command writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputPath {
-    /// Seen from the working directory: no link is followed.
+    /// In the working tree, or named relative to the working directory: no link is followed.
     Inner {
         /// The directory above it and above the working directory, or the working directory.
         start: PathBuf,
@@ -66,9 +66,8 @@ pub enum OutputPath {
 impl OutputPath {
     /// The place that `path` names for a process in the directory `cwd`, an absolute path without links.
     pub fn new(path: &Path, cwd: &Path) -> Self {
-        let relative = if path.is_relative() { Some(path) } else { below(path, cwd) };
-        let Some(relative) = relative else { return Self::Own(path.to_owned()) };
-        let full = without_dots(&cwd.join(relative));
+        let full = if path.is_relative() { Some(cwd.join(path)) } else { seen_from(working_tree(cwd), path) };
+        let Some(full) = full.map(|full| without_dots(&full)) else { return Self::Own(path.to_owned()) };
         let both = cwd.components().zip(full.components()).take_while(|(one, other)| one == other);
         let start: PathBuf = both.map(|(component, _)| component).collect();
         let inner = full.strip_prefix(&start).unwrap_or(&full).to_owned();
@@ -198,13 +197,19 @@ fn open(path: &Path, shown: &Path) -> Result<TreeDir, OutputError> {
     Ok(TreeDir { fd, shown: shown.to_owned() })
 }
 
-/// The part of an absolute path that follows the directory `cwd`, by whatever name the path has that directory.
-fn below<'p>(path: &'p Path, cwd: &Path) -> Option<&'p Path> {
+/// The top of the outermost working tree that a directory is in; the directory if it is in none.
+fn working_tree(cwd: &Path) -> &Path {
+    let is_top = |dir: &&Path| dir.join(".git").symlink_metadata().is_ok();
+    cwd.ancestors().filter(is_top).last().unwrap_or(cwd)
+}
+
+/// An absolute path below the directory `top`, by whatever name it has that directory, as a path that begins with `top`.
+fn seen_from(top: &Path, path: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt as _;
     let id = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
-    let cwd = id(cwd)?;
-    let top = path.ancestors().find(|ancestor| id(ancestor) == Some(cwd))?;
-    path.strip_prefix(top).ok()
+    let wanted = id(top)?;
+    let same = path.ancestors().find(|ancestor| id(ancestor) == Some(wanted))?;
+    Some(top.join(path.strip_prefix(same).ok()?))
 }
 
 /// An absolute path without `.` and `..`, as if there were no links.
@@ -243,12 +248,14 @@ mod tests {
         symlink(home.join("bashrc"), cwd.join("digest")).unwrap();
         symlink(home.join("new"), cwd.join("dangling")).unwrap();
         symlink(&home, top.join("repo/reports")).unwrap();
+        fs::create_dir(top.join("repo/.git")).unwrap();
         let alias = |path: &str| top.join("alias").join(path).display().to_string();
         let full = |path: &str| cwd.join(path).display().to_string();
         let places = ["reports/a/b", "digest", "dangling", "./x/../digest", "../../reports/a", "reports/../digest"]
             .map(str::to_owned)
             .into_iter()
-            .chain([full("digest"), full("reports/a"), full("../../reports/a"), alias("digest"), alias("reports/a")]);
+            .chain([full("digest"), full("reports/a"), full("../../reports/a"), alias("digest"), alias("reports/a")])
+            .chain([top.join("repo/reports/a").display().to_string()]);
         for place in places {
             let output = OutputPath::new(Path::new(&place), &cwd);
             let is_link = |error: &OutputError| matches!(error, OutputError::Link { .. });

@@ -73,6 +73,25 @@ fn a_layout_is_built_tested_and_released_without_a_registry() {
     assert!(seen.contains("https://in-toto.io/attestation/test-result/v0.1"), "{seen}");
 }
 
+/// A commit's link to a layout of the caller's: it is read through the link, and not written.
+#[test]
+fn a_layout_behind_a_link_gets_no_record_and_no_tag() {
+    let env = TestEnv::with_empty_cache();
+    let home = tempfile::tempdir().unwrap();
+    let own = format!("oci:{}", home.path().join("own.oci").display());
+    built(&env, "command = 'true'", &own);
+    std::os::unix::fs::symlink(home.path().join("own.oci"), env.dir().join("app.oci")).unwrap();
+    let index = || std::fs::read(home.path().join("own.oci/index.json")).unwrap();
+    let before = index();
+    for arguments in [&["test", "oci:app.oci"][..], &["release", "oci:app.oci", "--tag", "v1", "--untested", "a try"]] {
+        let refused = run(env.phial(arguments)).failed(3);
+        assert!(refused.contains("`app.oci` is a symbolic link, and none is followed"), "{refused}");
+    }
+    assert_eq!(index(), before);
+    run(env.phial(["test", "oci:app.oci", "--no-record"])).ok();
+    run(env.phial(["test", &own])).ok();
+}
+
 #[test]
 fn the_parts_of_a_test_count_when_all_of_them_passed() {
     let env = TestEnv::with_empty_cache();
