@@ -84,7 +84,8 @@ pub(crate) struct Quirks {
     pub(crate) no_digest: bool,
     /// Parts of blobs are sent.
     pub(crate) ranges: bool,
-    /// Requests that a token lasts for.
+    /// Requests that a token lasts for. Twice as many as are sent at a time, or it may be used up by others before who asked for it is
+    /// scheduled again.
     pub(crate) token_uses: usize,
     /// DELETE is known.
     pub(crate) deletes: bool,
@@ -156,14 +157,14 @@ impl Quirks {
             storage: true,
             referrers: false,
             location: Location::State,
-            token_uses: 7,
+            token_uses: 12,
             ..Self::none()
         }
     }
 
     pub(crate) fn gitlab() -> Self {
         let quirks =
-            Self { name: "gitlab", location: Location::State, token_uses: 3, referrers: false, ..Self::none() };
+            Self { name: "gitlab", location: Location::State, token_uses: 9, referrers: false, ..Self::none() };
         Self { keeps_partial: false, tags_as_digests: true, ..quirks }
     }
 
@@ -202,7 +203,7 @@ impl Quirks {
 
     pub(crate) fn cloudflare() -> Self {
         let (max_body, head_blob) = (Some((3 << 20, 413)), Head::Refused(405));
-        Self { name: "cloudflare", max_body, max_put: true, head_blob, token_uses: 5, ..Self::none() }
+        Self { name: "cloudflare", max_body, max_put: true, head_blob, token_uses: 10, ..Self::none() }
     }
 
     /// Debian's `docker-registry` 2.8.
