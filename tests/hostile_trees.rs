@@ -196,9 +196,9 @@ fn phial_in(env: &TestEnv, isolation: &str, args: &[&str]) -> Command {
     through_program(&["setpriv", "--bounding-set", lost], &env.phial([args, &["--isolation", "chroot"]].concat()))
 }
 
-/// Whether a case is tried with an isolation: all with all if `PHIAL_HOSTILE` is set, else 4 of 13, each isolation with others.
+/// Whether a case is tried with an isolation: all with all if `PHIAL_HOSTILE` is set, else 4 of 17, each isolation with others.
 fn is_tried(nth: usize, isolation: usize) -> bool {
-    Host::read().var("PHIAL_HOSTILE").is_some() || nth % 13 == isolation
+    Host::read().var("PHIAL_HOSTILE").is_some() || nth % 17 == isolation
 }
 
 /// The shell app with a step `verb` that ends with these commands.
