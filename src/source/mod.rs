@@ -97,6 +97,9 @@ fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, So
     let origin = local::origin(&git_dir);
     let name = Location(LocationKind::Local(local.top.clone().unwrap_or_else(|| local.git_dir.clone()))).name();
     let head = matches!(local::resolve(&git_dir, &repo, &Revision::Head, watch), Ok(head) if head == oid);
+    if head && local.top.is_some() {
+        git_dir.list(&repo, oid)?; // libgit2 compares trees whole, and has no limit for them
+    }
     let status = if head { local.status() } else { None };
     if head && status.is_none() && local.top.is_some() {
         notice(watch, "the commit is built without comparing it with the working tree, which cannot be read");

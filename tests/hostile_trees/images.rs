@@ -1,6 +1,7 @@
 //! What an image brings, and a commit with a large file.
 
 use std::fs;
+use std::process::Command;
 
 use super::{Canary, bounded, check, isolations, phial_in, use_image, used};
 use crate::diff::handmade_images::{Entry, image, layer, plain, tar};
@@ -93,4 +94,25 @@ fn a_large_file_of_a_commit_is_in_memory_once() {
     let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
     let built = bounded(env.phial(["build", repo.source(), "--base", &base, "--to", &to]), "a large file");
     assert_eq!(built.code, Some(0), "{}", built.stderr);
+}
+
+/// libgit2 compares whole trees: nothing may do that before their entries are counted.
+#[test]
+fn a_checked_out_commit_of_millions_of_files_takes_no_memory() {
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    let bomb = "set -eu
+        tree=$(printf '100644 blob %s\\tf\\n' \"$(git rev-parse HEAD:VERSION)\" | git mktree)
+        for level in 1 2 3 4 5 6 7; do
+            tree=$(for n in 0 1 2 3 4 5 6 7 8 9; do printf '040000 tree %s\\t%s\\n' \"$tree\" $n; done | git mktree)
+        done
+        { git ls-tree HEAD; printf '040000 tree %s\\tbomb\\n' \"$tree\"; } | git mktree";
+    let mut sh = Command::new("sh");
+    sh.args(["-c", bomb]).current_dir(repo.dir());
+    let commit = repo.git(["commit-tree", "-m", "Bomb", &run(sh).ok()]);
+    repo.git(["update-ref", "refs/heads/main", &commit]);
+    let (base, to) = (format!("oci:{}", busybox_base().display()), format!("oci:{}", env.path("out")));
+    let built = bounded(env.phial(["build", repo.source(), "--base", &base, "--to", &to]), "a bomb at HEAD");
+    assert_eq!(built.code, Some(3), "{}", built.stderr);
+    assert!(built.stderr.contains("too deep or too large"), "{}", built.stderr);
 }
