@@ -32,7 +32,7 @@ use crate::context::Context;
 use crate::error::{Error, IoError};
 use crate::image::{Descriptor, Reference};
 use crate::recipe::AppDir;
-use crate::rootfs::ImageFiles;
+use crate::rootfs::{ImageFiles, Isolation};
 use crate::runtime::{IsolationChoice, ResolvedImage, app_of, choose, settings_of};
 use crate::store::{Tree, TreeCheck};
 use crate::tree::OutputPath;
@@ -109,8 +109,11 @@ pub fn test(request: &TestRequest, context: &Context<'_>) -> Result<TestOutcome,
         isolation: request.isolation,
         no_cache: request.no_cache,
     };
-    let trees: Vec<Tree> = deps.tree(context)?.into_iter().chain(trees).collect();
     let isolation = choose(request.isolation, context)?;
+    if isolation == Isolation::Chroot && !plan.services.is_empty() {
+        return Err(TestError::NoNamespaces.into());
+    }
+    let trees: Vec<Tree> = deps.tree(context)?.into_iter().chain(trees).collect();
     let scratch = context.store.scratch()?;
     let env = test_env(request, &plan, partition, context)?;
     let runner =

@@ -59,9 +59,6 @@ impl Runner<'_> {
         context: &Context<'_>,
     ) -> Result<Results, Error> {
         let has_services = !self.plan.services.is_empty();
-        if has_services && self.isolation == Isolation::Chroot {
-            return Err(TestError::NoNamespaces.into());
-        }
         let loopback = if has_services { Some(Loopback::open(OURSELVES.as_ref(), Ids::Single)?) } else { None };
         let network = loopback.as_ref().map_or(Network::None, Loopback::network);
         let names = self.plan.services.keys();

@@ -266,7 +266,8 @@ fn hint_for(step: SetupStep, errno: i32) -> Option<String> {
             return namespace_hint(step, errno);
         }
         SetupStep::NetworkNamespace | SetupStep::Loopback => {
-            "a chroot has no network of its own on this machine: use `--network host`"
+            "a chroot has no network of its own on this machine: `build` and `run` can use the machine's (`--network host`); \
+             tests need user namespaces"
         }
         SetupStep::Overlay if errno == nix::libc::EINVAL => {
             "this file system cannot hold an overlay's upper directory (another overlay, NFS): \

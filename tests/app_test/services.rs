@@ -6,7 +6,7 @@ use std::process::Stdio;
 use super::{Scene, alive, mark, nothing_is_left, soon};
 use crate::harness::busybox::busybox_base;
 use crate::harness::run;
-use crate::harness::skip::skip_part;
+use crate::harness::skip::{skip, skip_part};
 
 /// A service from the tests' own base.
 fn service(name: &str, more: &str) -> String {
@@ -113,4 +113,19 @@ fn two_runs_at_once_use_the_same_port() {
     }
     nothing_is_left(&scene.env, &mark);
     assert_eq!(scene.records().len(), 2);
+}
+
+#[test]
+fn services_without_namespaces_are_refused_before_anything_is_compiled() {
+    if !rustix::process::geteuid().is_root() {
+        skip!("`--isolation chroot` needs root");
+    }
+    let scene = Scene::new(&format!("command = 'true'\n{}", service("db", "command = ['sleep', '60']")));
+    let script = "#!/bin/sh\necho \"compiled for $*\" >&2\nmkdir -p out/prod\necho x >out/prod/app\n";
+    scene.repo.script("script/prepare_code", script);
+    scene.build();
+    let args = ["--isolation", "chroot", "--no-cache", "--progress", "plain"];
+    let error = run(scene.test(&args)).failed(6);
+    assert!(error.contains("services need namespaces"), "{error}");
+    assert!(!error.contains("compiled for"), "{error}");
 }

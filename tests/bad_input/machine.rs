@@ -6,6 +6,8 @@ use std::fs;
 use insta::assert_snapshot;
 
 use super::{Scene, digest, good, in_namespace, run, through};
+use crate::harness::skip::skip;
+use crate::harness::through_program;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -157,4 +159,68 @@ fn without_home_the_cache_is_in_the_users_own_folder() {
     let out = run(in_namespace(script, &scene.build([]))).ok();
     assert_eq!(digest(&out), good());
     assert!(scene.env.dir().join("mine/.cache/phial/version").exists());
+}
+
+#[test]
+fn what_the_kernel_refuses_anywhere_is_the_machines_error_and_spoils_nothing() {
+    let scene = Scene::new();
+    let mut failed = 0;
+    for (call, errno) in [
+        ("pipe2", "EMFILE"),
+        ("memfd_create", "ENOSPC"),
+        ("utimensat", "EIO"),
+        ("utimensat", "ENOSPC"),
+        ("fsync", "EIO"),
+    ] {
+        for nth in 1..=3 {
+            let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={errno}:when={nth}"));
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let ran = run(through_program(&strace, &scene.build(["--no-cache"])));
+            assert!(matches!(ran.code, Some(0 | 1 | 6)), "{inject}: {:?}\n{}", ran.code, ran.stderr);
+            assert!(ran.code != Some(1) || ran.stderr.contains("error: the step "), "{inject}: {}", ran.stderr);
+            failed += usize::from(ran.code == Some(6));
+        }
+    }
+    assert!(failed >= 3, "{failed} builds met an error");
+    scene.sound();
+}
+
+#[test]
+fn a_hint_names_no_isolation_that_the_error_says_fails() {
+    let scene = Scene::new();
+    // The cache is on an overlay and `/proc` is masked: neither `overlay` nor `copy` works.
+    let script = "mkdir l u w m && mount -t overlay -o userxattr,lowerdir=l,upperdir=u,workdir=w none m && \
+        mount -t tmpfs none /proc/tty && PHIAL_CACHE_DIR=$PWD/m/cache exec setpriv --bounding-set=-all \"$@\"";
+    let prefix = ["unshare", "-Urmpf", "--mount-proc", "sh", "-c", script, "sh"];
+    let output = scene.error(run(through_program(&prefix, &scene.build([]))), 6);
+    assert!(output.contains("; overlay: ") && output.contains("; copy: "), "{output}");
+    let hint = output.lines().find(|line| line.starts_with("hint: ")).unwrap_or_default();
+    assert!(!hint.contains("`--isolation copy`"), "{output}");
+}
+
+#[test]
+fn a_chroot_without_a_network_of_its_own_has_a_hint_for_each_command() {
+    if !is_root() {
+        skip!("needs root: a chroot refuses everybody else");
+    }
+    let scene = Scene::new();
+    run(scene.build([])).ok();
+    let image = format!("oci:{}", scene.out().display());
+    let lost = "-sys_admin,-mknod,-sys_ptrace,-net_admin,-net_raw,-sys_resource"; // as in a plain container
+    let isolated = [&image, "--isolation", "chroot"];
+    let commands = [
+        [&["test"], &isolated[..], &["--", "true"]].concat(),
+        [&["run"], &isolated[..], &["--network", "none", "--", "true"]].concat(),
+    ];
+    for args in commands {
+        let ran = run(through_program(&["setpriv", "--bounding-set", lost], &scene.env.phial(&args)));
+        let stderr = ran.failed(6);
+        assert!(stderr.contains("`build` and `run` can use the machine's (`--network host`)"), "{args:?}: {stderr}");
+        assert!(stderr.contains("tests need user namespaces"), "{args:?}: {stderr}");
+    }
+    run(through_program(
+        &["setpriv", "--bounding-set", lost],
+        &scene.env.phial([&["run"], &isolated[..], &["--", "true"]].concat()),
+    ))
+    .ok();
 }
