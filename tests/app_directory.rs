@@ -257,3 +257,23 @@ fn a_path_that_mix_computes_has_a_hint_and_is_named_in_the_settings() {
     let says = ["run", "--progress", "quiet", &to, "--", "mix", "run", "--no-compile", "-e", "IO.puts(Cart.run())"];
     assert_eq!(run(env.phial(says)).ok(), "cart shared");
 }
+
+#[test]
+fn a_lock_is_beside_the_settings_of_the_app_where_one_stands() {
+    let env = TestEnv::with_empty_cache();
+    let repo = monorepo(&env);
+    let base = format!("oci:{}", busybox_base().display());
+    let mut lock = env.phial(["lock", "--base", &base]);
+    lock.current_dir(repo.dir().join("services/cart/lib"));
+    run(lock).ok();
+    run(env.phial(["lock", repo.source(), "--app", "services/other", "--base", &base])).ok();
+    for (dir, has_lock) in
+        [("services/cart", true), ("services/other", true), ("services/cart/lib", false), ("", false)]
+    {
+        assert_eq!(repo.dir().join(dir).join("phial.lock").is_file(), has_lock, "`{dir}`");
+    }
+    repo.commit("Locks");
+    build(&env, &repo, "services/cart", &["--locked"]).ok();
+    let error = build(&env, &repo, "", &["--locked"]).failed(2);
+    assert!(error.contains("phial lock"), "{error}");
+}

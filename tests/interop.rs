@@ -195,3 +195,24 @@ fn the_config_and_the_annotations_say_where_the_image_comes_from() {
         }
     }
 }
+
+#[test]
+fn commits_of_three_centuries_are_built() {
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let commit = repo.git(["cat-file", "commit", "HEAD"]);
+    for (seconds, created) in
+        [("0", "1970-01-01T00:00:00Z"), ("4102444800", "2100-01-01T00:00:00Z"), ("9000000000", "2255-03-14T16:00:00Z")]
+    {
+        let file = env.path("commit");
+        fs::write(&file, commit.replace("1767225600 +0000", &format!("{seconds} +0000")) + "\n").expect("a commit");
+        let sha = repo.git(["hash-object", "-t", "commit", "-w", &file]);
+        let image = format!("oci:{}:v{seconds}", env.path("layout"));
+        run(env.phial(["build", repo.source(), "--rev", &sha, "--base", &base, "--to", &image, "--twice"])).ok();
+        let config: serde_json::Value =
+            serde_json::from_str(&tool("skopeo", &["inspect", "--raw", "--config", &image])).expect("JSON");
+        assert_eq!(config["created"], created);
+        assert_eq!(run(env.phial(["run", "--progress", "quiet", &image])).ok(), "prod of 1.0", "{created}");
+    }
+}

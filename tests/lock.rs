@@ -59,3 +59,22 @@ fn settings_that_are_no_regular_file_are_an_error_and_are_not_read() {
         repo.git(["checkout", "--force", "HEAD", "--", "."]);
     }
 }
+
+#[test]
+fn what_stands_in_the_place_of_the_lock_is_replaced_and_not_followed() {
+    let env = TestEnv::new();
+    let repo = env.shell_app();
+    let base = format!("oci:{}", busybox_base().display());
+    std::fs::write(env.path("mine"), "mine").expect("a file");
+    for make in ["ln -s ../mine", "ln -s ../nowhere", "ln -s /dev/zero", "mkfifo"] {
+        let mut replace = Command::new("sh");
+        replace.args(["-c", &format!("rm -f phial.lock; {make} phial.lock")]).current_dir(repo.dir());
+        run(replace).ok();
+        run(env.phial(["lock", repo.source(), "--base", &base])).ok();
+        let path = repo.dir().join("phial.lock");
+        assert!(path.symlink_metadata().expect("a lock").is_file(), "{make}");
+        assert!(std::fs::read_to_string(path).expect("text").contains("\n[base]\n"), "{make}");
+        assert_eq!(std::fs::read_to_string(env.path("mine")).expect("text"), "mine", "{make}");
+        assert!(!env.dir().join("nowhere").exists());
+    }
+}

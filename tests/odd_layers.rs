@@ -173,3 +173,32 @@ fn a_limit_of_file_sizes_is_reported() {
     let stderr = limited(20_000).failed(1);
     assert!(stderr.contains("`ulimit -f`"), "{stderr}");
 }
+
+#[test]
+fn what_a_step_writes_below_a_link_of_the_base_is_where_the_link_leads() {
+    let env = TestEnv::with_empty_cache();
+    let merged = [
+        Entry::dir("usr/"),
+        Entry::dir("usr/lib/"),
+        Entry::file("usr/lib/old", "old\n"),
+        Entry::link("lib", "usr/lib"),
+    ];
+    let base = image(&env, "merged", &[busybox(), layer("merged", &tar(&merged))], &plain());
+    let repo = env.shell_app();
+    let script = "#!/bin/sh\nset -eu\ncase $1 in\n\
+        deps) mkdir -p /lib/new; echo deps >/lib/new/file; busybox rm /lib/old ;;\n\
+        build) echo build >>/lib/new/file; echo late >/lib/late ;;\nesac\n";
+    repo.script("script/prepare_code", script);
+    repo.commit("Below a link");
+    let mut digests = vec![];
+    for isolation in isolations() {
+        let out = format!("oci:{}", env.path(isolation));
+        let build = ["build", repo.source(), "--base", &base, "--to", &out, "--isolation", isolation, "--no-cache"];
+        let line = run(env.phial(build)).ok();
+        digests.push(line.rsplit_once('@').expect("a digest").1.to_owned());
+        let show = "busybox readlink /lib; ls /usr/lib; cat /usr/lib/new/file";
+        let shown = run(env.phial(["run", &out, "--isolation", isolation, "--", "sh", "-c", show])).ok();
+        assert_eq!(shown, "usr/lib\nlate\nnew\ndeps\nbuild", "{isolation}");
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}

@@ -240,3 +240,30 @@ fn the_cache_may_be_reached_over_links() {
     }
     assert!(fs::metadata(real).unwrap().is_dir() && fs::symlink_metadata(link).unwrap().is_symlink());
 }
+
+#[test]
+fn directories_may_have_odd_names() {
+    let scene = Scene::new();
+    let odd = scene.env.path("a b@c%2Fd,e:f");
+    fs::create_dir(&odd).unwrap();
+    let plain = crate::harness::busybox::busybox_base().display().to_string();
+    let (app, base) = (format!("{odd}/app"), format!("oci:{plain}"));
+    for (from, to) in [(scene.repo.source(), app.clone()), (plain.as_str(), format!("{odd}/base"))] {
+        let mut copy = std::process::Command::new("cp");
+        copy.args(["-R", from, &to]);
+        run(copy).ok();
+    }
+    let phial = |args: &[&str]| {
+        let mut command = scene.env.phial(args);
+        command.env("PHIAL_CACHE_DIR", format!("{odd}/cache"));
+        run(command)
+    };
+    let isolations: &[&str] = if is_root() { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] };
+    for &isolation in isolations {
+        let (to, quiet) = (format!("oci:{odd}/{isolation}"), ["--isolation", isolation, "--progress", "quiet"]);
+        let build = [&["build", &app, "--base", &base, "--to", &to, "--no-cache"], &quiet[..]].concat();
+        assert_eq!(digest(&phial(&build).ok()), good(), "{isolation}");
+        assert_eq!(phial(&[&["run", &to], &quiet[..]].concat()).ok(), "prod of 1.0", "{isolation}");
+    }
+    assert_eq!(phial(&["run", &format!("oci:{odd}/base"), "--", "echo", "x"]).ok(), "x");
+}

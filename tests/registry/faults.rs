@@ -339,3 +339,17 @@ fn a_warning_is_passed_on_once_and_cannot_move_the_cursor() {
     let output = run(env.phial(["doctor", "--registry", &format!("{host}/app:a")]));
     assert_eq!(output.stderr.matches(&format!("note: {}\n", expected[0])).count(), 1, "{}", output.stderr);
 }
+
+#[test]
+fn headers_without_end_are_an_error() {
+    type Bomb = fn() -> Response;
+    let bombs: [Bomb; 2] = [
+        || (0..20_000).fold(respond(200), |reply, nth| reply.with(&format!("X-{nth}"), "x")).body("{}"),
+        || respond(200).with("X-Long", "x".repeat(8 << 20)).body("{}"),
+    ];
+    for bomb in bombs {
+        let server = Server::start(move |_| bomb());
+        let error = client().resolve(&server.reference("app")).unwrap_err();
+        assert_eq!(error.exit_kind().code(), 4, "{}", chain(&error));
+    }
+}

@@ -7,9 +7,11 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phial::sandbox::{Exit, Network, Stdio, run};
+use phial::sandbox::{Exit, Network, Root, Spec, Stdio, run};
 
-use super::{SandboxTest, exe, helper, result, stdout_of};
+use crate::harness::skip::skip_part;
+
+use super::{SandboxTest, exe, helper, is_root, result, stdout_of};
 
 #[test]
 fn stdout_and_stderr_arrive_and_stdin_is_empty() {
@@ -170,4 +172,24 @@ fn the_streams_of_the_caller_can_be_given_to_the_command() {
     let output = caller.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("out hello\n") && err.contains("err\n"), "{out}{err}");
+}
+
+#[test]
+fn what_is_denied_in_an_overlay_is_denied_in_a_copy_and_in_a_chroot() {
+    let test = SandboxTest::new();
+    let in_overlay = test.probe();
+    let mut roots = vec![Root::Plain { dir: test.path("root") }];
+    if is_root() {
+        roots.push(Root::Chroot { dir: test.path("root") });
+    } else {
+        skip_part!("needs root: a chroot");
+    }
+    for root in roots {
+        let what = format!("{root:?}");
+        let output = stdout_of(&Spec { root, ..test.spec("exec probe") });
+        for (call, error) in in_overlay.iter().filter(|(_, error)| *error != "0") {
+            let expected = format!("{call} {error}");
+            assert!(output.lines().any(|line| line == expected), "{expected} in {what}: {output}");
+        }
+    }
 }

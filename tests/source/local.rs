@@ -7,6 +7,7 @@ use phial::error::UserError as _;
 use phial::event::discard;
 use phial::source::{Location, checkout, fetch, read_file, working_tree_position};
 
+use crate::harness::git_http::GitServer;
 use crate::harness::skip::skip;
 use crate::harness::{TestEnv, run};
 
@@ -265,4 +266,113 @@ fn a_commit_or_a_tag_of_many_megabytes_is_refused_before_it_is_read() {
         assert_eq!(error.exit_kind().code(), 3);
     }
     assert_eq!(test.fetch(&local, "HEAD").unwrap().commit.sha, head);
+}
+
+/// The programs that git runs for what Phial asks of a repository, or for a little more.
+const PROGRAMS: [&str; 16] = [
+    "core.sshCommand",
+    "core.gitProxy",
+    "core.pager",
+    "core.editor",
+    "core.askPass",
+    "core.fsmonitor",
+    "core.alternateRefsCommand",
+    "diff.external",
+    "diff.mine.command",
+    "diff.mine.textconv",
+    "filter.mine.clean",
+    "filter.mine.smudge",
+    "filter.mine.process",
+    "gpg.program",
+    "uploadpack.packObjectsHook",
+    "remote.origin.uploadpack",
+];
+const HOOKS: [&str; 4] = ["post-checkout", "post-index-change", "reference-transaction", "pre-auto-gc"];
+
+#[test]
+fn nothing_that_a_repository_configures_is_run_or_shown() {
+    let env = TestEnv::with_empty_cache();
+    let repo = env.shell_app();
+    repo.write(".gitattributes", "* filter=mine diff=mine\n");
+    repo.commit("Attributes");
+    let (served, ran) = (env.path("served.git"), env.path("ran"));
+    repo.git(["clone", "-q", "--bare", ".", &served]);
+    let text = format!("#!/bin/sh\necho \"$0 $*\" >>{ran}\ncat\n");
+    repo.script(".git/program", &text);
+    for hook in HOOKS {
+        repo.script(&format!(".git/hooks/{hook}"), &text);
+    }
+    let program = repo.dir().join(".git/program").display().to_string();
+    let (hooks, helper) = (repo.dir().join(".git/hooks").display().to_string(), format!("!{program}"));
+    let origin = format!("http://me:{CANARY}@127.0.0.1:1/team/app.git");
+    let own = [("core.hooksPath", hooks.as_str()), ("credential.helper", &helper), ("remote.origin.url", &origin)];
+    let to_others = [("http.proxy", "http://127.0.0.1:1"), ("url.http://127.0.0.1:1/.insteadOf", "http://")];
+    let programs = PROGRAMS.iter().map(|key| (*key, program.as_str()));
+    for (key, value) in programs.chain(own).chain(to_others) {
+        repo.git(["config", key, value]);
+    }
+    repo.write("VERSION", "1.0\n"); // of another time, so that it is compared
+    let base = format!("oci:{}", crate::harness::busybox::busybox_base().display());
+    let to = format!("oci:{}", env.path("out"));
+    let (open, private) = (GitServer::start(env.dir()), GitServer::start_private(env.dir(), "Basic none"));
+    let [there, closed] = [&open, &private].map(|server| format!("{}/served.git", server.url));
+    let here = format!("file://{}", repo.source());
+    let mut shown = String::new();
+    for (args, code) in [
+        (vec!["build", ".", "--base", &base, "--to", &to, "--json"], 0),
+        (vec!["build", &here, "--base", &base, "--to", &to], 0),
+        (vec!["verify", &to, "--source", ".", "--base", &base], 0),
+        (vec!["explain", "--source", "."], 0),
+        (vec!["build", &there, "--base", &base, "--to", &to], 0),
+        (vec!["build", &closed, "--base", &base, "--to", &to], 5),
+        (vec!["cache", "ls", "--json"], 0),
+        (vec!["lock", ".", "--base", &base], 0),
+    ] {
+        let mut command = env.phial(&args);
+        command.current_dir(repo.dir());
+        let output = run(command);
+        assert_eq!(output.code, Some(code), "{args:?}: {}", output.stderr);
+        assert!(!fs::exists(&ran).unwrap(), "{args:?} ran {}", fs::read_to_string(&ran).unwrap());
+        shown.extend([output.stdout, output.stderr]);
+    }
+    assert!(!shown.contains(CANARY), "{shown}");
+    let mut grep = Command::new("grep");
+    grep.args(["--recursive", "--files-with-matches", CANARY]).arg(env.cache()).arg(env.path("out"));
+    assert_eq!(run(grep).stdout, "");
+}
+
+#[test]
+fn worktrees_of_bare_repositories_and_with_relative_paths_are_read() {
+    let test = SourceTest::new();
+    let repo = test.repo("shop");
+    let sha = git(&repo, &["rev-parse", "HEAD"]);
+    fs::create_dir(test.path("project")).unwrap();
+    for (bare, from, tree) in [("bare.git", "bare.git", "../of-bare"), ("project/.bare", "project", "main")] {
+        git(test.dir.path(), &["clone", "-q", "--bare", "shop", bare]);
+        fs::write(test.path("project/.git"), "gitdir: ./.bare\n").unwrap();
+        git(&test.path(from), &["worktree", "add", "-q", tree, "main"]);
+    }
+    git(&repo, &["worktree", "add", "-q", "--detach", "../linked"]);
+    git(&repo, &["config", "core.repositoryFormatVersion", "1"]);
+    // As `git worktree add --relative-paths` leaves it (git 2.48).
+    fs::write(test.path("linked/.git"), "gitdir: ../shop/.git/worktrees/linked\n").unwrap();
+    fs::write(repo.join(".git/worktrees/linked/gitdir"), "../../../../linked/.git\n").unwrap();
+    let config = fs::read_to_string(repo.join(".git/config")).unwrap();
+    fs::write(repo.join(".git/config"), config + "[extensions]\n\trelativeWorktrees = true\n").unwrap();
+    for (path, top) in [
+        ("of-bare", "of-bare"),
+        ("of-bare/lib", "of-bare"),
+        ("project/main/lib", "project/main"),
+        ("linked/lib", "linked"),
+    ] {
+        let place: Location = test.path(path).to_str().unwrap().parse().unwrap();
+        let output = notices_of(|watch| {
+            let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), watch).unwrap();
+            assert_eq!(fetched.commit.sha, sha, "{path}");
+            assert!(!fetched.report_changes(&|_| true, watch), "{path}");
+        });
+        assert_eq!(output, "", "{path}");
+        let found = working_tree_position(&place).unwrap().map(|position| position.top);
+        assert_eq!(found, Some(fs::canonicalize(test.path(top)).unwrap()), "{path}");
+    }
 }
