@@ -344,3 +344,57 @@ fn a_path_dependency_below_deps_is_compiled_from_the_commit() {
         );
     }
 }
+
+#[test]
+fn files_that_environments_leave_differently_are_named() {
+    const SCRIPT: &str = r#"#!/bin/sh
+set -eu
+[ "$1" = build ] || exit 0
+mkdir -p priv "_build/$2" shared
+echo same >shared/same
+echo "$2" >"priv/$2"
+echo "$2" >"_build/$2/mode"
+WRITES
+"#;
+    // What the steps do beside that, and what the notice names of it.
+    let cases = [
+        (r#"echo "$2" >priv/mode"#, Some("`app/priv/mode` differ")),
+        (r#"[ "$2" != test ] || rm VERSION"#, Some("`app/VERSION` differ")),
+        (r#"[ "$2" != prod ] || rm VERSION"#, Some("`app/VERSION` differ")),
+        (r#"[ "$2" != prod ] || echo changed >VERSION"#, Some("`app/VERSION` differ")),
+        (
+            r#"for n in 1 2 3 4 5; do echo "$2" >"priv/$n"; done"#,
+            Some("`app/priv/1`, `app/priv/2`, `app/priv/3` and 2 more differ"),
+        ),
+        ("echo changed >VERSION", None),
+    ];
+    for (writes, expected) in cases {
+        let env = TestEnv::with_empty_cache();
+        let repo = env.shell_app();
+        repo.script("script/prepare_code", &SCRIPT.replace("WRITES", writes));
+        repo.commit("Files of environments");
+        let base = format!("oci:{}", busybox_base().display());
+        for isolation in ["overlay", "copy"] {
+            let to = format!("oci:{}", env.path(isolation));
+            let build = |envs: &[&str]| {
+                let mut build = env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--no-cache"]);
+                build.args(["--isolation", isolation]).args(envs);
+                let ran = run(build);
+                let stderr = ran.stderr.clone();
+                ran.ok();
+                stderr
+            };
+            let stderr = build(&["--env", "prod", "--env", "test"]);
+            let notices: Vec<&str> = stderr.lines().filter(|line| line.contains("between the environments")).collect();
+            match expected {
+                Some(expected) => {
+                    let expected = format!("{expected} between the environments `prod` and `test`");
+                    assert!(notices.len() == 1 && notices[0].contains(&expected), "{writes}, {isolation}: {stderr}");
+                    assert!(notices[0].contains("(`--env prod`, `--env test`)"), "{stderr}");
+                }
+                None => assert_eq!(notices, [""; 0], "{writes}, {isolation}: {stderr}"),
+            }
+            assert!(!build(&["--env", "prod"]).contains("between the environments"), "{writes}");
+        }
+    }
+}

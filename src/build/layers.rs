@@ -290,9 +290,11 @@ impl LayerBuilder<'_> {
         let start = self.steps.context.host.unix_time();
         let compiled = self.compile(&self.steps.plan.recipe.build_steps(), scratch, env)?;
         let options = self.normalize_options(self.app_time, start, Part::Build);
+        let compiled: Vec<Changes> =
+            compiled.into_iter().map(|changes| self.steps.normalize(changes, &options)).collect::<Result<_, _>>()?;
+        self.note_disagreements(&compiled, env.lowers)?;
         let mut above_lowers: Vec<Changes> = vec![];
         for (nth, changes) in compiled.into_iter().enumerate() {
-            let changes = self.steps.normalize(changes, &options)?;
             let earlier = above_lowers.iter().rev().map(|changes| changes.tree.clone());
             let below: Vec<Tree> = earlier.chain(env.lowers.iter().cloned()).collect();
             let dest = scratch.path().join(format!("layer-{nth}"));

@@ -8,6 +8,7 @@ mod built;
 mod chroot_binds;
 mod commit;
 mod compile;
+mod disagreements;
 mod downloads;
 mod error;
 mod git_trace;

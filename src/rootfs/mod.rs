@@ -5,6 +5,7 @@
 
 mod copy;
 mod diff;
+mod disagree;
 mod error;
 mod files;
 mod overwritten;
@@ -19,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
+pub use disagree::disagreements;
 pub use error::RootfsError;
 pub use files::{ImageFile, ImageFiles, ImagePath};
 pub use overwritten::overwritten;

@@ -30,11 +30,11 @@ pub fn overwritten(sources: &Tree, changes: &Tree) -> Result<Option<EntryPath>, 
 }
 
 /// Whether two files at one path are of one type and have the same content and executable bit.
-fn is_same(a: (&TreeDir, &EntryStat), b: (&TreeDir, &EntryStat), path: &Path) -> Result<bool, RootfsError> {
+pub(super) fn is_same(a: (&TreeDir, &EntryStat), b: (&TreeDir, &EntryStat), path: &Path) -> Result<bool, RootfsError> {
     let executable = |stat: &EntryStat| stat.mode() & 0o100;
     Ok(match (a.1.kind(), b.1.kind()) {
         (FileKind::Symlink, FileKind::Symlink) => a.0.read_link(path)? == b.0.read_link(path)?,
         (FileKind::File, FileKind::File) => executable(a.1) == executable(b.1) && same_bytes(a.0, path, b.0, path)?,
-        _ => false,
+        (a, b) => a == b,
     })
 }
