@@ -1,7 +1,7 @@
 //! Copies logs and files of the app out of a test's root filesystem before it is removed.
 //!
 //! What tests leave there is hostile input: only regular files and directories are copied, links are not followed, and there is
-//! a largest size. Nor are links followed in the directory that they are copied to.
+//! a largest size. Nor are links followed in the directory that they are copied to. What tests closed to its owner is copied too.
 
 use std::fs::File;
 use std::io;
@@ -67,9 +67,9 @@ pub(super) fn copy_logs(files: &[PathBuf], dest: &TreeDir) -> Result<(), Error> 
 
 /// The file or directory at `path` of a tree. None if there is neither, or a link is in the way.
 fn find(tree: &TreeDir, path: &Path) -> Result<Option<ArtifactContent>, Error> {
-    match tree.file(path)? {
+    match tree.accessible_file(path)? {
         Some(file) => Ok(Some(ArtifactContent::File(file))),
-        None => Ok(tree.dir(path)?.map(ArtifactContent::Dir)),
+        None => Ok(tree.accessible_dirs(path)?.map(ArtifactContent::Dir)),
     }
 }
 
@@ -89,7 +89,7 @@ fn check_size(found: &[FoundArtifact<'_>], limit: u64) -> Result<(), Error> {
                 let bytes = file.metadata().map_err(IoError::at("read", Path::new(name)))?.len();
                 count(name, bytes)?;
             }
-            ArtifactContent::Dir(dir) => dir.walk(|entry| {
+            ArtifactContent::Dir(dir) => dir.walk_accessible(|entry| {
                 count(name, size(entry))?;
                 Ok::<_, Error>(Enter::Yes)
             })?,
@@ -111,11 +111,11 @@ fn copy_out(found: FoundArtifact<'_>, dest: &TreeDir) -> Result<(), Error> {
         ArtifactContent::Dir(dir) => dir,
     };
     create_dirs_unlinked(dest, to)?;
-    dir.walk(|entry| {
+    dir.walk_accessible(|entry| {
         let target = to.join(&entry.path);
         if entry.stat.is_directory() {
             create_dirs_unlinked(dest, &target)?;
-        } else if let Some(file) = dir.file(&entry.path)? {
+        } else if let Some(file) = dir.accessible_file(&entry.path)? {
             copy_file(file, dest, &target)?;
         }
         Ok::<_, Error>(Enter::Yes)

@@ -56,11 +56,11 @@ impl Reports {
         Self { root, app, since, seen: BTreeSet::new(), by_path: BTreeMap::new(), bytes_left: MAX_BYTES }
     }
 
-    /// Reads the reports that are new, and returns how many tests they count.
+    /// Reads the reports that are new, and returns how many tests they count. What tests closed to its owner is opened to him.
     pub(super) fn read_new(&mut self) -> Result<Option<TestCounts>, Error> {
-        let Some(app) = self.root.open()?.dir(&self.app)? else { return Ok(None) };
+        let Some(app) = self.root.open()?.accessible_dirs(&self.app)? else { return Ok(None) };
         let mut counts = None;
-        app.walk(|entry| {
+        app.walk_accessible(|entry| {
             if entry.path.parent() == Some(Path::new("")) && FOREIGN.iter().any(|name| entry.path == Path::new(name)) {
                 return Ok(Enter::No);
             }
@@ -75,6 +75,12 @@ impl Reports {
         if !self.is_new(entry) {
             return Ok(None);
         }
+        if app.accessible_file(&entry.path)?.is_none() {
+            return Ok(None);
+        }
+        // To open it to its owner changed it.
+        let changed = app.stat(&entry.path)?.map(|stat| (entry.path.clone(), stat.ctime()));
+        self.seen.extend(changed);
         let Some(text) = app.read_text(&entry.path, self.bytes_left)? else { return Ok(None) };
         self.bytes_left -= text.len() as u64;
         let suites = junit::read(&text);

@@ -8,6 +8,7 @@
 //!
 //! A path that leads through a link, or to something else than what is asked for, is taken as absent: `None`.
 
+mod accessible;
 mod change;
 mod output;
 mod remove;

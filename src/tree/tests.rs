@@ -122,6 +122,7 @@ fn nothing_leads_out_of_a_tree_and_nothing_is_waited_for() {
             }
             let is_holes = by == "holes" && replaced == "a/b/file";
             assert_eq!(tree.file("a/b/file").unwrap().is_some(), is_holes, "{case}");
+            assert_eq!(tree.accessible_file("a/b/file").unwrap().is_some(), is_holes, "{case}");
             assert_eq!(tree.xattr("a/b/file", "user.none").unwrap_or(None), None, "{case}");
             assert!(tree.files_below("a").unwrap().len() <= usize::from(by == "holes"), "{case}");
             // Writing: whatever the result is, it is in the tree.

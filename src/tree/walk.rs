@@ -34,7 +34,16 @@ struct Level {
 impl TreeDir {
     /// Calls `visit` with every entry below this directory: a directory before its entries, and these sorted by name. Links
     /// are not followed. Only one directory is open at a time, however deep the tree is.
-    pub fn walk<E: From<IoError>>(&self, mut visit: impl FnMut(&WalkEntry) -> Result<Enter, E>) -> Result<(), E> {
+    pub fn walk<E: From<IoError>>(&self, visit: impl FnMut(&WalkEntry) -> Result<Enter, E>) -> Result<(), E> {
+        self.walk_by(Self::dir, visit)
+    }
+
+    /// The same, with what opens a directory.
+    pub(super) fn walk_by<E: From<IoError>>(
+        &self,
+        open: impl Fn(&Self, PathBuf) -> Result<Option<Self>, IoError>,
+        mut visit: impl FnMut(&WalkEntry) -> Result<Enter, E>,
+    ) -> Result<(), E> {
         let mut levels = vec![Level { path: PathBuf::new(), entries: self.entries()?.into_iter() }];
         while let Some(level) = levels.last_mut() {
             let Some((name, stat)) = level.entries.next() else {
@@ -44,7 +53,7 @@ impl TreeDir {
             let entry = WalkEntry { path: level.path.join(name), stat };
             if visit(&entry)? == Enter::Yes && entry.stat.is_directory() {
                 // It may be gone, or be something else by now.
-                if let Some(dir) = self.dir(&entry.path)? {
+                if let Some(dir) = open(self, entry.path.clone())? {
                     levels.push(Level { path: entry.path, entries: dir.entries()?.into_iter() });
                 }
             }

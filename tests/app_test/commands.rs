@@ -241,3 +241,55 @@ fn the_mode_of_what_is_written_for_the_user_is_the_users_own() {
     assert_eq!(mode & 0o7111, 0, "{mode:o}");
     let _: &TestEnv = &scene.env;
 }
+
+#[test]
+fn what_tests_close_to_their_owner_takes_no_result_no_report_and_no_artifact() {
+    let report = |tests: u32| format!(r#"<testsuite name=\"a\" tests=\"{tests}\" failures=\"0\"></testsuite>"#);
+    let scene = Scene::new(&format!(
+        "artifacts = ['kept', 'closed/file']\n[[test.commands]]\nname = 'first'\ncommand = \"mkdir -p kept/closed closed empty; \
+         echo page >kept/closed/page; echo file >closed/file; echo '{}' >empty/report.xml; \
+         chmod 0 kept/closed/page kept/closed closed/file closed empty/report.xml empty\"\n\
+         [[test.commands]]\nname = 'second'\ncommand = \"echo '{}' >other.xml\"",
+        report(7),
+        report(5),
+    ));
+    let user = crate::harness::User::unprivileged(&[(&scene.env.dir().join("out"), "out")]);
+    for isolation in ["overlay", "copy"] {
+        let out = format!("artifacts-{isolation}");
+        let ran = run(user.phial(&[
+            "test",
+            "oci:out",
+            "--isolation",
+            isolation,
+            "--junit",
+            "junit.xml",
+            "--artifacts",
+            &out,
+        ]));
+        assert!(ran.stderr.contains("passed (exit code 0, 7 tests, 0 failures, 0 skipped)"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("passed (exit code 0, 5 tests, 0 failures, 0 skipped)"), "{}", ran.stderr);
+        ran.ok();
+        let read = |name: &str| fs::read_to_string(user.path(name)).expect(name);
+        assert_eq!(junit_tests(&read("junit.xml")), 12, "{}", read("junit.xml"));
+        assert_eq!(read(&format!("{out}/kept/closed/page")) + &read(&format!("{out}/closed/file")), "page\nfile\n");
+    }
+}
+
+/// The sum of the tests of a report's suites.
+fn junit_tests(report: &str) -> u32 {
+    let suites = report.split("<testsuite ").skip(1);
+    let count = |suite: &str| suite.split_once("tests=\"").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
+    suites.map(|suite| count(suite).unwrap_or(0)).sum()
+}
+
+#[test]
+fn reports_that_cannot_be_looked_for_take_no_result() {
+    // Deeper than a path is long.
+    let deep = "d=$(printf %0200d 0); n=0; while [ $n -lt 30 ]; do mkdir -p $d; cd $d 2>/dev/null || break; n=$((n + 1)); done; echo deep";
+    let scene = Scene::new(&format!("command = '{deep}'"));
+    let ran = run(scene.test(&[]));
+    assert!(ran.stderr.contains("note: the reports of `test` are not read: cannot open"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("passed (exit code 0)"), "{}", ran.stderr);
+    ran.ok();
+    assert_eq!(scene.records().len(), 1);
+}
