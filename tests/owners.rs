@@ -44,6 +44,11 @@ fn with_ranges(repo: &Repo) {
 
 /// Owner and group of an entry in the topmost layer of an image that has it.
 fn owner(layout: &str, path: &str) -> String {
+    listed(layout, path).1
+}
+
+/// Type and mode of an entry in the topmost layer of an image that has it, as `ls` shows them, and owner and group.
+fn listed(layout: &str, path: &str) -> (String, String) {
     let mut inspect = Command::new("skopeo");
     inspect.args(["inspect", "--format", "{{range .Layers}}{{.}} {{end}}", &format!("oci:{layout}")]);
     let layers = run(inspect).ok();
@@ -54,7 +59,8 @@ fn owner(layout: &str, path: &str) -> String {
         let listed = run(list).ok();
         let name = |line: &str| line.split(" -> ").next().unwrap_or(line).trim_end_matches('/').to_owned();
         let line = listed.lines().find(|line| name(line).ends_with(&format!(" {path}")))?.to_owned();
-        line.split_whitespace().nth(1).map(str::to_owned)
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        fields.next().zip(fields.next())
     });
     owners.into_iter().next().unwrap_or_else(|| panic!("no `{path}` in {layers}"))
 }
@@ -220,5 +226,44 @@ fn what_a_step_leaves_to_root_keeps_the_owner_that_it_has_in_the_base() {
             fs::remove_dir_all(env.path("out")).expect("the image");
         }
         fs::remove_dir_all(repo.dir()).expect("the app");
+    }
+}
+
+/// Gives a file an ACL by which user 0 may write it and its group may not even read it.
+const SET_ACL: &str = r#"
+#include <stdio.h>
+#include <sys/xattr.h>
+int main(int count, char **names) {
+    const unsigned char acl[] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 6, 0, 0, 0, 0, 0, 4, 0, 0, 0, 255, 255, 255, 255,
+                                 16, 0, 6, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255};
+    if (setxattr(names[1], "system.posix_acl_access", acl, sizeof acl, 0) == 0) return 0;
+    perror(names[1]);
+    return 1;
+}
+"#;
+
+#[test]
+fn an_acl_is_not_in_the_image_and_what_its_mask_says_is_not_the_groups() {
+    let is_root = rustix::process::geteuid().is_root();
+    let ways: &[&str] = if is_root { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] };
+    let env = TestEnv::with_empty_cache();
+    fs::write(env.path("acl.c"), SET_ACL).expect("a program's source");
+    let repo = app(
+        &env,
+        "umask 077; mkdir /srv; echo k >/srv/key; echo k >/srv/other; ./acl /srv/key; ./acl /srv/other; [ \"$(busybox stat -c %a /srv/key)\" = 660 ]",
+    );
+    let mut compile = Command::new("cc");
+    compile.args(["-static", "-o"]).arg(repo.dir().join("acl")).arg(env.path("acl.c"));
+    run(compile).ok();
+    repo.commit("A program that sets an ACL");
+    let base = format!("oci:{}", busybox_base().display());
+    for way in ways {
+        let to = format!("oci:{}", env.path(way));
+        let build =
+            run(env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--no-cache", "--isolation", way]));
+        let notice = "note: the access control list of `srv/key` and of 1 more is not in the image";
+        assert!(build.stderr.contains(notice), "{way}: {}", build.stderr);
+        build.ok();
+        assert_eq!(listed(&env.path(way), "srv/key").0, "-rw-------", "{way}");
     }
 }

@@ -250,6 +250,14 @@ impl StepRunner<'_> {
                 diff.skipped_special_files
             ));
         }
+        if let Some(first) = diff.acls.first() {
+            let more =
+                if diff.acls.len() > 1 { format!(" and of {} more", diff.acls.len() - 1) } else { String::new() };
+            self.context.notice(format!(
+                "the access control list of `{first}`{more} is not in the image: only its mode is, without what the list gives to \
+                 those that it names"
+            ));
+        }
         Ok(Changes { conflicts: diff.conflicts, ..Changes::new(dest, diff.metadata, diff.entries) })
     }
 

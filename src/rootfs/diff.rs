@@ -71,6 +71,8 @@ pub struct TreeDiff {
     pub conflicts: Vec<EntryPath>,
     /// Number of sockets and device nodes that are not in the tree.
     pub skipped_special_files: u64,
+    /// Files and directories whose access control list (ACL) is left out.
+    pub acls: Vec<EntryPath>,
 }
 
 struct DiffWalk<'a> {
@@ -178,14 +180,14 @@ impl DiffWalk<'_> {
         opaque: bool,
         old: Option<&Node>,
     ) -> Result<(), RootfsError> {
-        let new = &upper[0];
+        let (new, _) = self.without_acl(name, &upper[0])?;
         let lower = match old {
             Some(Node::Dir { merged, .. }) => merged.clone(),
             _ => MergedDir::new(),
         };
-        let metadata = self.metadata(name, new, lower.first())?;
+        let metadata = self.metadata(name, &new, lower.first())?;
         let is_unchanged = match lower.first() {
-            Some(old) => self.same_metadata(name, &metadata, new, old),
+            Some(old) => self.same_metadata(name, &metadata, &new, old),
             None => false,
         };
         let may_be_moved = self.may_be_moved(&new.stat);
@@ -207,17 +209,30 @@ impl DiffWalk<'_> {
             Some(Node::Leaf(old)) => Some(old),
             _ => None,
         };
-        let metadata = self.metadata(name, new, old)?;
+        let (new, has_acl) = self.without_acl(name, new)?;
+        let metadata = self.metadata(name, &new, old)?;
         if let Some(old) = old
-            && self.same_metadata(name, &metadata, new, old)
-            && self.same_content(new, old)?
+            && self.same_metadata(name, &metadata, &new, old)
+            && self.same_content(&new, old)?
         {
             return Ok(());
         }
         self.create_ancestors()?;
         let to = self.dest_path(name);
-        self.upper_view.tree(new).rename(&new.path, self.dest, &to)?;
+        self.upper_view.tree(&new).rename(&new.path, self.dest, &to)?;
+        if has_acl {
+            xattrs::remove_acl(self.dest, &to)?;
+        }
         self.finish_entry(&to, &new.stat, metadata)
+    }
+
+    /// The entry with the mode that it has without its ACL, and whether it has one.
+    fn without_acl(&mut self, name: &OsString, new: &TreePath) -> Result<(TreePath, bool), IoError> {
+        let stat = xattrs::without_acl(self.upper_view.tree(new), &new.path, &new.stat)?;
+        if stat.is_some() {
+            self.result.acls.push(self.entry_path(name));
+        }
+        Ok((TreePath { stat: stat.unwrap_or(new.stat), ..new.clone() }, stat.is_some()))
     }
 
     fn whiteout(&mut self, name: &OsString) -> Result<(), RootfsError> {

@@ -19,6 +19,14 @@ pub enum RootfsError {
     /// A step wrote more entries, or directories deeper in one another, than are read.
     #[error("the step left too many entries, or directories too deep in one another, at `{0:?}`")]
     TooMany(EntryPath),
+    /// A step gave a file an extended attribute whose name is not UTF-8, which the records of a layer are (POSIX, pax).
+    #[error("`{path}` has an extended attribute whose name is not UTF-8: `{}`", .name.escape_ascii())]
+    XattrName {
+        /// The file.
+        path: EntryPath,
+        /// The name of the attribute.
+        name: Vec<u8>,
+    },
 }
 
 impl RootfsError {
@@ -31,7 +39,7 @@ impl UserError for RootfsError {
     fn exit_kind(&self) -> ExitKind {
         match self {
             Self::Io(_) => ExitKind::Machine,
-            Self::Reserved(_) | Self::TooMany(_) => ExitKind::Failed,
+            Self::Reserved(_) | Self::TooMany(_) | Self::XattrName { .. } => ExitKind::Failed,
         }
     }
 
@@ -40,6 +48,7 @@ impl UserError for RootfsError {
             Self::Io(_) => None,
             Self::Reserved(_) => Some("remove the file at the end of the script".into()),
             Self::TooMany(_) => Some("remove the directory at the end of the script, or write it to /tmp".into()),
+            Self::XattrName { .. } => Some("remove the attribute at the end of the script".into()),
         }
     }
 }

@@ -229,3 +229,63 @@ fn a_diff_of_diffs_keeps_their_metadata() {
     let out = diff(&DiffSource::UpperDirs(vec![first]), &bench.lowers, &TreeRoot::new(&dest)).unwrap();
     assert_eq!(out.metadata.of(&EntryPath::new(b"bin/su")), record);
 }
+
+/// An ACL (acl(5)) of entries of type, permissions and id. Ids that stand for none are all ones.
+fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |(kind, permissions, id): &(u16, u16, u32)| {
+        [&kind.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat()
+}
+
+#[test]
+fn without_its_acl_nobody_may_do_more_with_a_file() {
+    let none = u32::MAX;
+    // The mode that each has with its ACL, whose mask is the group's part, and without it.
+    let narrow = [(1, 6, none), (2, 6, 0), (4, 0, none), (0x10, 6, none), (0x20, 0, none)];
+    let masked = [(1, 7, none), (2, 7, 0), (4, 7, none), (0x10, 5, none), (0x20, 4, none)];
+    let bench = Bench::new(&[("srv/old", "o")], &[]);
+    let act = |root: &Path| {
+        write(root, &[("srv/key", "k"), ("srv/masked", "m"), ("srv/old", "o"), ("srv/plain", "p"), ("in/f", "f")]);
+        fs::set_permissions(root.join("srv/plain"), fs::Permissions::from_mode(0o660)).unwrap();
+        let set = |name: &str, attribute: &str, entries| {
+            rustix::fs::lsetxattr(root.join(name), attribute, &acl(entries), rustix::fs::XattrFlags::empty()).unwrap();
+        };
+        set("srv/key", "system.posix_acl_access", &narrow);
+        set("srv/masked", "system.posix_acl_access", &masked);
+        set("in", "system.posix_acl_default", &masked);
+        // Nothing else of it changes: it is in no layer, and its ACL is neither.
+        fs::set_permissions(root.join("srv/old"), fs::Permissions::from_mode(0o644)).unwrap();
+        set(
+            "srv/old",
+            "system.posix_acl_access",
+            &[(1, 6, none), (2, 6, 0), (4, 4, none), (0x10, 6, none), (0x20, 4, none)],
+        );
+        assert_eq!(fs::metadata(root.join("srv/key")).unwrap().mode() & 0o777, 0o660);
+    };
+    for (kind, (_, out)) in [("overlay", bench.overlay(act)), ("copy", bench.copy(act))] {
+        let dest = bench.dir.path().join(if kind == "overlay" { "dest" } else { "dest2" });
+        let mode = |name: &str| fs::metadata(dest.join(name)).unwrap().mode() & 0o777;
+        assert_eq!([mode("srv/key"), mode("srv/masked"), mode("srv/plain")], [0o600, 0o754, 0o660], "{kind}");
+        let shown: Vec<String> = out.acls.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["in", "srv/key", "srv/masked", "srv/old"], "{kind}");
+        assert!(!dest.join("srv/old").exists(), "{kind}");
+        assert!(out.metadata.0.values().all(|metadata| metadata.xattrs.is_empty()), "{kind}");
+        for (name, attribute) in [("srv/key", "system.posix_acl_access"), ("in", "system.posix_acl_default")] {
+            let left = rustix::fs::lgetxattr(dest.join(name), attribute, &mut [0; 100][..]);
+            assert!(left.is_err(), "{kind}: the tree is the one that its layer is unpacked to");
+        }
+    }
+}
+
+#[test]
+fn an_attribute_whose_name_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bench = Bench::new(&[], &[]);
+    let upper = bench.dir.path().join("u");
+    write(&upper, &[("app/f", "")]);
+    let name = std::ffi::OsStr::from_bytes(b"user.\xff");
+    rustix::fs::lsetxattr(upper.join("app/f"), name, b"v", rustix::fs::XattrFlags::empty()).unwrap();
+    let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &bench.lowers, &TreeRoot::new(bench.dir.path()));
+    assert_eq!(out.unwrap_err().to_string(), r"`app/f` has an extended attribute whose name is not UTF-8: `user.\xff`");
+}

@@ -32,6 +32,8 @@ impl Scratch {
         // A cache below a directory with the setgid bit: its group would be that of all files of a step. Not every file system
         // lets one change it.
         let _ = chown(&path, None, Some(getegid().as_raw()));
+        // One below a directory with a default ACL: all files of a step would have it. Most file systems have none to remove.
+        let _ = rustix::fs::removexattr(&path, "system.posix_acl_default");
         let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
         Ok(Self { path, lock, _held: held })
     }

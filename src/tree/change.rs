@@ -174,6 +174,19 @@ impl TreeDir {
         set().map_err(self.failed("set the mode of", path))
     }
 
+    /// Removes an extended attribute of the entry at `path`. It is no error if there is none.
+    pub fn remove_xattr(&self, path: impl AsRef<Path>, name: &str) -> Result<(), IoError> {
+        let path = path.as_ref();
+        let remove = || -> io::Result<()> {
+            let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(()) };
+            match rustix::fs::removexattr(of_handle(&handle), name) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        };
+        remove().map_err(self.failed("remove an extended attribute of", path))
+    }
+
     /// Sets the times of access and modification, in seconds and nanoseconds since 1970; of a link itself.
     pub fn set_times(&self, path: impl AsRef<Path>, mtime: (i64, i64)) -> Result<(), IoError> {
         let path = path.as_ref();

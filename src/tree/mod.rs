@@ -184,10 +184,10 @@ impl TreeDir {
         }
     }
 
-    /// The names of the extended attributes of the entry at `path`, those in UTF-8.
-    pub fn xattr_names(&self, path: impl AsRef<Path>) -> Result<Vec<String>, IoError> {
+    /// The names of the extended attributes of the entry at `path`.
+    pub fn xattr_names(&self, path: impl AsRef<Path>) -> Result<Vec<OsString>, IoError> {
         let path = path.as_ref();
-        let read = || -> io::Result<Vec<String>> {
+        let read = || -> io::Result<Vec<OsString>> {
             let Some(handle) = self.open_at(path, HANDLE)? else { return Ok(vec![]) };
             let at = of_handle(&handle);
             let list = || -> rustix::io::Result<Vec<u8>> {
@@ -201,7 +201,7 @@ impl TreeDir {
                 other => other?,
             };
             let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-            Ok(names.filter_map(|name| std::str::from_utf8(name).ok().map(str::to_owned)).collect())
+            Ok(names.map(|name| OsStr::from_bytes(name).to_owned()).collect())
         };
         read().map_err(self.failed("read the extended attributes of", path))
     }

@@ -55,6 +55,13 @@ impl EntryStat {
         self.0.st_mode & 0o7777
     }
 
+    /// The same with other permissions.
+    #[must_use]
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        self.0.st_mode = (self.0.st_mode & !0o7777) | (mode & 0o7777);
+        self
+    }
+
     /// The owner's user id.
     pub fn uid(&self) -> u32 {
         self.0.st_uid
