@@ -132,6 +132,11 @@ impl Host {
         NAMES.iter().find_map(|name| self.var(name))
     }
 
+    /// The directory of the user's configuration files: `XDG_CONFIG_HOME`, else `~/.config` (XDG Base Directory Specification).
+    pub fn config_dir(&self) -> PathBuf {
+        self.var("XDG_CONFIG_HOME").map_or_else(|| self.home.join(".config"), PathBuf::from)
+    }
+
     /// The value of an environment variable; `None` if it is not set or empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -1,4 +1,6 @@
 //! Names of images, parsed once: in a registry, in an OCI layout directory, in an archive.
+//!
+//! The type `Reference` of the crate `oci-spec` knows registries only, and has the tag `latest` where none is written.
 
 use std::fmt;
 use std::path::PathBuf;

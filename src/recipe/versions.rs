@@ -1,4 +1,6 @@
 //! The versions of Elixir and Erlang that a project asks for, and those that a base image has.
+//!
+//! The crate `semver` reads neither versions of Erlang (`25.3.2.1`) nor requirements of Mix, whose `~>` and `or` it does not have.
 
 use std::fmt;
 
@@ -111,7 +113,7 @@ fn requirement_in(text: &str) -> Option<String> {
     after.and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()))
 }
 
-/// The leading numbers of a version. Empty for what is none.
+/// The leading numbers of a version. Empty for a text without any.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
 }

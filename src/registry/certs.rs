@@ -33,8 +33,7 @@ pub(super) struct HostCerts {
 
 impl CertDirs {
     pub(super) fn from_host(host: &Host) -> Self {
-        let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
-        let own = config.join("containers/certs.d");
+        let own = host.config_dir().join("containers/certs.d");
         Self(vec![own, "/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()])
     }
 

@@ -275,10 +275,9 @@ fn files(host: &Host) -> Vec<PathBuf> {
     let runtime = host
         .var("XDG_RUNTIME_DIR")
         .map_or_else(|| format!("/run/containers/{}", host.uid).into(), |dir| Path::new(dir).join("containers"));
-    let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
     docker
         .into_iter()
-        .chain([runtime.join("auth.json"), config.join("containers/auth.json")])
+        .chain([runtime.join("auth.json"), host.config_dir().join("containers/auth.json")])
         .chain([host.home.join(".docker/config.json"), host.home.join(".dockercfg")])
         .collect()
 }
@@ -286,7 +285,7 @@ fn files(host: &Host) -> Vec<PathBuf> {
 /// The logins in the variables of a GitLab job: for GitLab's registry, and for its dependency proxy (docs.gitlab.com,
 /// "authenticate with the container registry", "dependency proxy").
 fn gitlab(host: &Host) -> impl Iterator<Item = LoginSource> {
-    let place = |names, server: &str, pair: Option<(&str, &str)>| {
+    let source = |names, server: &str, pair: Option<(&str, &str)>| {
         let (user, password) = pair?;
         let own = without_default_port(&normalized(server)).to_owned();
         Some(LoginSource::Variables { names, host: own, user: user.into(), password: Secret::new(password) })
@@ -295,12 +294,12 @@ fn gitlab(host: &Host) -> impl Iterator<Item = LoginSource> {
     let registry = host.var("CI_REGISTRY").and_then(|server| {
         let names = "`CI_REGISTRY_USER` and `CI_REGISTRY_PASSWORD`";
         let token = || Some(("gitlab-ci-token", host.var("CI_JOB_TOKEN")?));
-        let own = place(names, server, pair("CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD"));
-        own.or_else(|| place("`CI_JOB_TOKEN`", server, token()))
+        let own = source(names, server, pair("CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD"));
+        own.or_else(|| source("`CI_JOB_TOKEN`", server, token()))
     });
     let proxy = host.var("CI_DEPENDENCY_PROXY_SERVER").and_then(|server| {
         let names = "`CI_DEPENDENCY_PROXY_USER` and `CI_DEPENDENCY_PROXY_PASSWORD`";
-        place(names, server, pair("CI_DEPENDENCY_PROXY_USER", "CI_DEPENDENCY_PROXY_PASSWORD"))
+        source(names, server, pair("CI_DEPENDENCY_PROXY_USER", "CI_DEPENDENCY_PROXY_PASSWORD"))
     });
     registry.into_iter().chain(proxy)
 }

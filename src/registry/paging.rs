@@ -1,4 +1,6 @@
 //! Lists of several pages: the link from one to the next (RFC 8288; distribution specification, "listing tags").
+//!
+//! Of `Link` only the target and `rel` are read, which is less code than a crate for the whole header.
 
 use reqwest::Url;
 

@@ -133,8 +133,7 @@ struct VersionOneTable {
 
 impl Registries {
     pub(super) fn from_host(host: &Host) -> Self {
-        let config = host.var("XDG_CONFIG_HOME").map_or_else(|| host.home.join(".config"), PathBuf::from);
-        let own = config.join("containers/registries.conf");
+        let own = host.config_dir().join("containers/registries.conf");
         let dirs = |files: &[&Path]| files.iter().map(|file| file.with_extension("conf.d")).collect();
         let (path, required, dirs) = match host.var("CONTAINERS_REGISTRIES_CONF") {
             Some(named) => (host.cwd.join(named), true, dirs(&[SYSTEM.as_ref(), &own])),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::protocol;
 use super::stage::{self, Stage};
 use super::stage1;
+use crate::error::ExitKind;
 
 /// Runs a stage of the sandbox if the arguments of the process name one. Must be the first thing in `main`, while the
 /// process has one thread and has read nothing. `None` if the arguments name no stage.
@@ -19,5 +20,5 @@ pub fn entry(args: &[OsString]) -> Option<ExitCode> {
         protocol::NETWORK => stage1::hold_network,
         _ => return None,
     };
-    Some(if stage::run(stage).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(70) })
+    Some(if stage::run(stage).is_ok() { ExitCode::SUCCESS } else { ExitKind::Internal.into() })
 }

@@ -1,5 +1,7 @@
 //! Patterns of gitattributes(5), which are those of gitignore(5), compared with paths in time that is bounded by the product of
 //! their lengths.
+//!
+//! The crates `globset` and `ignore` take patterns in UTF-8 only; these are bytes. libgit2 exports no function for one pattern.
 
 /// A pattern.
 #[derive(Debug)]

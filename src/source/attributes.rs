@@ -2,6 +2,7 @@
 //! `working-tree-encoding`.
 //!
 //! Only the files `.gitattributes` of the commit count, not those of a user or a clone: an image depends on the commit alone.
+//! libgit2 always reads `info/attributes` of the clone too, and has no limits.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -195,7 +196,7 @@ fn unquoted(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What a line says of attributes; nothing if one of them is none.
+/// What a line says of attributes; nothing if one of them is not valid.
 fn assignments(text: &[u8]) -> Vec<Assignment> {
     let words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let parse = |word: &[u8]| {

@@ -1,4 +1,6 @@
 //! Encodings of text that `working-tree-encoding` names (gitattributes(5)): git stores UTF-8, and files have another.
+//!
+//! The crate `encoding_rs` writes no UTF-16, has no UTF-32, and takes ISO 8859-1 for Windows-1252, as browsers do.
 
 use std::fmt;
 

@@ -1,10 +1,10 @@
-//! Doors of the fuzz targets to the parsers of this module: a function takes anything, and panics if a property that must
+//! Entry points of the fuzz targets into the parsers of this module: a function takes anything, and panics if a property that must
 //! hold does not.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target reports a bug")]
 
 use super::attributes::Attributes;
-use super::gitmodules::{self, Module};
+use super::gitmodules::{self, SubmoduleSection};
 
 /// The attributes of a file: lines that say nothing of those that are looked for do not count.
 pub fn git_attributes(text: &[u8], path: &[u8]) {
@@ -26,7 +26,7 @@ pub fn git_modules(text: &str) {
     assert_eq!(gitmodules::parse(&written).as_ref(), Some(&modules), "{written}");
 }
 
-fn section(module: &Module) -> String {
+fn section(module: &SubmoduleSection) -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     assert!(!module.name.split('/').any(|part| part == ".."), "{module:?}");
     let fields = [("path", &module.path), ("url", &module.url), ("update", &module.update)];

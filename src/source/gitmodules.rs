@@ -1,8 +1,10 @@
 //! `.gitmodules`: where the submodules of a commit come from (gitmodules(5), in the syntax of git-config(1)).
+//!
+//! The reader of libgit2 opens a file by its path and follows the includes in it; this text is a blob of a commit.
 
 /// What the file says of one submodule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Module {
+pub(super) struct SubmoduleSection {
     /// Its name, by which git stores it. Never one that leads out of a directory.
     pub(super) name: String,
     /// Its directory.
@@ -14,8 +16,8 @@ pub(super) struct Module {
 }
 
 /// The submodules of a file, in its order; `None` if it is not in the syntax.
-pub(super) fn parse(text: &str) -> Option<Vec<Module>> {
-    let mut modules: Vec<Module> = Vec::new();
+pub(super) fn parse(text: &str) -> Option<Vec<SubmoduleSection>> {
+    let mut modules: Vec<SubmoduleSection> = Vec::new();
     let mut current: Option<usize> = None;
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     loop {
@@ -28,7 +30,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<Module>> {
                 rest = after;
                 current = name.filter(|name| is_safe(name)).map(|name| {
                     modules.iter().position(|module| module.name == name).unwrap_or_else(|| {
-                        modules.push(Module { name, ..Module::default() });
+                        modules.push(SubmoduleSection { name, ..SubmoduleSection::default() });
                         modules.len() - 1
                     })
                 });
@@ -134,13 +136,13 @@ fn value(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Module, parse};
+    use super::{SubmoduleSection, parse};
 
     #[test]
     fn submodules_are_read_as_git_reads_them() {
         let text = "# a comment\n[core]\n\tpath = no\n[Submodule \"lib/a \\\"b\\\"\"] ; another\n\tpath = vendor/a  ; and one\r\n\
                     \tURL = \"https://git.example/a b#c\"\n\turl = second\n\tshallow\n[submodule \"two\"] path=b\n update = \\\nnone\n";
-        let module = |name: &str, path: &str, url: Option<&str>, update: Option<&str>| Module {
+        let module = |name: &str, path: &str, url: Option<&str>, update: Option<&str>| SubmoduleSection {
             name: name.into(),
             path: Some(path.into()),
             url: url.map(Into::into),

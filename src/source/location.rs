@@ -236,7 +236,7 @@ impl Url {
         Ok(self)
     }
 
-    /// Another repository of the same server; `None` if its path is none.
+    /// Another repository of the same server; `None` if its path is not valid.
     fn beside(&self, path: &str) -> Option<Location> {
         let url = Self { path: path.to_owned(), ..self.clone() }.checked().ok()?;
         let is_plain = url.path.split('/').all(|part| !matches!(part, "." | "..") && !part.contains(char::is_control));

@@ -8,7 +8,7 @@ use git2::Oid;
 use super::access::Access;
 use super::error::SourceError;
 use super::fetched::{Fetched, RepositoryState, Submodule};
-use super::gitmodules::{self, Module};
+use super::gitmodules::{self, SubmoduleSection};
 use super::local::LocalRepository;
 use super::location::{Location, LocationKind, without_user};
 use super::revision::Revision;
@@ -74,7 +74,7 @@ impl Fetching<'_> {
             if self.count > MAX_SUBMODULES || depth >= MAX_DEPTH {
                 return Err(SourceError::Entry { path: shown_path, why: "the commit has too many submodules" });
             }
-            let is_of_link = |module: &&Module| {
+            let is_of_link = |module: &&SubmoduleSection| {
                 module.path.as_ref().is_some_and(|path| path.trim_end_matches('/').as_bytes() == link.name.as_bytes())
             };
             let module = modules.iter().find(is_of_link);
@@ -97,7 +97,7 @@ impl Fetching<'_> {
         &self,
         of: &Fetched,
         link: &CommitEntry,
-        module: Option<&Module>,
+        module: Option<&SubmoduleSection>,
         path: &str,
     ) -> Result<Fetched, SourceError> {
         let refused = |url: &str, why| SourceError::SubmoduleUrl { path: path.to_owned(), url: without_user(url), why };
@@ -144,7 +144,7 @@ fn location(origin: Option<&Location>, url: &str) -> Result<Location, &'static s
 fn on_this_machine(
     clone: &LocalRepository,
     link: &CommitEntry,
-    module: &Module,
+    module: &SubmoduleSection,
     location: Option<&Location>,
 ) -> Option<Fetched> {
     let oid = Oid::from_str(&link.id).ok()?;

@@ -46,17 +46,14 @@ impl UserError for StoreError {
     }
 
     fn hint(&self) -> Option<String> {
-        use io::ErrorKind::{
-            NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
-        };
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem};
         match self {
             Self::Io(IoError { source, .. }) => match source.kind() {
-                StorageFull => Some("free some space, or set `PHIAL_CACHE_DIR` to a larger disk".into()),
                 QuotaExceeded => Some("the quota is used up; set `PHIAL_CACHE_DIR` to another disk".into()),
                 PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
                     Some("set `PHIAL_CACHE_DIR` to a writable directory".into())
                 }
-                _ => None,
+                _ => None, // `Error::hint` has that of a full disk
             },
             Self::Folder { .. } => Some("set `PHIAL_CACHE_DIR` to a directory of your own".into()),
             Self::LayerLost(_) => Some("run the command again to rebuild it".into()),

@@ -3,6 +3,8 @@
 //! What fits into the ustar fields is there. The rest (long names, names that are not ASCII, large numbers, extended
 //! attributes) is in one `x` header whose own fields are constant and which holds no time. User names, group names and
 //! device numbers are empty.
+//!
+//! The `tar` crate writes long names as entries of GNU, and its bytes may change with its version: they reach digests.
 
 use std::collections::BTreeMap;
 
