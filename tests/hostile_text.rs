@@ -1,4 +1,4 @@
-//! Text of others on stdout and stderr: no control character, no forged line and no command of a CI engine, whatever a step, an
+//! Untrusted text on stdout and stderr: no control character, no forged line and no command of a CI engine, whatever a step, an
 //! image, a commit, a file or a registry says, and whichever command prints it.
 
 use std::fs;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use phial::determinism::normalize::fuzz as doors;
+use phial::determinism::normalize::fuzz as parsers;
 use phial::elixir::etf::{self, Term};
 use phial::elixir::{beam, hex_marker, mix_lock};
 
@@ -221,7 +221,7 @@ pub(crate) fn manifests() -> Vec<Vec<u8>> {
 pub(crate) fn mix_manifest(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let names = ["compile.elixir", "compile.erlang", "compile.protocols", "compile.future"];
-    doors::mix_manifest(names[usize::from(*kind) % names.len()], bytes);
+    parsers::mix_manifest(names[usize::from(*kind) % names.len()], bytes);
 }
 
 /// Configs as git writes them, with quotes, escapes, comments and every form of a section, and damaged ones.
@@ -238,6 +238,6 @@ pub(crate) fn git_configs() -> Vec<Vec<u8>> {
 
 /// The config that is written has the URL of the one that was read, and no control characters in it.
 pub(crate) fn git_config(bytes: &[u8]) {
-    let url = doors::git_config(&String::from_utf8_lossy(bytes));
+    let url = parsers::git_config(&String::from_utf8_lossy(bytes));
     assert!(url.is_none_or(|url| !url.is_empty() && !url.contains(char::is_control)));
 }

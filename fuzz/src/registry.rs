@@ -1,6 +1,6 @@
 //! Targets for what registries send in headers, and for the configuration of registries.
 
-use phial::registry::fuzz as doors;
+use phial::registry::fuzz as parsers;
 
 fn seeds(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
@@ -28,8 +28,8 @@ pub(crate) fn challenges() -> Vec<Vec<u8>> {
 /// `WWW-Authenticate` and `Link`.
 pub(crate) fn challenge(bytes: &[u8]) {
     let header = String::from_utf8_lossy(bytes);
-    doors::challenge(&header);
-    doors::link(&header);
+    parsers::challenge(&header);
+    parsers::link(&header);
 }
 
 /// A name in the first line, and a file with mirrors, wildcards, blocked names, or mistakes.
@@ -53,5 +53,5 @@ pub(crate) fn registries_conf(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (name, file) = text.split_once('\n').unwrap_or(("r.example/a", &text));
     let fallback = || "r.example/a".parse().expect("a name");
-    doors::registries_conf(&name.parse().unwrap_or_else(|_| fallback()), file);
+    parsers::registries_conf(&name.parse().unwrap_or_else(|_| fallback()), file);
 }

@@ -33,7 +33,7 @@ fn refused(error: &ConfigError) {
     assert_eq!(error.exit_kind(), ExitKind::Usage, "{error}");
 }
 
-/// Settings of others name no secret of the caller; what a plan names is what it prints.
+/// Untrusted settings name no secret of the caller; what a plan names is what it prints.
 pub(crate) fn settings(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(lock) = LockFile::parse(&text) {

@@ -1,6 +1,6 @@
 //! Files of a commit that say what its other files are: `.gitattributes`, `.gitmodules`.
 
-use phial::source::fuzz as doors;
+use phial::source::fuzz as parsers;
 
 /// The path of a file, and attributes after its line: names and paths, macros, quoted patterns, brackets, and many stars.
 pub(crate) fn attributes() -> Vec<Vec<u8>> {
@@ -18,7 +18,7 @@ pub(crate) fn attributes() -> Vec<Vec<u8>> {
 /// Lines without an attribute that is looked for change nothing.
 pub(crate) fn git_attributes(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    doors::git_attributes(bytes.get(end + 1..).unwrap_or_default(), &bytes[..end]);
+    parsers::git_attributes(bytes.get(end + 1..).unwrap_or_default(), &bytes[..end]);
 }
 
 /// Submodules as git writes them, and as a commit may: quotes, escapes, comments, names that lead out.
@@ -35,5 +35,5 @@ pub(crate) fn modules() -> Vec<Vec<u8>> {
 
 /// What is written of the submodules is read as the same.
 pub(crate) fn git_modules(bytes: &[u8]) {
-    doors::git_modules(&String::from_utf8_lossy(bytes));
+    parsers::git_modules(&String::from_utf8_lossy(bytes));
 }

@@ -37,7 +37,7 @@ pub(super) struct BuildArgs {
     /// Where to write the image: as for `--base`, or `docker-archive:FILE[:tag]`; may be repeated [default: `oci:./APP.oci`]
     #[arg(long, value_name = "TARGET")]
     to: Vec<String>,
-    /// `MIX_ENV` to compile for; may be repeated [default: staging and prod]
+    /// `MIX_ENV` to compile for; may be repeated [default: `image.envs`, or those of staging and prod that the app has a configuration for]
     #[arg(long, value_name = "ENV")]
     env: Vec<String>,
     /// Sandbox isolation

@@ -1,7 +1,7 @@
 //! What settings may have of the caller's: which variables steps see, and where an image goes.
 //!
 //! Settings that the caller has chosen (`--config`, the working tree or the repository on this machine that is built) may name
-//! variables, targets and images of this machine. Settings of others (a commit fetched by URL, an image) may have only what a
+//! variables, targets and images of this machine. Untrusted settings (a commit fetched by URL, an image) may have only what a
 //! flag of this call names.
 //! The secrets of [`CALLER_SECRETS`](super::CALLER_SECRETS) are never passed because settings name them.
 
@@ -12,11 +12,11 @@ use super::test_plan::TestPlan;
 use crate::image::{Reference, Target, shown};
 use crate::recipe::PASSED;
 
-/// Those of [`PASSED`] that are secrets: the steps of settings of others get them only if the caller names them.
+/// Those of [`PASSED`] that are secrets: steps of untrusted settings get them only if the caller names them.
 const PASSED_SECRETS: [&str; 2] = ["HEX_API_KEY", "HEX_REPOS_KEY"];
 
 impl PreparePlan {
-    /// An error if settings of others name a variable that the caller has and has not passed by a flag. `is_set` tells whether
+    /// An error if untrusted settings name a variable that the caller has and has not passed by a flag. `is_set` tells whether
     /// the caller has a variable.
     pub fn check_consent(&self, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
         let unasked = |name: &&String| !self.passed_by_flag.contains(name) && !PASSED.contains(&name.as_str());
@@ -52,7 +52,7 @@ impl PreparePlan {
 }
 
 impl BuildPlan {
-    /// The registry of the base image, if only settings of others name it: it gets no login of the caller's.
+    /// The registry of the base image, if only untrusted settings name it: it gets no login of the caller's.
     pub fn foreign_registry(&self, flags: &BuildFlags) -> Option<&str> {
         let Reference::Registry(base) = &self.base else { return None };
         let is_foreign = self.prepare.origin != SettingsOrigin::Caller && flags.base.is_none();
@@ -60,7 +60,7 @@ impl BuildPlan {
         (is_foreign && !is_named).then_some(base.host.as_str())
     }
 
-    /// An error if settings of others name the target, or as the base image one of this machine, which steps could send away.
+    /// An error if untrusted settings name the target, or as the base image one of this machine, which steps could send away.
     pub fn check_places_are_the_callers(&self, flags: &BuildFlags) -> Result<(), ConfigError> {
         let is_path = !matches!(self.base, Reference::Registry(_));
         if is_path && flags.base.is_none() && self.prepare.origin != SettingsOrigin::Caller {
@@ -77,7 +77,7 @@ impl BuildPlan {
 }
 
 impl TestPlan {
-    /// An error if settings of others name an image of this machine as a service, which tests could send away.
+    /// An error if untrusted settings name an image of this machine as a service, which tests could send away.
     pub fn check_services_are_the_callers(&self, origin: SettingsOrigin) -> Result<(), ConfigError> {
         let is_path = |image: &Reference| !matches!(image, Reference::Registry(_));
         match self.services.iter().find(|(_, service)| is_path(&service.image)) {

@@ -49,7 +49,7 @@ pub enum ConfigError {
         /// What it gives access to.
         of: &'static str,
     },
-    /// Settings of others name a variable of the caller's.
+    /// Untrusted settings name a variable of the caller's.
     #[error("{settings} asks for your variable `{name}` (`prepare.pass`)")]
     NotPassed {
         /// Whose settings.
@@ -57,7 +57,7 @@ pub enum ConfigError {
         /// The variable.
         name: String,
     },
-    /// Settings of others name an image of this machine as the base.
+    /// Untrusted settings name an image of this machine as the base.
     #[error("{settings} names an image on this machine as its base: `{name}` (`image.base`)")]
     ForeignBase {
         /// Whose settings.
@@ -65,7 +65,7 @@ pub enum ConfigError {
         /// The reference.
         name: String,
     },
-    /// Settings of others name an image of this machine as a service.
+    /// Untrusted settings name an image of this machine as a service.
     #[error("{settings} names an image on this machine as a service: `{name}` (`test.services.{service}.image`)")]
     ForeignService {
         /// Whose settings.
@@ -75,7 +75,7 @@ pub enum ConfigError {
         /// The reference.
         name: String,
     },
-    /// Settings of others name where the image goes.
+    /// Untrusted settings name where the image goes.
     #[error("{settings} wants the image to be written to `{name}` (`image.name`)")]
     ForeignTarget {
         /// Whose settings.

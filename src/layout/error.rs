@@ -30,7 +30,7 @@ pub enum LayoutError {
         /// What to do instead, if that is known.
         remedy: Option<String>,
     },
-    /// An archive would replace a file that is none.
+    /// An archive would replace a file that is not an archive.
     #[error("`{}` already exists and is not {kind}: {why}", path.display())]
     Occupied {
         /// The file.

@@ -109,7 +109,7 @@ impl Put<'_> {
     }
 }
 
-/// The directories of blobs must be none or be directories: a commit, or a layout of others, could have links that lead out of
+/// The directories of blobs must be none or be directories: a commit, or an untrusted layout, could have links that lead out of
 /// the layout.
 fn check_blob_dirs(dir: &Path) -> Result<(), LayoutError> {
     for name in ["blobs", "blobs/sha256", "blobs/sha512"] {

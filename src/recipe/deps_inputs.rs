@@ -39,8 +39,8 @@ impl Recipe {
         walk.inputs
     }
 
-    /// The files that are in the deps layer and not in the app's: the sources of committed dependencies, which are in sight
-    /// of the step that compiles them and stay as it leaves them.
+    /// The files that are in the deps layer and not in the app's: the sources of committed dependencies, which are visible
+    /// to the step that compiles them and stay as it leaves them.
     pub fn vendored(&self, files: &[SourceFile]) -> BTreeSet<Vec<u8>> {
         let tree = SourceTree::new(files);
         let is_vendored = |file: &&SourceFile| {

@@ -129,7 +129,7 @@ pub enum RecipeError {
     /// Neither a Mix project nor a script.
     #[error("the commit has no `{0}`, and `phial.toml` names no `prepare.script`")]
     NoProject(String),
-    /// The app's directory is none.
+    /// The app's directory is not a directory.
     #[error("the app's directory is `{dir}`, but {why}")]
     AppDir {
         /// Its path.

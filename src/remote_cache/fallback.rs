@@ -15,7 +15,8 @@ use crate::image::{PackedLayer, Platform, RegistryRef};
 use crate::registry::RegistryError;
 use crate::store::{CacheKey, Lookup, StoreError};
 
-/// The part of a fallback tag that tells it from an entry's tag: `deps-ARCH-near-INPUTS[-BRANCH]`.
+/// The part of a fallback tag that tells it from an entry's tag: `deps-ARCH-near-INPUTS[-BRANCH]`. It is in the tags
+/// that earlier versions wrote to registries; another one would make them unknown.
 const FALLBACK: &str = "near";
 /// Longest branch name in a tag, in characters. A tag has 128 characters at most (distribution-spec, "Pulling manifests").
 const MAX_BRANCH: usize = 60;

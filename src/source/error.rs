@@ -207,7 +207,7 @@ pub enum SourceError {
         /// The rule it breaks.
         why: &'static str,
     },
-    /// A file that Phial reads itself is none that it can read.
+    /// A file that Phial reads itself is not a regular file, or is too large.
     #[error("cannot read `{path}` of the app: {why}")]
     File {
         /// Its path in the repository.

@@ -1,4 +1,4 @@
-//! The one door into a directory tree that a step wrote, an image brought or a commit holds.
+//! The only access to a directory tree that a step wrote, an image brought or a commit holds.
 //!
 //! Nothing in such a tree is trusted: any name in it can be a symbolic link to a file of the host, a FIFO, a device or 4 GiB
 //! of zeros. [`TreeDir`] is a descriptor of a directory. It reaches what is below that directory by openat2(2) with

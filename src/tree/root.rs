@@ -30,7 +30,7 @@ impl TreeRoot {
         }
     }
 
-    /// The path of the directory itself, for the kernel (mounts), for the crate `layers`, which has a door of its own, and for
+    /// The path of the directory itself, for the kernel (mounts), for the crate `layers`, which opens files by its own rules, and for
     /// moving the whole tree. Never to be joined with a path inside of it.
     pub fn as_path(&self) -> &Path {
         &self.0

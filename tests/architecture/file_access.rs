@@ -43,7 +43,7 @@ const OWN_PATHS: [(&str, &str); 24] = [
     ("src/determinism/shims/mod.rs", "the files of the shims, in the scratch directory"),
     ("src/diff.rs", "the caller's layer files"),
     ("src/host.rs", "the uptime in /proc"),
-    ("src/layout", "layouts and archives, each with a door of its own"),
+    ("src/layout", "layouts and archives, which open files by rules of their own"),
     ("src/lock.rs", "the settings in the caller's working tree"),
     ("src/registry", "the caller's logins, certificates and settings of registries; records of uploads in the store"),
     ("src/release/inspect.rs", "whether the caller's directory is a layout"),
@@ -54,7 +54,7 @@ const OWN_PATHS: [(&str, &str); 24] = [
     ("src/sandbox", "files of /proc and /dev; roots by descriptor"),
     ("src/source", "the caller's repository, and mirrors in the store"),
     ("src/store", "the store"),
-    ("src/tree", "the door itself, and the caller's output files"),
+    ("src/tree", "the access itself, and the caller's output files"),
 ];
 
 #[test]

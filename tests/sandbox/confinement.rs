@@ -1,4 +1,4 @@
-//! What a command has in sight and may do.
+//! What a command sees and may do.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! Doors of the fuzz targets to the parsers of this module: a function takes anything, and panics if a property that must
+//! Entry points of the fuzz targets into the parsers of this module: a function takes anything, and panics if a property that must
 //! hold does not.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target reports a bug")]

@@ -1,4 +1,4 @@
-# What Phial takes from the base to give its compilers equal circumstances: Erlang's boot file, and Elixir's module of
+# What Phial takes from the base to give its compilers the same starting state: Erlang's boot file, and Elixir's module of
 # counters with one function changed. Besides, the versions of both. Called once for a base, as `sh -c THIS toolchain COUNTER_EXS OUT`.
 set -eu
 mkdir -p "$2"
