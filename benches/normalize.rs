@@ -32,10 +32,10 @@ fn once(app: &Path) -> Duration {
     assert!(copied.success());
     let lock = fs::read_to_string(app.join("mix.lock")).unwrap_or_default();
     let windows = [(0, Host::read().unix_time()), (EPOCH, EPOCH)];
-    let terms = NormalizeOptions { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
+    let options = NormalizeOptions { mtime: EPOCH, windows, part: Part::Build, lock: &lock };
     let start = Instant::now();
     for _ in 0..2 {
-        normalize(&TreeDir::open(root.path()).unwrap(), APP, &terms).unwrap();
+        normalize(&TreeDir::open(root.path()).unwrap(), APP, &options).unwrap();
     }
     start.elapsed()
 }

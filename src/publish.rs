@@ -56,11 +56,11 @@ pub(crate) fn publish_stored(context: &Context<'_>, image: &Image, targets: &[Ta
 /// Checks, before anything is built, that what is at the targets on this machine may be replaced, that they can be written, and that no
 /// link of a checkout leads to them.
 pub(crate) fn check_targets(targets: &[Target], context: &Context<'_>) -> Result<(), Error> {
-    let place = |path: &Path| OutputPath::new(path, &context.host.cwd);
+    let output = |path: &Path| OutputPath::new(path, &context.host.cwd);
     for target in targets {
         match target {
-            Target::Layout { dir, .. } => place(dir).check_links()?,
-            Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } => place(file).check_links_above()?,
+            Target::Layout { dir, .. } => output(dir).check_links()?,
+            Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } => output(file).check_links_above()?,
             Target::Registry(_) => {}
         }
         match target {

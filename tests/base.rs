@@ -45,8 +45,8 @@ fn runtime() -> &'static Path {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("a directory");
         let packages = Purpose::Runtime.packages("trixie", &[]);
-        let order = Debian { suite: "trixie".into(), packages, mirrors: vec![], epoch: EPOCH };
-        debian(&order, &Host::read(), &dir, &discard).expect("a base").tar
+        let base = Debian { suite: "trixie".into(), packages, mirrors: vec![], epoch: EPOCH };
+        debian(&base, &Host::read(), &dir, &discard).expect("a base").tar
     })
 }
 

@@ -33,8 +33,8 @@ fn a_source_only_change_uploads_only_its_own_layers_and_runs_no_deps_step() {
     let registry = Registry::start();
     let repo = env.shell_app();
     let base = registry.reference("team/base:1");
-    let lay = ["copy", "--quiet", "--dest-tls-verify=false", &format!("oci:{}", busybox_base().display())];
-    skopeo(&[&lay[..], &[&format!("docker://{base}")]].concat());
+    let copy = ["copy", "--quiet", "--dest-tls-verify=false", &format!("oci:{}", busybox_base().display())];
+    skopeo(&[&copy[..], &[&format!("docker://{base}")]].concat());
     let target = registry.reference("team/app:v1");
     let first = build(&env, &repo, &base, &[&target]);
 

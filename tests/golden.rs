@@ -89,8 +89,8 @@ fn manifests() -> String {
         fs::write(path, &term).expect("a file");
     }
     let windows = [(1_795_000_000, 1_795_000_100); 2];
-    let terms = NormalizeOptions { mtime: 1_700_000_000, windows, part: Part::Deps, lock: "" };
-    normalize(&TreeDir::open(dir.path()).expect("open"), "app", &terms).expect("a normal form");
+    let options = NormalizeOptions { mtime: 1_700_000_000, windows, part: Part::Deps, lock: "" };
+    normalize(&TreeDir::open(dir.path()).expect("open"), "app", &options).expect("a normal form");
     let line =
         |name: &str| format!("{name} {}\n", Digest::of(&fs::read(dir.path().join("app").join(name)).expect("a file")));
     files.map(line).concat()

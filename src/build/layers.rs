@@ -110,7 +110,7 @@ impl LayerBuilder<'_> {
             key = key.with("root", recipe.app.path()).with("include", recipe.include.join(" "));
         }
         let outcome = self.steps.cached("app", &key, |scratch| {
-            let root = scratch.dir("draft")?;
+            let root = scratch.dir("layer")?;
             let app = root.join(APP);
             let is_wanted = |entry: &CommitEntry| self.commit.is_of_app(entry) && !self.commit.is_vendored(entry);
             source::checkout_only(self.commit.fetched, &is_wanted, &app, self.app_time)?;

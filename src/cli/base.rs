@@ -96,8 +96,8 @@ pub(super) fn base(args: &BaseArgs, context: &Context<'_>, ui: &Ui) -> ExitResul
             };
             let suite = suite(&args.suite);
             let packages = purpose.packages(suite, &args.packages);
-            let order = Debian { suite: suite.to_owned(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
-            (BaseSource::Debian(order), &args.to.to)
+            let debian = Debian { suite: suite.to_owned(), packages, mirrors: args.mirror.clone(), epoch: EPOCH };
+            (BaseSource::Debian(debian), &args.to.to)
         }
         Of::Import(args) => (BaseSource::Tar(args.rootfs.clone()), &args.to.to),
     };

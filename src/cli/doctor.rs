@@ -88,13 +88,15 @@ fn as_json(report: &DoctorReport) -> Value {
 }
 
 fn lookup_step(step: &LookupStep) -> Value {
-    let place = step.place.replace('`', "");
+    let location = step.place.replace('`', "");
     match &step.result {
-        LookupResult::Absent => json!({ "place": place, "found": "absent" }),
-        LookupResult::NoLogin => json!({ "place": place, "found": "nothing" }),
-        LookupResult::HelperWithoutLogin { helper } => json!({ "place": place, "found": "nothing", "helper": helper }),
+        LookupResult::Absent => json!({ "place": location, "found": "absent" }),
+        LookupResult::NoLogin => json!({ "place": location, "found": "nothing" }),
+        LookupResult::HelperWithoutLogin { helper } => {
+            json!({ "place": location, "found": "nothing", "helper": helper })
+        }
         LookupResult::Login { key, helper, kind } => {
-            json!({ "place": place, "found": "login", "key": key, "helper": helper, "kind": kind })
+            json!({ "place": location, "found": "login", "key": key, "helper": helper, "kind": kind })
         }
     }
 }

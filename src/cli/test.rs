@@ -87,11 +87,11 @@ pub(super) fn test(args: &TestArgs, context: &Context<'_>, ui: &Ui) -> ExitResul
     let record = if args.no_record { None } else { app_test::attach_record(&tested, context)? };
     let digest = &tested.run.image;
     let text = tested.image.to_string();
-    let place = text.trim_end_matches(&format!("@{digest}"));
+    let location = text.trim_end_matches(&format!("@{digest}"));
     if args.json {
-        ui.json(&as_json(&tested, place, record.as_ref()))?;
+        ui.json(&as_json(&tested, location, record.as_ref()))?;
     } else {
-        ui.data(&format!("{place}@{digest}"))?;
+        ui.data(&format!("{location}@{digest}"))?;
     }
     if let Some(error) = tested.service_error {
         return Err(error);

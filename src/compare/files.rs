@@ -364,8 +364,8 @@ pub(super) fn find_moved(layers: &mut [LayerDiff]) {
     for layer in layers.iter() {
         for file in &layer.files {
             if let Some((change, digest)) = one_sided_content(file).filter(|(_, digest)| *digest != empty) {
-                let place = SameContent { layer: layer.name.clone(), path: file.path.clone() };
-                by_content.entry((change, digest)).or_default().push(place);
+                let same = SameContent { layer: layer.name.clone(), path: file.path.clone() };
+                by_content.entry((change, digest)).or_default().push(same);
             }
         }
     }
@@ -373,7 +373,7 @@ pub(super) fn find_moved(layers: &mut [LayerDiff]) {
         let Some((change, digest)) = one_sided_content(file) else { continue };
         let other = if change == Change::Added { Change::Removed } else { Change::Added };
         let Some(candidates) = by_content.get(&(other, digest)) else { continue };
-        let same_path = candidates.iter().find(|place| place.path == file.path);
+        let same_path = candidates.iter().find(|other| other.path == file.path);
         file.same_content = same_path.or(candidates.first()).cloned();
     }
 }

@@ -123,7 +123,7 @@ fn an_image_is_refused_for_its_layers_and_its_config_blob() {
     assert!(matches!(size, ImageError::Size { .. }));
 }
 
-fn terms() -> ImageOptions {
+fn options() -> ImageOptions {
     ImageOptions {
         created: 951_827_696,
         entrypoint: Some(vec!["/app/start".into()]),
@@ -156,7 +156,7 @@ fn a_docker_base_keeps_its_blobs_and_gets_oci_names() {
         m["layers"][0]["mediaType"] = json!(DOCKER_LAYER_GZIP);
     })
     .unwrap();
-    let image = assemble(&base, &[layer()], &terms());
+    let image = assemble(&base, &[layer()], &options());
     let read = Image::read(image.manifest_bytes.clone(), Some(OCI_MANIFEST), image.config_bytes.clone()).unwrap();
     assert_eq!(read, image, "what is written is read back as the same value");
     let types: Vec<&str> = image.manifest.layers.iter().map(|l| l.media_type.as_str()).collect();
@@ -170,7 +170,7 @@ fn a_docker_base_keeps_its_blobs_and_gets_oci_names() {
 #[test]
 fn the_config_is_the_bases_with_the_terms_over_it() {
     let base = image_with(&config(), |_| {}).unwrap();
-    let config = assemble(&base, &[layer()], &terms()).config;
+    let config = assemble(&base, &[layer()], &options()).config;
     assert_eq!(config.config.env, ["PATH=/bin", "A=2", "B=3"]);
     assert_eq!(config.config.entrypoint, ["/app/start"]);
     assert!(config.config.cmd.is_empty(), "the base's Cmd would become arguments of the new entry point");
@@ -183,7 +183,7 @@ fn the_config_is_the_bases_with_the_terms_over_it() {
 #[test]
 fn the_same_values_are_the_same_bytes_and_sorted() {
     let base = Image::scratch(&Platform::linux("amd64"));
-    let (one, two) = (assemble(&base, &[layer()], &terms()), assemble(&base, &[layer()], &terms()));
+    let (one, two) = (assemble(&base, &[layer()], &options()), assemble(&base, &[layer()], &options()));
     assert_eq!(one.manifest_digest, two.manifest_digest);
     let text = String::from_utf8(one.config_bytes).unwrap();
     assert!(text.starts_with(r#"{"architecture":"amd64","config":{"Entrypoint":["/app/start"],"Env":["A=2","B=3"],"#));
@@ -248,7 +248,7 @@ fn steps_without_a_layer_do_not_count_as_layers_in_the_history() {
     config["history"] = json!([{ "created_by": "ENV A=1", "empty_layer": true }]);
     let base = image_with(&config, |_| {}).unwrap();
     let image =
-        assemble(&base, &[layer()], &ImageOptions { cmd: Some(vec!["run".into()]), entrypoint: None, ..terms() });
+        assemble(&base, &[layer()], &ImageOptions { cmd: Some(vec!["run".into()]), entrypoint: None, ..options() });
     let named: Vec<_> = image.config.history.iter().map(|h| (h.created_by.as_deref(), h.empty_layer)).collect();
     assert_eq!(named, [(None, false), (Some("ENV A=1"), true), (Some("phial build"), false)]);
     assert_eq!(image.config.history[2].created, image.config.created);
@@ -295,10 +295,10 @@ fn a_build_record_is_read_in_its_own_format_only() {
         deps_cache: None,
     };
     let image = |label: Option<&str>, annotation: Option<&str>| {
-        let mut terms = terms();
-        terms.labels.extend(label.map(|text| (LABEL.to_owned(), text.to_owned())));
-        terms.annotations.extend(annotation.map(|text| ("dev.phial.format".to_owned(), text.to_owned())));
-        assemble(&Image::scratch(&Platform::linux("amd64")), &[], &terms)
+        let mut options = options();
+        options.labels.extend(label.map(|text| (LABEL.to_owned(), text.to_owned())));
+        options.annotations.extend(annotation.map(|text| ("dev.phial.format".to_owned(), text.to_owned())));
+        assemble(&Image::scratch(&Platform::linux("amd64")), &[], &options)
     };
     let of = |label: Option<&str>, annotation: Option<&str>| Provenance::of(&image(label, annotation), 3);
     assert_eq!(of(Some(&record.json()), None), Recorded::Here(Box::new(record.clone())));

@@ -146,11 +146,14 @@ impl Client {
             StatusCode::NOT_FOUND => return Err(RegistryError::NotFound { reference: reference.to_string() }),
             _ => return Err(refusal(&request, response)),
         }
-        let place = display_url(response.url());
+        let url = display_url(response.url());
         let announced = header(&response, CONTENT_TYPE.as_str());
         let stated = stated_digest(&response);
         if announced.as_deref().is_some_and(|kind| kind.starts_with("text/html")) {
-            return Err(RegistryError::NotARegistry { place, why: "an HTML page came instead of a manifest".into() });
+            return Err(RegistryError::NotARegistry {
+                place: url,
+                why: "an HTML page came instead of a manifest".into(),
+            });
         }
         let bytes = read_bounded(response, &request.describe(), MAX_MANIFEST_PULL)?;
         // Without a digest in the reference, the digest that the registry states must at least fit what it sent.

@@ -132,13 +132,17 @@ impl HttpRuntime {
 }
 
 /// Waits for a request while its body moves, and then for as long as the registry may need to store the body.
-async fn watched<F: Future>(work: F, body: Option<&SentBody>, policy: RetryPolicy) -> Result<F::Output, TransferError> {
-    let mut work = pin!(work);
+async fn watched<F: Future>(
+    request: F,
+    body: Option<&SentBody>,
+    policy: RetryPolicy,
+) -> Result<F::Output, TransferError> {
+    let mut request = pin!(request);
     let mut since = Instant::now();
     let mut before = 0;
     let mut is_sent = false;
     loop {
-        if let Ok(output) = timeout(policy.stall_timeout / 8, &mut work).await {
+        if let Ok(output) = timeout(policy.stall_timeout / 8, &mut request).await {
             return Ok(output);
         }
         let mut limit = policy.stall_timeout;

@@ -75,9 +75,8 @@ impl NetworkSettings {
             let url = Url::parse(&format!("http://{name}/")).ok();
             let is_host = |url: &Url| url.path() == "/" && url.query().is_none() && url.username().is_empty();
             let Some(url) = url.filter(|url| is_host(url) && !name.contains('/')) else {
-                let place = "`--plain-http`".into();
                 let why = format!("`{}` is not `host` or `host:port`", crate::image::shown(&name));
-                return Err(RegistryError::Setting { place, why });
+                return Err(RegistryError::Setting { place: "`--plain-http`".into(), why });
             };
             network.plain.insert(authority(&url));
         }

@@ -212,8 +212,8 @@ fn some_blob(bytes: &[u8], media_type: &str) -> Option<Descriptor> {
 
 impl std::fmt::Display for LookupStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place = &self.place;
-        match &self.result {
+        let Self { place, result } = self;
+        match result {
             LookupResult::Absent => write!(f, "{place}: not there"),
             LookupResult::NoLogin => write!(f, "{place}: nothing for this repository"),
             LookupResult::HelperWithoutLogin { helper } => write!(f, "{place}: `{helper}` has nothing"),

@@ -72,22 +72,22 @@ impl Bench {
         Self { dir, lowers }
     }
 
-    fn overlay(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
+    fn overlay(&self, change: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
         let (upper, dest) = (self.dir.path().join("upper"), self.dir.path().join("dest"));
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&dest).unwrap();
-        act(&upper);
+        change(&upper);
         let out = diff(&DiffSource::UpperDirs(vec![Tree::bare(&upper)]), &self.lowers, &TreeRoot::new(&dest)).unwrap();
         (shown(&dest), out)
     }
 
-    fn copy(&self, act: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
+    fn copy(&self, change: impl FnOnce(&Path)) -> (BTreeMap<String, String>, TreeDiff) {
         let (scratch, dest) = (self.dir.path().join("scratch"), self.dir.path().join("dest2"));
         fs::create_dir(&scratch).unwrap();
         fs::create_dir(&dest).unwrap();
         let rootfs = assemble(Isolation::Copy, &self.lowers, &scratch).unwrap();
         let DiffSource::FullCopy { dir, .. } = &rootfs.diff_source else { panic!("not a copy") };
-        act(dir.as_path());
+        change(dir.as_path());
         let out = diff(&rootfs.diff_source, &self.lowers, &TreeRoot::new(&dest)).unwrap();
         (shown(&dest), out)
     }
@@ -150,7 +150,7 @@ fn overlay_and_copy_give_the_same_tree() {
 #[test]
 fn a_change_of_kind_or_mode_is_a_change_and_a_touch_is_none() {
     let bench = Bench::new(&[("a/file", "x"), ("a/dir/f", "f"), ("a/touched", "t"), ("a/mode", "m")], &[]);
-    let act = |root: &Path| {
+    let change = |root: &Path| {
         fs::set_permissions(root.join("a/mode"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::File::open(root.join("a/touched")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     };
@@ -159,12 +159,12 @@ fn a_change_of_kind_or_mode_is_a_change_and_a_touch_is_none() {
         symlink("elsewhere", root.join("a/dir")).unwrap();
         fs::remove_file(root.join("a/file")).unwrap();
         fs::create_dir(root.join("a/file")).unwrap();
-        act(root);
+        change(root);
     });
     let overlay = bench.overlay(|upper| {
         write(upper, &[("a/file/", ""), ("a/touched", "t"), ("a/mode", "m")]);
         symlink("elsewhere", upper.join("a/dir")).unwrap();
-        act(upper);
+        change(upper);
     });
     assert_eq!(copy.0, expect(&[("a", "/"), ("a/dir", "@elsewhere"), ("a/file", "/"), ("a/mode", "m")]));
     assert_eq!(overlay, copy);
@@ -221,8 +221,8 @@ fn a_directory_that_nobody_may_read_keeps_its_mode() {
 #[test]
 fn a_diff_of_diffs_keeps_their_metadata() {
     let bench = Bench::new(&[("base", "b")], &[]);
-    let (draft, dest) = (bench.dir.path().join("draft"), bench.dir.path().join("dest4"));
-    let mut first = tree(&draft, &[("bin/su", "x")]);
+    let (first, dest) = (bench.dir.path().join("first"), bench.dir.path().join("dest4"));
+    let mut first = tree(&first, &[("bin/su", "x")]);
     let record = phial_layers::EntryMetadata { uid: 7, mode: Some(0o4755), ..Default::default() };
     first.metadata.0.insert(EntryPath::new(b"bin/su"), record.clone());
     fs::create_dir(&dest).unwrap();
@@ -245,7 +245,7 @@ fn without_its_acl_nobody_may_do_more_with_a_file() {
     let narrow = [(1, 6, none), (2, 6, 0), (4, 0, none), (0x10, 6, none), (0x20, 0, none)];
     let masked = [(1, 7, none), (2, 7, 0), (4, 7, none), (0x10, 5, none), (0x20, 4, none)];
     let bench = Bench::new(&[("srv/old", "o")], &[]);
-    let act = |root: &Path| {
+    let change = |root: &Path| {
         write(root, &[("srv/key", "k"), ("srv/masked", "m"), ("srv/old", "o"), ("srv/plain", "p"), ("in/f", "f")]);
         fs::set_permissions(root.join("srv/plain"), fs::Permissions::from_mode(0o660)).unwrap();
         let set = |name: &str, attribute: &str, entries| {
@@ -263,7 +263,7 @@ fn without_its_acl_nobody_may_do_more_with_a_file() {
         );
         assert_eq!(fs::metadata(root.join("srv/key")).unwrap().mode() & 0o777, 0o660);
     };
-    for (kind, (_, out)) in [("overlay", bench.overlay(act)), ("copy", bench.copy(act))] {
+    for (kind, (_, out)) in [("overlay", bench.overlay(change)), ("copy", bench.copy(change))] {
         let dest = bench.dir.path().join(if kind == "overlay" { "dest" } else { "dest2" });
         let mode = |name: &str| fs::metadata(dest.join(name)).unwrap().mode() & 0o777;
         assert_eq!([mode("srv/key"), mode("srv/masked"), mode("srv/plain")], [0o600, 0o754, 0o660], "{kind}");

@@ -26,9 +26,13 @@ pub struct AccessDenied {
     pub is_directory: bool,
 }
 
-/// What first denies the user of an image the program of its command, or one of the programs `more` that this
-/// starts by name. None for what the image does not have: it may be mounted. `trees` are the image's, topmost first.
-pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Result<Option<AccessDenied>, Error> {
+/// What first denies the user of an image the program of its command, or one of `other_programs`, which
+/// this starts by name. None for what the image does not have: it may be mounted. `trees` are the image's, topmost first.
+pub(crate) fn access_denied(
+    image: &Image,
+    trees: &[Tree],
+    other_programs: &[&str],
+) -> Result<Option<AccessDenied>, Error> {
     let config = &image.config.config;
     let Some(command) = config.entrypoint.first().or(config.cmd.first()) else { return Ok(None) };
     let who = match user(trees, &config.user) {
@@ -38,7 +42,7 @@ pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Res
     let (files, env) = (ImageFiles::open(trees)?, environment(image));
     let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     let search = ProgramSearch { files: &files, trees, who: &who, path, cwd: &config.working_dir };
-    for program in [command.as_str()].iter().chain(more) {
+    for program in [command.as_str()].iter().chain(other_programs) {
         if let Some(denied) = search.access_denied(program)? {
             return Ok(Some(denied));
         }
@@ -46,7 +50,7 @@ pub(crate) fn access_denied(image: &Image, trees: &[Tree], more: &[&str]) -> Res
     Ok(None)
 }
 
-/// The circumstances in which a program is looked for.
+/// Where a program is looked for, and for which user.
 struct ProgramSearch<'a> {
     files: &'a ImageFiles,
     trees: &'a [Tree],
@@ -191,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(found(user, path, command), expected, "{user} {path} {command}");
         }
-        let more = access_denied(&image("9:9", "/usr/bin", "true"), &trees, &["mix"]).unwrap().unwrap();
-        assert_eq!((more.program.as_str(), more.path.as_str()), ("/usr/bin/mix", "/root"));
+        let mix = access_denied(&image("9:9", "/usr/bin", "true"), &trees, &["mix"]).unwrap().unwrap();
+        assert_eq!((mix.program.as_str(), mix.path.as_str()), ("/usr/bin/mix", "/root"));
     }
 }

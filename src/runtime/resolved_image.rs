@@ -75,7 +75,7 @@ impl ResolvedImage {
         self.check_platform()?;
         let layers: Vec<Layer<'_>> = self.image.layers().collect();
         let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || {
+        let unpack_next = || {
             let mut done = Vec::new();
             while !has_failed.load(Ordering::Relaxed) {
                 let nth = next.fetch_add(1, Ordering::Relaxed);
@@ -87,8 +87,8 @@ impl ResolvedImage {
             done
         };
         let mut trees = thread::scope(|scope| {
-            let others: Vec<_> = (1..PARALLEL.min(layers.len())).map(|_| scope.spawn(work)).collect();
-            let here = work();
+            let others: Vec<_> = (1..PARALLEL.min(layers.len())).map(|_| scope.spawn(unpack_next)).collect();
+            let here = unpack_next();
             let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             others.flatten().chain(here).collect::<Vec<_>>()
         });

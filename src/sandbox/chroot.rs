@@ -66,7 +66,7 @@ pub(super) fn run(spec: &Spec, dir: &Path, channel: &mut StageChannel) -> Result
     let mut target = MountTarget::new(root);
     let (shadowed, streams) = prepare_root(&mut target, spec)?;
     if !target.made.is_empty() {
-        channel.send(&StageReport::Made(target.made.clone()))?;
+        channel.send(&StageReport::MountPointsCreated(target.made.clone()))?;
     }
     let host_proc = open("/proc", DIR, Mode::empty()).at(SetupStep::Chroot, "/proc")?;
     fchdir(target.root()).at(SetupStep::Chroot, &name)?;

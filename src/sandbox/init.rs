@@ -36,7 +36,7 @@ pub(super) fn run(spec: &Spec, channel: &mut StageChannel) -> Result<(), StageEr
     harden::limit_pids(spec.limits);
     let target = mounts::build(spec)?;
     if !target.made.is_empty() {
-        channel.send(&StageReport::Made(target.made.clone()))?;
+        channel.send(&StageReport::MountPointsCreated(target.made.clone()))?;
     }
     enter(&target, spec)?;
     drop(target);

@@ -49,7 +49,7 @@ pub(super) enum StageReport {
     /// The process id of the sandbox's PID 1.
     Init(i32),
     /// Mount points that did not exist in the root and were created (relative to it, the outermost first).
-    Made(Vec<String>),
+    MountPointsCreated(Vec<String>),
     /// The stage failed.
     Failed(StageError),
     /// The command is ready, or the namespaces are.

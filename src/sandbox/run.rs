@@ -238,7 +238,7 @@ impl Running {
                     self.is_chroot = false;
                     self.init = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
                 }
-                StageReport::Made(made) => outcome.made = made,
+                StageReport::MountPointsCreated(made) => outcome.made = made,
                 StageReport::Failed(error) => outcome.error = Some(outcome.error.take().unwrap_or(error)),
                 StageReport::Ready => outcome.ready = true,
                 StageReport::Exit(exit) => outcome.exit = Some(exit),

@@ -76,13 +76,13 @@ impl<'a> Watchdog<'a> {
         Self { heartbeat, timeout, max_list, seen: (0, Instant::now()), memory: resident() }
     }
 
-    /// The time from one look to the next.
+    /// The time from one check to the next.
     pub(super) fn interval(&self) -> Duration {
         self.timeout.min(Duration::from_millis(250))
     }
 
-    /// Looks at the fetch, and gives it up if it must be.
-    pub(super) fn look(&mut self) -> Result<(), GiveUp> {
+    /// Checks the fetch, and gives it up if it must be.
+    pub(super) fn check(&mut self) -> Result<(), GiveUp> {
         let beats = self.heartbeat.beats();
         if beats != self.seen.0 {
             self.seen = (beats, Instant::now());

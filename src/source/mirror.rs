@@ -124,7 +124,7 @@ impl Fetch {
             match receiver.recv_timeout(watchdog.interval()) {
                 Ok(Message::Notice(text)) => notice(watch, text),
                 Ok(Message::Done(done)) => return done,
-                Err(RecvTimeoutError::Timeout) => watchdog.look().map_err(|why| self.given_up(&why))?,
+                Err(RecvTimeoutError::Timeout) => watchdog.check().map_err(|why| self.given_up(&why))?,
                 Err(RecvTimeoutError::Disconnected) => return Err(self.given_up(&GiveUp::Silent)),
             }
         }

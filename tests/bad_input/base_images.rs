@@ -183,14 +183,14 @@ fn an_archive_that_is_no_tar_or_a_strange_one_is_refused() {
         header.as_bytes().to_vec()
     };
     let end = [0; 1024];
-    let twice = [file("index.json"), file("index.json"), end.to_vec()].concat();
+    let repeated = [file("index.json"), file("index.json"), end.to_vec()].concat();
     let mut wrong = file("index.json");
     wrong[0] = b'x'; // its checksum is another one
     for (what, bytes) in [
         ("a text", b"no image, and longer than the header of a tar".repeat(20)),
         ("cut", file("index.json")[..300].to_vec()),
         ("a wrong checksum", [wrong, end.to_vec()].concat()),
-        ("a name twice", twice),
+        ("a name twice", repeated),
         ("many entries", [file("x").repeat(100_001), end.to_vec()].concat()),
     ] {
         fs::write(&archive, bytes).unwrap();

@@ -27,8 +27,8 @@ fn first(env: &TestEnv, one: &str, other: &str) -> String {
 #[test]
 fn the_cause_is_the_gravest_difference_of_the_lowest_layer_that_differs() {
     let env = TestEnv::new();
-    let of = |name: &str, deps: &[Entry], app: &[Entry], terms: &ImageOptions| {
-        image(&env, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], terms);
+    let of = |name: &str, deps: &[Entry], app: &[Entry], options: &ImageOptions| {
+        image(&env, name, &[layer("phial deps", &tar(deps)), layer("phial app", &tar(app))], options);
     };
     let (dir, file) = (Entry::dir("app"), Entry::file("app/z", "1"));
     let (late, upper) = (Entry::dir("app").mtime(1), Entry::file("app/a", "x"));

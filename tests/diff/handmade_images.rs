@@ -102,8 +102,8 @@ pub(crate) fn layer(created_by: &str, tar: &[u8]) -> Layer {
 
 pub(crate) fn packed(created_by: &str, tar: &[u8], compression: Compression) -> Layer {
     let mut blob = Vec::new();
-    let terms = phial_layers::PackOptions { compression, mtime: 0, workers: NonZeroUsize::MIN };
-    let packed = compress(tar, &terms, &mut blob).expect("made");
+    let options = phial_layers::PackOptions { compression, mtime: 0, workers: NonZeroUsize::MIN };
+    let packed = compress(tar, &options, &mut blob).expect("made");
     Layer { digest: packed.digest, diff_id: packed.diff_id, blob, compression, created_by: created_by.into() }
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String
 }
 
 /// The image of these layers as a layout in the test's directory; its reference.
-pub(crate) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOptions) -> String {
+pub(crate) fn image(env: &TestEnv, name: &str, layers: &[Layer], options: &ImageOptions) -> String {
     let new: Vec<NewLayer> = layers
         .iter()
         .map(|layer| NewLayer {
@@ -142,7 +142,7 @@ pub(crate) fn image(env: &TestEnv, name: &str, layers: &[Layer], terms: &ImageOp
             created_by: layer.created_by.clone(),
         })
         .collect();
-    let image = assemble(&Image::scratch(&Platform::host()), &new, terms);
+    let image = assemble(&Image::scratch(&Platform::host()), &new, options);
     let blobs = |digest: &Digest| {
         let found = layers.iter().find(|layer| layer.digest == *digest).expect("a layer of the image");
         Ok(Some(Box::new(Cursor::new(found.blob.clone())) as BlobReader))

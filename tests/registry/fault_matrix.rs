@@ -12,7 +12,7 @@ use phial::image::{Image, OCI_INDEX, Platform, RegistryRef, assemble};
 use phial::registry::{BaseLayers, Client, Credentials, Push, RegistryError};
 use phial_layers::Digest;
 
-use super::sample_images::{BlobMap, chain, noise, terms};
+use super::sample_images::{BlobMap, chain, noise, options};
 use super::scripted::{Fault, Kind, Quirks, Registry, When, quick_timeouts};
 
 /// How each cell ends: `o` well, or the exit code; `?` either, since a token that expires under one transfer is another's too.
@@ -54,8 +54,8 @@ struct Goods {
 
 fn goods() -> Goods {
     let (mut all, mut own) = (BlobMap::default(), BlobMap::default());
-    let base = assemble(&Image::scratch(&Platform::host()), &[all.layer("base", &noise(1, 100_000))], &terms("sh"));
-    let image = assemble(&base, &[own.layer("app", &noise(2, 400_000))], &terms("run"));
+    let base = assemble(&Image::scratch(&Platform::host()), &[all.layer("base", &noise(1, 100_000))], &options("sh"));
+    let image = assemble(&base, &[own.layer("app", &noise(2, 400_000))], &options("run"));
     let platform = Platform::host();
     let index = serde_json::json!({
         "schemaVersion": 2,

@@ -8,7 +8,7 @@ use phial::host::Host;
 use phial::image::{BlobReader, Image, Platform, assemble};
 use phial_layers::Digest;
 
-use super::sample_images::{BlobMap, noise, terms};
+use super::sample_images::{BlobMap, noise, options};
 use super::scripted::{Fault, Kind, Quirks, Registry, When};
 use crate::harness::busybox::busybox_base;
 use crate::harness::{TestEnv, run};
@@ -25,7 +25,7 @@ pub(super) fn base(dir: &std::path::Path, bytes: usize) -> String {
     let image = small.resolve(None, None, &Platform::host()).unwrap();
     let mut blob_map = BlobMap::default();
     let layers: Vec<_> = (0..6).map(|nth| blob_map.layer(&format!("noise{nth}"), &noise(nth, bytes / 6))).collect();
-    let image: Image = assemble(&image, &layers, &terms("sh"));
+    let image: Image = assemble(&image, &layers, &options("sh"));
     let open = |digest: &Digest| match image.manifest.layers.iter().find(|layer| layer.digest == *digest) {
         Some(layer) if !blob_map.0.contains_key(digest) => Ok(Some(Box::new(small.blob(layer)?) as BlobReader)),
         _ => blob_map.open(digest),

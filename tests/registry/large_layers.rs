@@ -12,7 +12,7 @@ use phial::host::Host;
 use phial::image::{BlobReader, NewLayer, PackedLayer, Platform, assemble};
 use phial_layers::{Compression, DiffId, Digest, Sha256Writer};
 
-use super::sample_images::terms;
+use super::sample_images::options;
 use crate::harness::busybox::busybox_base;
 use crate::harness::{Registry, TestEnv, run};
 
@@ -44,7 +44,7 @@ fn base(dir: &Path) -> String {
     let (diff_id, compression) = (DiffId(digest.clone()), Compression::None);
     let layer = PackedLayer { diff_id, digest: digest.clone(), size, tar_size: size, entries: Some(1), compression };
     let layer = NewLayer { layer, created_by: "large".into() };
-    let image = assemble(&below, &[layer], &terms("sh"));
+    let image = assemble(&below, &[layer], &options("sh"));
     let open = |wanted: &Digest| -> Result<Option<BlobReader>, Error> {
         Ok(Some(match below.manifest.layers.iter().find(|layer| layer.digest == *wanted) {
             Some(layer) => Box::new(small.blob(layer)?),

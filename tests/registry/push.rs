@@ -14,7 +14,7 @@ use phial::registry::{BaseLayers, Client, Credentials, Push, Pushed, RegistryErr
 use phial_layers::Digest;
 
 use super::docker_registry::Registry;
-use super::sample_images::{BlobMap, chain, run, terms, two_layers};
+use super::sample_images::{BlobMap, chain, options, run, two_layers};
 
 fn client() -> Client {
     Client::new(Credentials::none()).unwrap()
@@ -93,11 +93,11 @@ fn base_layers_that_are_not_cached_are_mounted_or_streamed() {
     let from = registry.reference("builder/elixir");
     let mut blob_map = BlobMap::default();
     let base =
-        assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", &vec![7; 2_000_000])], &terms("sh"));
+        assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", &vec![7; 2_000_000])], &options("sh"));
     let open = |d: &Digest| blob_map.open(d);
     client().push(&from, &push_of(&base, &open, &tags(&["1"])), &discard).unwrap();
     let mut own = BlobMap::default();
-    let image = assemble(&base, &[own.layer("app/file", b"one")], &terms("run"));
+    let image = assemble(&base, &[own.layer("app/file", b"one")], &options("run"));
     let open = |d: &Digest| own.open(d);
     let tags = tags(&["v1"]);
     let push = Push { base: Some(BaseLayers { repository: &from, count: 1 }), ..push_of(&image, &open, &tags) };
@@ -142,7 +142,7 @@ fn many_layers_are_sent_at_once_and_each_is_reported_as_complete() {
     let mut blob_map = BlobMap::default();
     let layers: Vec<_> =
         (0..20_u32).map(|n| blob_map.layer(&format!("file{n}"), &n.to_le_bytes().repeat(50_000))).collect();
-    let image = assemble(&Image::scratch(&Platform::host()), &layers, &terms("sh"));
+    let image = assemble(&Image::scratch(&Platform::host()), &layers, &options("sh"));
     let open = |d: &Digest| blob_map.open(d);
     let heard = Mutex::new(BTreeMap::new());
     let watch = |event| {
@@ -230,7 +230,7 @@ fn an_image_pushed_by_skopeo_with_docker_media_types_is_read_and_built_upon() {
     run("skopeo", &[&["copy", "--format", "v2s2"], &plain[..], &[&from, &docker]].concat());
     let docker = client().image(&to, &Platform::host()).unwrap();
     assert_eq!(docker.manifest.media_type(), phial::image::DOCKER_MANIFEST);
-    let upon = assemble(&docker, &[blob_map.layer("more", b"more")], &terms("run"));
+    let upon = assemble(&docker, &[blob_map.layer("more", b"more")], &options("run"));
     let open = |d: &Digest| blob_map.open(d);
     let push_tags = tags(&["v2"]);
     let push = Push { base: Some(BaseLayers { repository: &to, count: 2 }), ..push_of(&upon, &open, &push_tags) };

@@ -43,7 +43,7 @@ impl BlobMap {
 }
 
 /// Options with as few fields set as possible.
-pub(crate) fn terms(command: &str) -> ImageOptions {
+pub(crate) fn options(command: &str) -> ImageOptions {
     ImageOptions {
         created: 1_700_000_000,
         entrypoint: None,
@@ -58,8 +58,8 @@ pub(crate) fn terms(command: &str) -> ImageOptions {
 
 /// An image of two layers.
 pub(crate) fn two_layers(blob_map: &mut BlobMap, content: &[u8]) -> Image {
-    let base = assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", b"base")], &terms("sh"));
-    assemble(&base, &[blob_map.layer("app/file", content)], &terms("run"))
+    let base = assemble(&Image::scratch(&Platform::host()), &[blob_map.layer("base", b"base")], &options("sh"));
+    assemble(&base, &[blob_map.layer("app/file", content)], &options("run"))
 }
 
 /// Pushes an image of two layers, under the reference's tag if it has one.

@@ -6,7 +6,7 @@ use phial::attest::{ImageLocation, ListedRecord, records};
 use phial::image::{Image, RegistryRef, fallback_tag};
 use serde_json::Value;
 
-use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, double, location, oras, pushed, ran, record, skopeo, written};
 use crate::harness::{Registry, TestEnv, run};
 use crate::scripted::{Fault, Kind, When};
 
@@ -17,7 +17,7 @@ fn proofs(at: &ImageLocation, image: &Image) -> usize {
 }
 
 fn at(name: &str) -> ImageLocation {
-    place(&name.parse().unwrap())
+    location(&name.parse().unwrap())
 }
 
 fn inspect(name: &str) -> String {
@@ -192,10 +192,10 @@ fn after_any_failure_no_tag_is_set_and_a_rerun_finishes() {
         let (from, to) = (double(referrers), double(referrers));
         let built = from.reference("team/app:build-7");
         let image = pushed(&client(), &built, b"one");
-        record(&client(), &place(&built), &image, &ran(&image, 1, &[("test", true)]));
+        record(&client(), &location(&built), &image, &ran(&image, 1, &[("test", true)]));
         let release = || {
-            let place = to.reference("prod/app").to_string();
-            run(env.phial(["release", &built.to_string(), "--tag", "v1", "--tag", "v2", "--to", &place]))
+            let location = to.reference("prod/app").to_string();
+            run(env.phial(["release", &built.to_string(), "--tag", "v1", "--tag", "v2", "--to", &location]))
         };
         for registry in [&from, &to] {
             registry.fail(kind, When::Always, Fault::Status(403));

@@ -78,7 +78,7 @@ fn double(referrers: bool) -> scripted::Registry {
     scripted::Registry::open(Quirks { referrers, ..Quirks::none() })
 }
 
-fn place(reference: &RegistryRef) -> ImageLocation {
+fn location(reference: &RegistryRef) -> ImageLocation {
     ImageLocation::Registry(reference.repository_only())
 }
 

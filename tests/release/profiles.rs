@@ -8,7 +8,7 @@ use phial::image::RegistryRef;
 use phial::registry::{Client, Credentials};
 
 use super::end_to_end::built;
-use super::place;
+use super::location;
 use crate::harness::{TestEnv, run};
 use crate::scripted::{Kind, Quirks, Registry};
 
@@ -21,7 +21,7 @@ fn login(registry: &Registry, env: &TestEnv) -> Client {
 }
 
 /// One machine builds, another one, which has nothing yet, tests and releases.
-fn whole_way(registry: &Registry, quirks: &Quirks) {
+fn build_test_and_release(registry: &Registry, quirks: &Quirks) {
     let (builder, env) = (TestEnv::with_empty_cache(), TestEnv::with_empty_cache());
     login(registry, &builder);
     let client = login(registry, &env);
@@ -48,7 +48,7 @@ fn whole_way(registry: &Registry, quirks: &Quirks) {
     release(&["--tag", "v1", "--to", &to.to_string()]).ok();
     for repository in ["team/app", "prod/app"] {
         assert_eq!(registry.tag(repository, "v1"), Some(digest.clone()), "{}", quirks.name);
-        let at = place(&registry.reference(repository));
+        let at = location(&registry.reference(repository));
         let found = records(&at, &client, &digest).unwrap();
         assert!(
             found.len() == 2 && found.iter().all(|it| matches!(it, ListedRecord::Valid(_))),
@@ -68,13 +68,13 @@ fn whole_way(registry: &Registry, quirks: &Quirks) {
 #[test]
 fn every_registry_that_is_open() {
     for quirks in Quirks::profiles() {
-        whole_way(&Registry::open(quirks.clone()), &quirks);
+        build_test_and_release(&Registry::open(quirks.clone()), &quirks);
     }
 }
 
 #[test]
 fn every_registry_with_tokens() {
     for quirks in Quirks::profiles() {
-        whole_way(&Registry::with_tokens(quirks.clone()), &quirks);
+        build_test_and_release(&Registry::with_tokens(quirks.clone()), &quirks);
     }
 }

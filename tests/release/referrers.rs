@@ -12,7 +12,7 @@ use phial::layout::{self, Layout};
 use phial::registry::{ArtifactPush, ReferrersSupport, RegistryError};
 use serde_json::{Value, json};
 
-use super::{client, descriptors, double, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, descriptors, double, location, oras, pushed, ran, record, skopeo, written};
 use crate::harness::{Registry, TestEnv};
 use crate::registry::sample_images::{BlobMap, two_layers};
 use crate::scripted::{self, Kind, Quirks};
@@ -39,7 +39,7 @@ fn without_the_api_records_are_listed_under_the_fallback_tag_for_us_and_for_oras
     let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
     let image = pushed(&client, &name, b"one");
     assert_eq!(client.referrers_support(&name, &image.manifest_digest).unwrap(), ReferrersSupport::FallbackTag);
-    let at = place(&name);
+    let at = location(&name);
     let mut put = [
         record(&client, &at, &image, &ran(&image, 1, &[("test", false)])),
         record(&client, &at, &image, &ran(&image, 2, &[("test", true)])),
@@ -79,12 +79,12 @@ fn a_record_that_is_there_is_not_written_again() {
     let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
     let image = pushed(&client, &name, b"one");
     let run = ran(&image, 1, &[("test", true)]);
-    record(&client, &place(&name), &image, &run);
+    record(&client, &location(&name), &image, &run);
     let before = registry.requests().len();
-    record(&client, &place(&name), &image, &run);
+    record(&client, &location(&name), &image, &run);
     let sent = registry.requests().split_off(before);
     assert!(!sent.iter().any(|line| line.starts_with("PUT") && line.contains("/sha256-")), "{sent:#?}");
-    assert_eq!(judged(&place(&name), &image).len(), 1);
+    assert_eq!(judged(&location(&name), &image).len(), 1);
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn what_oras_attached_stays_listed_beside_ours() {
         ]);
     };
     attach("application/vnd.cyclonedx+json");
-    let ours = record(&client, &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    let ours = record(&client, &location(&name), &image, &ran(&image, 1, &[("test", true)]));
     attach("application/spdx+json");
     let listed = client.referrers(&name, &image.manifest_digest).unwrap();
     let mut kinds: Vec<&str> = listed.iter().filter_map(|entry| entry.artifact_type.as_deref()).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, ["application/spdx+json", "application/vnd.cyclonedx+json", IN_TOTO]);
-    assert_eq!(judged(&place(&name), &image), [ours]);
+    assert_eq!(judged(&location(&name), &image), [ours]);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn eight_writers_at_once_lose_no_record() {
         let image = Arc::new(pushed(&client(), &name, b"one"));
         let writers: Vec<_> = (0..8)
             .map(|nth| {
-                let (image, at) = (Arc::clone(&image), place(&name));
+                let (image, at) = (Arc::clone(&image), location(&name));
                 thread::spawn(move || record(&client(), &at, &image, &ran(&image, nth, &[("test", nth % 2 == 0)])))
             })
             .collect();
         let mut put: Vec<String> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
         put.sort();
-        assert_eq!(judged(&place(&name), &image), put);
+        assert_eq!(judged(&location(&name), &image), put);
     }
 }
 
@@ -146,8 +146,8 @@ fn a_list_that_another_overwrote_is_written_again() {
     memory.interfere(Kind::GetTag, 2, move |hands| {
         hands.put("team/app", Some(&tag), OCI_INDEX, other.as_bytes());
     });
-    let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
-    assert_eq!(judged(&place(&name), &image), [put]);
+    let put = record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", false)]));
+    assert_eq!(judged(&location(&name), &image), [put]);
     assert_eq!(memory.count(Kind::PutTag), 1 + 2);
 }
 
@@ -162,12 +162,13 @@ fn the_api_is_used_where_it_works_whatever_headers_say() {
         });
         let name = memory.reference("team/app:v1");
         let image = pushed(&client(), &name, b"one");
-        let mut put: Vec<String> =
-            (0..5).map(|nth| record(&client(), &place(&name), &image, &ran(&image, nth, &[("test", true)]))).collect();
+        let mut put: Vec<String> = (0..5)
+            .map(|nth| record(&client(), &location(&name), &image, &ran(&image, nth, &[("test", true)])))
+            .collect();
         put.sort();
         assert_eq!(client().referrers_support(&name, &image.manifest_digest).unwrap(), ReferrersSupport::Api);
         assert_eq!(descriptors(&client().referrers(&name, &image.manifest_digest).unwrap()), put, "all pages");
-        assert_eq!(judged(&place(&name), &image), put);
+        assert_eq!(judged(&location(&name), &image), put);
         assert_eq!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)), None);
     }
 }
@@ -179,9 +180,9 @@ fn a_registry_that_only_seems_to_have_the_api_gets_the_fallback_tag() {
         let memory = scripted::Registry::open(quirks.clone());
         let name = memory.reference("team/app:v1");
         let image = pushed(&client(), &name, b"one");
-        let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+        let put = record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", true)]));
         assert!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)).is_some(), "{quirks:?}");
-        assert_eq!(judged(&place(&name), &image), [put]);
+        assert_eq!(judged(&location(&name), &image), [put]);
     }
 }
 
@@ -206,9 +207,9 @@ fn where_the_fallback_tag_is_the_image_itself_the_list_has_another_tag() {
     let memory = scripted::Registry::open(Quirks::gitlab());
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
-    assert_eq!(judged(&place(&name), &image), Vec::<String>::new());
-    let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
-    assert_eq!(judged(&place(&name), &image), [put]);
+    assert_eq!(judged(&location(&name), &image), Vec::<String>::new());
+    let put = record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", true)]));
+    assert_eq!(judged(&location(&name), &image), [put]);
     assert_eq!(memory.tag("team/app", &fallback_tag(&image.manifest_digest)), None, "the image's own digest stays");
 }
 
@@ -241,14 +242,14 @@ fn an_entry_with_a_wrong_type_and_without_annotations_is_read_all_the_same() {
     let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
-    let put = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
+    let put = record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", false)]));
     let tag = fallback_tag(&image.manifest_digest);
     let mut index = memory.direct_access().document("team/app", &tag);
     let entry = &mut index["manifests"][0];
     entry["artifactType"] = EMPTY.into();
     entry.as_object_mut().unwrap().remove("annotations");
     memory.direct_access().put("team/app", Some(&tag), OCI_INDEX, index.to_string().as_bytes());
-    assert_eq!(judged(&place(&name), &image), [put]);
+    assert_eq!(judged(&location(&name), &image), [put]);
 }
 
 #[test]
@@ -256,10 +257,10 @@ fn a_referrer_that_was_removed_is_skipped() {
     let memory = double(false);
     let name = memory.reference("team/app:v1");
     let image = pushed(&client(), &name, b"one");
-    let gone = record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
-    let kept = record(&client(), &place(&name), &image, &ran(&image, 2, &[("test", true)]));
+    let gone = record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", true)]));
+    let kept = record(&client(), &location(&name), &image, &ran(&image, 2, &[("test", true)]));
     memory.direct_access().forget("team/app", &gone);
-    assert_eq!(judged(&place(&name), &image), [kept]);
+    assert_eq!(judged(&location(&name), &image), [kept]);
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn a_list_that_names_what_is_gone_can_still_be_added_to() {
     let registry = Registry::start();
     let (client, name) = (client(), registry.reference("team/app:v1").parse().unwrap());
     let image = pushed(&client, &name, b"one");
-    let gone = record(&client, &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    let gone = record(&client, &location(&name), &image, &ran(&image, 1, &[("test", true)]));
     oras(&[
         "manifest",
         "delete",
@@ -277,8 +278,8 @@ fn a_list_that_names_what_is_gone_can_still_be_added_to() {
         "v1.1-referrers-api",
         &format!("{}@{gone}", name.name()),
     ]);
-    let kept = record(&client, &place(&name), &image, &ran(&image, 2, &[("test", true)]));
-    assert_eq!(judged(&place(&name), &image), [kept]);
+    let kept = record(&client, &location(&name), &image, &ran(&image, 2, &[("test", true)]));
+    assert_eq!(judged(&location(&name), &image), [kept]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use phial::image::{Artifact, Descriptor, IN_TOTO, Image, OCI_INDEX, RegistryRef}
 use phial_layers::Digest;
 use serde_json::Value;
 
-use super::{client, double, place, pushed, ran, record, skopeo, written};
+use super::{client, double, location, pushed, ran, record, skopeo, written};
 use crate::harness::busybox::busybox_base;
 use crate::harness::{Registry, TestEnv, run};
 use crate::scripted;
@@ -31,7 +31,7 @@ impl Case {
     }
 
     fn record(&self, run: &TestRun) -> String {
-        record(&client(), &place(&self.name), &self.image, run)
+        record(&client(), &location(&self.name), &self.image, run)
     }
 
     fn ran(&self, at: i64, commands: &[(&str, bool)]) -> TestRun {
@@ -123,7 +123,7 @@ fn a_record_that_names_another_digest() {
 fn a_record_of_another_image_that_was_put_into_the_list() {
     let case = Case::new();
     let other = pushed(&client(), &case.memory.reference("team/app:other"), b"other");
-    record(&client(), &place(&case.name), &other, &ran(&other, 1, &[("test", true)]));
+    record(&client(), &location(&case.name), &other, &ran(&other, 1, &[("test", true)]));
     let list = phial::image::fallback_tag(&other.manifest_digest);
     let list = case.memory.direct_access().document("team/app", &list).to_string();
     let own = phial::image::fallback_tag(&case.image.manifest_digest);
@@ -138,7 +138,7 @@ fn a_record_that_somebody_edited_and_pushed_again() {
     let edited = String::from_utf8(document).unwrap().replace("FAILED", "PASSED").into_bytes();
     let layer = Descriptor::of(IN_TOTO, &edited);
     let artifact = Artifact::about(case.image.descriptor(), IN_TOTO, layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), &artifact, &single_blob(&edited), &discard).unwrap();
+    location(&case.name).attach(&client(), &artifact, &single_blob(&edited), &discard).unwrap();
     case.refused(7, &[], "it contradicts itself");
 }
 
@@ -148,7 +148,7 @@ fn a_record_whose_bytes_somebody_edited_in_the_registry() {
     let name = registry.reference("team/app:build-7");
     let image = pushed(&client(), &name.parse().unwrap(), b"one");
     let run_of = ran(&image, 1, &[("test", false)]);
-    record(&client(), &place(&name.parse().unwrap()), &image, &run_of);
+    record(&client(), &location(&name.parse().unwrap()), &image, &run_of);
     let digest = run_of.record(image.descriptor()).0.manifest.layers[0].digest.clone();
     let blob =
         registry.store().join(format!("docker/registry/v2/blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex()));
@@ -192,7 +192,7 @@ fn a_failure_in_a_record_of_another_tool() {
     let layer = Descriptor::of(IN_TOTO, &statement);
     let artifact =
         Artifact::about(case.image.descriptor(), "application/x-other", layer, std::collections::BTreeMap::new());
-    place(&case.name).attach(&client(), &artifact, &single_blob(&statement), &discard).unwrap();
+    location(&case.name).attach(&client(), &artifact, &single_blob(&statement), &discard).unwrap();
     case.refused(7, &[], "its tests failed");
 }
 
@@ -265,7 +265,7 @@ fn what_the_images_own_settings_require() {
     let digest: Digest = digest.rsplit_once('@').unwrap().1.parse().unwrap();
     let image = client().image(&name.parse().unwrap(), &phial::image::Platform::host()).unwrap();
     assert_eq!(image.manifest_digest, digest);
-    record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&name.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let elsewhere = TestEnv::with_empty_cache();
     for env in [&env, &elsewhere] {
         let refused = run(env.phial(["release", &name, "--tag", "v1"])).failed(7);
@@ -273,7 +273,7 @@ fn what_the_images_own_settings_require() {
     }
     fs::write(env.dir().join("own.toml"), "[release]\nrequires = [\"test\"]\n").unwrap();
     run(env.phial(["release", &name, "--tag", "v1", "--config", "own.toml"])).ok();
-    record(&client(), &place(&name.parse().unwrap()), &image, &ran(&image, 2, &[("credo", true)]));
+    record(&client(), &location(&name.parse().unwrap()), &image, &ran(&image, 2, &[("credo", true)]));
     run(env.phial(["release", &name, "--tag", "v2"])).ok();
     let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
     let v2 = format!("docker://{}", registry.reference("team/app:v2"));

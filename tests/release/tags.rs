@@ -10,7 +10,7 @@ use phial::layout::{self, Names, Put};
 use phial::release::ReleaseError;
 use serde_json::Value;
 
-use super::{client, double, oras, place, pushed, ran, record, skopeo, written};
+use super::{client, double, location, oras, pushed, ran, record, skopeo, written};
 use crate::harness::{Registry, TestEnv, run};
 use crate::scripted::{self, Kind, Quirks};
 
@@ -23,7 +23,7 @@ fn a_tested_image_gets_its_tags_and_the_bytes_stay_what_they_are() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
-    record(&client(), &place(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true), ("credo", true)]));
+    record(&client(), &location(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true), ("credo", true)]));
     let out = run(env.phial(["release", &built, "--tag", "v1", "--tag", "latest"])).ok();
     let (v1, latest) = (registry.reference("team/app:v1"), registry.reference("team/app:latest"));
     assert_eq!(out, format!("{v1}@{0}\n{latest}@{0}", image.manifest_digest));
@@ -39,7 +39,7 @@ fn a_tag_that_is_there_is_success_and_nothing_is_sent() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
-    record(&client(), &place(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let release = || run(env.phial(["release", &built, "--tag", "v1"])).ok();
     let first = release();
     let before = registry.requests().len();
@@ -53,7 +53,7 @@ fn an_image_is_named_by_digest_as_well_as_by_tag() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
-    record(&client(), &place(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let by_digest = format!("{}@{}", registry.reference("team/app"), image.manifest_digest);
     let ran = run(env.phial(["release", &by_digest, "--tag", "v1", "--progress", "plain"]));
     assert!(ran.stderr.contains(&format!("image              {by_digest}")), "{}", ran.stderr);
@@ -66,7 +66,7 @@ fn a_tag_moves_only_with_the_flag_and_from_the_given_digest() {
     let (old, new) = (registry.reference("team/app:v1"), registry.reference("team/app:build-8"));
     let before = pushed(&client(), &old.parse().unwrap(), b"old");
     let image = pushed(&client(), &new.parse().unwrap(), b"new");
-    record(&client(), &place(&new.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&new.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let release = |args: &[&str]| run(env.phial([&["release", &new, "--tag", "v1"], args].concat()));
     let refused = release(&[]).failed(7);
     assert!(refused.contains(&format!("`{old}` already points to `{}`", before.manifest_digest)), "{refused}");
@@ -89,7 +89,7 @@ fn a_dry_run_shows_everything_and_writes_nothing() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
-    record(&client(), &place(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let to = registry.reference("prod/app");
     let before = registry.requests().len();
     let args = ["release", &built, "--tag", "v1", "--to", &to, "--dry-run"];
@@ -111,11 +111,12 @@ fn json_lists_what_was_proven_by_what() {
     let (env, registry) = (TestEnv::new(), Registry::start());
     let built = registry.reference("team/app:build-7");
     let image = pushed(&client(), &built.parse().unwrap(), b"one");
-    let proof = record(&client(), &place(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
+    let record_digest =
+        record(&client(), &location(&built.parse().unwrap()), &image, &ran(&image, 1, &[("test", true)]));
     let out = run(env.phial(["release", &built, "--tag", "v1", "--tag", "build-7", "--json"])).ok();
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["digest"], image.manifest_digest.as_str());
-    assert_eq!(json["proven"]["test"], proof.as_str());
+    assert_eq!(json["proven"]["test"], record_digest.as_str());
     assert_eq!(json["untested"], Value::Null);
     let changes: Vec<&str> =
         json["names"].as_array().unwrap().iter().map(|name| name["change"].as_str().unwrap()).collect();
@@ -127,14 +128,15 @@ fn a_layout_gets_tags_and_keeps_its_other_entries() {
     let env = TestEnv::new();
     let dir = env.dir().join("app.oci");
     let image = written(&dir, None, b"one");
-    let proof = record(&client(), &ImageLocation::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
+    let record_digest =
+        record(&client(), &ImageLocation::Layout(dir.clone()), &image, &ran(&image, 1, &[("test", true)]));
     let out = run(env.phial(["release", "oci:app.oci", "--tag", "v1", "--tag", "latest"])).ok();
     assert_eq!(out, format!("oci:app.oci:v1@{0}\noci:app.oci:latest@{0}", image.manifest_digest));
     for tag in ["v1", "latest"] {
         let name = format!("oci:{}:{tag}", dir.display());
         assert_eq!(skopeo(&["inspect", "--format", "{{.Digest}}", &name]), image.manifest_digest.as_str());
         let seen = oras(&["discover", "--oci-layout", "--format", "json", &format!("{}:{tag}", dir.display())]);
-        assert!(seen.contains(&proof), "{seen}");
+        assert!(seen.contains(&record_digest), "{seen}");
     }
     let other = written(&dir, Some("next"), b"two");
     let refused = run(env.phial(["release", "oci:app.oci:next", "--tag", "v1", "--untested", "a drill"])).failed(7);
@@ -183,7 +185,7 @@ fn an_override_that_is_not_needed_is_not_recorded() {
     let (env, memory) = (TestEnv::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
-    record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", true)]));
     let before = memory.direct_access().manifests("team/app");
     let ran = run(env.phial(["release", &name.to_string(), "--tag", "v1", "--untested", "in a hurry"]));
     assert!(ran.stderr.contains("`--untested` is not needed"), "{}", ran.stderr);
@@ -198,7 +200,7 @@ fn an_immutable_tag_at_the_same_digest_is_success_and_one_at_another_is_refused(
     let first = pushed(&client(), &one, b"one");
     let second = pushed(&client(), &two, b"two");
     for (name, image) in [(&one, &first), (&two, &second)] {
-        record(&client(), &place(name), image, &ran(image, 1, &[("test", true)]));
+        record(&client(), &location(name), image, &ran(image, 1, &[("test", true)]));
     }
     let release = |name: &phial::image::RegistryRef, args: &[&str]| {
         run(env.phial([&["release", &name.to_string(), "--tag", "v1"], args].concat()))
@@ -220,7 +222,7 @@ fn an_immutable_fallback_tag_gets_a_hint_what_to_exclude() {
         (TestEnv::new(), scripted::Registry::open(Quirks { immutable: Some(400), referrers: false, ..Quirks::none() }));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
-    record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", false)]));
+    record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", false)]));
     let refused = run(env.phial(["release", &name.to_string(), "--tag", "v1", "--untested", "a drill"])).failed(3);
     assert!(refused.contains(&fallback_tag(&image.manifest_digest)) && refused.contains("`sha256-*`"), "{refused}");
     assert_eq!(memory.tag("team/app", "v1"), None, "the tag moves last");
@@ -231,7 +233,7 @@ fn a_tag_that_was_moved_meanwhile_is_not_overwritten() {
     let (env, memory) = (TestEnv::new(), double(true));
     let name = memory.reference("team/app:build-7");
     let image = pushed(&client(), &name, b"one");
-    record(&client(), &place(&name), &image, &ran(&image, 1, &[("test", true)]));
+    record(&client(), &location(&name), &image, &ran(&image, 1, &[("test", true)]));
     // Another client gives `v1` away after we looked and before we write.
     let other = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
     memory.interfere(Kind::HeadTag, 2, |hands| {

@@ -84,8 +84,8 @@ fn a_tree_holds_the_bytes_of_its_blobs_with_normal_modes_and_one_time() {
 #[ignore = "run by a_umask_and_a_global_configuration_change_nothing"]
 fn in_another_process() {
     let host = Host::read();
-    let (place, test) = (host.var("TEST_PLACE").expect("a place"), SourceTest::new());
-    let fetched = test.fetch(place, "HEAD").unwrap();
+    let (location, test) = (host.var("TEST_PLACE").expect("a place"), SourceTest::new());
+    let fetched = test.fetch(location, "HEAD").unwrap();
     assert_eq!(test.tree(&fetched, "tree"), tricky_tree());
 }
 
@@ -108,7 +108,7 @@ fn a_umask_and_a_global_configuration_change_nothing() {
     );
     write(&home, "attributes", "* text eol=crlf ident\n");
     write(&home, "run", "#!/bin/sh\ntouch $0.ran\n");
-    for place in [format!("{}/tricky/.git", server.url), repo.to_str().unwrap().to_owned()] {
+    for location in [format!("{}/tricky/.git", server.url), repo.to_str().unwrap().to_owned()] {
         for umask in ["0077", "0000", "0777"] {
             if umask == "0777" && rustix::process::geteuid().as_raw() != 0 {
                 skip_part!("umask 0777 needs root, whom no mode keeps out of the cache");
@@ -118,10 +118,10 @@ fn a_umask_and_a_global_configuration_change_nothing() {
             let mut command = Command::new("sh");
             command.args(["-c", "umask $0; exec \"$@\"", umask]).arg(this);
             command.args(["--exact", "source::checkout::in_another_process", "--ignored"]);
-            command.env("HOME", &home).env("XDG_CONFIG_HOME", &home).env("TEST_PLACE", &place);
+            command.env("HOME", &home).env("XDG_CONFIG_HOME", &home).env("TEST_PLACE", &location);
             let output = command.output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && text.contains("1 passed"), "{place} {umask}: {text}");
+            assert!(output.status.success() && text.contains("1 passed"), "{location} {umask}: {text}");
         }
     }
     assert!(!home.join("ran").exists() && !home.join("run.ran").exists());

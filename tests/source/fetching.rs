@@ -68,10 +68,10 @@ fn a_server_that_sends_too_much_is_given_up() {
     let sha = commit(&repo, "large");
     let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
-    let place: Location = url.parse().unwrap();
+    let location: Location = url.parse().unwrap();
     for rev in ["main", &sha] {
         let limited = access(&[]).with_max_bytes(1 << 20);
-        let error = fetch(&place, rev, &test.path("mirrors"), &limited, &discard).unwrap_err();
+        let error = fetch(&location, rev, &test.path("mirrors"), &limited, &discard).unwrap_err();
         let text = full_message(&error);
         assert!(text.contains("sends more than 1 MiB"), "{rev}: {text}");
         assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true));
@@ -83,9 +83,9 @@ fn a_server_that_sends_too_much_is_given_up() {
 fn a_server_that_lists_references_without_end_is_given_up() {
     let test = SourceTest::new();
     let server = GitServer::start_list(512 << 20);
-    let place: Location = format!("{}/shop.git", server.url).parse().unwrap();
+    let location: Location = format!("{}/shop.git", server.url).parse().unwrap();
     let limited = access(&[]).with_max_list(64 << 20);
-    let error = fetch(&place, "main", &test.path("mirrors"), &limited, &discard).unwrap_err();
+    let error = fetch(&location, "main", &test.path("mirrors"), &limited, &discard).unwrap_err();
     let text = full_message(&error);
     assert!(text.contains("takes more than 64 MiB of memory"), "{text}");
     assert_eq!((error.exit_kind().code(), error.hint().is_some()), (4, true));
@@ -125,8 +125,8 @@ fn a_server_that_gives_no_single_sha_costs_its_history_or_a_clear_error() {
     let url = format!("{}/shop/.git", server.url);
 
     let output = notices_of(|watch| {
-        let place: Location = url.parse().unwrap();
-        let fetched = fetch(&place, &old, &test.path("mirrors"), &access(&[]), watch).unwrap();
+        let location: Location = url.parse().unwrap();
+        let fetched = fetch(&location, &old, &test.path("mirrors"), &access(&[]), watch).unwrap();
         assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
     });
     assert!(output.contains("the whole history is fetched"), "{output}");
@@ -155,8 +155,8 @@ fn a_revision_or_repository_that_is_not_there_is_a_clear_error() {
     let server = GitServer::start(test.dir.path());
     let url = format!("{}/shop/.git", server.url);
     for rev in ["nope", "refs/heads/nope", "0123456789012345678901234567890123456789", "0123456"] {
-        for place in [&url, test.path("shop").to_str().unwrap()] {
-            let error = test.fetch(place, rev).unwrap_err();
+        for location in [&url, test.path("shop").to_str().unwrap()] {
+            let error = test.fetch(location, rev).unwrap_err();
             assert_eq!(
                 (error.exit_kind().code(), error.hint().is_some()),
                 (3, true),
@@ -177,8 +177,8 @@ fn an_empty_repository_and_one_of_sha256_are_clear_errors() {
     git(test.dir.path(), &["init", "-q", "empty"]);
     git(test.dir.path(), &["init", "-q", "--object-format=sha256", "other"]);
     let server = GitServer::start(test.dir.path());
-    for place in [test.path("empty").to_str().unwrap(), &format!("{}/empty/.git", server.url)] {
-        let error = test.fetch(place, "HEAD").unwrap_err();
+    for location in [test.path("empty").to_str().unwrap(), &format!("{}/empty/.git", server.url)] {
+        let error = test.fetch(location, "HEAD").unwrap_err();
         assert!(matches!(error, SourceError::Empty { .. }), "{}", full_message(&error));
     }
     let error = test.fetch(test.path("other").to_str().unwrap(), "HEAD").unwrap_err();
@@ -266,9 +266,9 @@ fn many_fetches_at_once_into_one_mirror_all_succeed() {
 fn a_silent_server_times_out() {
     let test = SourceTest::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
+    let location: Location = format!("http://{}/x", silent.local_addr().unwrap()).parse().unwrap();
     let access = access(&[]).with_timeout(Duration::from_secs(1));
-    let error = fetch(&place, "main", &test.path("mirrors"), &access, &discard).unwrap_err();
+    let error = fetch(&location, "main", &test.path("mirrors"), &access, &discard).unwrap_err();
     assert!(
         matches!(error, SourceError::Stalled { seconds: 1, .. }) && error.exit_kind().code() == 4,
         "{}",

@@ -37,8 +37,8 @@ fn repo_of(test: &SourceTest) -> std::path::PathBuf {
 }
 
 /// What a build does first, and its checkout.
-fn build(test: &SourceTest, place: &str, dest: &str) -> Result<String, SourceError> {
-    let fetched = test.fetch(place, "HEAD")?;
+fn build(test: &SourceTest, location: &str, dest: &str) -> Result<String, SourceError> {
+    let fetched = test.fetch(location, "HEAD")?;
     check_lfs(&fetched, &list(&fetched)?)?;
     checkout(&fetched, &test.path(dest), T)?;
     for name in ["plain.png", "pointer.txt"] {
@@ -53,21 +53,21 @@ fn a_file_is_its_object_from_the_clone_or_refused_by_name() {
     let test = SourceTest::new();
     let repo = repo_of(&test);
     git(&repo, &["worktree", "add", "-q", "--detach", "../linked"]);
-    let place = repo.to_str().unwrap();
-    let refused = |place: &str, dest: &str| {
-        let error = build(&test, place, dest).unwrap_err();
+    let location = repo.to_str().unwrap();
+    let refused = |location: &str, dest: &str| {
+        let error = build(&test, location, dest).unwrap_err();
         assert_eq!(error.exit_kind().code(), 3, "{}", full_message(&error));
         assert!(error.to_string().ends_with("not on this machine: `priv/logo.png`"), "{}", full_message(&error));
         assert!(error.hint().unwrap().contains("`git lfs fetch`"), "{}", full_message(&error));
     };
-    refused(place, "none");
+    refused(location, "none");
     // One of another size, and one of the same size with other bytes.
     store(&repo.join(".git"), CONTENT, "short\n");
-    refused(place, "short");
+    refused(location, "short");
     store(&repo.join(".git"), CONTENT, "A picture\n");
-    refused(place, "other");
+    refused(location, "other");
     store(&repo.join(".git"), CONTENT, CONTENT);
-    assert_eq!(build(&test, place, "good").unwrap(), CONTENT);
+    assert_eq!(build(&test, location, "good").unwrap(), CONTENT);
     assert_eq!(build(&test, test.path("linked").to_str().unwrap(), "linked-out").unwrap(), CONTENT);
     // A server is asked for none, and a mirror has none.
     let server = GitServer::start(test.dir.path());
@@ -77,7 +77,7 @@ fn a_file_is_its_object_from_the_clone_or_refused_by_name() {
     for bad in [extended.as_str(), "version https://git-lfs.github.com/spec/v1\noid sha256:../../x\nsize 1\n"] {
         write(&repo, "priv/logo.png", bad);
         commit(&repo, "bad");
-        refused(place, "bad");
+        refused(location, "bad");
     }
 }
 

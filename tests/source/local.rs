@@ -1,4 +1,4 @@
-//! A repository on this machine, read in place.
+//! A repository on this machine, read in location.
 
 use std::fs;
 use std::process::Command;
@@ -33,11 +33,11 @@ fn a_local_repository_is_found_from_anywhere_inside_it_and_read_in_place() {
         ("shallow", &second, "shallow", Some("shallow")),
     ];
     for (path, sha, name, top) in cases {
-        let place: Location = test.path(path).to_str().unwrap().parse().unwrap();
-        let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap();
+        let location: Location = test.path(path).to_str().unwrap().parse().unwrap();
+        let fetched = fetch(&location, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap();
         assert_eq!((&fetched.commit.sha, fetched.commit.name.as_str()), (sha, name), "{path}");
         let top = top.map(|top| fs::canonicalize(test.path(top)).unwrap());
-        assert_eq!(working_tree_position(&place).unwrap().map(|position| position.top), top, "{path}");
+        assert_eq!(working_tree_position(&location).unwrap().map(|position| position.top), top, "{path}");
         assert_eq!(test.tree(&fetched, &format!("out-{}", path.replace('/', "-"))).len(), 4);
         let origin = matches!(path, "shop" | "shop/lib" | "shop/.git" | "linked/lib")
             .then_some("https://example.org/team/shop.git");
@@ -59,16 +59,17 @@ fn a_bare_repository_that_a_commit_holds_is_a_directory_of_that_commit() {
     let inner = test.repo("inner");
     git(&inner, &["commit", "-q", "--allow-empty", "-m", "theirs"]);
     git(&inner, &["clone", "-q", "--bare", ".", repo.join("services/cart").to_str().unwrap()]);
-    let place: Location = repo.join("services/cart").to_str().unwrap().parse().unwrap();
-    let sha =
-        |place: &Location| fetch(place, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap().commit.sha;
-    assert_eq!(sha(&place), git(&inner, &["rev-parse", "HEAD"]), "one that is in no commit is the caller's own");
+    let location: Location = repo.join("services/cart").to_str().unwrap().parse().unwrap();
+    let sha = |location: &Location| {
+        fetch(location, "HEAD", &test.path("mirrors"), &access(&[]), &discard).unwrap().commit.sha
+    };
+    assert_eq!(sha(&location), git(&inner, &["rev-parse", "HEAD"]), "one that is in no commit is the caller's own");
     write(&repo, "services/cart/refs/keep", "");
     write(&repo, "services/cart/objects/info/keep", "");
     let outer = commit(&repo, "with a repository in it");
     assert_eq!(git(&repo, &["ls-files", "services/cart/HEAD"]), "services/cart/HEAD");
-    assert_eq!(sha(&place), outer);
-    let position = working_tree_position(&place).unwrap().unwrap();
+    assert_eq!(sha(&location), outer);
+    let position = working_tree_position(&location).unwrap().unwrap();
     assert_eq!((position.top, position.dirs[0].as_str()), (repo.canonicalize().unwrap(), "services/cart"));
 }
 
@@ -93,27 +94,27 @@ fn a_local_repository_is_read_without_certificates() {
 fn a_dirty_working_tree_is_built_from_its_commit_with_a_notice() {
     let test = SourceTest::new();
     let repo = test.repo("shop");
-    let place: Location = repo.to_str().unwrap().parse().unwrap();
-    let look = |rev: &str| {
+    let location: Location = repo.to_str().unwrap().parse().unwrap();
+    let resolve = |rev: &str| {
         let mut dirty = false;
         let output = notices_of(|watch| {
-            let fetched = fetch(&place, rev, &test.path("mirrors"), &access(&[]), watch).unwrap();
+            let fetched = fetch(&location, rev, &test.path("mirrors"), &access(&[]), watch).unwrap();
             assert_eq!(read_file(&fetched, "lib/a.ex").unwrap().unwrap(), b"1\n");
             dirty = fetched.report_changes(&|_| true, watch);
         });
         (dirty, output)
     };
-    assert_eq!(look("HEAD"), (false, String::new()));
+    assert_eq!(resolve("HEAD"), (false, String::new()));
     write(&repo, "new.ex", "new\n");
-    let (dirty, output) = look("HEAD");
+    let (dirty, output) = resolve("HEAD");
     assert!(!dirty && output.contains("0 changed, 1 untracked, such as `new.ex`"), "{output}");
     write(&repo, "lib/a.ex", "changed\n");
-    let (dirty, output) = look("main");
+    let (dirty, output) = resolve("main");
     assert!(dirty && output.contains("1 changed, 1 untracked, such as `lib/a.ex`"), "{output}");
     git(&repo, &["add", "-A"]);
-    assert!(look("HEAD").0);
+    assert!(resolve("HEAD").0);
     git(&repo, &["commit", "-q", "-m", "second"]);
-    assert_eq!(look("v1"), (false, String::new()));
+    assert_eq!(resolve("v1"), (false, String::new()));
 }
 
 #[test]
@@ -365,14 +366,14 @@ fn worktrees_of_bare_repositories_and_with_relative_paths_are_read() {
         ("project/main/lib", "project/main"),
         ("linked/lib", "linked"),
     ] {
-        let place: Location = test.path(path).to_str().unwrap().parse().unwrap();
+        let location: Location = test.path(path).to_str().unwrap().parse().unwrap();
         let output = notices_of(|watch| {
-            let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), watch).unwrap();
+            let fetched = fetch(&location, "HEAD", &test.path("mirrors"), &access(&[]), watch).unwrap();
             assert_eq!(fetched.commit.sha, sha, "{path}");
             assert!(!fetched.report_changes(&|_| true, watch), "{path}");
         });
         assert_eq!(output, "", "{path}");
-        let found = working_tree_position(&place).unwrap().map(|position| position.top);
+        let found = working_tree_position(&location).unwrap().map(|position| position.top);
         assert_eq!(found, Some(fs::canonicalize(test.path(top)).unwrap()), "{path}");
     }
 }

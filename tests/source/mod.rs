@@ -51,13 +51,13 @@ impl SourceTest {
         repo
     }
 
-    fn fetch(&self, place: &str, rev: &str) -> Result<Fetched, SourceError> {
-        self.fetch_as(place, rev, &[])
+    fn fetch(&self, location: &str, rev: &str) -> Result<Fetched, SourceError> {
+        self.fetch_as(location, rev, &[])
     }
 
-    fn fetch_as(&self, place: &str, rev: &str, env: &[(&str, &str)]) -> Result<Fetched, SourceError> {
-        let location: Location = place.parse()?;
-        fetch(&location, rev, &self.path("mirrors"), &access_to(place, env), &discard)
+    fn fetch_as(&self, location: &str, rev: &str, env: &[(&str, &str)]) -> Result<Fetched, SourceError> {
+        let parsed: Location = location.parse()?;
+        fetch(&parsed, rev, &self.path("mirrors"), &access_to(location, env), &discard)
     }
 
     fn tree(&self, fetched: &Fetched, name: &str) -> BTreeMap<String, String> {
@@ -77,9 +77,9 @@ impl SourceTest {
     }
 }
 
-/// The variables `env`, and the server of the URL `place`.
-fn access_to(place: &str, env: &[(&str, &str)]) -> Access {
-    let named = place.parse::<Location>().ok().and_then(|location| location.git_host());
+/// The variables `env`, and the server of the URL `location`.
+fn access_to(location: &str, env: &[(&str, &str)]) -> Access {
+    let named = location.parse::<Location>().ok().and_then(|parsed| parsed.git_host());
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Access::of(&Host { env, ..Host::read() }, named.as_slice())
 }

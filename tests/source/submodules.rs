@@ -29,9 +29,9 @@ fn head(repo: &Path) -> String {
     git(repo, &["rev-parse", "HEAD"])
 }
 
-fn with_submodules(test: &SourceTest, place: &str, access: &Access) -> Result<Fetched, SourceError> {
-    let place: Location = place.parse()?;
-    let mut fetched = fetch(&place, "HEAD", &test.path("mirrors"), access, &discard)?;
+fn with_submodules(test: &SourceTest, location: &str, access: &Access) -> Result<Fetched, SourceError> {
+    let location: Location = location.parse()?;
+    let mut fetched = fetch(&location, "HEAD", &test.path("mirrors"), access, &discard)?;
     fetch_submodules(&mut fetched, &test.path("mirrors"), access, &discard)?;
     Ok(fetched)
 }
@@ -107,10 +107,10 @@ fn a_clone_that_has_its_submodules_needs_no_server() {
     git(test.dir.path(), &["clone", "-q", "--recurse-submodules", &format!("{}/shop", server.url), "clone"]);
     git(&test.path("clone"), &["worktree", "add", "-q", "--detach", "../linked"]);
     drop(server);
-    for (nth, place) in ["clone", "clone/lib", "linked"].into_iter().enumerate() {
-        let place = test.path(place).to_str().unwrap().to_owned();
-        let here = with_submodules(&test, &place, &access(&[])).map_err(|error| full_message(&error)).unwrap();
-        assert_eq!(checked_out(&test, &here, &format!("here{nth}")), expected, "{place}");
+    for (nth, location) in ["clone", "clone/lib", "linked"].into_iter().enumerate() {
+        let location = test.path(location).to_str().unwrap().to_owned();
+        let here = with_submodules(&test, &location, &access(&[])).map_err(|error| full_message(&error)).unwrap();
+        assert_eq!(checked_out(&test, &here, &format!("here{nth}")), expected, "{location}");
     }
     assert!(!test.path("mirrors").exists());
     // What git keeps is enough, and what is not there is asked for.
@@ -149,8 +149,8 @@ fn what_gitmodules_may_not_ask_for_is_refused_by_the_name_of_the_submodule() {
     ] {
         git(&shop, &["reset", "-q", "--hard", &first]);
         add(&shop, "vendor/util", url, &head(&util));
-        for place in [shop.to_str().unwrap(), &format!("{}/shop", server.url)] {
-            let error = with_submodules(&test, place, &access(&[])).unwrap_err();
+        for location in [shop.to_str().unwrap(), &format!("{}/shop", server.url)] {
+            let error = with_submodules(&test, location, &access(&[])).unwrap_err();
             let text = full_message(&error);
             assert_eq!(error.exit_kind().code(), 3, "{url}: {text}");
             assert!(text.contains("submodule `vendor/util`") && !text.contains(CANARY), "{url}: {text}");
@@ -227,19 +227,23 @@ fn changes_in_a_submodule_are_changes_of_the_working_tree() {
     let server = GitServer::start(test.dir.path());
     git(test.dir.path(), &["clone", "-q", "--recurse-submodules", &format!("{}/shop", server.url), "clone"]);
     let clone = test.path("clone");
-    let look = || {
+    let changes = || {
         notices_of(|watch| {
             let fetched = with_submodules(&test, clone.to_str().unwrap(), &access(&[])).unwrap();
             fetched.report_changes(&|_| true, watch);
         })
     };
-    assert_eq!(look(), "");
+    assert_eq!(changes(), "");
     let deep = "vendor/util/vendor/deep";
     write(&clone.join(deep), "lib/deep.ex", "changed\n");
-    assert!(look().contains("1 changed, 0 untracked, such as `vendor/util/vendor/deep/lib/deep.ex`"), "{}", look());
+    assert!(
+        changes().contains("1 changed, 0 untracked, such as `vendor/util/vendor/deep/lib/deep.ex`"),
+        "{}",
+        changes()
+    );
     git(&clone.join(deep), &["checkout", "-q", "."]);
     git(&clone.join("vendor/util"), &["checkout", "-q", "origin/main"]);
-    assert!(look().contains("1 changed, 0 untracked, such as `vendor/util`"), "{}", look());
+    assert!(changes().contains("1 changed, 0 untracked, such as `vendor/util`"), "{}", changes());
 }
 
 #[test]

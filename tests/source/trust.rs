@@ -46,7 +46,7 @@ fn what_is_no_revision_is_refused_before_any_connection() {
 
 #[test]
 fn what_is_no_source_is_refused_and_shows_no_user_information() {
-    for place in [
+    for location in [
         "",
         "-oProxyCommand=x",
         "--upload-pack=x",
@@ -71,8 +71,8 @@ fn what_is_no_source_is_refused_and_shows_no_user_information() {
         "https://[::1/x",
         "https://a\\b/x",
     ] {
-        let error = place.parse::<Location>().unwrap_err();
-        assert_eq!((error.exit_kind().code(), error.hint().is_some()), (2, true), "{place}");
+        let error = location.parse::<Location>().unwrap_err();
+        assert_eq!((error.exit_kind().code(), error.hint().is_some()), (2, true), "{location}");
     }
     let error = format!("gopher://me:{CANARY}@host/x").parse::<Location>().unwrap_err();
     assert!(!full_message(&error).contains(CANARY), "{}", full_message(&error));
@@ -91,8 +91,8 @@ fn a_location_shows_its_url_without_user_information() {
         ("dir/sub", "dir/sub"),
         ("file:///srv/x y", "/srv/x y"),
     ] {
-        let place: Location = text.parse().unwrap();
-        assert_eq!((place.to_string(), format!("{place:?}")), (shown.to_owned(), shown.to_owned()));
+        let location: Location = text.parse().unwrap();
+        assert_eq!((location.to_string(), format!("{location:?}")), (shown.to_owned(), shown.to_owned()));
     }
 }
 

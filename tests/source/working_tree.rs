@@ -10,10 +10,10 @@ use super::{SourceTest, access, commit, git, notices_of, write};
 
 /// Whether Phial reports changes of tracked files, and all that it says.
 fn phial_status(test: &SourceTest, repo: &Path) -> (bool, String) {
-    let place: Location = repo.to_str().expect("text").parse().expect("a location");
+    let location: Location = repo.to_str().expect("text").parse().expect("a location");
     let mut dirty = false;
     let output = notices_of(|watch| {
-        let fetched = fetch(&place, "HEAD", &test.path("mirrors"), &access(&[]), watch).expect("fetched");
+        let fetched = fetch(&location, "HEAD", &test.path("mirrors"), &access(&[]), watch).expect("fetched");
         dirty = fetched.report_changes(&|_| true, watch);
     });
     (dirty, output)

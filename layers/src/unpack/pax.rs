@@ -276,8 +276,8 @@ mod tests {
         ] {
             assert_eq!(parse(&record(key, value.as_bytes())).err(), Some("layer.pax"), "{key}={value}");
         }
-        let twice = [record("GNU.sparse.offset", b"1"), record("GNU.sparse.offset", b"2")].concat();
-        assert_eq!(parse(&twice).err(), Some("layer.pax"));
+        let repeated = [record("GNU.sparse.offset", b"1"), record("GNU.sparse.offset", b"2")].concat();
+        assert_eq!(parse(&repeated).err(), Some("layer.pax"));
         assert_eq!(parse(&record("GNU.sparse.map", b"\xff")).err(), Some("layer.pax"));
         assert_eq!(parse(b"21 SCHILY.xattr.\xff=v\n").err(), Some("layer.pax"));
         assert_eq!(parse(&record("SCHILY.xattr.", b"v")).err(), Some("layer.pax"), "no file system has an empty name");

@@ -41,24 +41,24 @@ pub(super) fn normalize(term: &mut Term) {
 
 /// The text with zeros; `None` if nothing changes.
 fn text_without_numbers(text: &[u8]) -> Option<Vec<u8>> {
-    let mut normal = Vec::with_capacity(text.len());
+    let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
         if let Some(number) = rest.strip_prefix(MODULE) {
-            normal.extend_from_slice(MODULE);
+            out.extend_from_slice(MODULE);
             let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            normal.extend_from_slice(if digits > 0 { b"0" } else { b"" });
+            out.extend_from_slice(if digits > 0 { b"0" } else { b"" });
             rest = &number[digits..];
         } else if let Some((prefix, zero, end)) = inspected(rest) {
-            normal.extend_from_slice(prefix);
-            normal.extend_from_slice(zero);
+            out.extend_from_slice(prefix);
+            out.extend_from_slice(zero);
             rest = &rest[end..];
         } else {
-            normal.push(*first);
+            out.push(*first);
             rest = after;
         }
     }
-    (normal != text).then_some(normal)
+    (out != text).then_some(out)
 }
 
 /// What `text` begins with, if `inspect` writes it with a number: its prefix, the zeros, and where the number ends.

@@ -175,9 +175,9 @@ impl NormalizeWalk<'_> {
         let options = self.options;
         let (mut scrubbed, mut unknown) = (false, None);
         let understood = self.rewrite(path, |bytes| {
-            let normal = mix::normalized(name, bytes, options)?;
-            (scrubbed, unknown) = (normal.scrubbed, normal.unknown);
-            Ok(normal.bytes)
+            let manifest = mix::normalized(name, bytes, options)?;
+            (scrubbed, unknown) = (manifest.scrubbed, manifest.unknown);
+            Ok(manifest.bytes)
         })?;
         self.report.manifests += u64::from(understood);
         self.report.scrubbed += u64::from(scrubbed);

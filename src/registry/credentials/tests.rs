@@ -267,10 +267,10 @@ fn amazons_hosts_are_known_and_no_others() {
 fn amazons_programs_are_asked_for_amazons_hosts() {
     let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
     let home = tempfile::tempdir().unwrap();
-    let mut looks = Vec::new();
+    let mut steps = Vec::new();
     let credentials = Credentials::from_host(&host(home.path(), &[]));
-    assert!(credentials.search(ecr, "app", &mut |look| looks.push(look)).unwrap().is_none());
-    assert_eq!(looks.last().unwrap().result, LookupResult::Absent);
+    assert!(credentials.search(ecr, "app", &mut |step| steps.push(step)).unwrap().is_none());
+    assert_eq!(steps.last().unwrap().result, LookupResult::Absent);
     let find = |name: &str| user(credentials.find(name, "app"));
     write(home.path(), "bin/aws", "#!/bin/sh\necho 'Unable to locate credentials' >&2; exit 253\n");
     fs::set_permissions(home.path().join("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -318,17 +318,17 @@ fn lookup_steps_are_reported_without_a_secret() {
     write(home.path(), ".config/containers/auth.json", r#"{"credHelpers":{"https://r.example":"empty"}}"#);
     write(home.path(), ".docker/config.json", r#"{"auths":{"r.example/team":{"username":"u","password":"hunter2"}}}"#);
     let credentials = Credentials::from_host(&host(home.path(), &[("DOCKER_AUTH_CONFIG", r#"{"credsStore":"keys"}"#)]));
-    let look = |credentials: &Credentials, repository: &str| {
-        let mut looks = Vec::new();
-        let found = credentials.search("r.example", repository, &mut |look| looks.push(look));
-        assert!(found.is_ok_and(|login| login.is_some()) && !format!("{looks:?}").contains("hunter2"));
-        looks
+    let find = |credentials: &Credentials, repository: &str| {
+        let mut steps = Vec::new();
+        let found = credentials.search("r.example", repository, &mut |step| steps.push(step));
+        assert!(found.is_ok_and(|login| login.is_some()) && !format!("{steps:?}").contains("hunter2"));
+        steps
     };
     let helper = Some("docker-credential-keys".to_owned());
     let result = LookupResult::Login { key: "r.example".into(), helper, kind: "user and password" };
-    assert_eq!(look(&credentials, "team/app"), [LookupStep { place: "`DOCKER_AUTH_CONFIG`".into(), result }]);
-    let looks = look(&Credentials::from_host(&host(home.path(), &[])), "team/app");
-    let results: Vec<&LookupResult> = looks.iter().map(|look| &look.result).collect();
+    assert_eq!(find(&credentials, "team/app"), [LookupStep { place: "`DOCKER_AUTH_CONFIG`".into(), result }]);
+    let steps = find(&Credentials::from_host(&host(home.path(), &[])), "team/app");
+    let results: Vec<&LookupResult> = steps.iter().map(|step| &step.result).collect();
     let without = LookupResult::HelperWithoutLogin { helper: "docker-credential-empty".into() };
     let login = LookupResult::Login { key: "r.example/team".into(), helper: None, kind: "user and password" };
     assert_eq!(results, [&LookupResult::Absent, &without, &LookupResult::NoLogin, &login]);

@@ -57,19 +57,19 @@ fn a_name_is_given_kept_moved_or_refused() {
 
 #[test]
 fn one_refused_name_refuses_all() {
-    let places: [Asked<'_>; 2] = [("r.example/app", &[("v1", None)]), ("s.example/app", &[("v1", Some("old"))])];
-    let refused = plan(inspection(&places, true), &ReleasePolicy::default()).unwrap_err();
+    let locations: [Asked<'_>; 2] = [("r.example/app", &[("v1", None)]), ("s.example/app", &[("v1", Some("old"))])];
+    let refused = plan(inspection(&locations, true), &ReleasePolicy::default()).unwrap_err();
     assert_eq!((refused.to_string().contains("s.example/app:v1"), refused.exit_kind().code()), (true, 7));
 }
 
 #[test]
 fn places_other_than_the_images_own_get_a_copy() {
-    let places: [Asked<'_>; 3] = [
+    let locations: [Asked<'_>; 3] = [
         ("r.example/app", &[("v1", None)]),
         ("s.example/app", &[("v1", None), ("v2", Some("new"))]),
         ("t.example/app", &[]),
     ];
-    let plan = plan(inspection(&places, true), &ReleasePolicy::default()).unwrap();
+    let plan = plan(inspection(&locations, true), &ReleasePolicy::default()).unwrap();
     assert_eq!(plan.copies, [registry("s.example/app"), registry("t.example/app")]);
     let names: Vec<String> = plan.names.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["r.example/app:v1", "s.example/app:v1", "s.example/app:v2", "t.example/app"]);
@@ -77,13 +77,13 @@ fn places_other_than_the_images_own_get_a_copy() {
 
 #[test]
 fn a_reason_is_recorded_only_where_it_is_needed() {
-    let place: [Asked<'_>; 1] = [("r.example/app", &[("v1", None)])];
-    let refused = plan(inspection(&place, false), &ReleasePolicy::default()).unwrap_err();
+    let locations: [Asked<'_>; 1] = [("r.example/app", &[("v1", None)])];
+    let refused = plan(inspection(&locations, false), &ReleasePolicy::default()).unwrap_err();
     assert_eq!(refused.exit_kind().code(), 7);
     assert!(refused.to_string().contains("it has no test record"), "{refused}");
-    let untested = plan(inspection(&place, false), &policy(false, None, Some("hotfix"))).unwrap().untested.unwrap();
+    let untested = plan(inspection(&locations, false), &policy(false, None, Some("hotfix"))).unwrap().untested.unwrap();
     assert_eq!((untested.reason.as_str(), untested.problems), ("hotfix", vec!["it has no test record".to_owned()]));
-    assert_eq!(plan(inspection(&place, true), &policy(false, None, Some("hotfix"))).unwrap().untested, None);
+    assert_eq!(plan(inspection(&locations, true), &policy(false, None, Some("hotfix"))).unwrap().untested, None);
     let taken: [Asked<'_>; 1] = [("r.example/app", &[("v1", Some("old"))])];
     assert!(plan(inspection(&taken, false), &policy(false, None, Some("hotfix"))).is_err(), "a reason moves no tag");
 }

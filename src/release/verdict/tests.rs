@@ -62,11 +62,11 @@ fn the_newest_record_of_each_command_wins() {
 fn of_records_of_one_moment_the_same_one_is_the_proof_in_any_order() {
     let [one, two] =
         [b"one", b"two"].map(|text| TestRecord { referrer: Digest::of(text), ..record(1, &[("test", true)]) });
-    let proof = |records: [&TestRecord; 2]| {
+    let record_of_test = |records: [&TestRecord; 2]| {
         let listed = records.into_iter().cloned().map(ListedRecord::Valid).collect();
         evaluate(listed, &set(&["test"])).proven["test"].clone()
     };
-    assert_eq!(proof([&one, &two]), proof([&two, &one]));
+    assert_eq!(record_of_test([&one, &two]), record_of_test([&two, &one]));
 }
 
 #[test]

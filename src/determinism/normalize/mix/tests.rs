@@ -74,8 +74,8 @@ fn manifest(at: i64, references: &[&str], config: Term) -> Term {
 
 fn normal_term(name: &str, term: &Term, part: Part) -> (Term, bool) {
     let options = NormalizeOptions { part, ..options() };
-    let normal = normalized(name, &etf::encode(term), &options).expect("a manifest");
-    (etf::decode(&normal.bytes).expect("a term"), normal.scrubbed)
+    let manifest = normalized(name, &etf::encode(term), &options).expect("a manifest");
+    (etf::decode(&manifest.bytes).expect("a term"), manifest.scrubbed)
 }
 
 fn field(term: &Term, position: usize) -> &Term {
@@ -225,9 +225,9 @@ fn of_every_known_version_two_compilations_leave_one_manifest() {
         let first = manifest_of(version, BEGAN, ["b", "a"]);
         let second = manifest_of(version, BEGAN + 30, ["a", "b"]);
         assert_ne!(etf::encode(&first), etf::encode(&second));
-        let normal = normal_term("compile.elixir", &first, Part::Build).0;
-        assert_eq!(normal, normal_term("compile.elixir", &second, Part::Build).0, "{version}");
-        let bytes = etf::encode(&normal);
+        let normalized = normal_term("compile.elixir", &first, Part::Build).0;
+        assert_eq!(normalized, normal_term("compile.elixir", &second, Part::Build).0, "{version}");
+        let bytes = etf::encode(&normalized);
         let count = |number: i64| {
             let encoded = etf::encode(&Term::Int(number))[1..].to_vec();
             bytes.windows(encoded.len()).filter(|window| *window == encoded).count()
@@ -283,7 +283,7 @@ fn protocols_of_elixir_1_14_to_1_16_are_a_set() {
         list([vec![Term::Int(1)], entries].concat())
     };
     let (left, right) = (manifest(["b", "a"]), manifest(["a", "b"]));
-    let normal = normal_term("compile.protocols", &left, Part::Build).0;
-    assert_eq!(normal, normal_term("compile.protocols", &right, Part::Build).0);
-    assert_eq!(mix_manifest::version(&normal), Some(1), "the version comes first");
+    let normalized = normal_term("compile.protocols", &left, Part::Build).0;
+    assert_eq!(normalized, normal_term("compile.protocols", &right, Part::Build).0);
+    assert_eq!(mix_manifest::version(&normalized), Some(1), "the version comes first");
 }
