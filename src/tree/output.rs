@@ -66,7 +66,8 @@ pub enum OutputPath {
 impl OutputPath {
     /// The place that `path` names for a process in the directory `cwd`, an absolute path without links.
     pub fn new(path: &Path, cwd: &Path) -> Self {
-        let full = if path.is_relative() { Some(cwd.join(path)) } else { seen_from(working_tree(cwd), path) };
+        let full =
+            if path.is_relative() { Some(cwd.join(path)) } else { in_working_tree(working_tree(cwd), cwd, path) };
         let Some(full) = full.map(|full| without_dots(&full)) else { return Self::Own(path.to_owned()) };
         let both = cwd.components().zip(full.components()).take_while(|(one, other)| one == other);
         let start: PathBuf = both.map(|(component, _)| component).collect();
@@ -203,13 +204,17 @@ fn working_tree(cwd: &Path) -> &Path {
     cwd.ancestors().filter(is_top).last().unwrap_or(cwd)
 }
 
-/// An absolute path below the directory `top`, by whatever name it has that directory, as a path that begins with `top`.
-fn seen_from(top: &Path, path: &Path) -> Option<PathBuf> {
+/// An absolute path in the working tree `top`, as a path from the directory in which it is: from `cwd` or one between the two, by
+/// whatever name the path has that directory.
+fn in_working_tree(top: &Path, cwd: &Path, path: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt as _;
     let id = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
-    let wanted = id(top)?;
-    let same = path.ancestors().find(|ancestor| id(ancestor) == Some(wanted))?;
-    Some(top.join(path.strip_prefix(same).ok()?))
+    let dirs: Vec<_> = cwd.ancestors().take_while(|dir| dir.starts_with(top)).map(|dir| (id(dir), dir)).collect();
+    path.ancestors().find_map(|ancestor| {
+        let found = id(ancestor)?;
+        let (_, dir) = dirs.iter().find(|(id, _)| *id == Some(found))?;
+        Some(dir.join(path.strip_prefix(ancestor).ok()?))
+    })
 }
 
 /// An absolute path without `.` and `..`, as if there were no links.
