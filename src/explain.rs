@@ -18,8 +18,6 @@ use crate::store::CacheKey;
 
 /// Number of changed files of a commit that are named.
 const MAX_FILES: usize = 10;
-/// Prefix of the inputs of a cache key that are files of the commit.
-const FILE: &str = "file ";
 
 /// The store has no record of the build.
 #[derive(Debug, thiserror::Error)]
@@ -224,7 +222,7 @@ fn describe(
     objects: &[LocalObjects],
     explained: &[LayerExplanation],
 ) -> Vec<String> {
-    if let Some(path) = name.strip_prefix(FILE) {
+    if let Some(path) = name.strip_prefix(CacheKey::FILE) {
         return describe_file(path, sides, objects);
     }
     if let Some(variable) = name.strip_prefix(CacheKey::VARIABLE) {

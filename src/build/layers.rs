@@ -10,6 +10,7 @@ use phial_layers::{EntryPath, Metadata};
 use super::commit::CommitFiles;
 use super::hex_reuse::{self, HexReuse};
 use super::step_env::{AtomSeed, StepEnv};
+use super::step_key::list;
 use super::step_runner::{Changes, StepOutcome, StepRunner};
 use super::toolchain::{VersionCheck, source_atoms, toolchain};
 use super::unfinished_deps::UnfinishedDeps;
@@ -73,24 +74,11 @@ impl LayerBuilder<'_> {
 
     /// The key of a step that runs the script: everything that it depends on except files.
     fn script_key(&self, step: &str, mtime: i64) -> CacheKey {
-        let plan = self.steps.plan;
-        let mut key = self
-            .steps
-            .with_libc(self.key(step))
+        self.steps
+            .with_settings(self.key(step))
             .with("base", self.base.image.manifest_digest.as_str())
-            .with("script", plan.recipe.script_digest())
-            .with("envs", plan.recipe.envs.join(" "))
-            .with("network", plan.network.as_str())
-            .with("strict", plan.strict.to_string())
-            .with("clock", plan.clock.as_str())
-            .with("mtime", mtime.to_string());
-        if !plan.recipe.app.is_root() {
-            key = key.with("root", plan.recipe.app.path());
-        }
-        for (name, value) in &plan.recipe.env {
-            key = key.with(&format!("{}{name}", CacheKey::VARIABLE), value);
-        }
-        key
+            .with("strict", self.steps.plan.strict.to_string())
+            .with("mtime", mtime.to_string())
     }
 
     fn app(&self) -> Result<BuiltLayer, Error> {
@@ -107,7 +95,7 @@ impl LayerBuilder<'_> {
         }
         let recipe = &self.steps.plan.recipe;
         if !recipe.app.is_root() {
-            key = key.with("root", recipe.app.path()).with("include", recipe.include.join(" "));
+            key = key.with("root", recipe.app.path()).with("include", list(&recipe.include));
         }
         let outcome = self.steps.cached("app", &key, |scratch| {
             let root = scratch.dir("layer")?;
@@ -121,9 +109,6 @@ impl LayerBuilder<'_> {
 
     fn deps(&self, app: &BuiltLayer) -> Result<BuiltLayer, Error> {
         let mut key = self.script_key("deps", self.deps_time);
-        if let Some(version) = &self.steps.plan.recipe.hex {
-            key = key.with("hex", version);
-        }
         let visible = || self.commit.entries.iter().filter(|entry| self.commit.is_visible(entry));
         for entry in visible() {
             let kind = match entry.mode {
@@ -136,7 +121,7 @@ impl LayerBuilder<'_> {
                 Filter::Lfs => "lfs ".to_owned(),
                 Filter::None | Filter::Unknown(_) => String::new(),
             };
-            key = key.with(&format!("file {}", entry.name), format!("{kind}{encoding}{}", entry.id));
+            key = key.with(&format!("{}{}", CacheKey::FILE, entry.name), format!("{kind}{encoding}{}", entry.id));
         }
         let outcome = self.steps.cached("deps", &key, |scratch| {
             let app = self.steps.tree(app.layer.as_ref().ok_or_else(|| BuildError::Missing(WORKDIR.into()))?)?;

@@ -22,6 +22,7 @@ mod reproducibility;
 mod request;
 mod start_check;
 mod step_env;
+mod step_key;
 mod step_runner;
 mod test_deps;
 mod toolchain;

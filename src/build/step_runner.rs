@@ -125,14 +125,6 @@ impl StepRunner<'_> {
         self.is_here(layer) || !self.remote_cache.has(layer) || self.remote_cache.fetch(layer)
     }
 
-    /// This key with what follows from the C library: glibc needs nothing.
-    pub(super) fn with_libc(&self, key: CacheKey) -> CacheKey {
-        match self.libc {
-            Libc::Musl => key.with("memory", "cleared for musl"),
-            Libc::Other => key,
-        }
-    }
-
     /// Packs changes to a layer, and moves the tree and the blob into the store. `None` if there are no changes.
     pub(super) fn keep(&self, changes: &Changes, mtime: i64) -> Result<Option<PackedLayer>, Error> {
         let layer = self.pack(changes, mtime)?;
@@ -312,7 +304,7 @@ impl StepRunner<'_> {
         })
     }
 
-    fn ids(&self) -> Ids {
+    pub(super) fn ids(&self) -> Ids {
         if self.plan.ranges { self.isolation.ranges(self.context) } else { Ids::Single }
     }
 

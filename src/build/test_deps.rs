@@ -137,22 +137,15 @@ fn compile_step(recipe: &Recipe) -> Step {
 fn key(steps: &StepRunner<'_>, below: &[DiffId], visible: &[&TestDepsInput], mtime: i64) -> CacheKey {
     let below: Vec<&str> = below.iter().map(|diff_id| diff_id.0.as_str()).collect();
     let mut key = steps
-        .with_libc(CacheKey::new("more deps")) // a name in cache keys; another one would make all results unknown
+        .with_settings(CacheKey::new("more deps")) // a name in cache keys; another one would make all results unknown
         .with("format", FORMAT.to_string())
         .with("layers", below.join(" "))
-        .with("script", steps.plan.recipe.script_digest())
-        .with("envs", steps.plan.recipe.envs.join(" "))
-        .with("network", steps.plan.network.as_str())
-        .with("clock", steps.plan.clock.as_str())
         .with("mtime", mtime.to_string());
     for (name, value) in &steps.base_env {
         key = key.with(&format!("image's {name}"), value);
     }
-    for (name, value) in &steps.plan.recipe.env {
-        key = key.with(&format!("{}{name}", CacheKey::VARIABLE), value);
-    }
     for source in visible {
-        key = key.with(&format!("file {}", source.name), &source.content);
+        key = key.with(&format!("{}{}", CacheKey::FILE, source.name), &source.content);
     }
     key
 }

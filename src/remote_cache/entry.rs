@@ -1,5 +1,6 @@
 //! An entry of the deps cache: an image of one layer whose config depends on nothing but the key and the layer. So a build
-//! records the same config digest whether it found the entry, made it or uses no cache. The time at which the entry was made
+//! records the same config digest whether it found the entry, made it or uses no cache. That ids were mapped is in the tag
+//! alone: a layer that needs none is the same on a machine that maps none, and so is the image. The time at which the entry was made
 //! is an annotation of the manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ pub(super) struct EntryAnnotations {
 
 /// The entry of a layer.
 pub(super) fn entry(key: &CacheKey, layer: &PackedLayer, made_here: EntryAnnotations) -> Image {
+    let mut key = key.clone();
+    key.inputs.remove(CacheKey::IDS);
     let mut annotations = BTreeMap::from([(CREATED.to_owned(), rfc3339(made_here.made))]);
     if !made_here.untouched.is_empty() {
         annotations.insert(UNTOUCHED.into(), made_here.untouched.into_iter().collect::<Vec<_>>().join(" "));

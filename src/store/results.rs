@@ -51,6 +51,12 @@ impl CacheKey {
     /// Prefix of the names of inputs that are environment variables from the settings.
     pub const VARIABLE: &str = "env ";
 
+    /// The name of the input that a range of user ids is mapped.
+    pub const IDS: &str = "ids";
+
+    /// Prefix of the names of inputs that are files of the commit.
+    pub const FILE: &str = "file ";
+
     /// A key of `step` without inputs.
     pub fn new(step: &str) -> Self {
         Self { step: step.into(), inputs: BTreeMap::new() }
