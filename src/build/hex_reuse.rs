@@ -1,8 +1,9 @@
 //! Reuse of fetched Hex packages: those that the previous deps layer has in the version that `mix.lock` names are put into
 //! `deps/` before Mix fetches the others.
 //!
-//! The layer must be the same bytes with and without reuse. So only sources are reused, and only of packages in which
-//! compiling changed no file. Everything is compiled again: compilers write what they saw before (a manifest lists the modules
+//! The layer must be the same bytes with and without reuse. So only sources are reused, of a layer whose key differs in the
+//! lock alone, and only of packages in which compiling changed no file. A step that changes a reused package, as an alias of
+//! `deps.get` can, does so in what it fetched itself: all are fetched. Everything is compiled again: compilers write what they saw before (a manifest lists the modules
 //! of one run, the order of atoms is that of one VM), so a reused `_build` would change the result. A package that only a
 //! stale line of the lock names would not be fetched by Mix; Mix is asked which packages it uses, and the others are left out.
 
@@ -16,7 +17,7 @@ use crate::elixir::hex_marker;
 use crate::elixir::mix_lock::{self, HexPackage};
 use crate::error::{Error, ExitKind, IoError};
 use crate::recipe::{AppDir, Script, Step};
-use crate::rootfs::ImageFiles;
+use crate::rootfs::{self, ImageFiles};
 use crate::store::{CacheKey, Scratch};
 use crate::tree::{Enter, TreeDir};
 
@@ -40,27 +41,32 @@ pub(super) struct HexReuse<'a> {
 impl HexReuse<'_> {
     /// Runs the step that fetches, with the packages that can be reused. `key` is the cache key of the deps layer.
     pub(super) fn fetch(&self, step: &Step, key: &CacheKey) -> Result<Changes, Error> {
-        let reusable = self.reusable(key)?;
-        if reusable.is_empty() {
-            return self.run(step, "fetch", &[]);
+        let mut reusable = self.reusable(key)?;
+        while !reusable.is_empty() {
+            let packages = reusable.len();
+            let seeded = self.run(step, &format!("seeded-{packages}"), &reusable).and_then(|changes| {
+                let used = self.used(&changes, &format!("used-{packages}"))?;
+                Ok((is_unchanged(&reusable, &changes)?, used, changes))
+            });
+            let why = match seeded {
+                Ok((false, ..)) => "the step changes them when it fetches".to_owned(),
+                Ok((true, used, changes)) => {
+                    reusable.retain(|package| used.contains(name(package)));
+                    if reusable.len() < packages {
+                        continue;
+                    }
+                    if self.has_more(packages, &changes)? {
+                        return Ok(changes);
+                    }
+                    "they are all, so Mix was not asked to fetch".to_owned()
+                }
+                Err(error) if error.exit_kind() == ExitKind::Interrupted => return Err(error),
+                Err(error) => error.to_string(),
+            };
+            self.steps.context.notice(format!("no packages are reused, all are fetched: {why}"));
+            break;
         }
-        let fetched = self.run(step, "seeded", &reusable).and_then(|changes| {
-            let used = self.used(&changes)?;
-            Ok((changes, used))
-        });
-        match fetched {
-            Ok((changes, used)) if reusable.iter().all(|package| used.contains(name(package))) => Ok(changes),
-            Ok((_, used)) => {
-                let reusable: Vec<PresetDir> =
-                    reusable.into_iter().filter(|package| used.contains(name(package))).collect();
-                self.run(step, "fetch", &reusable)
-            }
-            Err(error) if error.exit_kind() == ExitKind::Interrupted => Err(error),
-            Err(error) => {
-                self.steps.context.notice(format!("no packages are reused, all are fetched: {error}"));
-                self.run(step, "fetch", &[])
-            }
-        }
+        self.run(step, "fetch", &[])
     }
 
     fn run(&self, step: &Step, dir: &str, preset: &[PresetDir]) -> Result<Changes, Error> {
@@ -107,17 +113,36 @@ impl HexReuse<'_> {
         Ok(packages)
     }
 
-    /// The Hex packages that Mix uses in this app, in any environment.
-    fn used(&self, fetched: &Changes) -> Result<BTreeSet<String>, Error> {
+    /// Whether a step left more in `deps/` than the packages that it was given. Else the script had nothing to fetch, and an
+    /// alias of `deps.get` did not run.
+    fn has_more(&self, given: usize, changes: &Changes) -> Result<bool, Error> {
+        let deps = changes.tree.root.open()?.dir(deps_dir(&self.steps.plan.recipe.app))?;
+        Ok(deps.map(|deps| deps.names()).transpose()?.is_some_and(|names| names.len() > given))
+    }
+
+    /// The Hex packages that Mix uses in this app, in any environment. `dir` is the directory of the step that asks.
+    fn used(&self, fetched: &Changes, dir: &str) -> Result<BTreeSet<String>, Error> {
         let list = format!("mkdir -p /opt; MIX_ENV=${{MIX_ENV:-prod}} exec mix deps --all >/{USED}");
         let argv = ["/bin/sh", "-c", &list].map(String::from).to_vec();
         let step = Step { name: "deps used".into(), argv, env: None };
         let lowers = [std::slice::from_ref(&fetched.tree), self.env.lowers].concat();
         let env = StepEnv { lowers: &lowers, ..*self.env };
-        let changes = self.steps.run(&step, &env, &self.scratch.path().join("used"))?;
+        let changes = self.steps.run(&step, &env, &self.scratch.path().join(dir))?;
         let text = changes.tree.root.open()?.read_text(USED, MAX_USED)?;
         text.map(|text| hex_packages(&text)).ok_or_else(|| BuildError::Missing(format!("/{USED}")).into())
     }
+}
+
+/// Whether a step left packages as it was given them.
+fn is_unchanged(packages: &[PresetDir], changes: &Changes) -> Result<bool, Error> {
+    let left = changes.tree.root.open()?;
+    for PresetDir { path, tree } in packages {
+        let (Some(given), Some(left)) = (tree.open()?.dir(path)?, left.dir(path)?) else { return Ok(false) };
+        if !rootfs::are_same(&given, &left)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The Hex packages in the output of `mix deps`, whose lines are `* jason 1.4.4 (Hex package) (mix)`.

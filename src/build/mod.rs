@@ -39,6 +39,8 @@ pub(crate) use test_deps::TestDeps;
 
 use std::sync::Mutex;
 
+use phial_layers::EntryPath;
+
 use self::commit::CommitFiles;
 use self::image_config::image_of;
 use self::layers::LayerBuilder;
@@ -93,9 +95,10 @@ pub(crate) fn build_unpublished<'a>(
     let files = CommitFiles::read(&fetched, entries, &plan.prepare.recipe, context.watch)?;
     let base = resolve_base(request, &plan, context)?;
 
+    let lock = EntryPath::new(plan.prepare.recipe.lock_path().as_bytes()).to_string();
     let remote_cache = match request.remote_cache {
-        RemoteCacheMode::Off => RemoteCache::off(context, name),
-        _ => RemoteCache::new(context, name, request.remote_cache_repository.as_ref(), &plan.targets),
+        RemoteCacheMode::Off => RemoteCache::off(context, name, &lock),
+        _ => RemoteCache::new(context, name, &lock, request.remote_cache_repository.as_ref(), &plan.targets),
     };
     let steps = StepRunner {
         context,

@@ -74,7 +74,7 @@ impl TestDeps<'_> {
         }
         let mut base_env = environment(&image.image);
         base_env.remove("MIX_ENV");
-        let remote_cache = RemoteCache::off(context, "");
+        let remote_cache = RemoteCache::off(context, "", "");
         let steps = StepRunner {
             context,
             plan: &plan,

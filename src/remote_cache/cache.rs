@@ -20,6 +20,8 @@ pub(crate) struct RemoteCache<'a> {
     pub(super) context: &'a Context<'a>,
     /// The app's name, for the key of the fallback on this machine.
     pub(super) app: String,
+    /// The path of the app's lock file, for the key of every fallback.
+    pub(super) lock: String,
     repository: Option<RegistryRef>,
     /// Blobs that the repository is known to have.
     remote_blobs: Mutex<BTreeSet<Digest>>,
@@ -29,10 +31,11 @@ pub(crate) struct RemoteCache<'a> {
 
 impl<'a> RemoteCache<'a> {
     /// Without a repository: only the fallback on this machine works.
-    pub(crate) fn off(context: &'a Context<'a>, app: &str) -> Self {
+    pub(crate) fn off(context: &'a Context<'a>, app: &str, lock: &str) -> Self {
         Self {
             context,
             app: app.into(),
+            lock: lock.into(),
             repository: None,
             remote_blobs: Mutex::default(),
             has_failed: AtomicBool::new(false),
@@ -43,6 +46,7 @@ impl<'a> RemoteCache<'a> {
     pub(crate) fn new(
         context: &'a Context<'a>,
         app: &str,
+        lock: &str,
         repository: Option<&RegistryRef>,
         targets: &[Target],
     ) -> Self {
@@ -50,7 +54,7 @@ impl<'a> RemoteCache<'a> {
             Target::Registry(to) => Some(to),
             _ => None,
         });
-        Self { repository: repository.or(of_target).map(RegistryRef::repository_only), ..Self::off(context, app) }
+        Self { repository: repository.or(of_target).map(RegistryRef::repository_only), ..Self::off(context, app, lock) }
     }
 
     /// The repository; `None` if there is none or it has failed.

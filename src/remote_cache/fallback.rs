@@ -1,4 +1,4 @@
-//! The previous deps layer, for a key that has no entry: the last one that was made over the same base image by the same script.
+//! The previous deps layer, for a key that has no entry: the last one whose key differs from it in the app's lock file alone.
 //!
 //! On this machine it is a result in the store. In a registry it is a fallback tag: first that of the branch, then that of all
 //! branches. A build that writes puts its entry under both. Tags are requested by name, never listed. `build::hex_reuse` uses
@@ -91,7 +91,7 @@ impl RemoteCache<'_> {
 
     /// The fallback tags in the order in which they are requested.
     fn fallback_tags(&self, at: &RegistryRef, key: &CacheKey) -> Vec<RegistryRef> {
-        let inputs = &shared_inputs(key).hex()[..16];
+        let inputs = &shared_inputs(key, &self.lock).hex()[..16];
         let all = format!("{STEP}-{}-{FALLBACK}-{inputs}", Platform::host().architecture);
         let branch = self.context.host.branch().map(|branch| format!("{all}-{}", tag_part(branch)));
         let tags = branch.into_iter().chain([all]);
@@ -100,7 +100,7 @@ impl RemoteCache<'_> {
 
     /// The key of the previous layer in the store.
     fn local_key(&self, key: &CacheKey) -> CacheKey {
-        shared_inputs(key).with("app", &self.app)
+        shared_inputs(key, &self.lock).with("app", &self.app)
     }
 }
 
@@ -109,10 +109,11 @@ pub(super) fn is_fallback_tag(tag: &str) -> bool {
     tag.strip_prefix(STEP).is_some_and(|rest| rest.split('-').nth(2) == Some(FALLBACK))
 }
 
-/// The inputs that two deps layers must have in common for packages of the one to be reused in the other.
-fn shared_inputs(key: &CacheKey) -> CacheKey {
-    let names = ["base", "format", "script"];
-    let inputs = names.iter().filter_map(|name| key.inputs.get_key_value(*name));
+/// The inputs that two deps layers must have in common for packages of the one to be reused in the other: all but the lock file
+/// at the path `lock`. `mix.exs`, the configuration and variables decide what the step that fetches does with packages.
+fn shared_inputs(key: &CacheKey, lock: &str) -> CacheKey {
+    let lock = format!("{}{lock}", CacheKey::FILE);
+    let inputs = key.inputs.iter().filter(|(name, _)| **name != lock);
     inputs.fold(CacheKey::new(FALLBACK), |shared, (name, value)| shared.with(name, value))
 }
 
@@ -127,6 +128,21 @@ fn tag_part(branch: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_lock_file_may_differ() {
+        let key = |changed: &str| {
+            let names = ["base", "envs", "env MIX_ENV", "file a/mix.lock", "file mix.exs", "file mix.lock", "network"];
+            let value = |name: &str| if name == changed { "new" } else { "old" };
+            names.iter().fold(CacheKey::new(STEP), |key, name| key.with(name, value(name)))
+        };
+        let shared = |changed: &str| shared_inputs(&key(changed), "mix.lock");
+        assert_eq!(shared("file mix.lock"), shared(""));
+        for name in key("").inputs.keys().filter(|name| *name != "file mix.lock") {
+            assert_ne!(shared(name), shared(""), "{name}");
+        }
+        assert_ne!(shared_inputs(&key("file mix.lock"), "other.lock"), shared_inputs(&key(""), "other.lock"));
+    }
 
     #[test]
     fn each_branch_has_a_valid_tag() {

@@ -1,8 +1,8 @@
 //! The deps cache in a registry: the compiled dependencies of one machine serve all others.
 //!
 //! An entry is an image of one layer, the blob that built images have too, under a tag made from the cache key. It is looked up
-//! by its exact key, written once and never changed. Fallback tags ([`fallback`]) name the last deps layer over the same base
-//! image. A blob is not downloaded until a step needs its files: a build that only assembles an image has the registry mount
+//! by its exact key, written once and never changed. Fallback tags ([`fallback`]) name the last deps layer whose key
+//! differs in the lock file alone. A blob is not downloaded until a step needs its files: a build that only assembles an image has the registry mount
 //! it. A failure of the cache is a notice and fails no build.
 
 mod admin;

@@ -23,7 +23,7 @@ pub use diff::{DiffSource, EXCLUDED, TreeDiff, diff};
 pub use disagree::disagreements;
 pub use error::RootfsError;
 pub use files::{ImageFile, ImageFiles, ImagePath};
-pub use overwritten::overwritten;
+pub use overwritten::{are_same, overwritten};
 
 use crate::sandbox::Root;
 use crate::store::Tree;

@@ -1,4 +1,4 @@
-//! Whether one tree would hide what another one holds.
+//! Whether one tree would hide what another one holds, and whether two directories hold the same.
 
 use std::path::Path;
 
@@ -27,6 +27,26 @@ pub fn overwritten(sources: &Tree, changes: &Tree) -> Result<Option<EntryPath>, 
         Ok(if are_dirs { Enter::Yes } else { Enter::No })
     })?;
     Ok(found)
+}
+
+/// Whether two directories have the same entries: types, contents, targets of links and executable bits.
+pub fn are_same(a: &TreeDir, b: &TreeDir) -> Result<bool, RootfsError> {
+    let (mut are_same, mut entries) = (true, 0_u64);
+    a.walk(|entry| {
+        entries += 1;
+        are_same = are_same
+            && match b.stat(&entry.path)? {
+                Some(other) if other.is_directory() => entry.stat.is_directory(),
+                Some(other) => is_same((a, &entry.stat), (b, &other), &entry.path)?,
+                None => false,
+            };
+        Ok::<_, RootfsError>(if are_same { Enter::Yes } else { Enter::No })
+    })?;
+    b.walk(|_| {
+        entries = entries.wrapping_sub(1);
+        Ok::<_, RootfsError>(if are_same { Enter::Yes } else { Enter::No })
+    })?;
+    Ok(are_same && entries == 0)
 }
 
 /// Whether two files at one path are of one type and have the same content and executable bit.
