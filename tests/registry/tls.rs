@@ -58,7 +58,7 @@ fn https_needs_a_trusted_certificate() {
         .spawn()
         .unwrap();
     let _server = Tls(server);
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if TcpStream::connect(&at).is_ok() {
             break;
         }
