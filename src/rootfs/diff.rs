@@ -5,8 +5,8 @@
 //! no change. So overlay, copy and chroot, which notice different things, give the same tree. Changed files are moved,
 //! not copied.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,9 @@ use phial_layers::{EntryMetadata, EntryPath, Metadata};
 use serde::{Deserialize, Serialize};
 
 use super::error::RootfsError;
+use super::overwritten::same_bytes;
 use super::view::{MergedDir, Node, TreePath, View};
-use super::xattrs;
+use super::xattrs::{self, Xattrs};
 use crate::error::IoError;
 use crate::store::Tree;
 use crate::tree::{EntryStat, FileKind, TreeDir, TreeRoot};
@@ -180,12 +181,12 @@ impl DiffWalk<'_> {
         opaque: bool,
         old: Option<&Node>,
     ) -> Result<(), RootfsError> {
-        let (new, _) = self.without_acl(name, &upper[0])?;
+        let (new, xattrs) = self.without_acl(name, &upper[0])?;
         let lower = match old {
             Some(Node::Dir { merged, .. }) => merged.clone(),
             _ => MergedDir::new(),
         };
-        let metadata = self.metadata(name, &new, lower.first())?;
+        let metadata = self.metadata(name, &new, lower.first(), xattrs.kept);
         let is_unchanged = match lower.first() {
             Some(old) => self.same_metadata(name, &metadata, &new, old),
             None => false,
@@ -209,8 +210,8 @@ impl DiffWalk<'_> {
             Some(Node::Leaf(old)) => Some(old),
             _ => None,
         };
-        let (new, has_acl) = self.without_acl(name, new)?;
-        let metadata = self.metadata(name, &new, old)?;
+        let (new, xattrs) = self.without_acl(name, new)?;
+        let metadata = self.metadata(name, &new, old, xattrs.kept);
         if let Some(old) = old
             && self.same_metadata(name, &metadata, &new, old)
             && self.same_content(&new, old)?
@@ -220,19 +221,21 @@ impl DiffWalk<'_> {
         self.create_ancestors()?;
         let to = self.dest_path(name);
         self.upper_view.tree(&new).rename(&new.path, self.dest, &to)?;
-        if has_acl {
+        if xattrs.acl.is_some() {
             xattrs::remove_acl(self.dest, &to)?;
         }
         self.finish_entry(&to, &new.stat, metadata)
     }
 
-    /// The entry with the mode that it has without its ACL, and whether it has one.
-    fn without_acl(&mut self, name: &OsString, new: &TreePath) -> Result<(TreePath, bool), IoError> {
-        let stat = xattrs::without_acl(self.upper_view.tree(new), &new.path, &new.stat)?;
-        if stat.is_some() {
+    /// The entry with the mode that it has without its ACL, and its extended attributes.
+    fn without_acl(&mut self, name: &OsString, new: &TreePath) -> Result<(TreePath, Xattrs), RootfsError> {
+        let xattrs = xattrs::read(self.upper_view.tree(new), &new.path)?;
+        let mut new = new.clone();
+        if let Some(acl) = &xattrs.acl {
+            new.stat = acl.removed_from(new.stat);
             self.result.acls.push(self.entry_path(name));
         }
-        Ok((TreePath { stat: stat.unwrap_or(new.stat), ..new.clone() }, stat.is_some()))
+        Ok((new, xattrs))
     }
 
     fn whiteout(&mut self, name: &OsString) -> Result<(), RootfsError> {
@@ -282,7 +285,14 @@ impl DiffWalk<'_> {
 
     /// Owner, mode and extended attributes of an entry in the image: those recorded for it, else those on disk, else
     /// those of the entry below. User and group each: what is the caller's on disk may be another's below, which no step sees.
-    fn metadata(&self, name: &OsString, new: &TreePath, old: Option<&TreePath>) -> Result<EntryMetadata, RootfsError> {
+    /// `xattrs` are those on disk.
+    fn metadata(
+        &self,
+        name: &OsString,
+        new: &TreePath,
+        old: Option<&TreePath>,
+        xattrs: BTreeMap<String, Vec<u8>>,
+    ) -> EntryMetadata {
         let (path, stat) = (self.entry_path(name), &new.stat);
         let mut metadata = old.map(|old| self.lowers[old.tree].metadata.of(&path)).unwrap_or_default();
         let recorded = self.uppers[new.tree].metadata.0.get(&path);
@@ -297,9 +307,9 @@ impl DiffWalk<'_> {
             let disk = disk_mode(mode, stat.is_directory());
             metadata.mode = (disk != mode && stat.kind() != FileKind::Symlink).then_some(mode);
         }
-        metadata.xattrs.extend(xattrs::read(self.upper_view.tree(new), &new.path)?);
+        metadata.xattrs.extend(xattrs);
         metadata.xattrs.extend(self.uppers[new.tree].metadata.of(&path).xattrs);
-        Ok(metadata)
+        metadata
     }
 
     /// Whether file type, mode, owner and extended attributes are those of the entry below. `now` is [`DiffWalk::metadata`] of the
@@ -368,26 +378,4 @@ fn is_excluded(path: &EntryPath) -> bool {
     EXCLUDED.iter().any(|prefix| {
         bytes.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     })
-}
-
-/// Whether both are regular files with the same bytes.
-pub(super) fn same_bytes(a_tree: &TreeDir, a_path: &Path, b_tree: &TreeDir, b_path: &Path) -> Result<bool, IoError> {
-    let (Some(mut a), Some(mut b)) = (a_tree.file(a_path)?, b_tree.file(b_path)?) else { return Ok(false) };
-    let mut compare = || -> io::Result<bool> {
-        if a.metadata()?.len() != b.metadata()?.len() {
-            return Ok(false);
-        }
-        let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-        loop {
-            let n = a.read(&mut left)?;
-            if n == 0 {
-                return Ok(true);
-            }
-            b.read_exact(&mut right[..n])?;
-            if left[..n] != right[..n] {
-                return Ok(false);
-            }
-        }
-    };
-    compare().map_err(IoError::at("compare", a_path))
 }

@@ -1,11 +1,12 @@
 //! Whether one tree would hide what another one holds, and whether two directories hold the same.
 
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use phial_layers::EntryPath;
 
-use super::diff::same_bytes;
 use super::error::RootfsError;
+use crate::error::IoError;
 use crate::store::Tree;
 use crate::tree::{Enter, EntryStat, FileKind, TreeDir};
 
@@ -31,9 +32,9 @@ pub fn overwritten(sources: &Tree, changes: &Tree) -> Result<Option<EntryPath>, 
 
 /// Whether two directories have the same entries: types, contents, targets of links and executable bits.
 pub fn are_same(a: &TreeDir, b: &TreeDir) -> Result<bool, RootfsError> {
-    let (mut are_same, mut entries) = (true, 0_u64);
+    let (mut are_same, mut in_a, mut in_b) = (true, 0_u64, 0_u64);
     a.walk(|entry| {
-        entries += 1;
+        in_a += 1;
         are_same = are_same
             && match b.stat(&entry.path)? {
                 Some(other) if other.is_directory() => entry.stat.is_directory(),
@@ -43,10 +44,10 @@ pub fn are_same(a: &TreeDir, b: &TreeDir) -> Result<bool, RootfsError> {
         Ok::<_, RootfsError>(if are_same { Enter::Yes } else { Enter::No })
     })?;
     b.walk(|_| {
-        entries = entries.wrapping_sub(1);
+        in_b += 1;
         Ok::<_, RootfsError>(if are_same { Enter::Yes } else { Enter::No })
     })?;
-    Ok(are_same && entries == 0)
+    Ok(are_same && in_a == in_b)
 }
 
 /// Whether two files at one path are of one type and have the same content and executable bit.
@@ -57,4 +58,26 @@ pub(super) fn is_same(a: (&TreeDir, &EntryStat), b: (&TreeDir, &EntryStat), path
         (FileKind::File, FileKind::File) => executable(a.1) == executable(b.1) && same_bytes(a.0, path, b.0, path)?,
         (a, b) => a == b,
     })
+}
+
+/// Whether both are regular files with the same bytes.
+pub(super) fn same_bytes(a_tree: &TreeDir, a_path: &Path, b_tree: &TreeDir, b_path: &Path) -> Result<bool, IoError> {
+    let (Some(mut a), Some(mut b)) = (a_tree.file(a_path)?, b_tree.file(b_path)?) else { return Ok(false) };
+    let mut compare = || -> io::Result<bool> {
+        if a.metadata()?.len() != b.metadata()?.len() {
+            return Ok(false);
+        }
+        let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        loop {
+            let n = a.read(&mut left)?;
+            if n == 0 {
+                return Ok(true);
+            }
+            b.read_exact(&mut right[..n])?;
+            if left[..n] != right[..n] {
+                return Ok(false);
+            }
+        }
+    };
+    compare().map_err(IoError::at("compare", a_path))
 }

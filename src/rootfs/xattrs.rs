@@ -19,40 +19,57 @@ const DEFAULT: &str = "system.posix_acl_default";
 const GROUP_OWNER: u16 = 0x04;
 const MASK: u16 = 0x10;
 
-/// The extended attributes `user.*` (without overlayfs's own `user.overlay.*`) and `security.capability` of the entry at
-/// `path`. A file capability that the kernel bound to a user namespace (revision 3) is converted to revision 2.
-pub(super) fn read(tree: &TreeDir, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, RootfsError> {
-    let mut xattrs = BTreeMap::new();
+/// What the extended attributes of an entry say.
+pub(super) struct Xattrs {
+    /// Those that belong in a layer: `user.*` (without overlayfs's own `user.overlay.*`) and `security.capability`. A file capability
+    /// that the kernel bound to a user namespace (revision 3) is converted to revision 2.
+    pub(super) kept: BTreeMap<String, Vec<u8>>,
+    /// What its ACL means for the mode.
+    pub(super) acl: Option<Acl>,
+}
+
+/// An ACL that is left out.
+pub(super) struct Acl {
+    /// The permissions of the group that owns the file, if the ACL has a mask: then the mode has the mask in their place,
+    /// which is what the ACL gives to anybody that it names (acl(5)).
+    group: Option<u16>,
+}
+
+impl Acl {
+    /// `stat` with the permissions that the entry has without its ACL.
+    pub(super) fn removed_from(&self, stat: EntryStat) -> EntryStat {
+        let mode = self.group.map_or(stat.mode(), |group| (stat.mode() & !0o070) | (u32::from(group) << 3));
+        stat.with_mode(mode)
+    }
+}
+
+/// Reads the extended attributes of the entry at `path`.
+pub(super) fn read(tree: &TreeDir, path: &Path) -> Result<Xattrs, RootfsError> {
+    let (mut kept, mut acl) = (BTreeMap::new(), None);
     for name in tree.xattr_names(path)? {
         let name = match name.into_string() {
             Ok(name) => name,
             Err(name) if name.as_bytes().starts_with(b"user.") => return Err(not_utf8(path, name)),
             Err(_) => continue,
         };
-        if !(name.starts_with("user.") || name == "security.capability") || name.starts_with("user.overlay.") {
+        let is_kept =
+            (name.starts_with("user.") || name == "security.capability") && !name.starts_with("user.overlay.");
+        if !is_kept && name != ACCESS && name != DEFAULT {
             continue;
         }
-        if let Some(value) = tree.xattr(path, &name)? {
-            let value = if name == "security.capability" { plain_capability(value) } else { value };
-            xattrs.insert(name, value);
+        let Some(value) = tree.xattr(path, &name)? else { continue };
+        match name.as_str() {
+            ACCESS => acl = Some(Acl { group: group_permissions(&value) }),
+            DEFAULT => acl = acl.or(Some(Acl { group: None })),
+            "security.capability" => drop(kept.insert(name, plain_capability(value))),
+            _ => drop(kept.insert(name, value)),
         }
     }
-    Ok(xattrs)
+    Ok(Xattrs { kept, acl })
 }
 
 fn not_utf8(path: &Path, name: OsString) -> RootfsError {
     RootfsError::XattrName { path: EntryPath::new(path.as_os_str().as_bytes()), name: name.into_vec() }
-}
-
-/// `stat` of an entry with the permissions that it has for its group if its ACL is left out; `None` if it has no ACL.
-///
-/// Of a file with an ACL, the mode has the mask for the group: what the ACL gives to anybody that it names (acl(5)).
-pub(super) fn without_acl(tree: &TreeDir, path: &Path, stat: &EntryStat) -> Result<Option<EntryStat>, IoError> {
-    let access = tree.xattr(path, ACCESS)?;
-    let has_default = stat.is_directory() && tree.xattr(path, DEFAULT)?.is_some();
-    let group = access.as_deref().and_then(group_permissions);
-    let mode = group.map_or(stat.mode(), |group| (stat.mode() & !0o070) | (u32::from(group) << 3));
-    Ok((access.is_some() || has_default).then(|| stat.with_mode(mode)))
 }
 
 /// Removes the ACL of a file, whose mode stays.
