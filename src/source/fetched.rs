@@ -10,8 +10,6 @@ use super::error::SourceError;
 use super::git_dir::GitDir;
 use super::local::LocalRepository;
 use super::location::Location;
-use super::working_tree::WorkingTreeStatus;
-use crate::event::{Watch, notice};
 
 /// The commit that is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +33,10 @@ pub struct Fetched {
     pub(super) git_dir: GitDir,
     repo: OpenRepository,
     pub(super) oid: Oid,
-    /// How the working tree differs, if this is the `HEAD` of a local one.
-    pub(super) status: Option<WorkingTreeStatus>,
     /// Where it is, if it is a clone on this machine and no mirror.
     pub(super) clone: Option<LocalRepository>,
+    /// Whether it is the `HEAD` of that clone.
+    pub(super) is_checked_out: bool,
     /// Those of its submodules that are fetched, sorted by path.
     pub(super) submodules: Vec<Submodule>,
     /// What its files of Git LFS are.
@@ -75,7 +73,7 @@ impl fmt::Debug for OpenRepository {
 /// What [`Commit`] says of the repository.
 pub(super) struct RepositoryState {
     pub(super) origin: Option<Location>,
-    pub(super) status: Option<WorkingTreeStatus>,
+    pub(super) is_checked_out: bool,
     pub(super) name: String,
     pub(super) clone: Option<LocalRepository>,
 }
@@ -92,10 +90,10 @@ impl Fetched {
         let commit = repo.find_commit(oid).map_err(|source| git_dir.unreadable(format!("commit {oid}"), source))?;
         let time = commit.committer().when().seconds();
         drop(commit);
-        let RepositoryState { origin, status, name, clone } = state;
+        let RepositoryState { origin, is_checked_out, name, clone } = state;
         let commit = Commit { sha: oid.to_string(), time, origin, name };
         let repo = OpenRepository(Arc::new(Mutex::new(repo)));
-        Ok(Self { commit, git_dir, repo, oid, status, clone, submodules: vec![], lfs: LfsFiles::Objects })
+        Ok(Self { commit, git_dir, repo, oid, is_checked_out, clone, submodules: vec![], lfs: LfsFiles::Objects })
     }
 
     /// Sets what files of Git LFS are, also those of submodules.
@@ -121,16 +119,6 @@ impl Fetched {
         let below = |submodule: &Submodule| path.strip_prefix(submodule.path.as_bytes())?.strip_prefix(b"/");
         let found = self.submodules.iter().find_map(|submodule| Some((submodule, below(submodule)?)));
         found.map_or((self, path), |(submodule, rest)| submodule.fetched.holder(rest))
-    }
-
-    /// Tells how files of the working tree that `is_wanted` differ from the commit, if it is the one that is checked out, and
-    /// returns whether tracked ones do.
-    pub fn report_changes(&self, is_wanted: &dyn Fn(&[u8]) -> bool, watch: Watch<'_>) -> bool {
-        let Some(status) = self.status.clone().map(|status| status.only(is_wanted)) else { return false };
-        for text in status.summary(&self.commit.sha) {
-            notice(watch, text);
-        }
-        status.is_dirty()
     }
 
     pub(super) fn repo(&self) -> MutexGuard<'_, Repository> {

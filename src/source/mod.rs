@@ -13,6 +13,7 @@
 mod access;
 mod attribute_pattern;
 mod attributes;
+mod changes;
 mod checkout;
 mod encoding;
 mod error;
@@ -55,7 +56,7 @@ pub use location::Location;
 pub use submodules::fetch_submodules;
 pub use tree::{CommitEntry, EntryMode, exists, link_target, read_file};
 
-use crate::event::{Watch, notice};
+use crate::event::Watch;
 use fetched::RepositoryState;
 use location::LocationKind;
 use revision::Revision;
@@ -79,7 +80,7 @@ pub fn fetch(
             let (git_dir, oid) = mirror::fetch(url, &rev, mirrors, access, watch)?;
             let (origin, name) = (Some(location.clone()), location.name());
             let repo = git_dir.open()?;
-            Fetched::new(git_dir, repo, oid, RepositoryState { origin, status: None, name, clone: None })
+            Fetched::new(git_dir, repo, oid, RepositoryState { origin, is_checked_out: false, name, clone: None })
         }
     }
 }
@@ -96,13 +97,6 @@ fn in_place(path: &Path, rev: &Revision, watch: Watch<'_>) -> Result<Fetched, So
     let oid = local::resolve(&git_dir, &repo, rev, watch)?;
     let origin = local::origin(&git_dir);
     let name = Location(LocationKind::Local(local.top.clone().unwrap_or_else(|| local.git_dir.clone()))).name();
-    let head = matches!(local::resolve(&git_dir, &repo, &Revision::Head, watch), Ok(head) if head == oid);
-    if head && local.top.is_some() {
-        git_dir.list(&repo, oid)?; // libgit2 compares trees whole, and has no limit for them
-    }
-    let status = if head { local.status() } else { None };
-    if head && status.is_none() && local.top.is_some() {
-        notice(watch, "the commit is built without comparing it with the working tree, which cannot be read");
-    }
-    Fetched::new(git_dir, repo, oid, RepositoryState { origin, status, name, clone: Some(local) })
+    let is_checked_out = matches!(local::resolve(&git_dir, &repo, &Revision::Head, watch), Ok(head) if head == oid);
+    Fetched::new(git_dir, repo, oid, RepositoryState { origin, is_checked_out, name, clone: Some(local) })
 }

@@ -11,11 +11,10 @@ use super::fetched::{Fetched, RepositoryState, Submodule};
 use super::gitmodules::{self, SubmoduleSection};
 use super::local::LocalRepository;
 use super::location::{Location, LocationKind, without_user};
+use super::mirror;
 use super::revision::Revision;
 use super::tree::{CommitEntry, EntryMode, own_file};
-use super::working_tree::WorkingTreeStatus;
-use super::{local, mirror};
-use crate::event::{Watch, discard, notice};
+use crate::event::{Watch, notice};
 
 /// The most submodules of a commit, those of submodules included.
 const MAX_SUBMODULES: usize = 500;
@@ -46,10 +45,6 @@ pub fn fetch_submodules(
     let own_server = fetched.commit.origin.as_ref().and_then(Location::git_host).filter(|_| !fetched.git_dir.is_mirror);
     let mut fetching = Fetching { mirrors, access: access.and(own_server), watch, count: 0 };
     fetching.add(fetched, b"", 0)?;
-    if let (Some(clone), Some(mut status)) = (&fetched.clone, fetched.status.take()) {
-        add_changes(fetched, clone, b"", &mut status);
-        fetched.status = Some(status);
-    }
     Ok(fetching.count)
 }
 
@@ -116,7 +111,7 @@ impl Fetching<'_> {
         let sha = Revision::Sha(link.id.clone());
         let (git_dir, oid) = mirror::fetch(remote, &sha, self.mirrors, &self.access, self.watch).map_err(wrapped)?;
         let name = location.name();
-        let state = RepositoryState { origin: Some(location), status: None, name, clone: None };
+        let state = RepositoryState { origin: Some(location), is_checked_out: false, name, clone: None };
         let repo = git_dir.open()?;
         Fetched::new(git_dir, repo, oid, state).map_err(wrapped)
     }
@@ -153,29 +148,7 @@ fn on_this_machine(
         let repo = found.open(&git_dir).ok()?;
         git_dir.check(oid).ok()?;
         let name = location.map_or_else(|| module.name.clone(), Location::name);
-        let state = RepositoryState { origin: location.cloned(), status: None, name, clone: Some(found) };
+        let state = RepositoryState { origin: location.cloned(), is_checked_out: false, name, clone: Some(found) };
         Fetched::new(git_dir, repo, oid, state).ok()
     })
-}
-
-/// Adds how the working trees of the submodules of `of` in `clone` differ from their commits. `prefix` is that of [`Fetching::add`].
-fn add_changes(of: &Fetched, clone: &LocalRepository, prefix: &[u8], status: &mut WorkingTreeStatus) {
-    for submodule in &of.submodules {
-        let name = submodule.path.as_bytes();
-        // One that is not checked out is no change, as for git.
-        let Some(found) = clone.checked_out_submodule(name) else { continue };
-        let path = [prefix, name].concat();
-        let git_dir = found.git_dir(&found.git_dir);
-        let head = found.open(&git_dir).and_then(|repo| local::resolve(&git_dir, &repo, &Revision::Head, &discard));
-        if !matches!(head, Ok(oid) if oid == submodule.fetched.oid) {
-            status.add_changed(path);
-            continue;
-        }
-        let below = [&path[..], b"/"].concat();
-        match found.status() {
-            Some(own) => status.add_all(&below, own),
-            None => status.add_changed(path),
-        }
-        add_changes(&submodule.fetched, &found, &below, status);
-    }
 }
