@@ -61,3 +61,10 @@ pub fn discard(_: Event) {}
 pub(crate) fn notice(watch: Watch<'_>, text: impl Into<String>) {
     watch(Event::Notice { text: text.into() });
 }
+
+/// The first `most` names and how many more there are, for a notice or an error.
+pub(crate) fn some_of(names: impl ExactSizeIterator<Item = String>, most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let named = names.take(most).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
+}

@@ -10,6 +10,7 @@ use crate::compare::dependencies;
 use crate::config;
 use crate::context::Context;
 use crate::error::{Error, ExitKind, UserError};
+use crate::event::some_of;
 use crate::image::{Reference, rfc3339, shown};
 use crate::repository::{repository_name, working_tree_app};
 use crate::runtime::ResolvedImage;
@@ -297,10 +298,7 @@ fn describe_commit(left: &str, right: &str, objects: &[LocalObjects]) -> String 
         };
         format!("{name:?} {word}")
     };
-    let named: Vec<String> = files.iter().take(MAX_FILES).map(describe).collect();
-    let more = files.len().saturating_sub(MAX_FILES);
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{head}: {}{more}", named.join(", "))
+    format!("{head}: {}", some_of(files.iter().map(describe), MAX_FILES))
 }
 
 /// Digests and SHAs cut to twelve digits, other text as it is.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::layers::LayerBuilder;
 use super::step_runner::Changes;
 use crate::error::Error;
+use crate::event::some_of;
 use crate::image::shown;
 use crate::rootfs;
 use crate::store::Tree;
@@ -25,16 +26,11 @@ impl LayerBuilder<'_> {
                 if paths.is_empty() {
                     continue;
                 }
-                let named: Vec<String> =
-                    paths.iter().take(NAMED).map(|path| format!("`{}`", shown(&path.to_string()))).collect();
-                let more = match paths.len().saturating_sub(NAMED) {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
+                let named = paths.iter().map(|path| format!("`{}`", shown(&path.to_string())));
                 self.steps.context.notice(format!(
-                    "{}{more} differ between the environments `{first}` and `{second}`, and the image has them as one of the two \
+                    "{} differ between the environments `{first}` and `{second}`, and the image has them as one of the two \
                      left them: build an image for each environment (`--env {first}`, `--env {second}`), or let it write them below `_build`",
-                    named.join(", ")
+                    some_of(named, NAMED)
                 ));
             }
         }

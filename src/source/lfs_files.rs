@@ -9,8 +9,9 @@ use super::error::SourceError;
 use super::fetched::Fetched;
 use super::filter::Filter;
 use super::lfs::{MAX_OBJECT, Pointer, is_pointer};
-use super::listing::some_of;
+use super::listing::NAMED;
 use super::tree::CommitEntry;
+use crate::event::some_of;
 
 /// Checks that the objects of all `entries` of Git LFS are on this machine, by their names and sizes.
 pub fn check_lfs(fetched: &Fetched, entries: &[CommitEntry]) -> Result<(), SourceError> {
@@ -32,7 +33,11 @@ pub fn check_lfs(fetched: &Fetched, entries: &[CommitEntry]) -> Result<(), Sourc
             _ => missing.push(format!("`{:?}`", entry.name)),
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(SourceError::LfsObjects { files: some_of(&missing) }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(SourceError::LfsObjects { files: some_of(missing.into_iter(), NAMED) })
+    }
 }
 
 /// The object of a file of Git LFS whose blob `holder` has; `None` if the blob is no pointer, but the content itself.

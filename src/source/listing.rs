@@ -9,7 +9,10 @@ use super::fetched::{Fetched, LfsFiles};
 use super::filter::{Attribute, Filter, LFS};
 use super::git_dir::{GitDir, MAX_READ};
 use super::tree::{CommitEntry, EntryMode, MAX_DEPTH, MAX_ENTRIES};
-use crate::event::{Watch, notice};
+use crate::event::{Watch, notice, some_of};
+
+/// How many paths a notice names.
+pub(super) const NAMED: usize = 5;
 
 /// The name of a file of attributes.
 const FILE: &[u8] = b".gitattributes";
@@ -99,7 +102,7 @@ pub fn report_differences(entries: &[CommitEntry], watch: Watch<'_>) {
             format!(
                 "the image has these files as git stores them, since Phial runs no filter of git's: {}; what must be plain in \
                  the image is committed plain or given to it when it runs",
-                some_of(&named)
+                some_of(named.into_iter(), NAMED)
             ),
         );
     }
@@ -108,14 +111,10 @@ pub fn report_differences(entries: &[CommitEntry], watch: Watch<'_>) {
     if !submodules.is_empty() {
         notice(
             watch,
-            format!("these submodules are not fetched, the image has empty directories: {}", some_of(&submodules)),
+            format!(
+                "these submodules are not fetched, the image has empty directories: {}",
+                some_of(submodules.into_iter(), NAMED)
+            ),
         );
     }
-}
-
-/// The first names, and how many more there are.
-pub(super) fn some_of(names: &[String]) -> String {
-    let few = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    let more = names.len().saturating_sub(5);
-    if more == 0 { few } else { format!("{few} and {more} more") }
 }
