@@ -59,14 +59,18 @@ pub(crate) fn check_targets(targets: &[Target], context: &Context<'_>) -> Result
     let output = |path: &Path| OutputPath::new(path, &context.host.cwd);
     for target in targets {
         match target {
-            Target::Layout { dir, .. } => output(dir).check_links()?,
-            Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } => output(file).check_links_above()?,
-            Target::Registry(_) => {}
-        }
-        match target {
-            Target::Layout { dir, .. } => layout::check_layout_target(dir)?,
-            Target::OciArchive { file, .. } => layout::check_archive_target(file, ArchiveKind::Oci)?,
-            Target::DockerArchive { file, .. } => layout::check_archive_target(file, ArchiveKind::Docker)?,
+            Target::Layout { dir, .. } => {
+                output(dir).check_links()?;
+                layout::check_layout_target(dir)?;
+            }
+            Target::OciArchive { file, .. } => {
+                output(file).check_links_above()?;
+                layout::check_archive_target(file, ArchiveKind::Oci)?;
+            }
+            Target::DockerArchive { file, .. } => {
+                output(file).check_links_above()?;
+                layout::check_archive_target(file, ArchiveKind::Docker)?;
+            }
             Target::Registry(_) => {}
         }
     }

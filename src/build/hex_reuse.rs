@@ -45,12 +45,15 @@ impl HexReuse<'_> {
         while !reusable.is_empty() {
             let packages = reusable.len();
             let seeded = self.run(step, &format!("seeded-{packages}"), &reusable).and_then(|changes| {
+                if !is_unchanged(&reusable, &changes)? {
+                    return Ok(None);
+                }
                 let used = self.used(&changes, &format!("used-{packages}"))?;
-                Ok((is_unchanged(&reusable, &changes)?, used, changes))
+                Ok(Some((changes, used)))
             });
             let why = match seeded {
-                Ok((false, ..)) => "the step changes them when it fetches".to_owned(),
-                Ok((true, used, changes)) => {
+                Ok(None) => "the step changes them when it fetches".to_owned(),
+                Ok(Some((changes, used))) => {
                     reusable.retain(|package| used.contains(name(package)));
                     if reusable.len() < packages {
                         continue;
