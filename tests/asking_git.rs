@@ -2,7 +2,7 @@
 
 use crate::harness::busybox::busybox_base;
 use crate::harness::prebuilt::elixir_base;
-use crate::harness::{Repo, TestEnv, run};
+use crate::harness::{Repo, TestEnv, isolations, run};
 
 /// Builds an app over the base with Elixir; the digest, and what the caller saw.
 fn build(env: &TestEnv, repo: &Repo, more: &[&str]) -> (String, String) {
@@ -43,10 +43,8 @@ fn git_that_finds_no_repository_is_reported_even_if_its_output_is_a_value() {
     };
     let notice = "the step asked git, and there is no `.git`";
     asks("[\"rev-parse\", \"HEAD\"]");
-    let isolations: &[&str] =
-        if rustix::process::geteuid().is_root() { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] };
-    let digests: Vec<String> = isolations
-        .iter()
+    let digests: Vec<String> = isolations()
+        .into_iter()
         .map(|isolation| {
             let more = ["--isolation", isolation, "--no-cache", "--env", "prod"];
             let (digest, output) = build(&env, &repo, &more);

@@ -4,10 +4,9 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::TestEnv;
 use crate::harness::busybox::busybox_base_with;
 use crate::harness::prebuilt::elixir_base;
-use crate::harness::skip::skip_part;
+use crate::harness::{TestEnv, isolations};
 
 /// How long a command may take that is not held up.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -45,11 +44,7 @@ fn is_running(argument: &str) -> bool {
 fn whatever_a_command_leaves_running_is_killed_when_it_ends() {
     let env = TestEnv::with_empty_cache();
     let repo = env.shell_app();
-    for (number, isolation) in ["overlay", "copy", "chroot"].into_iter().enumerate() {
-        if isolation == "chroot" && !rustix::process::geteuid().is_root() {
-            skip_part!("chroot needs root");
-            continue;
-        }
+    for (number, isolation) in isolations().into_iter().enumerate() {
         let left = format!("3141590{number}");
         // One holds the output, one only stderr as a compiler cache does, one is in another session.
         let leave = format!(

@@ -7,8 +7,7 @@ use phial::image::ImageOptions;
 
 use crate::diff::handmade_images::{Entry, Layer, image, layer, plain, tar};
 use crate::harness::busybox::busybox_base;
-use crate::harness::skip::skip_part;
-use crate::harness::{Repo, TestEnv, run};
+use crate::harness::{Repo, TestEnv, isolations, run};
 
 /// A layer with busybox and its names.
 pub(crate) fn busybox() -> Layer {
@@ -23,14 +22,6 @@ pub(crate) fn busybox() -> Layer {
 fn files(entries: &[(&str, &str)]) -> Layer {
     let entries: Vec<Entry> = entries.iter().map(|(name, text)| Entry::file(name, text)).collect();
     layer("files", &tar(&[vec![Entry::dir("data/")], entries].concat()))
-}
-
-fn isolations() -> Vec<&'static str> {
-    if rustix::process::geteuid().is_root() {
-        return vec!["overlay", "copy", "chroot"];
-    }
-    skip_part!("chroot needs root");
-    vec!["overlay", "copy"]
 }
 
 /// Runs a command in an image, and in an app's image that is built on it: both in every isolation, with one result.

@@ -8,7 +8,7 @@ use crate::diff::handmade_images::{Entry, image, layer, plain, tar};
 use crate::harness::busybox::busybox_base;
 use crate::harness::prebuilt::elixir_base;
 use crate::harness::skip::skip;
-use crate::harness::{Repo, SUBIDS_USER, TestEnv, User, run, user_with_subids};
+use crate::harness::{Repo, SUBIDS_USER, TestEnv, User, isolations, run, user_with_subids};
 use crate::odd_layers::busybox;
 
 /// What a step does, and owner and group of `app/made` after it.
@@ -244,8 +244,6 @@ int main(int count, char **names) {
 
 #[test]
 fn an_acl_is_not_in_the_image_and_what_its_mask_says_is_not_the_groups() {
-    let is_root = rustix::process::geteuid().is_root();
-    let ways: &[&str] = if is_root { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] };
     let env = TestEnv::with_empty_cache();
     fs::write(env.path("acl.c"), SET_ACL).expect("a program's source");
     let repo = app(
@@ -257,7 +255,7 @@ fn an_acl_is_not_in_the_image_and_what_its_mask_says_is_not_the_groups() {
     run(compile).ok();
     repo.commit("A program that sets an ACL");
     let base = format!("oci:{}", busybox_base().display());
-    for way in ways {
+    for way in isolations() {
         let to = format!("oci:{}", env.path(way));
         let build =
             run(env.phial(["build", repo.source(), "--base", &base, "--to", &to, "--no-cache", "--isolation", way]));

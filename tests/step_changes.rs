@@ -1,8 +1,7 @@
 //! What a step changed, in every isolation: one digest, and what cannot be read is an error.
 
 use crate::harness::busybox::busybox_base;
-use crate::harness::skip::skip_part;
-use crate::harness::{Repo, TestEnv, run};
+use crate::harness::{Repo, TestEnv, isolations, run};
 
 /// The digest of the app with this step `build`, built in this isolation; or the error.
 fn built(env: &TestEnv, repo: &Repo, isolation: &str) -> crate::harness::Output {
@@ -17,14 +16,6 @@ fn app(env: &TestEnv, deps: &str, build: &str) -> Repo {
     repo.script("script/prepare_code", &script);
     repo.commit("Its steps");
     repo
-}
-
-fn isolations() -> Vec<&'static str> {
-    if rustix::process::geteuid().is_root() {
-        return vec!["overlay", "copy", "chroot"];
-    }
-    skip_part!("needs root: chroot");
-    vec!["overlay", "copy"]
 }
 
 /// A rename changes no ctime of what is in the directory, so the files look as they did when the copy was made.

@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 
 use super::base_images::damage;
 use super::{Scene, digest, good, listing, run};
-use crate::harness::{Output, through_program};
+use crate::harness::{Output, isolations, through_program};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -258,8 +258,7 @@ fn directories_may_have_odd_names() {
         command.env("PHIAL_CACHE_DIR", format!("{odd}/cache"));
         run(command)
     };
-    let isolations: &[&str] = if is_root() { &["overlay", "copy", "chroot"] } else { &["overlay", "copy"] };
-    for &isolation in isolations {
+    for isolation in isolations() {
         let (to, quiet) = (format!("oci:{odd}/{isolation}"), ["--isolation", isolation, "--progress", "quiet"]);
         let build = [&["build", &app, "--base", &base, "--to", &to, "--no-cache"], &quiet[..]].concat();
         assert_eq!(digest(&phial(&build).ok()), good(), "{isolation}");

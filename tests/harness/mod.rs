@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 pub(crate) use prebuilt::{HexRegistry, hex_registry, in_rootfs};
 pub(crate) use servers::{Registry, Static, free_port};
+pub(crate) use skip::isolations;
 pub(crate) use user::User;
 
 /// Where things that tests share are kept from run to run.

@@ -26,6 +26,15 @@ macro_rules! skip_part {
 
 pub(crate) use {skip, skip_part};
 
+/// The isolations that this user can have.
+pub(crate) fn isolations() -> Vec<&'static str> {
+    if rustix::process::geteuid().is_root() {
+        return vec!["overlay", "copy", "chroot"];
+    }
+    skip_part!("chroot needs root");
+    vec!["overlay", "copy"]
+}
+
 /// Writes `TEST<tab>REASON` to stderr, past libtest's capture, and to the file that `PHIAL_SKIPPED` names.
 pub(crate) fn record(function: &str, reason: &str) {
     let path = function.trim_end_matches("::here").trim_end_matches("::{{closure}}");
